@@ -1,0 +1,1 @@
+"""The migrations: each flow reads like its table of contents."""

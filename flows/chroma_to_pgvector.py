@@ -1,0 +1,14 @@
+"""ChromaDB collections become PostgreSQL tables with pgvector."""
+
+from prefect import flow
+
+from flows.migrate import Outcome, migrate
+from flows.naming import RUNNER, run_name
+from flows.parameters import ChromaToPgvector, form
+
+
+@flow(name="chroma-to-pgvector", flow_run_name=run_name, task_runner=RUNNER)
+@form(ChromaToPgvector)
+def chroma_to_pgvector(parameters: ChromaToPgvector) -> Outcome:
+    """Move ChromaDB collections into PostgreSQL with pgvector: snapshot, load, index, catch up, verify, cut over."""
+    return migrate(parameters, parameters.request(), parameters.given())

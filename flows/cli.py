@@ -1,0 +1,217 @@
+"""The ``vecferry`` command: the same flows from a terminal."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from flows import console
+from flows.parameters import Base, ChromaToPgvector, OfRun, Restore, parse
+from tasks import ledger, settings, status
+from tasks.errors import UsageError, VecferryError
+from tasks.stores.postgres import connect
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Move a live search system to another embedding model or vector store: verified, resumable, reversible.",
+)
+
+FLOWS: dict[str, type[ChromaToPgvector]] = {"chroma-to-pgvector": ChromaToPgvector}
+
+Flow = Annotated[str, typer.Argument(help=f"one of: {', '.join(FLOWS)}", metavar="FLOW")]
+RunId = Annotated[str, typer.Argument(help="the run's name", metavar="RUN")]
+Parameters = Annotated[
+    list[str] | None, typer.Option("-p", help="a parameter, key=value; keys may be dotted, values are YAML")
+]
+ParameterFile = Annotated[Path | None, typer.Option("--params", help="a YAML file of parameters")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+
+
+@app.command()
+def plan(flow: Flow, p: Parameters = None, params: ParameterFile = None, as_json: Json = False) -> None:
+    """Say what a run would do, take and cost; write nothing."""
+    from tasks import planning
+
+    parameters = _parse(flow, p, params)
+    url = settings.database_url(parameters.database)
+    with connect(url, "vecferry plan") as connection:
+        run_id = parameters.run_id or f"{flow}-plan"
+        planned = planning.make_plan(connection, parameters.request(), run_id)
+    console.show_plan(planned, as_json)
+    if planned.problems:
+        raise UsageError("this plan cannot run; see the problems above")
+
+
+@app.command()
+def run(
+    flow: Flow,
+    p: Parameters = None,
+    params: ParameterFile = None,
+    run_id: Annotated[str | None, typer.Option("--run-id", help="name the run, or resume the one of that name")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a migration, or resume it where it stopped."""
+    parameters = _parse(flow, p, params, run_id)
+    name = parameters.run_id or console.new_run_id(flow)
+    _migrate(flow, parameters.model_copy(update={"run_id": name}), as_json)
+
+
+@app.command("status")
+def show_status(run_id: Annotated[str | None, typer.Argument(metavar="[RUN]")] = None, as_json: Json = False) -> None:
+    """Show runs, stages and batches, and what to do next."""
+    with connect(settings.database_url(settings.DEFAULT_DATABASE), "vecferry status") as connection:
+        if run_id is None:
+            console.show_runs([status.outcome(connection, name) for name in ledger.run_ids(connection)], as_json)
+        else:
+            found = status.outcome(connection, run_id)
+            record = ledger.get(connection, run_id)
+            console.show_run(
+                found, record.error, status.stages(connection, run_id), status.failures(connection, run_id), as_json
+            )
+
+
+@app.command()
+def rerun(
+    run_id: RunId,
+    batch: Annotated[
+        list[int] | None, typer.Option("--batch", help="a batch; may be repeated. All failed ones when left out")
+    ] = None,
+    p: Parameters = None,
+    as_json: Json = False,
+) -> None:
+    """Run failed batches again, or the ones named, and go on from there."""
+    with connect(settings.database_url(settings.DEFAULT_DATABASE), "vecferry rerun") as connection:
+        record = ledger.get(connection, run_id)
+        failed = sorted({b.number for b in status.failures(connection, run_id) if b.stage in ("snapshot", "load")})
+    if not batch and not failed:
+        raise UsageError(f"run {run_id} has no failed batches; it is {record.state}. Resume it: vecferry run {record.plan.request.flow} --run-id {run_id}")  # fmt: skip
+    flow = record.plan.request.flow
+    values = {**console.pairs(p), "run_id": run_id, "batch_ids": list(batch or failed)}
+    _migrate(flow, parse(FLOWS[flow], values), as_json)
+
+
+@app.command()
+def cutover(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
+    """Catch up, verify and give the run's tables their final names, in one transaction."""
+    from flows.cutover import cutover as flow
+
+    _of_run(flow, OfRun, run_id, p, as_json)
+
+
+@app.command()
+def rollback(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
+    """Take a run back: earlier tables get their names again."""
+    from flows.rollback import rollback as flow
+
+    _of_run(flow, OfRun, run_id, p, as_json)
+
+
+@app.command()
+def contract(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
+    """Drop the tables that stepped aside, once the rollback window is over."""
+    from flows.contract import contract as flow
+
+    _of_run(flow, OfRun, run_id, p, as_json)
+
+
+@app.command()
+def verify(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
+    """Hold a run's tables against their source again; change nothing."""
+    from flows.verify import verify as flow
+
+    _of_run(flow, OfRun, run_id, p, as_json)
+
+
+@app.command()
+def restore(
+    run_id: RunId,
+    into: Annotated[str, typer.Option("--into", help="a new Chroma directory, or the folder for JSON lines")],
+    format: Annotated[str, typer.Option("--format", help="chroma or jsonl")] = "chroma",
+    as_json: Json = False,
+) -> None:
+    """Write a run's snapshot back into a Chroma directory, or out as JSON lines."""
+    from flows.restore import restore as flow
+
+    parameters = parse(Restore, {"run_id": run_id, "into": into, "format": format})
+    with console.quiet_prefect():
+        found = flow(**parameters.model_dump(by_alias=True))
+    console.show_restored(found, as_json)
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Option("--dir", help="where the demo keeps everything")] = Path(".demo"),
+) -> None:
+    """Migrate a real Chroma collection into an embedded PostgreSQL, verify it, search it and switch it."""
+    from flows.demo import demo as play
+
+    play(directory)
+
+
+def main() -> None:
+    """The command. A user's mistake is one line on standard error, never a traceback."""
+    console.prepare_environment()
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except VecferryError as error:
+        console.complain(error)
+        sys.exit(error.exit_status)
+    except (typer.Exit, SystemExit) as error:
+        raise SystemExit(getattr(error, "exit_code", getattr(error, "code", 0))) from None
+    except typer.Abort:
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.complain("interrupted; what is done is kept, and `vecferry status` says how to go on")
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001  the last resort: what Click and the rest of the world can raise
+        sys.exit(console.explain(error))
+
+
+def _migrate(flow: str, parameters: ChromaToPgvector, as_json: bool) -> None:
+    from flows.chroma_to_pgvector import chroma_to_pgvector
+
+    assert parameters.run_id
+    bodies = {"chroma-to-pgvector": chroma_to_pgvector}
+    with console.quiet_prefect(), console.watching(parameters.run_id, parameters.database, as_json):
+        bodies[flow](**parameters.model_dump(by_alias=True))
+    _finish(parameters.run_id, parameters.database, as_json)
+
+
+def _of_run(flow: Any, model: type[OfRun], run_id: str, p: list[str] | None, as_json: bool) -> None:
+    parameters = parse(model, {**console.pairs(p), "run_id": run_id})
+    with console.quiet_prefect(), console.watching(run_id, parameters.database, as_json):
+        found = flow(**parameters.model_dump(by_alias=True))
+    console.show_done(found.get("done", []), as_json)
+    _finish(run_id, parameters.database, as_json)
+
+
+def _finish(run_id: str, database: str, as_json: bool) -> None:
+    """Prints what came of the run, and exits as the ledger says."""
+    with connect(settings.database_url(database), "vecferry status") as connection:
+        found = status.outcome(connection, run_id)
+    console.show_outcome(found, as_json)
+    sys.exit(found["exit"])
+
+
+def _parse(flow: str, p: list[str] | None, params: Path | None, run_id: str | None = None) -> ChromaToPgvector:
+    if flow not in FLOWS:
+        raise UsageError(f"there is no flow {flow!r}; there is: {', '.join(FLOWS)}")
+    values: dict[str, Any] = {}
+    if params is not None:
+        try:
+            values = yaml.safe_load(params.read_text()) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise UsageError(f"--params {params}: {error}") from error
+        if not isinstance(values, dict):
+            raise UsageError(f"--params {params} must hold one mapping of parameters")
+    values = console.merged(values, console.pairs(p))
+    if run_id is not None:
+        values["run_id"] = run_id
+    return parse(FLOWS[flow], values)
+
+
+__all__ = ["Base", "app", "main"]

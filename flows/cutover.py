@@ -1,0 +1,21 @@
+"""The switch, by hand: catch up, verify, and give the tables their final names."""
+
+from prefect import flow
+
+from flows.migrate import Outcome, catch_up, outcome, running, verify
+from flows.naming import RUNNER, run_name
+from flows.parameters import OfRun, form
+from tasks.begin import ready_to_cut_over
+from tasks.cutover import cutover_task
+
+
+@flow(name="cutover", flow_run_name=run_name, task_runner=RUNNER)
+@form(OfRun)
+def cutover(parameters: OfRun) -> Outcome:
+    """Switch a verified run: a last catch-up, verification once more, then the final names in one transaction."""
+    with running(parameters.run_id, parameters, ready_to_cut_over(parameters.run_id, parameters.database)) as run:
+        if run:
+            catch_up(run, parameters)
+            verify(run, parameters)
+            cutover_task(run.run_id, parameters.database)
+    return outcome(parameters.run_id, parameters.database)

@@ -1,0 +1,195 @@
+"""The one body that all migrations share."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from prefect import Task
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+
+from flows.approval import approved
+from flows.parameters import Base, OfRun, Shared
+from tasks import artifacts, ledger, report, snapshot, status, work
+from tasks.begin import begin_task, reopen_named
+from tasks.catch_up import catch_up_task
+from tasks.cutover import cutover_task
+from tasks.errors import BatchesFailed, FatalError, VecferryError
+from tasks.index import index_task
+from tasks.load import load_task, prepare_task
+from tasks.plan import Request
+from tasks.run import Run, chosen, open_run
+from tasks.snapshot import finish_task, list_ids_task, snapshot_task
+from tasks.verify import Gates, verify_task
+
+Outcome = dict[str, Any]
+FINISHED = ("cut_over", "contracted")
+
+
+def migrate(parameters: Shared, request: Request, given: set[str]) -> Outcome:
+    """Snapshot, load, index, catch up, verify and, if asked to, cut over; what is done already is not done again."""
+    run_id = parameters.run_id or f"{request.flow}-{str(flow_run.id)[:8]}"
+    before = begin_task(request, run_id, sorted(given))
+    with running(run_id, parameters, before) as run:
+        if run:
+            reopen_named(run, parameters.batch_ids)
+            take_snapshot(run, parameters)
+            load(run, parameters)
+            index(run, parameters)
+            catch_up(run, parameters)
+            verify(run, parameters)
+            cut_over(run, parameters)
+    return outcome(run_id, parameters.database)
+
+
+def take_snapshot(run: Run, parameters: Shared) -> None:
+    for listing in range(snapshot.ROUNDS):
+        if list_ids_task(run.run_id, parameters.database, listing):
+            in_chunks(run, parameters, "snapshot", snapshot_task)
+        elif listing:
+            break
+    finish_task(run.run_id, parameters.database)
+
+
+def load(run: Run, parameters: Shared) -> None:
+    prepare_task(run.run_id, parameters.database)
+    in_chunks(run, parameters, "load", load_task)
+
+
+def index(run: Run, parameters: Shared) -> None:
+    each_target(run, "index", lambda t: index_task(run.run_id, parameters.database, t.number, t.table))
+
+
+def catch_up(run: Run, parameters: Base) -> None:
+    most = parameters.gates.max_deleted
+    each_target(run, "catch-up", lambda t: catch_up_task(run.run_id, parameters.database, t.number, t.table, most))
+
+
+def verify(run: Run, parameters: Base) -> None:
+    found = verify_task(run.run_id, parameters.database, gates_of(parameters), settle=True)
+    artifacts.verification(run.run_id, report.markdown([asdict(t) for t in found]))
+    with run.connection() as connection:
+        ledger.set_state(connection, run.run_id, "verified")
+
+
+def cut_over(run: Run, parameters: Shared) -> None:
+    in_place = all(t.mode == "sync" for t in run.plan.targets)
+    if not run.plan.request.limit and (in_place or approved(run, parameters.cutover)):
+        cutover_task(run.run_id, parameters.database)
+
+
+@contextmanager
+def holding(parameters: OfRun) -> Iterator[Run]:
+    """Holds a run there is, so that nobody else works on it meanwhile."""
+    run = open_run(parameters.run_id, parameters.database)
+    with ledger.sole_runner(run.url, run.run_id):
+        yield run
+
+
+@contextmanager
+def running(run_id: str, parameters: Base, before: str) -> Iterator[Run | None]:
+    """Holds the run while the body works on it, and records how it ended. None when it is switched and done."""
+    run = open_run(run_id, parameters.database)
+    if before in FINISHED:
+        yield None
+        return
+    with ledger.sole_runner(run.url, run_id):
+        with run.connection() as connection:
+            ledger.set_state(connection, run_id, "running")
+        try:
+            yield run
+        except BaseException as error:
+            with run.connection() as connection:
+                ledger.set_state(connection, run_id, "failed", _said(error), getattr(error, "exit_status", 1))
+                publish_failures(run, parameters, connection)
+            raise
+        with run.connection() as connection:
+            artifacts.batches(run_id, ledger.batches(connection, run_id))
+
+
+def in_chunks(run: Run, parameters: Shared, stage: str, do: "Task[Any, work.Tally]") -> None:
+    """Runs the stage's batches that are not done, ``workers`` chunks at a time.
+
+    Raises BatchesFailed when some are left, and the FatalError that stopped them when there was one.
+    """
+    with run.connection() as connection:
+        wanted = (
+            chosen(run, connection, parameters.batch_ids) if stage == "load" or parameters.batch_ids else lambda _: True
+        )
+        found = ledger.batches(connection, run.run_id, stage)
+    numbers = [b.number for b in found if b.status != "done" and wanted(b.number)]
+    bar, done = artifacts.progress(run.run_id, stage), len(found) - len(numbers)
+    waiting: list[PrefectFuture[work.Tally]] = []
+    fatal: BaseException | None = None
+    for chunk in work.chunks(numbers, parameters.workers):
+        if len(waiting) >= parameters.workers:
+            done, fatal = _settle(waiting.pop(0), done, fatal)
+            artifacts.moved(bar, done, len(found))
+        if fatal:
+            break
+        waiting.append(do.submit(run.run_id, parameters.database, chunk, chunk[0], chunk[-1]))
+    for future in waiting:
+        done, fatal = _settle(future, done, fatal)
+        artifacts.moved(bar, done, len(found))
+    if fatal:
+        raise fatal
+    with run.connection() as connection:
+        left = [b for b in ledger.batches(connection, run.run_id, stage) if b.status != "done"]
+    if left:
+        raise BatchesFailed(_left(run, stage, left), [b.number for b in left])
+
+
+def each_target(run: Run, stage: str, do: Callable[[Any], Any]) -> None:
+    """Runs ``do`` for one target after the other: each of them uses the whole machine."""
+    bar = artifacts.progress(run.run_id, stage)
+    for done, target in enumerate(run.plan.targets, 1):
+        do(target)
+        artifacts.moved(bar, done, len(run.plan.targets))
+
+
+def publish_failures(run: Run, parameters: Base, connection: Any) -> None:
+    """Shows the failed batches and the parameters that rerun them."""
+    if failed := [b for b in status.failures(connection, run.run_id) if b.stage in ("snapshot", "load")]:
+        again = type(parameters).model_validate(
+            {
+                **parameters.model_dump(by_alias=True),
+                "run_id": run.run_id,
+                "batch_ids": sorted({b.number for b in failed}),
+            }
+        )
+        artifacts.rerun(run.run_id, failed, again.model_dump_json(by_alias=True, exclude_defaults=True))
+    artifacts.batches(run.run_id, ledger.batches(connection, run.run_id))
+
+
+def gates_of(parameters: Base) -> Gates:
+    """The gates of verification among those of the form."""
+    return Gates(**parameters.gates.model_dump(exclude={"max_deleted"}))
+
+
+def outcome(run_id: str, database: str) -> Outcome:
+    """What the run has come to, from the ledger."""
+    with open_run(run_id, database).connection() as connection:
+        return status.outcome(connection, run_id)
+
+
+def _settle(
+    future: "PrefectFuture[work.Tally]", done: int, fatal: BaseException | None
+) -> tuple[int, BaseException | None]:
+    result = future.result(raise_on_failure=False)
+    if isinstance(result, FatalError):
+        return done, fatal or result
+    return (done + result.done, fatal) if isinstance(result, work.Tally) else (done, fatal)
+
+
+def _left(run: Run, stage: str, left: list[ledger.Batch]) -> str:
+    numbers = ", ".join(str(b.number) for b in left[:20]) + (", …" if len(left) > 20 else "")
+    reason = next((b.error for b in left if b.error), "not reached")
+    return (
+        f"{len(left)} batches failed in {stage}: {numbers} ({reason}). The others are done. "
+        f"Rerun them: vecferry rerun {run.run_id}"
+    )
+
+
+def _said(error: BaseException) -> str:
+    return str(error) if isinstance(error, VecferryError) else f"{type(error).__name__}: {error}"

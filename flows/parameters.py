@@ -1,0 +1,199 @@
+"""What a flow can be asked for: the fields of its form, of ``-p`` and of a parameter file. Defaults stand here only."""
+
+import inspect
+import warnings
+import os
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from tasks.errors import UsageError
+from tasks.plan import Request, check_run_id
+from tasks.settings import DEFAULT_DATABASE, refuse_secrets
+
+# Prefect builds a model from a flow's signature, and ours has a parameter called schema.
+warnings.filterwarnings("ignore", message='Field name "schema" in .* shadows an attribute')
+
+M = TypeVar("M", bound="Base")
+Cutover = Literal["manual", "ask", "auto"]
+
+
+class Gates(BaseModel):
+    """What must hold before the switch."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_recall: float = Field(0.9, ge=0, le=1, description="recall of the new index against exact search, at least")
+    recall_k: int = Field(10, ge=1, le=100, description="neighbours a query that recall is taken over")
+    min_row_cosine: float = Field(
+        0.999, ge=-1, le=1, description="cosine of every sampled row with its source, at least"
+    )
+    sample: int = Field(
+        300, ge=1, le=10_000, description="rows sampled; 299 clean ones exclude a 1 % fault rate at 95 %"
+    )
+    max_quarantined: int = Field(0, ge=0, description="quarantined rows that are accepted")
+    max_deleted: float = Field(0.5, ge=0, le=1, description="share of a live table that a sync may delete")
+
+
+class Chroma(BaseModel):
+    """Where the collections are: a directory, or a server."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str | None = Field(None, description="a Chroma directory (the one with chroma.sqlite3)")
+    host: str | None = Field(None, description="host of a Chroma server, instead of path")
+    port: int = Field(8000, ge=1, le=65535, description="port of the server")
+    ssl: bool = Field(False, description="whether the server speaks https")
+    tenant: str = Field("default_tenant", description="tenant")
+    database: str = Field("default_database", description="Chroma database")
+    token: str | None = Field(None, description="name of the environment variable or Secret block that holds the token")
+
+    @model_validator(mode="after")
+    def one_place(self) -> "Chroma":
+        if self.path and self.host:
+            raise ValueError("give chroma.path or chroma.host, not both")
+        return self
+
+
+class Base(BaseModel):
+    """What every flow takes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    database: str = Field(
+        DEFAULT_DATABASE, description="name of the environment variable or Secret block with the PostgreSQL URL"
+    )
+    rollback_days: float = Field(7, ge=0, description="days after the cutover in which nothing old is dropped")
+    gates: Gates = Field(Gates(), description="what must hold before the switch")
+
+
+class OfRun(Base):
+    """The form of the flows that take up a run there is."""
+
+    run_id: str = Field(description="name of the run")
+
+
+class Restore(OfRun):
+    """The form of restore."""
+
+    into: str = Field(description="a new Chroma directory, or the folder for the JSON lines")
+    format: Literal["chroma", "jsonl"] = Field("chroma", description="what to write")
+
+
+class Shared(Base):
+    """What every migration takes."""
+
+    run_id: str | None = Field(None, description="name of the run; a run that exists is resumed")
+    batch_ids: list[int] | None = Field(None, description="only these batches, for a rerun")
+    batch_rows: int = Field(
+        2_000, ge=1, le=100_000, description="rows a batch: the unit of checkpoint, retry and rerun"
+    )
+    limit: int | None = Field(
+        None, ge=0, description="a smoke run over the first rows; it never cuts over (0: everything)"
+    )
+    workers: int = Field(2, ge=1, le=64, description="chunks of batches worked on at once")
+    cutover: Cutover = Field("manual", description="after verification: stop, ask for approval, or switch")
+
+
+class ChromaToPgvector(Shared):
+    """The form of chroma-to-pgvector."""
+
+    chroma: Chroma = Field(Chroma(), description="where the collections are")
+    collections: list[str] | None = Field(None, description="collections to migrate; all when left out")
+    schema_: str = Field("public", alias="schema", description="schema of the tables")
+    tables: dict[str, str] = Field({}, description="collection → table name, where the default is not wanted")
+    halfvec: bool = Field(False, description="store half-precision vectors: half the space, three digits")
+    embedder: str | None = Field(
+        None, description="embed the documents anew with this model; carry the vectors when left out"
+    )
+    nul: Literal["quarantine", "escape"] = Field(
+        "quarantine", description="NUL characters, which PostgreSQL cannot store: quarantine the row, or store U+2400"
+    )
+
+    def request(self) -> Request:
+        """The request that a plan is made from."""
+        options = {k: v for k, v in self.chroma.model_dump().items() if v is not None}
+        if self.chroma.path:
+            options = {k: options[k] for k in ("tenant", "database")} | {"path": os.path.abspath(self.chroma.path)}
+        return Request(
+            flow="chroma-to-pgvector",
+            source={"store": "chroma", **options},
+            collections=None if self.collections is None else tuple(self.collections),
+            database=self.database,
+            schema=self.schema_,
+            tables=self.tables,
+            halfvec=self.halfvec,
+            embedder=self.embedder,
+            batch_rows=self.batch_rows,
+            limit=self.limit or None,
+            nul=self.nul,
+        )
+
+    def given(self) -> set[str]:
+        """The names of the request's fields that were set: only those can contradict a frozen plan."""
+        names = {"schema" if name == "schema_" else name for name in changed(self)}
+        return names - {"chroma"} | ({"source"} if self.chroma.path or self.chroma.host else set())
+
+
+def changed(parameters: BaseModel) -> set[str]:
+    """Fields that differ from their default. Prefect hands over every field, so being set says nothing."""
+    fields = type(parameters).model_fields
+    return {
+        name
+        for name, field in fields.items()
+        if getattr(parameters, name) != field.get_default(call_default_factory=True)
+    }
+
+
+def parse(model: type[M], values: dict[str, Any]) -> M:
+    """The parameters, checked. Raises UsageError naming the parameter, what is wrong and what there is."""
+    refuse_secrets(values)
+    try:
+        parameters = model.model_validate(values)
+    except ValidationError as error:
+        raise UsageError("; ".join(_explain(model, e) for e in error.errors())) from error
+    if (run_id := getattr(parameters, "run_id", None)) is not None:
+        check_run_id(run_id)
+    if getattr(parameters, "batch_ids", None) == []:
+        raise UsageError("batch_ids is empty: name the batches to rerun, or leave the parameter out for all")
+    return parameters
+
+
+def form(model: type[M]) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
+    """Gives a flow body one keyword for every field of ``model``, with its help, so that Prefect shows them as a form."""
+
+    def decorate(body: Callable[[M], Any]) -> Callable[..., Any]:
+        def flow_function(**values: Any) -> Any:
+            plain = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in values.items()}
+            return body(parse(model, plain))
+
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        flow_function.__name__, flow_function.__module__ = body.__name__, body.__module__
+        flow_function.__doc__ = "\n".join(
+            [inspect.getdoc(body) or "", "", "Args:", *(f"    {n}: {f.description}" for n, f in fields.items())]
+        )
+        flow_function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=field.get_default(), annotation=field.annotation
+                )
+                for name, field in fields.items()
+            ]
+        )
+        return flow_function
+
+    return decorate
+
+
+def _default(field: FieldInfo) -> Any:
+    return inspect.Parameter.empty if field.is_required() else field.get_default()
+
+
+def _explain(model: type[BaseModel], error: Any) -> str:
+    where = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        known = sorted(field.alias or name for name, field in model.model_fields.items())
+        return f"there is no parameter {where!r}; there are: {', '.join(known)}"
+    return f"parameter {where or model.__name__}: {error['msg'].removeprefix('Value error, ')}, got {error['input']!r}"

@@ -1,0 +1,17 @@
+"""The way back: before a cutover, after it, and for a sync."""
+
+from prefect import flow
+
+from flows.migrate import Outcome, holding, outcome
+from flows.naming import RUNNER, run_name
+from flows.parameters import OfRun, form
+from tasks.cutover import rollback_task
+
+
+@flow(name="rollback", flow_run_name=run_name, task_runner=RUNNER)
+@form(OfRun)
+def rollback(parameters: OfRun) -> Outcome:
+    """Take a run back: earlier tables get their names again; what was built is kept where it was switched."""
+    with holding(parameters) as run:
+        lines = rollback_task(run.run_id, parameters.database)
+    return {**outcome(parameters.run_id, parameters.database), "done": lines}

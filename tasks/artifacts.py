@@ -1,0 +1,85 @@
+"""What Prefect's pages show of a run. The ledger is the record; an artifact that cannot be written stops nothing."""
+
+import logging
+import re
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from tasks.ledger import Batch
+
+P = ParamSpec("P")
+logger = logging.getLogger("vecferry")
+
+
+def _shown(publish: Callable[P, Any]) -> Callable[P, Any]:
+    @wraps(publish)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Any:
+        try:
+            return publish(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001  the API may be gone while the work goes on
+            logger.warning("%s: the artifact was not written: %s", publish.__name__, error)
+            return None
+
+    return wrapped
+
+
+@_shown
+def progress(run_id: str, stage: str) -> UUID | None:
+    """A progress bar at 0."""
+    return create_progress_artifact(0.0, key=_key(run_id, stage), description=f"{stage} of {run_id}")  # type: ignore[return-value]
+
+
+@_shown
+def moved(bar: UUID | None, done: int, total: int) -> None:
+    """Moves a progress bar."""
+    if bar is not None:
+        update_progress_artifact(bar, 100.0 * done / max(1, total))
+
+
+@_shown
+def batches(run_id: str, found: list[Batch]) -> None:
+    """The table of batches."""
+    rows = [
+        {
+            "stage": b.stage,
+            "batch": b.number,
+            "status": b.status,
+            "attempts": b.attempts,
+            "rows": b.rows,
+            "seconds": round(b.seconds, 2),
+            "error": b.error or "",
+        }
+        for b in found
+        if b.stage in ("snapshot", "load")
+    ]
+    create_table_artifact(rows[-2000:], key=_key(run_id, "batches"), description=f"batches of {run_id}")
+
+
+@_shown
+def rerun(run_id: str, failed: list[Batch], parameters: str) -> None:
+    """The failed batches, with the exact parameters that run them again."""
+    rows = [{"stage": b.stage, "batch": b.number, "error": b.error or "", "rerun with": parameters} for b in failed]
+    create_table_artifact(
+        rows,
+        key=_key(run_id, "rerun"),
+        description=f"Run `rerun-failed` with these parameters:\n\n```json\n{parameters}\n```",
+    )
+
+
+@_shown
+def verification(run_id: str, text: str) -> None:
+    """The verification table."""
+    create_markdown_artifact(text, key=_key(run_id, "verification"), description=f"verification of {run_id}")
+
+
+def _key(run_id: str, what: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", f"{run_id}-{what}".lower()).strip("-")

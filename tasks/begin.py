@@ -1,0 +1,82 @@
+"""Begin: freeze the plan of a new run or take up the one there is, and make the ledger's place in the database."""
+
+from prefect import task
+
+from tasks import ledger, planning, settings, vectors
+from tasks.errors import UsageError, VerificationRefused
+from tasks.plan import Plan, Request, check_run_id
+from tasks.retrying import RETRYING
+from tasks.run import Run, chosen, open_run
+from tasks.stores.postgres import Connection, adapt, classified, connect
+
+BATCH_STAGES = ("snapshot", "load")
+"""Stages whose batches a rerun may name."""
+
+
+def begin(request: Request, run_id: str, given: set[str]) -> str:
+    """Returns the run's state before this start. Raises UsageError when the plan cannot run, or differs from the
+    frozen one in one of the parameters that were ``given``."""
+    url = settings.database_url(request.database)
+    connection = connect(url, ledger.application(run_id))
+    try:
+        with classified("begin"):
+            found = ledger.find(connection, check_run_id(run_id))
+            if found is None:
+                plan = _new_plan(connection, request, run_id, given)
+                _expand(connection)
+                ledger.ensure(connection)
+                ledger.start(connection, plan, given)
+            else:
+                ledger.check_same(found.plan, request, given)
+                plan = found.plan
+                ledger.request_stop(connection, run_id, None)
+        vectors.recover(Run(plan, url, settings.home()))
+        return found.state if found else "planned"
+    finally:
+        connection.close()
+
+
+def reopen_named(run: Run, batch_ids: list[int] | None) -> None:
+    """Makes the named batches' loads pending again, so that naming a finished batch loads it anew; a snapshot's part
+    is immutable and stays."""
+    with run.connection() as connection:
+        chosen(run, connection, batch_ids)
+        if batch_ids:
+            ledger.reopen(connection, run.run_id, "load", batch_ids)
+
+
+def ready_to_cut_over(run_id: str, database: str) -> str:
+    """The run's state. Raises VerificationRefused when it was never built to the end, or is a smoke run."""
+    run = open_run(run_id, database)
+    with run.connection() as connection:
+        state = ledger.get(connection, run_id).state
+        built = {b.number for b in ledger.batches(connection, run_id, "index") if b.status == "done"}
+    if run.plan.request.limit:
+        raise VerificationRefused(
+            f"run {run_id} is a smoke run (limit={run.plan.request.limit}), which never cuts over"
+        )
+    if missing := [t.name for t in run.plan.targets if t.mode != "sync" and t.number not in built]:
+        raise VerificationRefused(
+            f"run {run_id} is {state} and {', '.join(missing)} is not built: vecferry run {run.plan.request.flow} --run-id {run_id}"
+        )
+    return state
+
+
+def _new_plan(connection: Connection, request: Request, run_id: str, given: set[str]) -> Plan:
+    if "source" not in given:
+        raise UsageError(
+            f"where is the source? There is no run {run_id!r} to take it from: give -p chroma.path=DIRECTORY or -p chroma.host=HOST"
+        )
+    return planning.refuse_problems(planning.make_plan(connection, request, run_id))
+
+
+def _expand(connection: Connection) -> None:
+    installed = connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone()
+    if not installed:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        adapt(connection)
+
+
+@task(name="begin", task_run_name="plan {run_id}", **RETRYING)
+def begin_task(request: Request, run_id: str, given: list[str]) -> str:
+    return begin(request, run_id, set(given))

@@ -1,0 +1,81 @@
+"""Catch up: what was inserted, changed or deleted at the source meanwhile, pass after pass until one finds nothing.
+
+Chroma has no feed of changes, so a pass reads the whole source once. Under steady writes passes cannot find nothing;
+then the run goes on after ``PASSES`` and the pass of the cutover, after which writers move, is the last word.
+"""
+
+import time
+from typing import Any
+
+from prefect import task
+
+from tasks import ledger
+from tasks.cutover import current_table
+from tasks.difference import Difference, compare
+from tasks.errors import VerificationRefused
+from tasks.plan import Target
+from tasks.retrying import RETRYING
+from tasks.run import Run, open_run
+from tasks.stores.postgres import Connection, classified
+
+PASSES = 5
+
+
+def catch_up(run: Run, number: int, max_deleted: float) -> Difference:
+    """Brings one target in line with its source; returns all that was touched.
+
+    Raises VerificationRefused when a sync would delete more than ``max_deleted`` of a live table: a source that was
+    emptied or swapped by mistake must not empty the table people search.
+    """
+    target, started, total = run.plan.targets[number], time.perf_counter(), Difference()
+    live = target.mode == "sync"
+    with classified(f"catch up {target.name}"):
+        with run.connection() as connection:
+            table = current_table(connection, run, target)
+            if live:
+                _guard_deletes(run, connection, target, max_deleted)
+        for passes in range(1, PASSES + 1):
+            found = compare(run, target, table, apply=True, journal=live)
+            total += found
+            with run.connection() as connection:
+                ledger.done(
+                    connection,
+                    run.run_id,
+                    "catch_up",
+                    number,
+                    rows=total.touched,
+                    seconds=time.perf_counter() - started,
+                    detail=_detail(total, passes, found),
+                )
+            if not found.touched:
+                break
+    return total
+
+
+def _guard_deletes(run: Run, connection: Connection, target: Target, max_deleted: float) -> None:
+    row = connection.execute(
+        "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)", (target.final.identifier.as_string(),)
+    ).fetchone()
+    held, offered = max(0, row[0]) if row else 0, run.source().collection(target.collection.name).count
+    if held and offered < held * (1 - max_deleted):
+        raise VerificationRefused(
+            f"{target.name} holds about {held} rows and {target.collection.name} only {offered}: a sync would delete more "
+            f"than {max_deleted:.0%}, so nothing was touched. If that is meant, set -p gates.max_deleted=1"
+        )
+
+
+def _detail(total: Difference, passes: int, last: Difference) -> dict[str, Any]:
+    return {
+        "inserted": total.missing.count,
+        "updated": total.stale.count,
+        "deleted": total.orphaned.count,
+        "foreign": last.foreign,
+        "quarantined": last.quarantined.count,
+        "passes": passes,
+        "settled": last.touched == 0,
+    }
+
+
+@task(name="catch-up", task_run_name="catch up {table}", **RETRYING)
+def catch_up_task(run_id: str, database: str, number: int, table: str, max_deleted: float) -> int:
+    return catch_up(open_run(run_id, database), number, max_deleted).touched

@@ -1,0 +1,122 @@
+"""Pure functions that verification is made of: exact search, recall, row cosine, norms, distances."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.stores.interface import Hits, Metric, vectors
+
+
+@dataclass(frozen=True)
+class Norms:
+    """What a stream of vectors looks like; add those of its batches."""
+
+    rows: int = 0
+    zero: int = 0
+    not_finite: int = 0
+    lowest: float = math.inf
+    highest: float = 0.0
+    total: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        return self.total / (self.rows - self.not_finite) if self.rows > self.not_finite else 0.0
+
+    def __add__(self, other: "Norms") -> "Norms":
+        return Norms(
+            self.rows + other.rows,
+            self.zero + other.zero,
+            self.not_finite + other.not_finite,
+            min(self.lowest, other.lowest),
+            max(self.highest, other.highest),
+            self.total + other.total,
+        )
+
+
+def distances(queries: np.ndarray, rows: np.ndarray, metric: Metric) -> np.ndarray:
+    """Distances float64[n_queries, n_rows] as ``Hits`` has them; NaN where cosine is undefined (a zero vector)."""
+    q, r = queries.astype(np.float64), rows.astype(np.float64)
+    dots = q @ r.T
+    if metric == "ip":
+        return -dots
+    q_norms, r_norms = np.linalg.norm(q, axis=1)[:, None], np.linalg.norm(r, axis=1)[None, :]
+    if metric == "cosine":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return 1 - dots / (q_norms * r_norms)
+    return np.sqrt(np.maximum(q_norms**2 + r_norms**2 - 2 * dots, 0))
+
+
+def exact_search(queries: np.ndarray, batches: Iterable[pa.RecordBatch], metric: Metric, k: int) -> list[Hits]:
+    """The true k nearest rows of every query, over a stream of record batches: memory is that of one batch.
+
+    Rows without a vector, and zero vectors under cosine, are nobody's neighbour.
+    """
+    ids: list[list[str]] = [[] for _ in queries]
+    best = [np.zeros(0) for _ in queries]
+    for batch in batches:
+        present = np.asarray(batch.column("embedding").is_valid())
+        if not present.any():
+            continue
+        names = np.asarray(batch.column("id").to_pylist(), dtype=object)[present]
+        found = distances(queries, vectors(batch)[present], metric)
+        found[np.isnan(found)] = np.inf
+        for row, candidates in enumerate(found):
+            nearest = np.argpartition(candidates, min(k, len(candidates)) - 1)[:k]
+            nearest = nearest[np.isfinite(candidates[nearest])]
+            merged = np.concatenate([best[row], candidates[nearest]])
+            order = np.argsort(merged, kind="stable")[:k]
+            together = ids[row] + [str(name) for name in names[nearest]]
+            ids[row], best[row] = [together[i] for i in order], merged[order]
+    return [Hits(i, d) for i, d in zip(ids, best, strict=True)]
+
+
+def recall(found: Sequence[Hits], exact: Sequence[Hits], tolerance: float = 1e-6) -> float:
+    """Mean recall@k over the queries. A hit as near as the k-th true neighbour counts: ties have no right order.
+
+    ``tolerance`` is relative to that distance. Raises ValueError when there is nothing to compare.
+    """
+    shares = [_share(f.distances, e.distances, tolerance) for f, e in zip(found, exact, strict=True) if len(e.ids)]
+    if not shares:
+        raise ValueError("recall of no queries")
+    return float(np.mean(shares))
+
+
+def overlap(found: Sequence[Hits], other: Sequence[Hits]) -> float:
+    """Mean share of ids that both name, of the longer list. Raises ValueError when there is nothing to compare."""
+    shares = [
+        len(set(f.ids) & set(o.ids)) / max(len(f.ids), len(o.ids))
+        for f, o in zip(found, other, strict=True)
+        if f.ids or o.ids
+    ]
+    if not shares:
+        raise ValueError("overlap of no queries")
+    return float(np.mean(shares))
+
+
+def row_cosine(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Cosine of each row of ``left`` with the same row of ``right``: float64[n]; two zero vectors agree, 1."""
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    same = (a == b).all(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(same, 1.0, np.nan_to_num((a * b).sum(axis=1) / norms, nan=0.0))
+
+
+def norms(batch: pa.RecordBatch) -> Norms:
+    """Norms of a batch of records; rows without a vector are not counted."""
+    matrix = vectors(batch)[np.asarray(batch.column("embedding").is_valid())]
+    finite = np.isfinite(matrix).all(axis=1)
+    lengths = np.linalg.norm(matrix[finite].astype(np.float64), axis=1)
+    bad = int((~finite).sum())
+    if not len(lengths):
+        return Norms(rows=len(matrix), not_finite=bad)
+    zero = int((lengths == 0).sum())
+    return Norms(len(matrix), zero, bad, float(lengths.min()), float(lengths.max()), float(lengths.sum()))
+
+
+def _share(found: np.ndarray, exact: np.ndarray, tolerance: float) -> float:
+    worst = exact[-1] + tolerance * max(1.0, abs(exact[-1]))
+    return min(int((found <= worst).sum()), len(exact)) / len(exact)

@@ -1,0 +1,216 @@
+"""Where a table differs from its source: one comparison, for catching up, for syncing and for verifying.
+
+A page of the source goes into a temporary table by COPY, and PostgreSQL compares documents, metadata, uris, hashes and
+vectors with what it holds. Rows that somebody else wrote into a live table are told apart by their content hash: it is
+null, or it is not the hash of what the row says.
+"""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from psycopg import sql
+
+from sql import statement
+from tasks import canonical, ledger, quarantine
+from tasks.plan import Target
+from tasks.run import Run
+from tasks.stores.interface import Source
+from tasks.stores.postgres import READ_ROWS, Connection, Table, copy_ids, stage_page, with_hash
+from tasks.vectors import embedded
+
+KEPT = 1_000
+"""Ids of one kind that are remembered by name; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """How many, and the first of them by name."""
+
+    count: int = 0
+    ids: tuple[str, ...] = ()
+
+    def __add__(self, other: "Named") -> "Named":
+        return Named(self.count + other.count, (self.ids + other.ids)[:KEPT])
+
+
+def named(ids: list[str]) -> Named:
+    """All of ``ids``, the first thousand by name."""
+    return Named(len(ids), tuple(ids[:KEPT]))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Rows by what is wrong with them."""
+
+    compared: int = 0
+    missing: Named = Named()
+    stale: Named = Named()
+    orphaned: Named = Named()
+    edited: Named = Named()
+    """Changed by somebody else since we wrote them: left as they are."""
+    added: Named = Named()
+    """Put into the table by somebody else: left as they are."""
+    quarantined: Named = Named()
+
+    @property
+    def touched(self) -> int:
+        return self.missing.count + self.stale.count + self.orphaned.count
+
+    @property
+    def foreign(self) -> int:
+        return self.edited.count + self.added.count
+
+    @property
+    def ids(self) -> list[str]:
+        """What differs, as far as it is known by name."""
+        return [*self.missing.ids, *self.stale.ids, *self.orphaned.ids]
+
+    def __add__(self, other: "Difference") -> "Difference":
+        return Difference(
+            self.compared + other.compared,
+            self.missing + other.missing,
+            self.stale + other.stale,
+            self.orphaned + other.orphaned,
+            self.edited + other.edited,
+            self.added + other.added,
+            self.quarantined + other.quarantined,
+        )
+
+
+def compare(
+    run: Run, target: Target, table: Table, *, apply: bool, journal: bool = False, only: list[str] | None = None
+) -> Difference:
+    """One pass over the source, page by page; with ``apply`` the table is brought in line, a page a transaction.
+
+    ``only`` restricts it to these ids. ``journal`` keeps what a page replaces, so that a sync can be taken back.
+    """
+    source = run.source()
+    ids = pa.array(only, pa.string()) if only is not None else _listed(run, source, target)
+    pages = (ids[at : at + READ_ROWS] for at in range(0, len(ids), READ_ROWS))
+    found = Difference()
+    # Reading one page while PostgreSQL works on another: both wait for somebody else most of the time.
+    with ThreadPoolExecutor(2, "compare") as pool:
+        for part in _bounded(pool, lambda p: _page(run, source, target, table, p, apply, journal), pages):
+            found += part
+    with run.connection() as connection:
+        return found + _orphans(run, connection, source, target, table, ids, apply, journal, only)
+
+
+def _listed(run: Run, source: Source, target: Target) -> pa.Array:
+    if run.plan.request.limit and target.mode != "sync":
+        from tasks.snapshot import snapshot_ids
+
+        return snapshot_ids(run, target)
+    return source.ids(target.collection.name)
+
+
+def _page(
+    run: Run, source: Source, target: Target, table: Table, ids: pa.Array, apply: bool, journal: bool
+) -> Difference:
+    records = source.fetch(target.collection.name, ids.to_pylist())
+    page = embedded(run, target, with_hash(pa.Table.from_batches([records])))
+    with run.connection() as connection:
+        page, rejected = quarantine.sift(connection, page, target.layout, run.plan.request.nul)
+        bad = rejected.column("id").to_pylist() if rejected else []
+        with connection.transaction():
+            ledger.check_stop(connection, run.run_id)
+            stage_page(connection, table, page)
+            # The page has no statistics, and a hash join would read the whole table once a page.
+            connection.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+            query = statement(
+                "sync_difference", schema=table.schema, table=table.name, tolerance=target.layout.tolerance
+            )
+            missing: list[str] = []
+            stale: list[str] = []
+            edited: list[str] = []
+            for name, present, *held in connection.execute(query).fetchall():
+                kind = missing if not present else stale if ours(*held) else edited
+                kind.append(name)
+            if apply and (missing or stale):
+                connection.execute("DELETE FROM page WHERE NOT id = ANY(%s)", (missing + stale,))
+                if journal:
+                    _journal(connection, run, target, table)
+                connection.execute(statement("sync_upsert", schema=table.schema, table=table.name))
+    return Difference(page.num_rows, named(missing), named(stale), edited=named(edited), quarantined=named(bad))
+
+
+def _orphans(
+    run: Run,
+    connection: Connection,
+    source: Source,
+    target: Target,
+    table: Table,
+    ids: pa.Array,
+    apply: bool,
+    journal: bool,
+    only: list[str] | None,
+) -> Difference:
+    """Rows of the table whose id the source no longer has."""
+    found = Difference()
+    gone_from = (
+        "held.id IN (SELECT id FROM listed)"
+        if only is not None
+        else "NOT EXISTS (SELECT 1 FROM listed WHERE listed.id = held.id)"
+    )
+    query = sql.SQL("SELECT held.id, document, metadata::text, uri, content_hash FROM {} AS held WHERE {}").format(
+        table.identifier, sql.SQL(gone_from)
+    )
+    with connection.transaction(), connection.cursor("vecferry_orphans") as cursor:
+        connection.execute("CREATE TEMPORARY TABLE listed (id text) ON COMMIT DROP")
+        copy_ids(connection, sql.Identifier("listed"), ids)
+        connection.execute("ANALYZE listed")
+        cursor.execute(query)
+        while rows := cursor.fetchmany(READ_ROWS):
+            # Asked again: an id that was added after the listing is no orphan.
+            there = set(source.fetch(target.collection.name, [r[0] for r in rows]).column("id").to_pylist())
+            gone = [r for r in rows if r[0] not in there]
+            orphaned = [name for name, *held in gone if ours(*held)]
+            if apply and orphaned:
+                _remove(connection, run, target, table, orphaned, journal)
+            added = [name for name, *held in gone if not ours(*held)]
+            found += Difference(orphaned=named(orphaned), added=named(added))
+    return found
+
+
+def _remove(connection: Connection, run: Run, target: Target, table: Table, ids: list[str], journal: bool) -> None:
+    if journal:
+        connection.execute(
+            sql.SQL(
+                "INSERT INTO vecferry.undo (run_id, target, id, present, document, metadata, uri, embedding, content_hash) "
+                "SELECT %s, %s, id, true, document, metadata, uri, embedding::text, content_hash FROM {} WHERE id = ANY(%s)"
+            ).format(table.identifier),
+            (run.run_id, target.number, ids),
+        )
+    connection.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(table.identifier), (ids,))
+
+
+def ours(document: str | None, metadata: str | None, uri: str | None, stored: bytes | None) -> bool:
+    """Whether the row still says what we wrote."""
+    text = None if metadata is None else canonical.dumps(json.loads(metadata))
+    return stored is not None and bytes(stored) == canonical.content_hash(document, text, uri)
+
+
+def _journal(connection: Connection, run: Run, target: Target, table: Table) -> None:
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO vecferry.undo (run_id, target, id, present, document, metadata, uri, embedding, content_hash) "
+            "SELECT %s, %s, page.id, held.id IS NOT NULL, held.document, held.metadata, held.uri, held.embedding::text, "
+            "held.content_hash FROM page LEFT JOIN {} AS held ON held.id = page.id"
+        ).format(table.identifier),
+        (run.run_id, target.number),
+    )
+
+
+def _bounded(pool: ThreadPoolExecutor, work: Any, items: Iterator[Any], ahead: int = 2) -> Iterator[Any]:
+    """``pool.map`` that takes items only as fast as results are used, so that memory does not grow with them."""
+    waiting: list[Any] = []
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > ahead:
+            yield waiting.pop(0).result()
+    for future in waiting:
+        yield future.result()

@@ -1,0 +1,50 @@
+"""Deterministic local vectors from hashed words: no model, no meaning beyond shared words, and no download.
+
+Feature hashing (Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning"): each word and each pair
+of neighbours adds ±1/√count to one of d components chosen by a hash; the sum is normalized.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import pairwise
+
+import numpy as np
+
+from tasks.embedders.interface import Space
+
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class HashingEmbedder:
+    """``hashing/DIMENSIONS``."""
+
+    dimensions: int
+
+    @property
+    def space(self) -> Space:
+        return Space("hashing", str(self.dimensions), self.dimensions, revision="1")
+
+    def embed_batch(self, texts: Sequence[str]) -> np.ndarray:
+        out = np.zeros((len(texts), self.dimensions), np.float32)
+        for row, text in zip(out, texts, strict=True):
+            words = [w.lower() for w in _WORD.findall(text)] or [text or "\0"]
+            counts = Counter(words + [f"{a} {b}" for a, b in pairwise(words)])
+            for term, count in counts.items():
+                bucket, sign = _slot(term)
+                row[bucket % self.dimensions] += sign * count**0.5
+            norm = float(np.linalg.norm(row))
+            row /= norm or 1.0
+            if not norm:
+                row[0] = 1.0  # words that cancel out exactly must not make a zero vector, which no index finds
+        return out
+
+
+@lru_cache(maxsize=100_000)
+def _slot(term: str) -> tuple[int, float]:
+    value = int.from_bytes(blake2b(term.encode(), digest_size=8).digest(), "big")
+    return value >> 1, 1.0 if value & 1 else -1.0

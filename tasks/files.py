@@ -1,0 +1,74 @@
+"""Files under VECFERRY_HOME, which is a directory or any fsspec URL. A file is there whole or not at all."""
+
+import os
+import uuid
+from typing import Any
+
+import fsspec
+
+from tasks.errors import FatalError
+
+DISK_FULL = {28, 122}  # ENOSPC, EDQUOT
+
+
+def write(path: str, data: bytes | memoryview) -> None:
+    """Puts ``data`` at ``path`` atomically; on a local disk it is on stable storage before it gets its name."""
+    fs, local = fsspec.core.url_to_fs(path)
+    try:
+        fs.makedirs(os.path.dirname(local), exist_ok=True)
+        if "file" not in _protocols(fs):
+            fs.pipe_file(local, bytes(data))  # object stores publish an object only when it is complete
+            return
+        part = f"{local}.{uuid.uuid4().hex}.part"
+        try:
+            with open(part, "wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(part, local)
+        finally:
+            if os.path.exists(part):
+                os.unlink(part)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise FatalError(f"no space left for {path}: free some, or set VECFERRY_HOME to a larger place") from error
+        if isinstance(error, PermissionError):
+            raise FatalError(f"no permission to write {path}: check VECFERRY_HOME") from error
+        raise
+
+
+def read(path: str) -> bytes:
+    """The bytes at ``path``. Raises FileNotFoundError."""
+    fs, local = fsspec.core.url_to_fs(path)
+    data: bytes = fs.cat_file(local)
+    return data
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file at ``path``."""
+    fs, local = fsspec.core.url_to_fs(path)
+    return bool(fs.exists(local))
+
+
+def open_seekable(path: str) -> Any:
+    """A seekable binary handle, so that one row group of a Parquet file can be read."""
+    fs, local = fsspec.core.url_to_fs(path)
+    return fs.open(local, "rb")
+
+
+def join(*parts: str) -> str:
+    """The path of ``parts``, for directories and URLs alike."""
+    return "/".join([parts[0].rstrip("/"), *parts[1:]])
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def names(folder: str) -> list[str]:
+    """The files in ``folder``, without those that are being written; none when there is no such folder."""
+    fs, local = fsspec.core.url_to_fs(folder)
+    if not fs.exists(local):
+        return []
+    found = (os.path.basename(path) for path in fs.ls(local, detail=False))
+    return sorted(name for name in found if not name.endswith(".part"))

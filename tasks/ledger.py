@@ -1,0 +1,269 @@
+"""What is done, per run, stage and batch: the record that exit codes, reruns and resumption come from.
+
+It lives in the schema ``vecferry`` of the target PostgreSQL. A batch is marked in the transaction that writes its
+rows, so that neither is ever there without the other.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sql import statement
+from tasks import plan as plans
+from tasks.errors import FatalError, UsageError
+from tasks.plan import Plan
+from tasks.stores.postgres import Connection, connect
+
+State = Literal["planned", "running", "failed", "verified", "cut_over", "rolled_back", "contracted"]
+
+_BOOTSTRAP_LOCK = 7_863_291
+_RUN_LOCKS = 7_863_292
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One unit of checkpoint, retry and rerun."""
+
+    stage: str
+    number: int
+    status: Literal["pending", "done", "failed"]
+    attempts: int
+    rows: int
+    quarantined: int
+    error: str | None
+    seconds: float
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run as the ledger knows it."""
+
+    plan: Plan
+    state: State
+    error: str | None
+    exit_status: int
+    stop: str | None
+    report: str | None
+    cut_over_at: Any
+    created_at: Any
+    updated_at: Any
+
+    @property
+    def run_id(self) -> str:
+        return self.plan.run_id
+
+
+def exists(connection: Connection) -> bool:
+    """Whether this database has a ledger."""
+    found = connection.execute("SELECT to_regclass('vecferry.batch') IS NOT NULL").fetchone()
+    return bool(found and found[0])
+
+
+def ensure(connection: Connection) -> None:
+    """Makes the schema and its tables where they are missing. Safe to call from many processes at once."""
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_BOOTSTRAP_LOCK,))
+        connection.execute("SET LOCAL client_min_messages = warning")
+        found = connection.execute("SELECT to_regnamespace('vecferry') IS NOT NULL").fetchone()
+        if not found or not found[0]:  # IF NOT EXISTS would ask for the right to create even where it is there
+            connection.execute("CREATE SCHEMA vecferry")
+        if not exists(connection):
+            connection.execute(statement("expand_ledger"))
+
+
+def start(connection: Connection, plan: Plan, given: set[str]) -> Plan:
+    """Records a new run, or returns the frozen plan of the one with this ``run_id``.
+
+    ``given`` names the parameters the user set. Raises UsageError when one of them differs from the frozen plan.
+    """
+    found = find(connection, plan.run_id)
+    if found is None:
+        connection.execute(
+            "INSERT INTO vecferry.run (run_id, flow, plan) VALUES (%s, %s, %s::text::jsonb)",
+            (plan.run_id, plan.request.flow, json.dumps(plan.as_json())),
+        )
+        return plan
+    check_same(found.plan, plan.request, given)
+    return found.plan
+
+
+def check_same(frozen: Plan, asked: plans.Request, given: set[str]) -> None:
+    """Raises UsageError when ``asked`` is another plan than the frozen one."""
+    if frozen.request.flow != asked.flow:
+        raise UsageError(f"run {frozen.run_id} is a {frozen.request.flow} run, not {asked.flow}: choose another run_id")
+    if different := plans.differences(asked, frozen.request, given):
+        raise UsageError(
+            f"run {frozen.run_id} has another plan, and a plan is frozen: {'; '.join(different)}. "
+            f"Leave these parameters out to resume it, or choose another run_id"
+        )
+
+
+def find(connection: Connection, run_id: str) -> RunRecord | None:
+    """The run, or None."""
+    if not exists(connection):
+        return None
+    row = connection.execute(
+        "SELECT plan::text, state, error, exit_status, stop, report, cut_over_at, created_at, updated_at FROM vecferry.run WHERE run_id = %s",
+        (run_id,),
+    ).fetchone()
+    return RunRecord(plans.from_json(json.loads(row[0])), *row[1:]) if row else None
+
+
+def get(connection: Connection, run_id: str) -> RunRecord:
+    """The run. Raises UsageError, with the runs there are, when there is none."""
+    if found := find(connection, run_id):
+        return found
+    known = ", ".join(run_ids(connection)[:5]) or "none yet"
+    raise UsageError(f"there is no run {run_id!r} in this database; the latest: {known}")
+
+
+def run_ids(connection: Connection) -> list[str]:
+    """All runs, the latest first."""
+    if not exists(connection):
+        return []
+    return [r[0] for r in connection.execute("SELECT run_id FROM vecferry.run ORDER BY created_at DESC").fetchall()]
+
+
+def set_state(
+    connection: Connection, run_id: str, state: State, error: str | None = None, exit_status: int | None = None
+) -> None:
+    """Moves the run to ``state``. Without an ``exit_status`` an unfinished run exits with 1 and any other with 0."""
+    unfinished = state in ("planned", "running", "failed")
+    connection.execute(
+        "UPDATE vecferry.run SET state = %(state)s, error = %(error)s, exit_status = %(exit)s, updated_at = now(), "
+        "cut_over_at = CASE WHEN %(state)s = 'cut_over' THEN coalesce(cut_over_at, now()) "
+        "                   WHEN %(state)s = 'rolled_back' THEN NULL ELSE cut_over_at END WHERE run_id = %(run_id)s",
+        {
+            "state": state,
+            "error": error,
+            "exit": int(unfinished) if exit_status is None else exit_status,
+            "run_id": run_id,
+        },
+    )
+
+
+def set_report(connection: Connection, run_id: str, report: str) -> None:
+    connection.execute("UPDATE vecferry.run SET report = %s, updated_at = now() WHERE run_id = %s", (report, run_id))
+
+
+def request_stop(connection: Connection, run_id: str, reason: str | None) -> None:
+    """Asks every worker of the run to stop before its next batch; None takes that back."""
+    connection.execute("UPDATE vecferry.run SET stop = %s, updated_at = now() WHERE run_id = %s", (reason, run_id))
+
+
+def check_stop(connection: Connection, run_id: str) -> None:
+    """Raises FatalError when the run was asked to stop. Cancelling a Prefect task does not interrupt it; this does."""
+    row = connection.execute("SELECT stop FROM vecferry.run WHERE run_id = %s", (run_id,)).fetchone()
+    if row and row[0]:
+        raise FatalError(row[0])
+
+
+@contextmanager
+def sole_runner(url: str, run_id: str) -> Iterator[None]:
+    """Holds the run's advisory lock on a connection of its own, and ends what a killed runner left in the server.
+
+    Raises UsageError when another process runs it.
+    """
+    connection = connect(url, f"vecferry lock {run_id}")
+    try:
+        held = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (_RUN_LOCKS, run_id)).fetchone()
+        if not held or not held[0]:
+            raise UsageError(
+                f"run {run_id} is being run by another process: wait for it, or see `vecferry status {run_id}`"
+            )
+        _end_leftovers(connection, run_id)
+        yield
+    finally:
+        connection.close()
+
+
+def application(run_id: str) -> str:
+    """The application_name of a run's connections, by which leftovers of a killed runner are known."""
+    return f"vecferry {run_id}"
+
+
+def _end_leftovers(connection: Connection, run_id: str) -> None:
+    """A killed client's query goes on in the server for a while and would hold locks against its successor."""
+    for _ in range(100):
+        left = connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = %s AND pid <> pg_backend_pid() AND datname = current_database()",
+            (application(run_id),),
+        ).fetchall()
+        if not left:
+            return
+        time.sleep(0.1)
+    raise FatalError(f"run {run_id}: connections of an earlier runner do not end; see pg_stat_activity")
+
+
+def add(connection: Connection, run_id: str, stage: str, entries: Iterable[tuple[int, dict[str, Any]]]) -> None:
+    """Makes pending batches; those that are there stay as they are."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO vecferry.batch (run_id, stage, batch, status, detail) VALUES (%s, %s, %s, 'pending', %s::text::jsonb) "
+            "ON CONFLICT DO NOTHING",
+            [(run_id, stage, number, json.dumps(detail)) for number, detail in entries],
+        )
+
+
+def batches(connection: Connection, run_id: str, stage: str | None = None) -> list[Batch]:
+    """The run's batches, of one stage or all, in order."""
+    rows = connection.execute(
+        "SELECT stage, batch, status, attempts, rows, quarantined, error, seconds, detail FROM vecferry.batch "
+        "WHERE run_id = %(run_id)s AND (%(stage)s::text IS NULL OR stage = %(stage)s) ORDER BY stage, batch",
+        {"run_id": run_id, "stage": stage},
+    ).fetchall()
+    return [Batch(*row) for row in rows]
+
+
+def is_done(connection: Connection, run_id: str, stage: str, number: int) -> bool:
+    """Whether the batch is done; locks its row until the transaction ends, so that two workers cannot both do it."""
+    row = connection.execute(
+        "SELECT status FROM vecferry.batch WHERE run_id = %s AND stage = %s AND batch = %s FOR UPDATE",
+        (run_id, stage, number),
+    ).fetchone()
+    return bool(row and row[0] == "done")
+
+
+def done(
+    connection: Connection,
+    run_id: str,
+    stage: str,
+    number: int,
+    *,
+    rows: int,
+    seconds: float,
+    quarantined: int = 0,
+    detail: dict[str, Any] | None = None,
+) -> None:
+    """Marks the batch; call it in the transaction that wrote the rows."""
+    connection.execute(
+        "INSERT INTO vecferry.batch AS b (run_id, stage, batch, status, attempts, rows, quarantined, seconds, detail) "
+        "VALUES (%s, %s, %s, 'done', 1, %s, %s, %s, %s::text::jsonb) ON CONFLICT (run_id, stage, batch) DO UPDATE SET "
+        "status = 'done', attempts = b.attempts + 1, rows = excluded.rows, quarantined = excluded.quarantined, "
+        "error = NULL, seconds = excluded.seconds, detail = b.detail || excluded.detail, updated_at = now()",
+        (run_id, stage, number, rows, quarantined, seconds, json.dumps(detail or {})),
+    )
+
+
+def failed(connection: Connection, run_id: str, stage: str, number: int, error: str) -> None:
+    """Marks the batch as failed, with why."""
+    connection.execute(
+        "INSERT INTO vecferry.batch AS b (run_id, stage, batch, status, attempts, error) VALUES (%s, %s, %s, 'failed', 1, %s) "
+        "ON CONFLICT (run_id, stage, batch) DO UPDATE SET status = 'failed', attempts = b.attempts + 1, error = excluded.error, "
+        "updated_at = now() WHERE b.status <> 'done'",
+        (run_id, stage, number, error[:2000]),
+    )
+
+
+def reopen(connection: Connection, run_id: str, stage: str, numbers: list[int] | None = None) -> None:
+    """Makes batches pending again: those named, or all of the stage."""
+    connection.execute(
+        "UPDATE vecferry.batch SET status = 'pending', updated_at = now() WHERE run_id = %(run_id)s AND stage = %(stage)s "
+        "AND (%(numbers)s::int[] IS NULL OR batch = ANY(%(numbers)s))",
+        {"run_id": run_id, "stage": stage, "numbers": numbers},
+    )

@@ -1,0 +1,79 @@
+"""Restore: a snapshot back into its source's kind of store, or out as JSON lines for people."""
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+from prefect import task
+
+from tasks import batches, canonical
+from tasks.batches import Part
+from tasks.errors import UsageError
+from tasks.retrying import RETRYING
+from tasks.run import Run, open_run
+from tasks.stores.interface import Collection, records
+
+
+def restore(run: Run, into: str) -> dict[str, int]:
+    """Writes the snapshot into a new Chroma directory; returns rows a collection.
+
+    Raises UsageError when the directory holds a database already, ChecksumError when a part is not what was written.
+    """
+    from tasks.stores.chroma import create_directory
+
+    collections, parts = _snapshot(run)
+    if run.plan.request.source["store"] != "chroma":
+        raise UsageError(
+            f"run {run.run_id} was read from {run.plan.request.source['store']}, which restore does not write yet"
+        )
+    store, written = create_directory(into), {}
+    for collection in collections.values():
+        store.create(collection)
+        written[collection.name] = 0
+    for target, table in _tables(run, parts):
+        name = run.plan.targets[target].collection.name
+        for batch in table.drop_columns(["content_hash"]).combine_chunks().to_batches():
+            store.write(name, batch.cast(records(collections[target].dimensions)))
+        written[name] += table.num_rows
+    return written
+
+
+def export(run: Run, into: str) -> dict[str, int]:
+    """Writes one ``COLLECTION.jsonl`` a collection into a folder (a directory or fsspec URL); returns rows of each."""
+    collections, parts = _snapshot(run)
+    written = {}
+    for number, collection in collections.items():
+        path = f"{into.rstrip('/')}/{collection.name}.jsonl"
+        fs, local = fsspec.core.url_to_fs(path)
+        if fs.exists(local):
+            raise UsageError(f"{path} is there already; export into another folder")
+        fs.makedirs(os.path.dirname(local), exist_ok=True)
+        with fs.open(local, "wb") as handle:
+            written[collection.name] = 0
+            for _, table in _tables(run, [p for p in parts if p.target == number]):
+                handle.writelines(_line(row) for row in table.drop_columns(["content_hash"]).to_pylist())
+                written[collection.name] += table.num_rows
+    return written
+
+
+def _snapshot(run: Run) -> tuple[dict[int, Collection], list[Part]]:
+    _, parts = batches.read_manifest(run.path("snapshot"))
+    return {t.number: t.collection for t in run.plan.targets if t.mode != "sync"}, parts
+
+
+def _tables(run: Run, parts: list[Part]) -> Iterator[tuple[int, pa.Table]]:
+    for part in parts:
+        yield part.target, batches.read_part(run.path("snapshot"), part)
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps({**row, "metadata": canonical.loads(row["metadata"])}, ensure_ascii=False).encode() + b"\n"
+
+
+@task(name="restore", task_run_name="restore {run_id} into {into}", **RETRYING)
+def restore_task(run_id: str, database: str, into: str, jsonl: bool) -> dict[str, int]:
+    run = open_run(run_id, database)
+    return export(run, into) if jsonl else restore(run, into)

@@ -1,0 +1,71 @@
+"""What every stage is handed: the frozen plan, and the way to the places it names. Ids travel between tasks; this is
+opened where the work is done."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tasks import files, ledger, settings
+from tasks.errors import UsageError
+from tasks.plan import Plan, Target
+from tasks.stores import registry
+from tasks.stores.interface import Source
+from tasks.stores.postgres import Connection, connect
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, opened in this process."""
+
+    plan: Plan
+    url: str
+    """The database's connection string; never logged, never a parameter."""
+    home: str
+
+    @property
+    def run_id(self) -> str:
+        return self.plan.run_id
+
+    def path(self, *parts: str) -> str:
+        """A path below this run's own folder."""
+        return files.join(self.home, "runs", self.run_id, *parts)
+
+    def source(self) -> Source:
+        return registry.open_source(self.plan.request.source)
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection whose name tells a successor that it is this run's."""
+        connection = connect(self.url, ledger.application(self.run_id))
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def open_run(run_id: str, database: str) -> Run:
+    """Opens the run whose ledger is in the database called ``database``. Raises UsageError when there is none."""
+    url = settings.database_url(database)
+    connection = connect(url)
+    try:
+        return Run(ledger.get(connection, run_id).plan, url, settings.home())
+    finally:
+        connection.close()
+
+
+def pick(plan: Plan, number: int) -> Target:
+    """The target of that number."""
+    return plan.targets[number]
+
+
+def chosen(run: Run, connection: Connection, batch_ids: list[int] | None) -> Callable[[int], bool]:
+    """Which batches this invocation works on: all, or those named. Raises UsageError for a batch that is not there."""
+    if batch_ids is None:
+        return lambda _: True
+    if not batch_ids:
+        raise UsageError("batch_ids is empty: name the batches to rerun, or leave the parameter out for all")
+    known = {b.number for b in ledger.batches(connection, run.run_id, "snapshot")}
+    if unknown := sorted(set(batch_ids) - known):
+        raise UsageError(f"run {run.run_id} has no batch {', '.join(map(str, unknown))}: it has {len(known)}, from 0")
+    wanted = set(batch_ids)
+    return lambda number: number in wanted

@@ -1,0 +1,126 @@
+"""Snapshot: the source as an immutable Parquet dataset. It is the backup, and what everything after is made from.
+
+Chroma and Qdrant have no snapshot to read from, and paging by offset while others write skips rows. So the ids are
+listed once, then fetched by id; ids that appeared meanwhile are listed again, until a listing finds none.
+"""
+
+import time
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from prefect import task
+
+from tasks import batches, ledger, work
+from tasks.batches import Part
+from tasks.ledger import Batch
+from tasks.plan import Target
+from tasks.retrying import RETRYING
+from tasks.run import Run, open_run
+from tasks.stores.postgres import Connection, with_hash
+
+ROUNDS = 3
+"""Listings at most: under steady writes one never finds nothing, and catching up takes it from there."""
+
+
+def list_ids(run: Run, listing: int) -> int:
+    """Lists the ids of every target that is loaded whole and cuts what is new into batches; returns how many batches.
+
+    Each target's listing is recorded with its batches in one transaction, so a killed run lists what is missing.
+    """
+    with run.connection() as connection:
+        known = {b.number for b in ledger.batches(connection, run.run_id, "list") if b.status == "done"}
+        for target in run.plan.targets:
+            if target.mode != "sync" and _list_number(run, listing, target) not in known:
+                _list_target(run, connection, target, listing)
+        return sum(b.detail["listing"] == listing for b in ledger.batches(connection, run.run_id, "snapshot"))
+
+
+def snapshot(run: Run, numbers: list[int]) -> work.Tally:
+    """Fetches and writes these batches' parts."""
+    source = run.source()
+
+    def one(connection: Connection, batch: Batch) -> int:
+        started, target = time.perf_counter(), run.plan.targets[batch.detail["target"]]
+        ids = batches.read_ids(run.path("snapshot", batch.detail["ids"]), batch.detail["group"])
+        rows = with_hash(pa.Table.from_batches([source.fetch(target.collection.name, ids.to_pylist())]))
+        path = f"{batches.folder(target.number, target.table)}/part-{batch.number:05d}.parquet"
+        part = batches.write_part(run.path("snapshot"), path, batch.number, target.number, rows)
+        seconds = time.perf_counter() - started
+        ledger.done(
+            connection,
+            run.run_id,
+            "snapshot",
+            batch.number,
+            rows=rows.num_rows,
+            seconds=seconds,
+            detail={"part": vars(part)},
+        )
+        return rows.num_rows
+
+    return work.through(run, "snapshot", numbers, one)
+
+
+def finish(run: Run) -> int:
+    """Writes the manifest once every part is there; returns the rows of the snapshot."""
+    with run.connection() as connection:
+        found = [part_of(b) for b in ledger.batches(connection, run.run_id, "snapshot")]
+    content: dict[str, Any] = {
+        "run_id": run.run_id,
+        "source": run.plan.request.source,
+        "collections": [t.collection.as_json() for t in run.plan.targets if t.mode != "sync"],
+        "limit": run.plan.request.limit,
+    }
+    batches.write_manifest(run.path("snapshot"), content, found)
+    return sum(part.rows for part in found)
+
+
+def snapshot_ids(run: Run, target: Target) -> pa.Array:
+    """The ids of a limited run: what its only listing holds."""
+    return batches.read_ids(run.path("snapshot", _ids_file(target, 0)))
+
+
+def part_of(batch: Batch) -> Part:
+    """The part that a finished snapshot batch wrote."""
+    return Part(**batch.detail["part"])
+
+
+def _list_target(run: Run, connection: Connection, target: Target, listing: int) -> None:
+    started, request = time.perf_counter(), run.plan.request
+    ids = run.source().ids(target.collection.name)
+    if request.limit:
+        ids = ids[: request.limit] if listing == 0 else ids[:0]
+    for earlier in range(listing):
+        ids = ids.filter(pc.invert(pc.is_in(ids, batches.read_ids(run.path("snapshot", _ids_file(target, earlier))))))
+    file, size = _ids_file(target, listing), request.batch_rows
+    batches.write_ids(run.path("snapshot", file), ids, size)
+    groups = -(-len(ids) // size)
+    with connection.transaction():
+        first = len(ledger.batches(connection, run.run_id, "snapshot"))
+        detail = {"target": target.number, "listing": listing, "ids": file}
+        ledger.add(connection, run.run_id, "snapshot", [(first + g, {**detail, "group": g}) for g in range(groups)])
+        seconds = time.perf_counter() - started
+        ledger.done(connection, run.run_id, "list", _list_number(run, listing, target), rows=len(ids), seconds=seconds)
+
+
+def _list_number(run: Run, listing: int, target: Target) -> int:
+    return listing * len(run.plan.targets) + target.number
+
+
+def _ids_file(target: Target, listing: int) -> str:
+    return f"{batches.folder(target.number, target.table)}/ids-{listing}.parquet"
+
+
+@task(name="list-ids", task_run_name="list ids, pass {listing}", **RETRYING)
+def list_ids_task(run_id: str, database: str, listing: int) -> int:
+    return list_ids(open_run(run_id, database), listing)
+
+
+@task(name="snapshot", task_run_name="snapshot batches {first}–{last}", **RETRYING)
+def snapshot_task(run_id: str, database: str, numbers: list[int], first: int, last: int) -> work.Tally:
+    return snapshot(open_run(run_id, database), numbers)
+
+
+@task(name="finish-snapshot", task_run_name="write the manifest", **RETRYING)
+def finish_task(run_id: str, database: str) -> int:
+    return finish(open_run(run_id, database))

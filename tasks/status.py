@@ -1,0 +1,86 @@
+"""What a run has come to, in the words of the command line: from the ledger alone."""
+
+from typing import Any
+
+from tasks import ledger
+from tasks.ledger import Batch, RunRecord
+from tasks.stores.postgres import Connection
+
+STAGES = ("list", "snapshot", "load", "index", "catch_up", "verify")
+
+
+def outcome(connection: Connection, run_id: str) -> dict[str, Any]:
+    """The object that ``--json`` prints. Raises UsageError when there is no such run."""
+    record = ledger.get(connection, run_id)
+    batches = ledger.batches(connection, run_id)
+    targets: list[dict[str, Any]] = []
+    for target in record.plan.targets:
+        mine = [b for b in batches if _target(b) == target.number]
+        loaded = sum(b.rows for b in mine if b.stage == "load" and b.status == "done")
+        synced = next((b.detail for b in mine if b.stage == "catch_up"), {})
+        verified = next((b for b in mine if b.stage == "verify"), None)
+        targets.append(
+            {
+                "name": target.collection.name,
+                "table": target.name,
+                "mode": target.mode,
+                "rows": verified.rows if verified else target.collection.count,
+                "loaded": loaded,
+                "touched": {k: synced.get(k, 0) for k in ("inserted", "updated", "deleted")},
+                "quarantined": sum(b.quarantined for b in mine if b.stage == "load") or synced.get("quarantined", 0),
+                "failed_batches": sorted(
+                    {b.number for b in mine if b.status == "failed" and b.stage in ("snapshot", "load")}
+                ),
+                "dimensions": target.dimensions,
+            }
+        )
+    return {
+        "run_id": run_id,
+        "flow": record.plan.request.flow,
+        "state": record.state,
+        "exit": record.exit_status,
+        "targets": targets,
+        "report": record.report,
+        "next": next_step(record, [b for t in targets for b in t["failed_batches"]]),
+    }
+
+
+def stages(connection: Connection, run_id: str) -> list[dict[str, Any]]:
+    """A line a stage: how many batches are done, pending and failed, with rows and seconds of work."""
+    batches = ledger.batches(connection, run_id)
+    lines = []
+    for stage in STAGES:
+        if mine := [b for b in batches if b.stage == stage]:
+            lines.append(
+                {
+                    "stage": stage,
+                    **{s: sum(b.status == s for b in mine) for s in ("done", "pending", "failed")},
+                    "rows": sum(b.rows for b in mine),
+                    "quarantined": sum(b.quarantined for b in mine),
+                    "seconds": round(sum(b.seconds for b in mine), 2),
+                }
+            )
+    return lines
+
+
+def next_step(record: RunRecord, failed: list[int]) -> str | None:
+    """The command to type now; None when there is nothing to do."""
+    run_id, flow = record.run_id, record.plan.request.flow
+    if record.state in ("planned", "running", "failed"):
+        if failed:
+            return f"vecferry rerun {run_id}"
+        return f"vecferry run {flow} --run-id {run_id}"
+    if record.state == "verified":
+        return None if record.plan.request.limit else f"vecferry cutover {run_id}"
+    if record.state == "cut_over":
+        return f"vecferry contract {run_id}"
+    return f"vecferry run {flow} --run-id {run_id}" if record.state == "rolled_back" else None
+
+
+def failures(connection: Connection, run_id: str) -> list[Batch]:
+    """The failed batches."""
+    return [b for b in ledger.batches(connection, run_id) if b.status == "failed"]
+
+
+def _target(batch: Batch) -> int:
+    return int(batch.detail.get("target", batch.number))

@@ -1,0 +1,289 @@
+"""ChromaDB, as a directory or a server, to read from and (for restore) to write to."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import chromadb
+import httpx
+import numpy as np
+import pyarrow as pa
+from chromadb.api import ClientAPI
+from chromadb.base_types import SparseVector
+from chromadb.config import Settings
+from chromadb.errors import AuthorizationError, ChromaError, InternalError, NotFoundError, RateLimitError
+
+from tasks import canonical
+from tasks.errors import FatalError, TransientError, UsageError
+from tasks.stores.interface import Collection, Hits, Metric, records, vector_column, vectors
+
+PAGE_NUMBERS = 500_000
+"""Vector components a page: Chroma hands them over as Python floats, 32 bytes each, so a page peaks near 20 MB."""
+PAGE_ROWS = 2_000
+LISTING = 100
+"""Collections a page of the listing."""
+
+_INCLUDE: Any = ["embeddings", "documents", "metadatas", "uris"]
+
+
+@dataclass(frozen=True)
+class ChromaStore:
+    """One tenant and database of a Chroma directory or server. Satisfies Source and Sink."""
+
+    client: ClientAPI
+    place: str
+    """The directory or URL, for messages."""
+
+    consistent_snapshot = False
+
+    def collections(self) -> list[Collection]:
+        with _errors(self.place):
+            names: list[str] = []
+            while page := self.client.list_collections(limit=LISTING, offset=len(names)):
+                names += [c.name for c in page]
+        return [self.collection(name) for name in sorted(names)]
+
+    def collection(self, name: str) -> Collection:
+        found = self._open(name)
+        with _errors(self.place):
+            hnsw = found.configuration.get("hnsw") or found.configuration.get("spann") or {}
+            return Collection(
+                name=name,
+                identity=str(found.id),
+                count=found.count(),
+                dimensions=found._model.dimension,  # the only place where Chroma keeps it
+                metric=_metric(name, hnsw.get("space") or "l2"),
+                m=hnsw.get("max_neighbors") or 16,
+                ef_construction=hnsw.get("ef_construction") or 100,
+                ef_search=hnsw.get("ef_search") or 100,
+                metadata=dict(found.metadata or {}),
+            )
+
+    def ids(self, name: str) -> pa.Array:
+        found = self._open(name)
+        with _errors(self.place):
+            return pa.array(found.get(include=[])["ids"], pa.string())
+
+    def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
+        found = self._open(name)
+        dimensions = found._model.dimension
+        rows = max(1, min(PAGE_ROWS, PAGE_NUMBERS // (dimensions or 1)))
+        pages = [self._page(found, list(ids[at : at + rows]), dimensions) for at in range(0, len(ids), rows)]
+        table = pa.Table.from_batches(pages, records(dimensions)).combine_chunks()
+        return table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], records(dimensions))
+
+    def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
+        found = self._open(name)
+        metric = self.collection(name).metric
+        with _errors(self.place):
+            answer = found.query(query_embeddings=queries, n_results=k, include=["distances"])
+        distances = answer["distances"] or []
+        return [
+            Hits(list(i), from_chroma(np.asarray(d, float), metric))
+            for i, d in zip(answer["ids"], distances, strict=True)
+        ]
+
+    def create(self, collection: Collection) -> None:
+        hnsw: Any = {
+            "space": collection.metric,
+            "max_neighbors": collection.m,
+            "ef_construction": collection.ef_construction,
+            "ef_search": collection.ef_search,
+        }
+        with _errors(self.place):
+            self.client.create_collection(
+                collection.name,
+                embedding_function=None,
+                configuration={"hnsw": hnsw},
+                metadata=collection.metadata or None,
+            )
+
+    def write(self, name: str, records: pa.RecordBatch) -> None:
+        found = self._open(name)
+        present = np.asarray(records.column("embedding").is_valid())
+        if not present.all():
+            raise UsageError(f"{(~present).sum()} records have no vector, and Chroma cannot store such records")
+        rows = records.drop_columns(["embedding"]).to_pydict()
+        matrix, limit = vectors(records), self.client.get_max_batch_size()
+        with _errors(self.place):
+            for at in range(0, records.num_rows, limit):
+                part = slice(at, at + limit)
+                found.upsert(
+                    ids=rows["id"][part],
+                    embeddings=matrix[part],
+                    documents=rows["document"][part],
+                    metadatas=[_metadata(text) for text in rows["metadata"][part]],
+                    uris=rows["uri"][part],
+                )
+
+    def delete(self, name: str, ids: Sequence[str]) -> None:
+        found, limit = self._open(name), self.client.get_max_batch_size()
+        with _errors(self.place):
+            for at in range(0, len(ids), limit):
+                found.delete(ids=list(ids[at : at + limit]))
+
+    def _open(self, name: str) -> chromadb.Collection:
+        try:
+            with _errors(self.place):
+                # None keeps Chroma from loading the collection's embedding model, which nothing here needs.
+                return self.client.get_collection(name, embedding_function=None)
+        except FatalError as error:
+            if not isinstance(error.__cause__, NotFoundError):
+                raise
+            raise UsageError(
+                f"there is no collection {name!r} in {self.place}; it has: {', '.join(self._names()) or 'none'}"
+            ) from error
+
+    def _names(self) -> list[str]:
+        with _errors(self.place):
+            return sorted(c.name for c in self.client.list_collections(limit=LISTING))
+
+    def _page(self, found: chromadb.Collection, ids: list[str], dimensions: int | None) -> pa.RecordBatch:
+        try:
+            with _errors(self.place):
+                got = found.get(ids=ids, include=_INCLUDE)
+        except ValueError:
+            # The client cannot build its array when a record lacks a vector; find that record by halving.
+            if len(ids) == 1:
+                with _errors(self.place):
+                    got = found.get(ids=ids, include=[i for i in _INCLUDE if i != "embeddings"])
+            else:
+                half = len(ids) // 2
+                halves = [self._page(found, part, dimensions) for part in (ids[:half], ids[half:])]
+                return pa.Table.from_batches(halves).combine_chunks().to_batches()[0]
+        schema, count = records(dimensions), len(got["ids"])
+        return pa.RecordBatch.from_arrays(
+            [
+                pa.array(got["ids"], pa.string()),
+                pa.array(got["documents"], pa.string()),
+                pa.array([canonical.dumps(_plain(m)) for m in got["metadatas"] or [None] * count], pa.string()),
+                pa.array(got["uris"], pa.string()),
+                _embeddings(got.get("embeddings"), count, schema.field("embedding").type),
+            ],
+            schema=schema,
+        )
+
+
+def connect(
+    *,
+    path: str | None = None,
+    host: str | None = None,
+    port: int = 8000,
+    ssl: bool = False,
+    tenant: str = "default_tenant",
+    database: str = "default_database",
+    token: str | None = None,
+) -> ChromaStore:
+    """Opens a directory or a server. ``token`` is the secret itself. Raises UsageError when there is nothing there."""
+    quiet: Any = {"anonymized_telemetry": False}
+    if path is not None:
+        place = os.path.abspath(path)
+        if not os.path.exists(os.path.join(place, "chroma.sqlite3")):
+            what = "holds no Chroma database (chroma.sqlite3)" if os.path.isdir(place) else "does not exist"
+            raise UsageError(f"chroma.path: {place} {what}; nothing was created there")
+        return ChromaStore(
+            _opened(
+                place,
+                chromadb.PersistentClient,
+                path=place,
+                settings=Settings(**quiet),
+                tenant=tenant,
+                database=database,
+            ),
+            place,
+        )
+    place = f"http{'s' if ssl else ''}://{host}:{port}"
+    headers = {"Authorization": f"Bearer {token}", "x-chroma-token": token} if token else None
+    return ChromaStore(
+        _opened(
+            place,
+            chromadb.HttpClient,
+            host=host,
+            port=port,
+            ssl=ssl,
+            headers=headers,
+            settings=Settings(**quiet),
+            tenant=tenant,
+            database=database,
+        ),
+        place,
+    )
+
+
+def create_directory(path: str) -> ChromaStore:
+    """An empty Chroma directory at ``path``, which must not hold one yet."""
+    if os.path.exists(os.path.join(path, "chroma.sqlite3")):
+        raise UsageError(f"{path} already holds a Chroma database; restore into a new directory")
+    os.makedirs(path, exist_ok=True)
+    settings = Settings(anonymized_telemetry=False)
+    return ChromaStore(chromadb.PersistentClient(path=path, settings=settings), os.path.abspath(path))
+
+
+def from_chroma(distances: np.ndarray, metric: Metric) -> np.ndarray:
+    """Chroma's distances as ``Hits`` has them: its l2 is squared, its ip is 1 − dot (docs.trychroma.com, "Distance")."""
+    if metric == "l2":
+        return np.sqrt(np.maximum(distances, 0))
+    return distances - 1 if metric == "ip" else distances
+
+
+def _opened(place: str, make: Any, **options: Any) -> ClientAPI:
+    try:
+        client: ClientAPI = make(**options)
+        return client
+    except NotFoundError as error:
+        raise UsageError(f"{place}: {error}; check chroma.tenant and chroma.database") from error
+    except (ValueError, httpx.TransportError) as error:
+        raise UsageError(
+            f"cannot reach Chroma at {place}: {error} Is `chroma run` up, and are chroma.host, chroma.port and "
+            f"chroma.ssl right?"
+        ) from error
+    except ChromaError as error:
+        raise UsageError(f"{place}: {error}; check chroma.token") from error
+
+
+@contextmanager
+def _errors(place: str) -> Iterator[None]:
+    try:
+        yield
+    except (httpx.TransportError, InternalError, RateLimitError) as error:
+        raise TransientError(f"Chroma at {place}: {type(error).__name__}: {error}") from error
+    except AuthorizationError as error:
+        raise FatalError(f"Chroma at {place} refuses the token: {error}; check chroma.token") from error
+    except ChromaError as error:
+        raise FatalError(f"Chroma at {place}: {error}") from error
+    except Exception as error:
+        if (
+            "502" in str(error) or "503" in str(error) or "504" in str(error)
+        ):  # what a proxy answers is a bare Exception
+            raise TransientError(f"Chroma at {place}: {error}") from error
+        raise
+
+
+def _metric(name: str, space: str) -> Metric:
+    if space not in ("cosine", "l2", "ip"):
+        raise UsageError(f"collection {name!r} uses the metric {space!r}; known are cosine, l2 and ip")
+    return space  # type: ignore[return-value]
+
+
+def _embeddings(found: Any, count: int, kind: pa.DataType) -> pa.Array:
+    if found is None or len(found) == 0:
+        return pa.nulls(count, kind)
+    if isinstance(found, np.ndarray) and found.ndim == 2:
+        return vector_column(found)
+    return pa.array([None if v is None else np.asarray(v, np.float32) for v in found], kind)
+
+
+def _plain(metadata: Any) -> dict[str, Any] | None:
+    if metadata is None:
+        return None
+    return {k: v.to_dict() if isinstance(v, SparseVector) else v for k, v in metadata.items()}
+
+
+def _metadata(text: str | None) -> Any:
+    """Metadata for Chroma: it takes no empty one, and gives one back for a record that has only a uri."""
+    return {
+        key: SparseVector.from_dict(value) if isinstance(value, dict) else value
+        for key, value in (canonical.loads(text) or {}).items()
+    } or None

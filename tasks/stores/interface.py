@@ -1,0 +1,122 @@
+"""What a store can do, and the shape of what it hands over.
+
+Records travel as Arrow batches of the schema ``records(dimensions)``:
+
+    id         string, never null
+    document   string, null is not ''
+    metadata   string holding canonical JSON (tasks.canonical), null is not '{}'
+    uri        string or null
+    embedding  float32[dimensions], null for a record without a vector
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+Metric = Literal["cosine", "l2", "ip"]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """One collection of a store, as it was when it was looked at."""
+
+    name: str
+    identity: str
+    """Survives a rename and does not survive a re-creation, where the store has such a thing."""
+    count: int
+    dimensions: int | None
+    """None when no record has a vector."""
+    metric: Metric
+    m: int = 16
+    ef_construction: int = 64
+    ef_search: int = 40
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Answers to one query, nearest first."""
+
+    ids: list[str]
+    distances: np.ndarray
+    """float64[k]: cosine distance, Euclidean distance (not squared), or negative inner product."""
+
+
+class Source(Protocol):
+    """A store that records are read from."""
+
+    consistent_snapshot: bool
+    """Whether one listing and the fetches after it see one moment in time."""
+
+    def collections(self) -> list[Collection]: ...
+
+    def collection(self, name: str) -> Collection:
+        """Raises UsageError when there is none; it is never created."""
+        ...
+
+    def ids(self, name: str) -> pa.Array:
+        """Every id, listed once: string[n]."""
+        ...
+
+    def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
+        """The records of ``ids`` that exist, in any order, whatever the number of ids."""
+        ...
+
+    def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
+        """The store's own approximate search: queries float32[n, d]."""
+        ...
+
+
+class Sink(Protocol):
+    """A store that records are written to."""
+
+    def create(self, collection: Collection) -> None: ...
+
+    def write(self, name: str, records: pa.RecordBatch) -> None:
+        """Inserts or replaces by id."""
+        ...
+
+    def delete(self, name: str, ids: Sequence[str]) -> None: ...
+
+
+def records(dimensions: int | None) -> pa.Schema:
+    """The schema that records travel in."""
+    vector = pa.list_(pa.float32(), dimensions) if dimensions else pa.list_(pa.float32())
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("document", pa.string()),
+            pa.field("metadata", pa.string()),
+            pa.field("uri", pa.string()),
+            pa.field("embedding", vector),
+        ]
+    )
+
+
+def vectors(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
+    """The embeddings of a batch as float32[rows, d]; rows without one are zero, see the column's null mask."""
+    column = batch.column("embedding")
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if not pa.types.is_fixed_size_list(column.type):
+        return np.zeros((len(column), 0), np.float32)
+    width = column.type.list_size
+    # .values skips neither offsets nor nulls, so slice by hand; null slots hold arbitrary values.
+    flat = column.values.slice(column.offset * width, len(column) * width)
+    matrix = np.asarray(flat.to_numpy(zero_copy_only=False), np.float32).reshape(len(column), width)
+    if column.null_count:
+        matrix = np.where(np.asarray(column.is_valid())[:, None], matrix, np.float32(0))
+    return matrix
+
+
+def vector_column(matrix: np.ndarray, present: np.ndarray | None = None) -> pa.FixedSizeListArray:
+    """An embedding column from float32[rows, d]; ``present`` bool[rows] marks the rows that have a vector."""
+    flat = pa.array(np.ascontiguousarray(matrix, np.float32).reshape(-1))
+    mask = None if present is None or present.all() else pa.array(~present)
+    return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1], mask=mask)

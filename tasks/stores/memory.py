@@ -1,0 +1,64 @@
+"""An in-memory store: a real, exact implementation that tests migrate from and to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.checks import exact_search
+from tasks.errors import UsageError
+from tasks.stores.interface import Collection, Hits, records, vectors
+
+
+@dataclass(frozen=True)
+class MemoryStore:
+    """Collections as dictionaries. Satisfies Source and Sink."""
+
+    described: dict[str, Collection] = field(default_factory=dict)
+    rows: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+
+    consistent_snapshot = False
+
+    def collections(self) -> list[Collection]:
+        return [self.collection(name) for name in sorted(self.described)]
+
+    def collection(self, name: str) -> Collection:
+        if name not in self.described:
+            raise UsageError(f"there is no collection {name!r}; there are: {', '.join(self.described) or 'none'}")
+        return replace(self.described[name], count=len(self.rows[name]))
+
+    def ids(self, name: str) -> pa.Array:
+        return pa.array(list(self.rows[self.collection(name).name]), pa.string())
+
+    def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
+        held = self.rows[self.collection(name).name]
+        found = [held[i] for i in dict.fromkeys(ids) if i in held]
+        return pa.RecordBatch.from_pylist(found, records(self.described[name].dimensions))
+
+    def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
+        batch = self.fetch(name, self.ids(name).to_pylist())
+        return exact_search(queries, [batch], self.described[name].metric, k)
+
+    def create(self, collection: Collection) -> None:
+        if collection.name in self.described:
+            raise UsageError(f"there is a collection {collection.name!r} already")
+        self.described[collection.name] = collection
+        self.rows[collection.name] = {}
+
+    def write(self, name: str, records: pa.RecordBatch) -> None:
+        vectors(records)  # refuses what is no batch of records
+        self.rows[self.collection(name).name].update({row["id"]: row for row in records.to_pylist()})
+
+    def delete(self, name: str, ids: Sequence[str]) -> None:
+        for i in ids:
+            self.rows[self.collection(name).name].pop(i, None)
+
+
+_NAMED: dict[str, MemoryStore] = {}
+
+
+def named(name: str) -> MemoryStore:
+    """The store of that name in this process, made when it is new."""
+    return _NAMED.setdefault(name, MemoryStore())

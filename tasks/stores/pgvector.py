@@ -1,0 +1,89 @@
+"""What pgvector needs to know: types, operators, index limits, memory, and the binary wire format.
+
+Limits are pgvector 0.8's (README, "HNSW" and "Half-Precision Indexing").
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tasks.stores.interface import Metric
+
+ADVISED = (0, 8, 4)
+"""CVE-2026-3172 (parallel HNSW builds, 0.6.0–0.8.1) and the vacuum corruption of 0.8.3 are fixed from here on."""
+OLDEST = (0, 7, 0)
+"""The first with halfvec."""
+INDEX_LIMIT = {"vector": 2000, "halfvec": 4000}
+HALF_MAX = 65504.0
+"""The largest finite half-precision number."""
+
+OPERATOR: dict[Metric, str] = {"cosine": "<=>", "l2": "<->", "ip": "<#>"}
+_WIRE = {"vector": ">f4", "halfvec": ">f2"}
+
+VectorType = Literal["vector", "halfvec"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one column of vectors is stored and indexed."""
+
+    type: VectorType
+    dimensions: int | None
+    metric: Metric
+
+    @property
+    def index_type(self) -> VectorType | None:
+        """The type that the HNSW index is built on, or None where pgvector has no index for so many dimensions."""
+        if not self.dimensions:
+            return None
+        if self.dimensions <= INDEX_LIMIT[self.type]:
+            return self.type
+        return "halfvec" if self.dimensions <= INDEX_LIMIT["halfvec"] else None
+
+    @property
+    def opclass(self) -> str:
+        return f"{self.index_type}_{self.metric}_ops"
+
+    @property
+    def operand(self) -> str:
+        """The SQL expression that the index is on, and that a query must order by to use it."""
+        return f"embedding::halfvec({self.dimensions})" if self.index_type != self.type else "embedding"
+
+    @property
+    def probe(self) -> str:
+        """The SQL type of the query vector."""
+        return f"{self.index_type or self.type}({self.dimensions})" if self.dimensions else self.type
+
+    @property
+    def tolerance(self) -> float:
+        """How far a carried vector may lie from its source, relative to its norm. Chroma's cosine collections hand
+        out vectors that are off by 1e-6 (normalized on the way in); a half has 11 bits."""
+        return 2e-3 if self.type == "halfvec" else 1e-5
+
+
+def graph_bytes(rows: int, dimensions: int, m: int, index_type: VectorType) -> int:
+    """Memory an HNSW build wants, in bytes, so that the graph stays in maintenance_work_mem (hnswbuild.c, hnsw.h):
+    per element its struct (≈ 120 B), the vector, 2m neighbours of 16 B on the ground level and m on each level above,
+    of which there are 1/(m − 1) on average; 10 % for the allocator."""
+    vector = 8 + dimensions * (4 if index_type == "vector" else 2)
+    element = 120 + vector + 16 * (2 * m + m / max(1, m - 1)) + 64
+    return int(rows * element * 1.1)
+
+
+def pack(matrix: np.ndarray, kind: VectorType) -> list[bytes]:
+    """pgvector's binary format (vector_send): int16 dimensions, int16 unused, big-endian components; one a row."""
+    rows, dimensions = matrix.shape
+    head = np.frombuffer(np.array([dimensions, 0], ">u2").tobytes(), np.uint8)
+    body = np.ascontiguousarray(matrix.astype(_WIRE[kind])).view(np.uint8).reshape(rows, -1)
+    whole = np.empty((rows, 4 + body.shape[1]), np.uint8)
+    whole[:, :4], whole[:, 4:] = head, body
+    data, width = whole.tobytes(), whole.shape[1]
+    return [data[at : at + width] for at in range(0, len(data), width)]
+
+
+def unpack(rows: list[bytes], kind: VectorType) -> np.ndarray:
+    """The float32[n, d] that ``pack`` packed."""
+    width = (len(rows[0]) - 4) // np.dtype(_WIRE[kind]).itemsize
+    joined = b"".join(row[4:] for row in rows)
+    return np.frombuffer(joined, _WIRE[kind]).reshape(len(rows), width).astype(np.float32)

@@ -1,0 +1,370 @@
+"""PostgreSQL with pgvector: connections, binary COPY, and tables as a store."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg import errors, sql
+from psycopg.adapt import Dumper, Loader
+from psycopg.pq import Format
+from psycopg.types import TypeInfo
+
+from sql import statement
+from tasks import canonical
+from tasks.errors import FatalError, TransientError, UsageError
+from tasks.stores import pgvector
+from tasks.stores.interface import Collection, Hits, Metric, records, vector_column, vectors
+from tasks.stores.pgvector import Layout
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+READ_ROWS = 2_000
+COLUMNS = ("id", "document", "metadata", "uri", "embedding", "content_hash")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of ours and how its vectors are laid out."""
+
+    schema: str
+    name: str
+    layout: Layout
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.name)
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+class _Raw(Dumper):
+    """Bytes that are in wire format already."""
+
+    format = Format.BINARY
+
+    def dump(self, obj: Any) -> bytes:
+        return cast(bytes, obj)
+
+
+class _RawLoader(Loader):
+    format = Format.BINARY
+
+    def load(self, data: Any) -> bytes:
+        return bytes(data)
+
+
+def connect(url: str, application: str = "vecferry") -> Connection:
+    """An autocommit connection. Raises UsageError with the reason when the server cannot be used."""
+    try:
+        connection = psycopg.connect(url, autocommit=True, application_name=application[:63], connect_timeout=10)
+    except psycopg.OperationalError as error:
+        raise UsageError(f"cannot connect to PostgreSQL: {_first_line(error)}; check the database's URL") from error
+    except psycopg.ProgrammingError as error:
+        raise UsageError(
+            "the database's URL is no PostgreSQL connection string: postgresql://USER@HOST/NAME"
+        ) from error
+    connection.execute("SET client_connection_check_interval = '2s'")  # a killed client's query ends soon after it
+    connection.execute("SET statement_timeout = 0")
+    adapt(connection)
+    return connection
+
+
+def adapt(connection: Connection) -> None:
+    """Passes vectors, halfvecs and jsonb through as wire-format bytes. A no-op before the extension is there."""
+    for name in ("vector", "halfvec", "jsonb"):
+        if info := TypeInfo.fetch(connection, name):
+            info.register(connection)
+            dumper = type(f"Raw_{name}", (_Raw,), {"oid": info.oid})
+            connection.adapters.register_dumper(None, dumper)
+            if name != "jsonb":
+                connection.adapters.register_loader(info.oid, _RawLoader)
+
+
+@contextmanager
+def classified(doing: str) -> Iterator[None]:
+    """Turns PostgreSQL's errors into the classes of contract 3."""
+    try:
+        yield
+    except (errors.DiskFull, errors.OutOfMemory, errors.ConfigurationLimitExceeded) as error:
+        raise FatalError(f"{doing}: {_first_line(error)}; free some, then run again") from error
+    except errors.InsufficientPrivilege as error:
+        raise FatalError(f"{doing}: {_first_line(error)}; grant it to this role, then run again") from error
+    except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidCatalogName) as error:
+        raise FatalError(f"{doing}: {_first_line(error)}") from error
+    except (psycopg.OperationalError, errors.SerializationFailure, errors.DeadlockDetected) as error:
+        raise TransientError(f"{doing}: {_first_line(error)}") from error
+
+
+def copy_in(connection: Connection, into: sql.Composable, batch: pa.Table, kind: pgvector.VectorType) -> None:
+    """Binary COPY of records with their ``content_hash`` column. metadata is JSON text; memory is that of the batch."""
+    present = np.asarray(batch.column("embedding").is_valid())
+    packed: list[bytes | None] = [None] * batch.num_rows
+    if present.any():
+        matrix = pgvector.pack(vectors(batch), kind)
+        packed = [row if there else None for row, there in zip(matrix, present.tolist(), strict=True)]
+    metadata = [None if text is None else b"\x01" + text.encode() for text in batch.column("metadata").to_pylist()]
+    command = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(into, _columns(COLUMNS))
+    with connection.cursor() as cursor, cursor.copy(command) as copy:
+        copy.set_types(["text", "text", "jsonb", "text", kind, "bytea"])
+        for row in zip(
+            batch.column("id").to_pylist(),
+            batch.column("document").to_pylist(),
+            metadata,
+            batch.column("uri").to_pylist(),
+            packed,
+            batch.column("content_hash").to_pylist(),
+            strict=True,
+        ):
+            copy.write_row(row)
+
+
+def copy_ids(connection: Connection, into: sql.Composable, ids: pa.Array) -> None:
+    """Binary COPY of one text column. An id with a NUL is left out: no table can hold it."""
+    ids = ids.filter(pc.invert(pc.match_substring(ids, "\0")))
+    command = sql.SQL("COPY {} (id) FROM STDIN (FORMAT BINARY)").format(into)
+    with connection.cursor() as cursor, cursor.copy(command) as copy:
+        copy.set_types(["text"])
+        for at in range(0, len(ids), READ_ROWS):
+            for name in ids[at : at + READ_ROWS].to_pylist():
+                copy.write_row((name,))
+
+
+def read(
+    connection: Connection, table: Table, where: sql.Composable | None = None, *, content: bool = True
+) -> Iterator[pa.RecordBatch]:
+    """Streams records; ``content=False`` leaves documents, metadata and uris null, which is faster."""
+    chosen = "document, metadata::text, uri" if content else "NULL::text, NULL::text, NULL::text"
+    query = sql.SQL("SELECT id, {}, embedding FROM {} {}").format(
+        sql.SQL(chosen), table.identifier, where or sql.SQL("")
+    )
+    with connection.transaction(), connection.cursor("vecferry_read", binary=True) as cursor:
+        cursor.itersize = READ_ROWS
+        cursor.execute(query)
+        while rows := cursor.fetchmany(READ_ROWS):
+            yield _batch(rows, table.layout)
+
+
+def search(
+    connection: Connection, table: Table, queries: np.ndarray, k: int, ef_search: int | None = None
+) -> list[Hits]:
+    """k nearest rows of each query, through the index when there is one; distances are as ``Hits`` has them."""
+    layout = table.layout
+    if not layout.dimensions:
+        return [Hits([], np.zeros(0)) for _ in queries]
+    query = sql.SQL(
+        "SELECT id, {operand} {operator} %b::{probe} AS distance FROM {table} ORDER BY {operand} {operator} %b::{probe} LIMIT {k}"
+    ).format(
+        operand=sql.SQL(f"({layout.operand})"),
+        operator=sql.SQL(pgvector.OPERATOR[layout.metric]),
+        probe=sql.SQL(layout.probe),
+        table=table.identifier,
+        k=sql.Literal(k),
+    )
+    answers = []
+    with connection.transaction():
+        # A prepared statement would be replanned to an exact scan and make recall read 1.0.
+        if ef_search:
+            connection.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(min(1000, ef_search))))
+        for probe in pgvector.pack(queries, layout.index_type or layout.type):
+            rows = connection.execute(query, (_Packed(probe), _Packed(probe)), prepare=False, binary=True).fetchall()
+            near = [(i, d) for i, d in rows if d is not None and d == d]
+            answers.append(Hits([i for i, _ in near], np.array([d for _, d in near], float)))
+    return answers
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A query vector in wire format, sent with an unknown type so that the cast in the SQL names it."""
+
+    data: bytes
+
+
+class _PackedDumper(Dumper):
+    format = Format.BINARY
+    oid = 0
+
+    def dump(self, obj: Any) -> bytes:
+        return cast(bytes, obj.data)
+
+
+psycopg.adapters.register_dumper(_Packed, _PackedDumper)
+
+
+@dataclass(frozen=True)
+class PostgresStore:
+    """The tables of one schema that have our shape. Satisfies Source and Sink."""
+
+    connection: Connection
+    schema: str = "public"
+
+    consistent_snapshot = False
+
+    def collections(self) -> list[Collection]:
+        rows = self.connection.execute(
+            "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'content_hash' "
+            "WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND c.relkind = 'r' ORDER BY 1",
+            (self.schema,),
+        ).fetchall()
+        return [self.collection(name) for (name,) in rows]
+
+    def collection(self, name: str) -> Collection:
+        found = describe(self.connection, self.schema, name)
+        if found is None:
+            raise UsageError(f"there is no table {self.schema}.{name}")
+        count = self.connection.execute(sql.SQL("SELECT count(*) FROM {}").format(found.identifier)).fetchone()
+        oid = self.connection.execute("SELECT %s::regclass::oid", (found.identifier.as_string(),)).fetchone()
+        assert count
+        assert oid
+        return Collection(name, str(oid[0]), count[0], found.layout.dimensions, found.layout.metric)
+
+    def ids(self, name: str) -> pa.Array:
+        command = sql.SQL("COPY (SELECT id FROM {}) TO STDOUT (FORMAT BINARY)").format(self._table(name).identifier)
+        with self.connection.cursor() as cursor, cursor.copy(command) as copy:
+            copy.set_types(["text"])
+            return pa.array((row[0] for row in copy.rows()), pa.string())
+
+    def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
+        table = self._table(name)
+        where = sql.SQL("WHERE id = ANY({})").format(sql.Literal(list(ids)))
+        batches = list(read(self.connection, table, where))
+        merged = pa.Table.from_batches(batches, records(table.layout.dimensions)).combine_chunks()
+        return merged.to_batches()[0] if merged.num_rows else pa.RecordBatch.from_pylist([], merged.schema)
+
+    def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
+        return search(self.connection, self._table(name), queries, k)
+
+    def create(self, collection: Collection) -> None:
+        table = Table(self.schema, collection.name, Layout("vector", collection.dimensions, collection.metric))
+        with self.connection.transaction():
+            create_table(self.connection, table)
+            self.connection.execute(
+                statement(
+                    "expand_primary_key", schema=self.schema, table=table.name, constraint=f"{table.name[:50]}_pkey"
+                )
+            )
+            create_index(self.connection, table, f"{table.name[:50]}_hnsw", collection.m, collection.ef_construction)
+
+    def write(self, name: str, records: pa.RecordBatch) -> None:
+        table = self._table(name)
+        with self.connection.transaction():
+            stage_page(self.connection, table, with_hash(pa.Table.from_batches([records])))
+            self.connection.execute(statement("sync_upsert", schema=table.schema, table=table.name))
+
+    def delete(self, name: str, ids: Sequence[str]) -> None:
+        query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self._table(name).identifier)
+        self.connection.execute(query, (list(ids),))
+
+    def _table(self, name: str) -> Table:
+        found = describe(self.connection, self.schema, name)
+        if found is None:
+            raise UsageError(f"there is no table {self.schema}.{name}")
+        return found
+
+
+def describe(connection: Connection, schema: str, name: str) -> Table | None:
+    """The table's layout, read from the catalogue; None when there is no such table with an embedding column."""
+    row = connection.execute(
+        "SELECT t.typname, a.atttypmod, "
+        "  (SELECT o.opcname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid "
+        "   JOIN pg_am m ON m.oid = x.relam AND m.amname = 'hnsw' JOIN pg_opclass o ON o.oid = i.indclass[0] "
+        "   WHERE i.indrelid = c.oid LIMIT 1) "
+        "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'embedding' JOIN pg_type t ON t.oid = a.atttypid "
+        "WHERE n.nspname = %s AND c.relname = %s AND t.typname IN ('vector', 'halfvec')",
+        (schema, name),
+    ).fetchone()
+    if row is None:
+        return None
+    kind, dimensions, opclass = row
+    metric: Metric = opclass.split("_")[1] if opclass else "cosine"
+    return Table(schema, name, Layout(kind, dimensions if dimensions > 0 else None, metric))
+
+
+def create_table(connection: Connection, table: Table) -> None:
+    """The bare table, without keys or indexes: those come after the load."""
+    layout = table.layout
+    connection.execute(statement("expand_table", schema=table.schema, table=table.name, type=layout.type))
+    if layout.dimensions:
+        connection.execute(
+            statement(
+                "expand_dimensions", schema=table.schema, table=table.name, type=layout.type, dims=layout.dimensions
+            )
+        )
+
+
+def create_index(connection: Connection, table: Table, name: str, m: int, ef_construction: int) -> None:
+    """The HNSW index, where pgvector has one for so many dimensions."""
+    layout = table.layout
+    if layout.index_type is None:
+        return
+    file = "expand_hnsw" if layout.index_type == layout.type else "expand_hnsw_halfvec"
+    variables: dict[str, str | int | float] = {"dims": layout.dimensions or 0} if file == "expand_hnsw_halfvec" else {}
+    connection.execute(
+        statement(
+            file,
+            schema=table.schema,
+            table=table.name,
+            index=name,
+            opclass=layout.opclass,
+            m=m,
+            ef_construction=ef_construction,
+            **variables,
+        )
+    )
+
+
+def stage_page(connection: Connection, table: Table, page: pa.Table) -> None:
+    """Puts a page of records into the transaction's temporary table ``page``, to be compared with or merged into
+    ``table`` by the sync_*.sql files. Call it inside a transaction."""
+    connection.execute(statement("sync_page", schema=table.schema, table=table.name))
+    copy_in(connection, sql.Identifier("page"), page, table.layout.type)
+
+
+def with_hash(page: pa.Table) -> pa.Table:
+    """Adds the ``content_hash`` column: binary[32] a row."""
+    columns = (page.column(name).to_pylist() for name in ("document", "metadata", "uri"))
+    hashes = [canonical.content_hash(*row) for row in zip(*columns, strict=True)]
+    return page.append_column("content_hash", pa.array(hashes, pa.binary()))
+
+
+def _batch(rows: list[tuple[Any, ...]], layout: Layout) -> pa.RecordBatch:
+    ids, documents, metadata, uris, packed = zip(*rows, strict=True)
+    schema = records(layout.dimensions)
+    present = [v for v in packed if v is not None]
+    if not layout.dimensions or not present:
+        embeddings = pa.nulls(len(rows), schema.field("embedding").type)
+    else:
+        matrix = pgvector.unpack(present, layout.type)
+        if len(present) < len(rows):
+            there = np.array([v is not None for v in packed])
+            whole = np.zeros((len(rows), matrix.shape[1]), np.float32)
+            whole[there] = matrix
+            embeddings = vector_column(whole, there)
+        else:
+            embeddings = vector_column(matrix)
+    texts = [None if text is None else canonical.dumps(json.loads(text)) for text in metadata]
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(ids, pa.string()),
+            pa.array(documents, pa.string()),
+            pa.array(texts, pa.string()),
+            pa.array(uris, pa.string()),
+            embeddings,
+        ],
+        schema=schema,
+    )
+
+
+def _columns(names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,110 @@
+"""Vectors by content: each is kept under its space and the hash of its text before it is loaded anywhere, so that no
+retry, rerun or second run buys it again.
+
+    VECFERRY_HOME/vectors/<space>/<segment>.parquet     content: binary[32], embedding: float32[d]
+
+The segments are the store. vecferry.vector is only an index into them, and is rebuilt from them where it lacks one.
+"""
+
+import hashlib
+import io
+import threading
+from collections import defaultdict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks import batches, files
+from tasks.embedders.interface import Embedder
+from tasks.embedders.registry import open_embedder
+from tasks.plan import CARRIED, Target
+from tasks.run import Run
+from tasks.stores.interface import vector_column, vectors
+from tasks.stores.postgres import Connection
+
+_BUYING = threading.Lock()
+"""Two threads with the same text must not both embed it."""
+
+
+def embedded(run: Run, target: Target, page: pa.Table) -> pa.Table:
+    """The page with the vectors of the target's space: its own where they are carried, else those of its documents.
+
+    A record without a document gets no vector.
+    """
+    if target.space == CARRIED:
+        return page
+    assert run.plan.request.embedder
+    embedder = open_embedder(run.plan.request.embedder)
+    documents = page.column("document").to_pylist()
+    texts = {hashlib.sha256(d.encode()).digest(): d for d in documents if d is not None}
+    with run.connection() as connection, _BUYING:
+        found = _find(run, connection, embedder, list(texts))
+        if missing := [key for key in texts if key not in found]:
+            bought = embedder.embed_batch([texts[key] for key in missing])
+            _keep(run, connection, embedder, missing, bought)
+            found.update(zip(missing, bought, strict=True))
+    matrix = np.zeros((len(documents), embedder.space.dimensions), np.float32)
+    present = np.array([d is not None for d in documents], bool)
+    for row, document in enumerate(documents):
+        if document is not None:
+            matrix[row] = found[hashlib.sha256(document.encode()).digest()]
+    return page.set_column(page.schema.get_field_index("embedding"), "embedding", vector_column(matrix, present))
+
+
+def recover(run: Run) -> int:
+    """Indexes the segments that a killed run wrote but did not index; returns how many."""
+    if run.plan.request.embedder is None:
+        return 0
+    embedder = open_embedder(run.plan.request.embedder)
+    with run.connection() as connection:
+        rows = connection.execute(
+            "SELECT DISTINCT segment FROM vecferry.vector WHERE space = %s", (embedder.space.fingerprint,)
+        ).fetchall()
+        lost = sorted(set(files.names(_folder(run, embedder))) - {segment for (segment,) in rows})
+        for segment in lost:
+            table = _read(run, embedder, segment)
+            _index(connection, embedder, segment, table.column("content").to_pylist())
+    return len(lost)
+
+
+def _find(run: Run, connection: Connection, embedder: Embedder, keys: list[bytes]) -> dict[bytes, np.ndarray]:
+    rows = connection.execute(
+        "SELECT content, segment, position FROM vecferry.vector WHERE space = %s AND content = ANY(%s)",
+        (embedder.space.fingerprint, keys),
+    ).fetchall()
+    by_segment: dict[str, list[tuple[bytes, int]]] = defaultdict(list)
+    for content, segment, position in rows:
+        by_segment[segment].append((bytes(content), position))
+    found: dict[bytes, np.ndarray] = {}
+    for segment, wanted in by_segment.items():
+        try:
+            matrix = vectors(_read(run, embedder, segment))
+        except FileNotFoundError:  # somebody cleared the folder: these are bought again
+            connection.execute("DELETE FROM vecferry.vector WHERE segment = %s", (segment,))
+            continue
+        found.update({content: matrix[position] for content, position in wanted})
+    return found
+
+
+def _keep(run: Run, connection: Connection, embedder: Embedder, keys: list[bytes], bought: np.ndarray) -> None:
+    data = batches.encode(pa.table({"content": pa.array(keys, pa.binary()), "embedding": vector_column(bought)}))
+    segment = f"{hashlib.sha256(data).hexdigest()[:32]}.parquet"
+    files.write(files.join(_folder(run, embedder), segment), data)
+    _index(connection, embedder, segment, keys)
+
+
+def _index(connection: Connection, embedder: Embedder, segment: str, keys: list[bytes]) -> None:
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO vecferry.vector (space, content, segment, position) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [(embedder.space.fingerprint, key, segment, position) for position, key in enumerate(keys)],
+        )
+
+
+def _read(run: Run, embedder: Embedder, segment: str) -> pa.Table:
+    return pq.read_table(io.BytesIO(files.read(files.join(_folder(run, embedder), segment))))
+
+
+def _folder(run: Run, embedder: Embedder) -> str:
+    return files.join(run.home, "vectors", *embedder.space.fingerprint.split("/"))

@@ -1,0 +1,346 @@
+"""Verify: what must hold before the switch, and may be asked again at any later time.
+
+Every row is compared with its source; the new index is held against exact search; both stores get the same queries.
+A check that looked at nothing has failed.
+"""
+
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+from prefect import task
+from psycopg import sql
+
+from tasks import checks, ledger, report
+from tasks.checks import Norms
+from tasks.cutover import current_table
+from tasks.difference import Difference, compare
+from tasks.embedders.registry import open_embedder
+from tasks.errors import VerificationRefused
+from tasks.plan import CARRIED, Target
+from tasks.retrying import RETRYING
+from tasks.run import Run, open_run
+from tasks.stores.interface import Hits, Source, vectors
+from tasks.stores.postgres import Connection, Table, classified, read, search
+
+QUERIES = 200
+SWEEP = (40, 100, 200, 400)
+"""hnsw.ef_search values that the report shows recall and latency for; 40 is pgvector's default."""
+PARITY_SLACK = 0.02
+"""How far below the source's own recall ours may lie: one neighbour in 50 of a random sample of queries."""
+SETTLE = 5
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What decides. The defaults are those of the flows' parameters."""
+
+    min_recall: float
+    recall_k: int
+    min_row_cosine: float
+    sample: int
+    max_quarantined: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the verification table."""
+
+    name: str
+    passed: bool
+    looked_at: int
+    """Rows or queries. A check with 0 has failed, whatever else it says."""
+    found: str
+    wanted: str
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """All that was found out about one target."""
+
+    name: str
+    table: str
+    rows: int
+    checks: list[Check]
+    benchmark: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.checks) and all(c.passed for c in self.checks)
+
+
+def verify(run: Run, gates: Gates, settle: bool) -> list[TargetReport]:
+    """Checks every target and keeps the report as JSON and HTML under the run.
+
+    ``settle`` is for a run that is being made: rows that changed at the source while it was verified are caught up and
+    compared again. Without it nothing is written to any table. Raises VerificationRefused, naming the checks, when a
+    gate does not hold; the report is kept all the same.
+    """
+    started, cpu = time.perf_counter(), psutil.Process().cpu_times()
+    with classified("verify"):
+        found = [_target(run, target, gates, settle) for target in run.plan.targets]
+    used = psutil.Process().cpu_times()
+    with run.connection() as connection:
+        seconds = round(time.perf_counter() - started, 2)
+        figures = {
+            "seconds": seconds,
+            "cpu_seconds": round(used.user + used.system - cpu.user - cpu.system, 2),
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "stages": _stages(connection, run),
+        }
+        path = report.write(run, [asdict(t) | {"passed": t.passed} for t in found], figures)
+        ledger.set_report(connection, run.run_id, path)
+        for target, result in zip(run.plan.targets, found, strict=True):
+            detail = {"passed": result.passed, "failed_checks": [c.name for c in result.checks if not c.passed]}
+            ledger.done(
+                connection,
+                run.run_id,
+                "verify",
+                target.number,
+                rows=result.rows,
+                seconds=seconds,
+                detail=detail,
+            )
+    if bad := [f"{t.table}: {c.name} ({c.found}, wanted {c.wanted})" for t in found for c in t.checks if not c.passed]:
+        raise VerificationRefused(f"verification failed: {'; '.join(bad)}. The report: {path}")
+    return found
+
+
+def _target(run: Run, target: Target, gates: Gates, settle: bool) -> TargetReport:
+    source = run.source()
+    with run.connection() as connection:
+        table = current_table(connection, run, target)
+    difference = compare(run, target, table, apply=False)
+    notes = []
+    for _ in range(SETTLE if settle and difference.touched <= len(difference.ids) else 0):
+        if not difference.touched:
+            break
+        notes.append(f"{difference.touched} rows changed at the source while they were compared, and were caught up")
+        # The ids are kept: a row that settles is compared once more, with what the source says now.
+        compare(run, target, table, apply=True, journal=target.mode == "sync", only=difference.ids)
+        again = compare(run, target, table, apply=False, only=difference.ids)
+        difference = replace(difference, missing=again.missing, stale=again.stale, orphaned=again.orphaned)
+    with run.connection() as connection:
+        rows = _count(connection, table)
+        found = _row_checks(difference, rows, bool(notes), target, gates)
+        if difference.foreign:
+            notes.append(f"{difference.foreign} rows were written or changed by somebody else and left as they are")
+        if rows == 0 and difference.compared == 0 and source.collection(target.collection.name).count == 0:
+            empty = Check("empty", True, 1, "the source has 0 records, the table 0 rows", "the same")
+            return TargetReport(target.collection.name, str(table), 0, [empty], notes=["a migration of 0 rows"])
+        probes = _probes(connection, table)
+        if not len(probes):
+            notes.append("no record has a vector, so there is nothing to search")
+            return TargetReport(target.collection.name, str(table), rows, found, notes=notes)
+        measured, more, benchmark = _search_checks(run, connection, source, target, table, probes, gates)
+        if measured.zero and target.collection.metric == "cosine":
+            notes.append(f"{measured.zero} zero vectors: a cosine index cannot find them, nor did it before")
+    found += more + _sample_check(run, source, target, table, gates)
+    return TargetReport(target.collection.name, str(table), rows, found, benchmark, notes)
+
+
+def _row_checks(difference: Difference, rows: int, settled: bool, target: Target, gates: Gates) -> list[Check]:
+    quarantined, missing, orphaned, stale = (
+        difference.quarantined.count,
+        difference.missing,
+        difference.orphaned,
+        difference.stale,
+    )
+    seen = difference.compared + quarantined
+    expected = difference.compared - missing.count + orphaned.count + difference.added.count
+    return [
+        # While others write, rows counted now were compared a moment ago; the ids below say which differ.
+        Check("rows", rows == expected or settled, seen, f"{rows} in the table", f"{expected}"),
+        Check("missing ids", missing.count == 0, seen, _named(missing), "0"),
+        Check("orphaned ids", orphaned.count == 0, seen + rows, _named(orphaned), "0"),
+        Check(
+            "content and vectors, every row",
+            stale.count == 0,
+            seen,
+            f"{_named(stale)} differ",
+            f"0 (vectors within {target.layout.tolerance:g})",
+        ),
+        Check(
+            "quarantined",
+            quarantined <= gates.max_quarantined,
+            seen,
+            _named(difference.quarantined),
+            f"≤ {gates.max_quarantined}",
+        ),
+    ]
+
+
+def _search_checks(
+    run: Run, connection: Connection, source: Source, target: Target, table: Table, probes: np.ndarray, gates: Gates
+) -> tuple[Norms, list[Check], dict[str, Any]]:
+    k, total = gates.recall_k, [Norms()]
+
+    def watched() -> Iterator[pa.RecordBatch]:
+        for batch in read(connection, table, content=False):
+            total[0] += checks.norms(batch)
+            yield batch
+
+    exact = checks.exact_search(probes, watched(), table.layout.metric, k)
+    measured = total[0]
+    carried = target.space == CARRIED
+    ef_search = max(40, target.collection.ef_search, k)
+    sweep = []
+    for ef in sorted({*SWEEP, ef_search}):
+        hits, latencies = _timed(lambda q, ef=ef: search(connection, table, q, k, ef), probes)
+        sweep.append({"ef_search": ef, "recall": checks.recall(hits, exact), **_percentiles(latencies)})
+        if ef == ef_search:
+            ours, our_latencies = hits, latencies
+    reached = checks.recall(ours, exact)
+    size = connection.execute("SELECT pg_total_relation_size(%s::regclass)", (table.identifier.as_string(),)).fetchone()
+    assert size
+    benchmark: dict[str, Any] = {
+        "k": k,
+        "ef_search": ef_search,
+        "sweep": sweep,
+        "pgvector": _percentiles(our_latencies),
+        "table_bytes": size[0],
+        "norms": {"lowest": measured.lowest, "mean": measured.mean, "highest": measured.highest},
+    }
+    found = [
+        Check("finite vectors", measured.not_finite == 0, measured.rows, f"{measured.not_finite} not finite", "0"),
+        Check(
+            f"recall@{k} of the index",
+            reached >= gates.min_recall,
+            len(probes),
+            f"{reached:.4f} at ef_search {ef_search}",
+            f"≥ {gates.min_recall:g}",
+        ),
+    ]
+    if carried:
+        theirs, latencies = _timed(lambda q: source.search(target.collection.name, q, k), probes)
+        benchmark["source"] = _percentiles(latencies)
+        found += _parity(ours, theirs, exact, target, benchmark)
+    return measured, found, benchmark
+
+
+def _parity(
+    ours: list[Hits], theirs: list[Hits], exact: list[Hits], target: Target, benchmark: dict[str, Any]
+) -> list[Check]:
+    """Both stores are approximate, so each is held against the truth; distances must agree where both name a row."""
+    source_recall, our_recall = checks.recall(theirs, exact), checks.recall(ours, exact)
+    pairs = [
+        (float(mine), float(other))
+        for a, b in zip(ours, theirs, strict=True)
+        for mine, other in _common(a, b)
+        if np.isfinite(other)
+    ]
+    worst = max((abs(a - b) / max(1.0, abs(b)) for a, b in pairs), default=0.0)
+    tolerance = 5e-3 if target.layout.index_type == "halfvec" else 1e-4
+    benchmark["source_recall"] = source_recall
+    benchmark["overlap"] = checks.overlap(ours, theirs)
+    benchmark["distances"] = pairs[:1000]
+    return [
+        Check(
+            "query parity",
+            our_recall >= source_recall - PARITY_SLACK,
+            len(ours),
+            f"recall {our_recall:.4f}, source {source_recall:.4f}, overlap {benchmark['overlap']:.4f}",
+            f"≥ source − {PARITY_SLACK}",
+        ),
+        Check("distances agree", worst <= tolerance, len(pairs), f"off by {worst:.1e} at most", f"≤ {tolerance:g}"),
+    ]
+
+
+def _sample_check(run: Run, source: Source, target: Target, table: Table, gates: Gates) -> list[Check]:
+    """Row cosine of a random sample against its source, or against the same documents embedded anew."""
+    with run.connection() as connection:
+        where = sql.SQL("WHERE embedding IS NOT NULL AND content_hash IS NOT NULL ORDER BY random() LIMIT {}")
+        held = list(read(connection, table, where.format(sql.Literal(gates.sample))))
+    if not held:
+        return [Check("row cosine of a sample", False, 0, "no rows to sample", f"≥ {gates.min_row_cosine:g}")]
+    ours = pa.Table.from_batches(held).combine_chunks()
+    if target.space == CARRIED:
+        fetched = source.fetch(target.collection.name, ours.column("id").to_pylist())
+        theirs = dict(zip(fetched.column("id").to_pylist(), vectors(fetched), strict=True))
+    else:
+        assert run.plan.request.embedder
+        again = open_embedder(run.plan.request.embedder).embed_batch(ours.column("document").to_pylist())
+        theirs = dict(zip(ours.column("id").to_pylist(), again, strict=True))
+    there = [i for i, name in enumerate(ours.column("id").to_pylist()) if name in theirs]
+    if not there:
+        return [
+            Check(
+                "row cosine of a sample", False, 0, "none of the sample is in the source", f"≥ {gates.min_row_cosine:g}"
+            )
+        ]
+    names = ours.column("id").to_pylist()
+    cosine = checks.row_cosine(vectors(ours)[there], np.stack([theirs[names[i]] for i in there]))
+    lowest = float(cosine.min())
+    return [
+        Check(
+            "row cosine of a sample",
+            lowest >= gates.min_row_cosine,
+            len(there),
+            f"{lowest:.6f} lowest",
+            f"≥ {gates.min_row_cosine:g}",
+        )
+    ]
+
+
+def _probes(connection: Connection, table: Table) -> np.ndarray:
+    """Vectors of random rows, float32[≤ QUERIES, d], none of them zero."""
+    with connection.transaction():
+        where = sql.SQL("WHERE embedding IS NOT NULL ORDER BY random() LIMIT {}").format(sql.Literal(QUERIES))
+        found = [vectors(batch) for batch in read(connection, table, where, content=False)]
+    matrix = np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+    return matrix[np.linalg.norm(matrix, axis=1) > 0] if matrix.size else matrix
+
+
+def _timed(ask: Any, probes: np.ndarray) -> tuple[list[Hits], list[float]]:
+    """One query at a time, as an application asks; the first is asked twice, so that connecting is not counted."""
+    ask(probes[:1])
+    hits, seconds = [], []
+    for row in range(len(probes)):
+        started = time.perf_counter()
+        hits += ask(probes[row : row + 1])
+        seconds.append(time.perf_counter() - started)
+    return hits, seconds
+
+
+def _percentiles(seconds: list[float]) -> dict[str, float]:
+    p50, p95, p99 = (float(x) * 1000 for x in np.percentile(seconds, [50, 95, 99]))
+    return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "per_second": len(seconds) / sum(seconds)}
+
+
+def _common(a: Hits, b: Hits) -> Iterator[tuple[float, float]]:
+    other = dict(zip(b.ids, b.distances, strict=True))
+    return ((float(d), float(other[i])) for i, d in zip(a.ids, a.distances, strict=True) if i in other)
+
+
+def _named(what: Any) -> str:
+    shown = ", ".join(repr(i[:40]) for i in what.ids[:3])
+    return f"{what.count}" + (f" ({shown}{', …' if what.count > 3 else ''})" if what.count else "")
+
+
+def _count(connection: Connection, table: Table) -> int:
+    row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(table.identifier)).fetchone()
+    assert row
+    return int(row[0])
+
+
+def _stages(connection: Connection, run: Run) -> dict[str, dict[str, float]]:
+    rows = connection.execute(
+        "SELECT stage, sum(rows)::bigint, sum(seconds) FROM vecferry.batch WHERE run_id = %s AND status = 'done' "
+        "AND stage <> 'verify' GROUP BY stage ORDER BY min(updated_at)",
+        (run.run_id,),
+    ).fetchall()
+    return {
+        stage: {"rows": rows_, "seconds": round(s, 3), "rows_per_second": round(rows_ / s) if s and rows_ else 0}
+        for stage, rows_, s in rows
+    }
+
+
+@task(name="verify", task_run_name="verify {run_id}", **RETRYING)
+def verify_task(run_id: str, database: str, gates: Gates, settle: bool) -> list[TargetReport]:
+    return verify(open_run(run_id, database), gates, settle)

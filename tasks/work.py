@@ -1,0 +1,73 @@
+"""Works through the batches of a chunk: one failed batch does not stop the others, a fatal error stops them all."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tasks import ledger
+from tasks.errors import FatalError, TransientError, UsageError
+from tasks.ledger import Batch
+from tasks.run import Run
+from tasks.stores.postgres import Connection, classified
+
+CHUNKS = 48
+"""Task runs a stage at most: Prefect's history of a flow run stays legible and whole below 200."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a chunk did."""
+
+    done: int = 0
+    failed: int = 0
+    rows: int = 0
+
+
+def through(run: Run, stage: str, numbers: list[int], work: Callable[[Connection, Batch], int]) -> Tally:
+    """Calls ``work`` for each batch that is not done; it commits the batch itself and returns its rows.
+
+    Raises TransientError when any batch met one, so that the caller's retry takes up what is left, and FatalError,
+    after asking the other workers to stop, when going on makes no sense.
+    """
+    tally, transient = Tally(), None
+    with run.connection() as connection:
+        by_number = {b.number: b for b in ledger.batches(connection, run.run_id, stage)}
+        for number in numbers:
+            ledger.check_stop(connection, run.run_id)
+            if by_number[number].status == "done":
+                continue
+            try:
+                with classified(f"batch {number} ({stage})"):
+                    rows = work(connection, by_number[number])
+            except FatalError as error:
+                with run.connection() as other:
+                    ledger.request_stop(other, run.run_id, str(error))
+                raise
+            except TransientError as error:
+                transient = error
+                _note(run, stage, number, error)
+                if connection.broken:
+                    raise
+            except Exception as error:  # noqa: BLE001  any other fault is this batch's: recorded, named and rerun
+                tally = Tally(tally.done, tally.failed + 1, tally.rows)
+                _note(run, stage, number, error)
+            else:
+                tally = Tally(tally.done + 1, tally.failed, tally.rows + rows)
+    if transient:
+        raise transient
+    return tally
+
+
+def _note(run: Run, stage: str, number: int, error: Exception) -> None:
+    # On a connection of its own: the chunk's may be the thing that broke.
+    text = str(error) if isinstance(error, UsageError | TransientError) else f"{type(error).__name__}: {error}"
+    with run.connection() as connection:
+        ledger.failed(connection, run.run_id, stage, number, text)
+
+
+def chunks(numbers: list[int], workers: int) -> list[list[int]]:
+    """Consecutive batches, in at most ``CHUNKS`` groups and, where there are enough, several for every worker."""
+    if not numbers:
+        return []
+    groups = min(CHUNKS, max(workers * 4, 1), len(numbers))
+    size = -(-len(numbers) // groups)
+    return [numbers[at : at + size] for at in range(0, len(numbers), size)]
