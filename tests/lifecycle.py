@@ -1,0 +1,67 @@
+"""The harness that drives every flow through its whole life.
+
+A flow's test makes a ``Migration``: how to call the flow, how to change its source, and how to read both sides. The
+harness then goes plan → run → rollback → run → cutover → rollback → cutover → contract and checks, after every step,
+that the target says what the source says and that nothing is there that should not be.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from flows.contract import contract
+from flows.cutover import cutover
+from flows.rollback import rollback
+from tasks.errors import VerificationRefused
+
+Rows = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Migration:
+    """What the harness must know of a flow under test."""
+
+    run: Callable[..., dict[str, Any]]
+    """Calls the flow with a run_id."""
+    plan: Callable[[], Any]
+    """Plans it, and returns something with ``problems``."""
+    expected: Callable[[], Rows]
+    """What the source says now: id → row."""
+    served: Callable[[], Rows | None]
+    """What the application reads under the final name; None when there is nothing."""
+    change: Callable[[], None]
+    """Inserts, changes and deletes at the source."""
+    writes: Callable[[], list[str]]
+    """The names of all tables there are, to see what was written."""
+
+
+def drive(migration: Migration) -> None:
+    """Plan to contract, with live changes in between."""
+    before = migration.writes()
+    assert not migration.plan().problems
+    assert migration.writes() == before, "plan wrote something"
+
+    assert migration.run(run_id="life")["state"] == "verified"
+    assert migration.served() is None, "visible before the cutover"
+
+    assert rollback(run_id="life")["state"] == "rolled_back"
+    assert migration.run(run_id="life")["state"] == "verified"
+
+    migration.change()
+    assert cutover(run_id="life")["state"] == "cut_over"
+    assert migration.served() == migration.expected()
+
+    assert rollback(run_id="life")["state"] == "rolled_back"
+    assert migration.served() is None, "still visible after the rollback"
+
+    migration.change()
+    assert cutover(run_id="life")["state"] == "cut_over"
+    assert migration.served() == migration.expected()
+
+    with pytest.raises(VerificationRefused, match="rollback window"):
+        contract(run_id="life")
+    assert contract(run_id="life", rollback_days=0)["state"] == "contracted"
+    assert migration.served() == migration.expected()
+    assert contract(run_id="life", rollback_days=0)["state"] == "contracted", "contracting twice is no harm"
