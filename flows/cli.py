@@ -88,7 +88,7 @@ def rerun(
         record = ledger.get(connection, run_id)
         failed = sorted({b.number for b in status.failures(connection, run_id) if b.stage in ("snapshot", "load")})
     if not batch and not failed:
-        raise UsageError(f"run {run_id} has no failed batches; it is {record.state}. Resume it: vecferry run {record.plan.request.flow} --run-id {run_id}")  # fmt: skip
+        raise UsageError(f"run {run_id} has no failed batches; it is {record.state}. Go on with: {status.next_step(record, []) or 'vecferry status'}")  # fmt: skip
     flow = record.plan.request.flow
     values = {**console.pairs(p), "run_id": run_id, "batch_ids": list(batch or failed)}
     _migrate(flow, parse(FLOWS[flow], values), as_json)
@@ -137,6 +137,7 @@ def restore(
     from flows.restore import restore as flow
 
     parameters = parse(Restore, {"run_id": run_id, "into": into, "format": format})
+    _check_run(run_id, parameters.database)
     with console.quiet_prefect():
         found = flow(**parameters.model_dump(by_alias=True))
     console.show_restored(found, as_json)
@@ -173,8 +174,10 @@ def main() -> None:
 
 def _migrate(flow: str, parameters: ChromaToPgvector, as_json: bool) -> None:
     from flows.chroma_to_pgvector import chroma_to_pgvector
+    from tasks.begin import preflight
 
     assert parameters.run_id
+    preflight(parameters.request(), parameters.run_id, parameters.given())
     bodies = {"chroma-to-pgvector": chroma_to_pgvector}
     with console.quiet_prefect(), console.watching(parameters.run_id, parameters.database, as_json):
         bodies[flow](**parameters.model_dump(by_alias=True))
@@ -183,10 +186,17 @@ def _migrate(flow: str, parameters: ChromaToPgvector, as_json: bool) -> None:
 
 def _of_run(flow: Any, model: type[OfRun], run_id: str, p: list[str] | None, as_json: bool) -> None:
     parameters = parse(model, {**console.pairs(p), "run_id": run_id})
+    _check_run(run_id, parameters.database)
     with console.quiet_prefect(), console.watching(run_id, parameters.database, as_json):
         found = flow(**parameters.model_dump(by_alias=True))
     console.show_done(found.get("done", []), as_json)
     _finish(run_id, parameters.database, as_json)
+
+
+def _check_run(run_id: str, database: str) -> None:
+    """Raises UsageError before Prefect is started when there is no such run."""
+    with connect(settings.database_url(database), "vecferry status") as connection:
+        ledger.get(connection, run_id)
 
 
 def _finish(run_id: str, database: str, as_json: bool) -> None:

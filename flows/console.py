@@ -182,9 +182,8 @@ def show_plan(planned: Any, as_json: bool) -> None:
             c.name, target.name, target.mode, f"{c.count:,}", str(target.dimensions or "–"), c.metric, keys or "–"
         )
     out.print(table)
-    out.print(
-        f"\n{planned.rows:,} rows in {planned.batches} batches; about {_duration(planned.seconds)} and {planned.storage_bytes / 1e6:,.1f} MB"
-    )
+    cost = f"about {_duration(planned.seconds)} and {planned.storage_bytes / 1e6:,.1f} MB"
+    out.print(f"\n{planned.rows:,} rows in {planned.batches} batches; {cost}")
     out.print("\nSQL that changes something:")
     for line in planned.sql:
         out.print(f"  {line};" if not line.startswith("--") else f"  {line}", markup=False)

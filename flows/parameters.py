@@ -1,10 +1,10 @@
 """What a flow can be asked for: the fields of its form, of ``-p`` and of a parameter file. Defaults stand here only."""
 
 import inspect
-import warnings
 import os
+import warnings
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -169,7 +169,7 @@ def form(model: type[M]) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
             plain = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in values.items()}
             return body(parse(model, plain))
 
-        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        fields = {model.model_fields[name].alias or name: model.model_fields[name] for name in _in_order(model)}
         flow_function.__name__, flow_function.__module__ = body.__name__, body.__module__
         flow_function.__doc__ = "\n".join(
             [inspect.getdoc(body) or "", "", "Args:", *(f"    {n}: {f.description}" for n, f in fields.items())]
@@ -177,7 +177,10 @@ def form(model: type[M]) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
         flow_function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [
                 inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=field.get_default(), annotation=field.annotation
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=_default(field),
+                    annotation=Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation,
                 )
                 for name, field in fields.items()
             ]
@@ -185,6 +188,15 @@ def form(model: type[M]) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
         return flow_function
 
     return decorate
+
+
+def _in_order(model: type[BaseModel]) -> list[str]:
+    """The fields as a person fills them in: what must be given, then what is special to the flow, then what all have."""
+    depth = {
+        name: i for i, base in reversed([*enumerate(model.__mro__)]) for name in vars(base).get("__annotations__", {})
+    }
+    fields = model.model_fields
+    return sorted(fields, key=lambda name: 0 if fields[name].is_required() else 1 + depth[name])
 
 
 def _default(field: FieldInfo) -> Any:

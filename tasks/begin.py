@@ -29,11 +29,20 @@ def begin(request: Request, run_id: str, given: set[str]) -> str:
             else:
                 ledger.check_same(found.plan, request, given)
                 plan = found.plan
-                ledger.request_stop(connection, run_id, None)
         vectors.recover(Run(plan, url, settings.home()))
         return found.state if found else "planned"
     finally:
         connection.close()
+
+
+def preflight(request: Request, run_id: str, given: set[str]) -> None:
+    """Raises what ``begin`` would raise, and writes nothing: a mistake is told before anything is started for it."""
+    with connect(settings.database_url(request.database), "vecferry preflight") as connection:
+        found = ledger.find(connection, check_run_id(run_id))
+        if found is None:
+            _new_plan(connection, request, run_id, given)
+        else:
+            ledger.check_same(found.plan, request, given)
 
 
 def reopen_named(run: Run, batch_ids: list[int] | None) -> None:

@@ -73,6 +73,7 @@ def ensure(connection: Connection) -> None:
             connection.execute("CREATE SCHEMA vecferry")
         if not exists(connection):
             connection.execute(statement("expand_ledger"))
+            connection.execute(statement("expand_functions"))
 
 
 def start(connection: Connection, plan: Plan, given: set[str]) -> Plan:
@@ -107,7 +108,8 @@ def find(connection: Connection, run_id: str) -> RunRecord | None:
     if not exists(connection):
         return None
     row = connection.execute(
-        "SELECT plan::text, state, error, exit_status, stop, report, cut_over_at, created_at, updated_at FROM vecferry.run WHERE run_id = %s",
+        "SELECT plan::text, state, error, exit_status, stop, report, cut_over_at, created_at, updated_at "
+        "FROM vecferry.run WHERE run_id = %s",
         (run_id,),
     ).fetchone()
     return RunRecord(plans.from_json(json.loads(row[0])), *row[1:]) if row else None
@@ -172,9 +174,7 @@ def sole_runner(url: str, run_id: str) -> Iterator[None]:
     try:
         held = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (_RUN_LOCKS, run_id)).fetchone()
         if not held or not held[0]:
-            raise UsageError(
-                f"run {run_id} is being run by another process: wait for it, or see `vecferry status {run_id}`"
-            )
+            raise UsageError(f"another process works on run {run_id}: wait for it, or see `vecferry status {run_id}`")
         _end_leftovers(connection, run_id)
         yield
     finally:

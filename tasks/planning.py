@@ -170,7 +170,8 @@ def _name_problems(connection: Connection, plan: Plan) -> Iterator[str]:
         yield f"schema {SCHEMA!r} is vecferry's own: choose another"
     row = connection.execute(
         "SELECT to_regnamespace(quote_ident(%(s)s)) IS NOT NULL, "
-        "CASE WHEN to_regnamespace(quote_ident(%(s)s)) IS NOT NULL THEN has_schema_privilege(to_regnamespace(quote_ident(%(s)s))::oid, 'CREATE') END",
+        "CASE WHEN to_regnamespace(quote_ident(%(s)s)) IS NOT NULL THEN "
+        "has_schema_privilege(to_regnamespace(quote_ident(%(s)s))::oid, 'CREATE') END",
         {"s": schema},
     ).fetchone()
     assert row
@@ -193,7 +194,10 @@ def _server_problems(connection: Connection) -> Iterator[str]:
     if not installed and not available:
         yield "pgvector is not on this server: install its package (postgresql-NN-pgvector), then run again"
     elif not installed and not (may_create and may_install):
-        yield "pgvector is not installed in this database and this role may not install it: have an administrator run CREATE EXTENSION vector"
+        yield (
+            "pgvector is not installed in this database and this role may not install it: "
+            "have an administrator run CREATE EXTENSION vector"
+        )
     version = installed or available
     if version and _version(version) < pgvector.OLDEST:
         yield f"pgvector {version} is too old: {'.'.join(map(str, pgvector.OLDEST))} or newer is needed"
@@ -225,7 +229,7 @@ def _target_warnings(plan: Plan, looks: list[Look]) -> Iterator[str]:
         if target.dimensions and target.layout.index_type is None:
             yield f"{name}: {target.dimensions} dimensions are beyond pgvector's index limit of 4000; searches will be exact and slow"
         elif target.layout.index_type == "halfvec" and target.type == "vector":
-            yield f"{name}: {target.dimensions} dimensions are indexed as halfvec; queries must order by embedding::halfvec({target.dimensions})"
+            yield f"{name}: indexed as halfvec; queries must order by embedding::halfvec({target.dimensions})"
         mixed = sorted(key for key, types in look.metadata.items() if len(types) > 1)
         if mixed:
             yield f"{name}: metadata of mixed types under {', '.join(mixed)}; both survive"

@@ -1,5 +1,9 @@
-"""How every task of vecferry retries: what may pass by itself, with backoff and jitter, and nothing else."""
+"""How every task of vecferry retries: what may pass by itself, with backoff and jitter, and nothing else.
 
+The first retry comes after ``VECFERRY_RETRY_SECONDS`` (1), each later one after twice the time.
+"""
+
+import os
 from typing import Any
 
 from prefect.cache_policies import NO_CACHE
@@ -9,6 +13,7 @@ from prefect.tasks import Task, exponential_backoff
 from tasks.errors import TransientError
 
 RETRIES = 4
+FIRST_DELAY = float(os.environ.get("VECFERRY_RETRY_SECONDS", "1"))
 
 
 def only_transient(task: "Task[Any, Any]", task_run: TaskRun, state: "State[Any]") -> bool:
@@ -24,7 +29,7 @@ def only_transient(task: "Task[Any, Any]", task_run: TaskRun, state: "State[Any]
 
 RETRYING: dict[str, Any] = {
     "retries": RETRIES,
-    "retry_delay_seconds": exponential_backoff(backoff_factor=1),
+    "retry_delay_seconds": exponential_backoff(backoff_factor=FIRST_DELAY),
     "retry_jitter_factor": 1.0,
     "retry_condition_fn": only_transient,
     # The default policy hashes the inputs of every task run; the ledger is what says that work is done.

@@ -1,6 +1,7 @@
 """ChromaDB, as a directory or a server, to read from and (for restore) to write to."""
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ PAGE_NUMBERS = 500_000
 PAGE_ROWS = 2_000
 LISTING = 100
 """Collections a page of the listing."""
+
+_OPENING = threading.Lock()
+"""Chroma keeps one system a directory and process, and two threads that open it first at once break each other."""
 
 _INCLUDE: Any = ["embeddings", "documents", "metadatas", "uris"]
 
@@ -110,6 +114,9 @@ class ChromaStore:
         with _errors(self.place):
             for at in range(0, records.num_rows, limit):
                 part = slice(at, at + limit)
+                # upsert alone would merge: an earlier record's document, uri and metadata keys would stay.
+                if replaced := found.get(ids=rows["id"][part], include=[])["ids"]:
+                    found.delete(ids=replaced)
                 found.upsert(
                     ids=rows["id"][part],
                     embeddings=matrix[part],
@@ -230,7 +237,8 @@ def from_chroma(distances: np.ndarray, metric: Metric) -> np.ndarray:
 
 def _opened(place: str, make: Any, **options: Any) -> ClientAPI:
     try:
-        client: ClientAPI = make(**options)
+        with _OPENING:
+            client: ClientAPI = make(**options)
         return client
     except NotFoundError as error:
         raise UsageError(f"{place}: {error}; check chroma.tenant and chroma.database") from error

@@ -12,8 +12,8 @@ from tasks.stores.interface import Metric
 
 ADVISED = (0, 8, 4)
 """CVE-2026-3172 (parallel HNSW builds, 0.6.0–0.8.1) and the vacuum corruption of 0.8.3 are fixed from here on."""
-OLDEST = (0, 7, 0)
-"""The first with halfvec."""
+OLDEST = (0, 8, 0)
+"""The first with iterative index scans, without which a filtered search finds too little."""
 INDEX_LIMIT = {"vector": 2000, "halfvec": 4000}
 HALF_MAX = 65504.0
 """The largest finite half-precision number."""

@@ -207,17 +207,10 @@ class PostgresStore:
     consistent_snapshot = False
 
     def collections(self) -> list[Collection]:
-        rows = self.connection.execute(
-            "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'content_hash' "
-            "WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND c.relkind = 'r' ORDER BY 1",
-            (self.schema,),
-        ).fetchall()
-        return [self.collection(name) for (name,) in rows]
+        return [self.collection(name) for name in self._names()]
 
     def collection(self, name: str) -> Collection:
-        found = describe(self.connection, self.schema, name)
-        if found is None:
-            raise UsageError(f"there is no table {self.schema}.{name}")
+        found = self._table(name)
         count = self.connection.execute(sql.SQL("SELECT count(*) FROM {}").format(found.identifier)).fetchone()
         oid = self.connection.execute("SELECT %s::regclass::oid", (found.identifier.as_string(),)).fetchone()
         assert count
@@ -232,7 +225,7 @@ class PostgresStore:
 
     def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
         table = self._table(name)
-        where = sql.SQL("WHERE id = ANY({})").format(sql.Literal(list(ids)))
+        where = sql.SQL("WHERE id = ANY({})").format(sql.Literal(_storable(ids)))
         batches = list(read(self.connection, table, where))
         merged = pa.Table.from_batches(batches, records(table.layout.dimensions)).combine_chunks()
         return merged.to_batches()[0] if merged.num_rows else pa.RecordBatch.from_pylist([], merged.schema)
@@ -259,13 +252,21 @@ class PostgresStore:
 
     def delete(self, name: str, ids: Sequence[str]) -> None:
         query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self._table(name).identifier)
-        self.connection.execute(query, (list(ids),))
+        self.connection.execute(query, (_storable(ids),))
 
     def _table(self, name: str) -> Table:
         found = describe(self.connection, self.schema, name)
         if found is None:
-            raise UsageError(f"there is no table {self.schema}.{name}")
+            raise UsageError(f"there is no table {self.schema}.{name}; there are: {', '.join(self._names()) or 'none'}")
         return found
+
+    def _names(self) -> list[str]:
+        rows = self.connection.execute(
+            "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'content_hash' "
+            "WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND c.relkind = 'r' ORDER BY 1",
+            (self.schema,),
+        ).fetchall()
+        return [name for (name,) in rows]
 
 
 def describe(connection: Connection, schema: str, name: str) -> Table | None:
@@ -360,6 +361,11 @@ def _batch(rows: list[tuple[Any, ...]], layout: Layout) -> pa.RecordBatch:
         ],
         schema=schema,
     )
+
+
+def _storable(ids: Sequence[str]) -> list[str]:
+    """Those that a text column can hold: no row has an id with a NUL, and none may be asked for."""
+    return [i for i in ids if "\0" not in i]
 
 
 def _columns(names: Sequence[str]) -> sql.Composed:

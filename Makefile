@@ -1,0 +1,41 @@
+# Two commands: make demo, make test. Each makes what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export ANONYMIZED_TELEMETRY := False
+export DO_NOT_TRACK := 1
+
+.PHONY: demo test lint chaos bench ui clean
+
+demo: $(VENV)/base
+	@$(BIN)/vecferry demo
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+chaos: $(VENV)/test
+	$(BIN)/python -m tests.chaos --kills 100
+
+bench: $(VENV)/base
+	$(BIN)/python -m benchmarks
+
+ui: $(VENV)/base
+	$(BIN)/python -m flows.serve
+
+clean:
+	rm -rf .demo .bench build *.egg-info
+
+$(VENV)/base: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vecferry needs Python 3.11 or newer: make PYTHON=python3.11 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/test: $(VENV)/base
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
