@@ -1,6 +1,7 @@
 """The ``vecferry`` command: the same flows from a terminal."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,9 +62,11 @@ def run(
 
 
 @app.command("status")
-def show_status(run_id: Annotated[str | None, typer.Argument(metavar="[RUN]")] = None, as_json: Json = False) -> None:
+def show_status(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]")] = None, p: Parameters = None, as_json: Json = False
+) -> None:
     """Show runs, stages and batches, and what to do next."""
-    with connect(settings.database_url(settings.DEFAULT_DATABASE), "vecferry status") as connection:
+    with connect(_database(p), "vecferry status") as connection:
         if run_id is None:
             console.show_runs([status.outcome(connection, name) for name in ledger.run_ids(connection)], as_json)
         else:
@@ -84,11 +87,12 @@ def rerun(
     as_json: Json = False,
 ) -> None:
     """Run failed batches again, or the ones named, and go on from there."""
-    with connect(settings.database_url(settings.DEFAULT_DATABASE), "vecferry rerun") as connection:
+    with connect(_database(p), "vecferry rerun") as connection:
         record = ledger.get(connection, run_id)
         failed = sorted({b.number for b in status.failures(connection, run_id) if b.stage in ("snapshot", "load")})
     if not batch and not failed:
-        raise UsageError(f"run {run_id} has no failed batches; it is {record.state}. Go on with: {status.next_step(record, []) or 'vecferry status'}")  # fmt: skip
+        then = status.next_step(record, []) or "vecferry status"
+        raise UsageError(f"run {run_id} has no failed batches; it is {record.state}. Go on with: {then}")
     flow = record.plan.request.flow
     values = {**console.pairs(p), "run_id": run_id, "batch_ids": list(batch or failed)}
     _migrate(flow, parse(FLOWS[flow], values), as_json)
@@ -99,7 +103,7 @@ def cutover(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
     """Catch up, verify and give the run's tables their final names, in one transaction."""
     from flows.cutover import cutover as flow
 
-    _of_run(flow, OfRun, run_id, p, as_json)
+    _of_run(flow, run_id, p, as_json)
 
 
 @app.command()
@@ -107,7 +111,7 @@ def rollback(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None
     """Take a run back: earlier tables get their names again."""
     from flows.rollback import rollback as flow
 
-    _of_run(flow, OfRun, run_id, p, as_json)
+    _of_run(flow, run_id, p, as_json, moves_rows=False)
 
 
 @app.command()
@@ -115,7 +119,7 @@ def contract(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None
     """Drop the tables that stepped aside, once the rollback window is over."""
     from flows.contract import contract as flow
 
-    _of_run(flow, OfRun, run_id, p, as_json)
+    _of_run(flow, run_id, p, as_json, moves_rows=False)
 
 
 @app.command()
@@ -123,20 +127,20 @@ def verify(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
     """Hold a run's tables against their source again; change nothing."""
     from flows.verify import verify as flow
 
-    _of_run(flow, OfRun, run_id, p, as_json)
+    _of_run(flow, run_id, p, as_json)
 
 
 @app.command()
 def restore(
     run_id: RunId,
-    into: Annotated[str, typer.Option("--into", help="a new Chroma directory, or the folder for JSON lines")],
+    into: Annotated[str | None, typer.Option("--into", help="a new directory; RUN-restored when left out")] = None,
     format: Annotated[str, typer.Option("--format", help="chroma or jsonl")] = "chroma",
     as_json: Json = False,
 ) -> None:
     """Write a run's snapshot back into a Chroma directory, or out as JSON lines."""
     from flows.restore import restore as flow
 
-    parameters = parse(Restore, {"run_id": run_id, "into": into, "format": format})
+    parameters = parse(Restore, {"run_id": run_id, "into": into or f"{run_id}-restored", "format": format})
     _check_run(run_id, parameters.database)
     with console.quiet_prefect():
         found = flow(**parameters.model_dump(by_alias=True))
@@ -179,32 +183,50 @@ def _migrate(flow: str, parameters: ChromaToPgvector, as_json: bool) -> None:
     assert parameters.run_id
     preflight(parameters.request(), parameters.run_id, parameters.given())
     bodies = {"chroma-to-pgvector": chroma_to_pgvector}
-    with console.quiet_prefect(), console.watching(parameters.run_id, parameters.database, as_json):
-        bodies[flow](**parameters.model_dump(by_alias=True))
-    _finish(parameters.run_id, parameters.database, as_json)
+    _carry_out(
+        lambda: bodies[flow](**parameters.model_dump(by_alias=True)), parameters.run_id, parameters.database, as_json
+    )
 
 
-def _of_run(flow: Any, model: type[OfRun], run_id: str, p: list[str] | None, as_json: bool) -> None:
-    parameters = parse(model, {**console.pairs(p), "run_id": run_id})
+def _of_run(flow: Any, run_id: str, p: list[str] | None, as_json: bool, moves_rows: bool = True) -> None:
+    parameters = parse(OfRun, {**console.pairs(p), "run_id": run_id})
     _check_run(run_id, parameters.database)
-    with console.quiet_prefect(), console.watching(run_id, parameters.database, as_json):
-        found = flow(**parameters.model_dump(by_alias=True))
+    _carry_out(lambda: flow(**parameters.model_dump(by_alias=True)), run_id, parameters.database, as_json, moves_rows)
+
+
+def _carry_out(
+    call: Callable[[], dict[str, Any]], run_id: str, database: str, as_json: bool, moves_rows: bool = True
+) -> None:
+    """Calls a flow, prints what came of the run, and exits as the ledger says: Prefect's API may be gone by then."""
+    failure: Exception | None = None
+    found: dict[str, Any] = {}
+    with console.quiet_prefect(), console.watching(run_id, database, as_json or not moves_rows):
+        try:
+            found = call()
+        except Exception as error:  # noqa: BLE001  told below, after what the ledger says
+            failure = error
+    with connect(settings.database_url(database), "vecferry status") as connection:
+        if ledger.find(connection, run_id) is None and failure:
+            raise failure
+        outcome = status.outcome(connection, run_id)
+    if isinstance(failure, VecferryError):
+        outcome["exit"] = failure.exit_status
     console.show_done(found.get("done", []), as_json)
-    _finish(run_id, parameters.database, as_json)
+    console.show_outcome(outcome, as_json, checked=moves_rows)
+    if failure and outcome["exit"]:
+        raise failure
+    sys.exit(outcome["exit"])
+
+
+def _database(p: list[str] | None) -> str:
+    """The connection string of the database that ``-p database=NAME`` names, where the ledger is."""
+    return settings.database_url(parse(Base, {k: v for k, v in console.pairs(p).items() if k == "database"}).database)
 
 
 def _check_run(run_id: str, database: str) -> None:
     """Raises UsageError before Prefect is started when there is no such run."""
     with connect(settings.database_url(database), "vecferry status") as connection:
         ledger.get(connection, run_id)
-
-
-def _finish(run_id: str, database: str, as_json: bool) -> None:
-    """Prints what came of the run, and exits as the ledger says."""
-    with connect(settings.database_url(database), "vecferry status") as connection:
-        found = status.outcome(connection, run_id)
-    console.show_outcome(found, as_json)
-    sys.exit(found["exit"])
 
 
 def _parse(flow: str, p: list[str] | None, params: Path | None, run_id: str | None = None) -> ChromaToPgvector:
@@ -222,6 +244,3 @@ def _parse(flow: str, p: list[str] | None, params: Path | None, run_id: str | No
     if run_id is not None:
         values["run_id"] = run_id
     return parse(FLOWS[flow], values)
-
-
-__all__ = ["Base", "app", "main"]

@@ -237,14 +237,14 @@ def show_run(
     _print_tail(found)
 
 
-def show_outcome(found: dict[str, Any], as_json: bool) -> None:
+def show_outcome(found: dict[str, Any], as_json: bool, checked: bool = True) -> None:
+    """What a run has come to; with the verification table where this command made or used it."""
     if as_json:
         _print_json(found)
         return
-    report = found["report"]
-    if report:
-        show_checks(report.removesuffix("html") + "json")
-    for t in found["targets"]:
+    if checked and found["report"]:
+        show_checks(found["report"].removesuffix("html") + "json")
+    for t in found["targets"] if checked else []:
         touched = ", ".join(f"{count:,} {how}" for how, count in t["touched"].items() if count)
         what = (
             f"{t['loaded']:,} rows loaded" if t["mode"] != "sync" else f"synced in place: {touched or '0 rows touched'}"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
+from uuid import UUID
 
 from prefect import Task
 from prefect.futures import PrefectFuture
@@ -18,7 +19,7 @@ from tasks.cutover import cutover_task
 from tasks.errors import BatchesFailed, FatalError, VecferryError
 from tasks.index import index_task
 from tasks.load import load_task, prepare_task
-from tasks.plan import Request
+from tasks.plan import Request, Target
 from tasks.run import Run, chosen, open_run
 from tasks.snapshot import finish_task, list_ids_task, snapshot_task
 from tasks.verify import Gates, verify_task
@@ -58,12 +59,12 @@ def load(run: Run, parameters: Shared) -> None:
 
 
 def index(run: Run, parameters: Shared) -> None:
-    each_target(run, "index", lambda t: index_task(run.run_id, parameters.database, t.number, t.table))
+    each_target(run, "index", lambda t, bar: index_task(run.run_id, parameters.database, t.number, t.table, bar))
 
 
 def catch_up(run: Run, parameters: Base) -> None:
     most = parameters.gates.max_deleted
-    each_target(run, "catch-up", lambda t: catch_up_task(run.run_id, parameters.database, t.number, t.table, most))
+    each_target(run, "catch-up", lambda t, _: catch_up_task(run.run_id, parameters.database, t.number, t.table, most))
 
 
 def verify(run: Run, parameters: Base) -> None:
@@ -102,6 +103,7 @@ def running(run_id: str, parameters: Base, before: str) -> Iterator[Run | None]:
             yield run
         except BaseException as error:
             with run.connection() as connection:
+                ledger.request_stop(connection, run_id, f"run {run_id} has ended: {_said(error)}")
                 ledger.set_state(connection, run_id, "failed", _said(error), getattr(error, "exit_status", 1))
                 publish_failures(run, parameters, connection)
             raise
@@ -115,11 +117,10 @@ def in_chunks(run: Run, parameters: Shared, stage: str, do: "Task[Any, work.Tall
     Raises BatchesFailed when some are left, and the FatalError that stopped them when there was one.
     """
     with run.connection() as connection:
-        wanted = (
-            chosen(run, connection, parameters.batch_ids) if stage == "load" or parameters.batch_ids else lambda _: True
-        )
+        named = chosen(run, connection, parameters.batch_ids)
         found = ledger.batches(connection, run.run_id, stage)
-    numbers = [b.number for b in found if b.status != "done" and wanted(b.number)]
+    # Naming batches says which failures to try again; what was never reached is gone on with in any case.
+    numbers = [b.number for b in found if b.status == "pending" or (b.status == "failed" and named(b.number))]
     bar, done = artifacts.progress(run.run_id, stage), len(found) - len(numbers)
     waiting: list[PrefectFuture[work.Tally]] = []
     fatal: BaseException | None = None
@@ -141,11 +142,11 @@ def in_chunks(run: Run, parameters: Shared, stage: str, do: "Task[Any, work.Tall
         raise BatchesFailed(_left(run, stage, left), [b.number for b in left])
 
 
-def each_target(run: Run, stage: str, do: Callable[[Any], Any]) -> None:
+def each_target(run: Run, stage: str, do: Callable[[Target, UUID | None], Any]) -> None:
     """Runs ``do`` for one target after the other: each of them uses the whole machine."""
     bar = artifacts.progress(run.run_id, stage)
     for done, target in enumerate(run.plan.targets, 1):
-        do(target)
+        do(target, bar)
         artifacts.moved(bar, done, len(run.plan.targets))
 
 
@@ -193,4 +194,6 @@ def _left(run: Run, stage: str, left: list[ledger.Batch]) -> str:
 
 
 def _said(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
     return str(error) if isinstance(error, VecferryError) else f"{type(error).__name__}: {error}"

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import psutil
+import yaml
 
 from tasks import settings
 
@@ -24,7 +25,6 @@ STARTUP = 120
 """Seconds that a server may take to come up, on a loaded machine."""
 DEPLOYMENTS = "deployments/prefect.yaml"
 AUTOMATION = "deployments/automations/crash-zombie-runs.yaml"
-AUTOMATION_NAME = "Crash zombie runs"
 
 
 def main() -> None:
@@ -63,12 +63,12 @@ def serving(port: int) -> Iterator[subprocess.Popen[bytes]]:
     }
     Path(environment["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect does not make the parents
     with running(["server", "start", "--host", "127.0.0.1", "--port", str(port)], environment) as server:
-        _wait_until_healthy(environment["PREFECT_API_URL"], server)
-        _prefect(["work-pool", "create", POOL, "--type", "process", "--overwrite"], environment)
+        with httpx.Client(base_url=environment["PREFECT_API_URL"], timeout=60) as api:
+            _wait_until_healthy(api, server)
+            _make_pool(api)
+            _make_automation(api)
         _prefect(["deploy", "--prefect-file", DEPLOYMENTS, "--all"], environment)
-        if not _has_automation(environment["PREFECT_API_URL"]):
-            _prefect(["automation", "create", "--from-file", AUTOMATION], environment)
-        with running(["worker", "start", "--pool", POOL], environment) as worker:
+        with running(["worker", "start", "--pool", POOL, "--type", "process"], environment) as worker:
             yield worker
 
 
@@ -80,7 +80,9 @@ def running(arguments: list[str], environment: dict[str, str]) -> Iterator[subpr
         yield process
     finally:
         family = _family(process.pid)
-        process.terminate()
+        for member in family:  # a run, too, is asked to end, so that it stops the embedded PostgreSQL it started
+            with suppress(psutil.NoSuchProcess):
+                member.terminate()
         _, alive = psutil.wait_procs(family, timeout=20)
         for left in alive:
             left.kill()
@@ -105,11 +107,11 @@ def _family(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
+def _wait_until_healthy(api: httpx.Client, server: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + STARTUP
     while time.monotonic() < until and server.poll() is None:
         try:
-            if httpx.get(f"{url}/health", timeout=2).is_success:
+            if api.get("/health").is_success:
                 return
         except httpx.TransportError:
             pass
@@ -117,9 +119,17 @@ def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
     sys.exit("the Prefect server did not come up; see above")
 
 
-def _has_automation(url: str) -> bool:
-    named = {"automations": {"name": {"any_": [AUTOMATION_NAME]}}}
-    return bool(httpx.post(f"{url}/automations/filter", json=named).raise_for_status().json())
+def _make_pool(api: httpx.Client) -> None:
+    answer = api.post("/work_pools/", json={"name": POOL, "type": "process"})
+    if answer.status_code != httpx.codes.CONFLICT:  # it is there
+        answer.raise_for_status()
+
+
+def _make_automation(api: httpx.Client) -> None:
+    automation = yaml.safe_load(Path(AUTOMATION).read_text())
+    named = {"automations": {"name": {"any_": [automation["name"]]}}}
+    if not api.post("/automations/filter", json=named).raise_for_status().json():
+        api.post("/automations/", json=automation).raise_for_status()
 
 
 if __name__ == "__main__":

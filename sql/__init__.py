@@ -13,7 +13,7 @@ from psycopg import sql
 
 _TOKEN = re.compile(
     r"""
-      (?P<skip> --[^\n]* | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ | :: )
+      (?P<skip> --[^\n]* | /\*.*?\*/ | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ | :: )
     | :"(?P<identifier>\w+)" | :'(?P<literal>\w+)' | :(?P<number>\w+)
     """,
     re.VERBOSE | re.DOTALL,

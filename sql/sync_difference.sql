@@ -1,4 +1,4 @@
--- The rows of the page that the table lacks or holds otherwise, with what the table holds now.
+-- Run by vecferry, as sync_page.sql is: the rows of the page that the table lacks or holds otherwise, with what the table holds now.
 -- A vector is the same within a tolerance relative to its norm: some stores hand out vectors that are off by 1e-6.
 SELECT page.id, held.id IS NOT NULL AS present, held.document, held.metadata::text, held.uri, held.content_hash
 FROM page LEFT JOIN :"schema".:"table" AS held ON held.id = page.id

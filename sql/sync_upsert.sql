@@ -1,4 +1,4 @@
--- Merges the page into the table.
+-- Run by vecferry, as sync_page.sql is: merges the page into the table.
 INSERT INTO :"schema".:"table" (id, document, metadata, uri, embedding, content_hash)
 SELECT id, document, metadata, uri, embedding, content_hash FROM page
 ON CONFLICT (id) DO UPDATE SET

@@ -1,8 +1,11 @@
 """What Prefect's pages show of a run. The ledger is the record; an artifact that cannot be written stops nothing."""
 
+import contextvars
 import logging
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec
 from uuid import UUID
@@ -17,6 +20,9 @@ from prefect.artifacts import (
 from tasks.ledger import Batch
 
 P = ParamSpec("P")
+POLL = 2.0
+"""Seconds between two looks at a long statement."""
+
 logger = logging.getLogger("vecferry")
 
 
@@ -43,6 +49,24 @@ def moved(bar: UUID | None, done: int, total: int) -> None:
     """Moves a progress bar."""
     if bar is not None:
         update_progress_artifact(bar, 100.0 * done / max(1, total))
+
+
+@contextmanager
+def following(bar: UUID | None, share: Callable[[], float]) -> Iterator[None]:
+    """Moves a progress bar to ``share()`` (0 to 1) every few seconds while the body runs."""
+    done, context = threading.Event(), contextvars.copy_context()
+
+    def follow() -> None:
+        while not done.wait(POLL):
+            moved(bar, round(1000 * share()), 1000)
+
+    follower = threading.Thread(target=context.run, args=(follow,), daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        done.set()
+        follower.join()
 
 
 @_shown

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import sql
 
 from sql import statement
@@ -91,11 +92,14 @@ def compare(
     source = run.source()
     ids = pa.array(only, pa.string()) if only is not None else _listed(run, source, target)
     pages = (ids[at : at + READ_ROWS] for at in range(0, len(ids), READ_ROWS))
-    found = Difference()
+    found, gone = Difference(), list[str]()
     # Reading one page while PostgreSQL works on another: both wait for somebody else most of the time.
     with ThreadPoolExecutor(2, "compare") as pool:
         for part in _bounded(pool, lambda p: _page(run, source, target, table, p, apply, journal), pages):
-            found += part
+            found += part[0]
+            gone += part[1]
+    if gone and only is None:  # removed since the listing: to be looked at as orphans
+        ids = ids.filter(pc.invert(pc.is_in(ids, pa.array(gone, pa.string()))))
     with run.connection() as connection:
         return found + _orphans(run, connection, source, target, table, ids, apply, journal, only)
 
@@ -110,12 +114,15 @@ def _listed(run: Run, source: Source, target: Target) -> pa.Array:
 
 def _page(
     run: Run, source: Source, target: Target, table: Table, ids: pa.Array, apply: bool, journal: bool
-) -> Difference:
+) -> tuple[Difference, list[str]]:
+    """The page's difference, and which of its ids the source has no longer."""
     records = source.fetch(target.collection.name, ids.to_pylist())
     page = embedded(run, target, with_hash(pa.Table.from_batches([records])))
     with run.connection() as connection:
         page, rejected = quarantine.sift(connection, page, target.layout, run.plan.request.nul)
         bad = rejected.column("id").to_pylist() if rejected else []
+        if apply and rejected:
+            quarantine.keep(run, f"catch_up-{target.number}-{bad[0].encode().hex()[:40]}", len(bad), rejected)
         with connection.transaction():
             ledger.check_stop(connection, run.run_id)
             stage_page(connection, table, page)
@@ -135,7 +142,8 @@ def _page(
                 if journal:
                     _journal(connection, run, target, table)
                 connection.execute(statement("sync_upsert", schema=table.schema, table=table.name))
-    return Difference(page.num_rows, named(missing), named(stale), edited=named(edited), quarantined=named(bad))
+    gone = sorted(set(ids.to_pylist()) - set(records.column("id").to_pylist()))
+    return Difference(page.num_rows, named(missing), named(stale), edited=named(edited), quarantined=named(bad)), gone
 
 
 def _orphans(
@@ -167,6 +175,8 @@ def _orphans(
         while rows := cursor.fetchmany(READ_ROWS):
             # Asked again: an id that was added after the listing is no orphan.
             there = set(source.fetch(target.collection.name, [r[0] for r in rows]).column("id").to_pylist())
+            if there and only is None:  # nor has any page compared it
+                found += _page(run, source, target, table, pa.array(sorted(there), pa.string()), apply, journal)[0]
             gone = [r for r in rows if r[0] not in there]
             orphaned = [name for name, *held in gone if ours(*held)]
             if apply and orphaned:

@@ -3,13 +3,14 @@
 import os
 import time
 from typing import Any
+from uuid import UUID
 
 import psutil
 from prefect import task
 from psycopg import errors, sql
 
 from sql import statement
-from tasks import ledger, plan
+from tasks import artifacts, ledger, plan
 from tasks.plan import Target
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
@@ -127,6 +128,13 @@ def _existing(connection: Connection, target: Target) -> set[str]:
     return {name for (name,) in rows}
 
 
+def _share(run: Run, number: int) -> float:
+    """How far all targets' indexes are, from 0 to 1."""
+    with run.connection() as connection:
+        at = progress(connection, run.plan.targets[number])
+    return (number + (at[1] if at else 0.0)) / len(run.plan.targets)
+
+
 def _setting(connection: Connection, name: str) -> str:
     row = connection.execute("SELECT setting FROM pg_settings WHERE name = %s", (name,)).fetchone()
     assert row
@@ -134,5 +142,7 @@ def _setting(connection: Connection, name: str) -> str:
 
 
 @task(name="index", task_run_name="index {table}", **RETRYING)
-def index_task(run_id: str, database: str, number: int, table: str) -> dict[str, Any]:
-    return index(open_run(run_id, database), number)
+def index_task(run_id: str, database: str, number: int, table: str, bar: UUID | None) -> dict[str, Any]:
+    run = open_run(run_id, database)
+    with artifacts.following(bar, lambda: _share(run, number)):
+        return index(run, number)

@@ -166,6 +166,9 @@ def _name_problems(connection: Connection, plan: Plan) -> Iterator[str]:
         if len(table.encode()) > 63:
             yield f"table name {table!r} is longer than PostgreSQL's 63 bytes"
     schema = plan.request.schema
+    for name in sorted({schema, *(t.table for t in plan.targets)}):
+        if not name or "%" in name:  # psycopg takes a % for a placeholder, in a quoted name too
+            yield f"{name!r} cannot name a table or schema here: it must not be empty or hold a %"
     if schema == SCHEMA:
         yield f"schema {SCHEMA!r} is vecferry's own: choose another"
     row = connection.execute(

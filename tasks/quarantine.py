@@ -36,15 +36,17 @@ def sift(connection: Connection, page: pa.Table, layout: Layout, nul: Nul) -> tu
     """Splits a page of records with hashes into what can be stored and what cannot; None when all can.
 
     With ``nul="escape"`` a NUL in a document, in metadata or in a uri becomes U+2400; in an id it never does, because
-    two ids could become one. The rejected rows have two columns more, ``class`` and ``message``.
+    two ids could become one. The rejected rows are as they came, with two columns more, ``class`` and ``message``.
     """
     rejected = [*_nul_ids(page), *_unindexable(connection, page), *_vectors(page, layout), *_json(page)]
     if nul == "escape":
-        page = _escape(page)
+        rejected += _clashing_keys(page)
+        kept = _escape(page)
     else:
         rejected += _nul_texts(page)
+        kept = page
     if not rejected:
-        return page, None
+        return kept, None
     first = {r.row: r for r in reversed(rejected)}
     bad = pa.array(sorted(first))
     good = np.ones(page.num_rows, bool)
@@ -52,7 +54,7 @@ def sift(connection: Connection, page: pa.Table, layout: Layout, nul: Nul) -> tu
     out = page.take(bad)
     out = out.append_column("class", pa.array([first[i].kind for i in bad.to_pylist()], pa.string()))
     out = out.append_column("message", pa.array([first[i].message for i in bad.to_pylist()], pa.string()))
-    return page.filter(pa.array(good)), out
+    return kept.filter(pa.array(good)), out
 
 
 def keep(run: Run, stage: str, batch: int, rejected: pa.Table) -> str:
@@ -85,6 +87,16 @@ def _nul_metadata(page: pa.Table) -> list[int]:
     # JSON text writes a NUL as \\u0000, and only a parse tells that from an escaped backslash before u0000.
     column = page.column("metadata")
     return [i for i in _matching(column, "\\u0000") if _holds_nul(column[i].as_py())]
+
+
+def _clashing_keys(page: pa.Table) -> list[Rejected]:
+    message = "two keys of the metadata would become one, because they differ only in NUL and U+2400"
+    texts = page.column("metadata")
+    return [
+        Rejected(i, "nul", message)
+        for i in _nul_metadata(page)
+        if len(keys := canonical.loads(texts[i].as_py()) or {}) > len({k.replace("\0", SYMBOL_FOR_NUL) for k in keys})
+    ]
 
 
 def _holds_nul(text: str) -> bool:

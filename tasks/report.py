@@ -20,6 +20,7 @@ def write(run: Run, targets: list[Target], figures: dict[str, Any]) -> str:
         "run_id": run.run_id,
         "flow": run.plan.request.flow,
         "source": run.plan.request.source,
+        "place": _place(run.plan.request.source),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "passed": all(t["passed"] for t in targets),
         "targets": targets,
@@ -40,6 +41,10 @@ def markdown(targets: list[Target]) -> str:
         for c in t["checks"]
     ]
     return "\n".join(lines + [f"\n{t['table']}: {note}" for t in targets for note in t["notes"]])
+
+
+def _place(source: dict[str, Any]) -> str:
+    return f"{source['store']} " + str(source.get("path") or f"{source.get('host')}:{source.get('port')}")
 
 
 def _template() -> jinja2.Template:

@@ -4,6 +4,7 @@ from typing import Any
 
 from tasks import ledger
 from tasks.ledger import Batch, RunRecord
+from tasks.settings import DEFAULT_DATABASE
 from tasks.stores.postgres import Connection
 
 STAGES = ("list", "snapshot", "load", "index", "catch_up", "verify")
@@ -65,16 +66,20 @@ def stages(connection: Connection, run_id: str) -> list[dict[str, Any]]:
 
 def next_step(record: RunRecord, failed: list[int]) -> str | None:
     """The command to type now; None when there is nothing to do."""
-    run_id, flow = record.run_id, record.plan.request.flow
+    command = _next(record, failed)
+    database = record.plan.request.database
+    return command and (command if database == DEFAULT_DATABASE else f"{command} -p database={database}")
+
+
+def _next(record: RunRecord, failed: list[int]) -> str | None:
+    run_id, again = record.run_id, f"vecferry run {record.plan.request.flow} --run-id {record.run_id}"
     if record.state in ("planned", "running", "failed"):
-        if failed:
-            return f"vecferry rerun {run_id}"
-        return f"vecferry run {flow} --run-id {run_id}"
+        return f"vecferry rerun {run_id}" if failed else again
     if record.state == "verified":
         return None if record.plan.request.limit else f"vecferry cutover {run_id}"
     if record.state == "cut_over":
         return f"vecferry contract {run_id}"
-    return f"vecferry run {flow} --run-id {run_id}" if record.state == "rolled_back" else None
+    return again if record.state == "rolled_back" else None
 
 
 def failures(connection: Connection, run_id: str) -> list[Batch]:

@@ -12,7 +12,7 @@ def open_embedder(name: str) -> Embedder:
     if provider == "hashing":
         from tasks.embedders.hashing import HashingEmbedder
 
-        if not model.isdigit() or not 0 < int(model) <= 16_000:
+        if not model.isdecimal() or not 0 < int(model) <= 16_000:
             raise UsageError(f"embedder {name!r}: hashing takes its dimensions, 1 to 16000, e.g. hashing/384")
         return HashingEmbedder(int(model))
     raise UsageError(f"embedder {name!r}: there is no provider {provider!r}; there is: {', '.join(PROVIDERS)}")

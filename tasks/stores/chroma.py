@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import chromadb
@@ -39,6 +39,8 @@ class ChromaStore:
     client: ClientAPI
     place: str
     """The directory or URL, for messages."""
+    searched: dict[str, chromadb.Collection] = field(default_factory=dict, repr=False, compare=False)
+    """Collections are opened once to be searched, as an application does it: verification times searches."""
 
     consistent_snapshot = False
 
@@ -52,13 +54,13 @@ class ChromaStore:
     def collection(self, name: str) -> Collection:
         found = self._open(name)
         with _errors(self.place):
-            hnsw = found.configuration.get("hnsw") or found.configuration.get("spann") or {}
+            hnsw = _index_of(found)
             return Collection(
                 name=name,
                 identity=str(found.id),
                 count=found.count(),
                 dimensions=found._model.dimension,  # the only place where Chroma keeps it
-                metric=_metric(name, hnsw.get("space") or "l2"),
+                metric=_metric(found),
                 m=hnsw.get("max_neighbors") or 16,
                 ef_construction=hnsw.get("ef_construction") or 100,
                 ef_search=hnsw.get("ef_search") or 100,
@@ -79,8 +81,10 @@ class ChromaStore:
         return table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], records(dimensions))
 
     def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
-        found = self._open(name)
-        metric = self.collection(name).metric
+        if name not in self.searched:
+            self.searched[name] = self._open(name)
+        found = self.searched[name]
+        metric = _metric(found)
         with _errors(self.place):
             answer = found.query(query_embeddings=queries, n_results=k, include=["distances"])
         distances = answer["distances"] or []
@@ -203,20 +207,21 @@ def connect(
         )
     place = f"http{'s' if ssl else ''}://{host}:{port}"
     headers = {"Authorization": f"Bearer {token}", "x-chroma-token": token} if token else None
-    return ChromaStore(
-        _opened(
-            place,
-            chromadb.HttpClient,
-            host=host,
-            port=port,
-            ssl=ssl,
-            headers=headers,
-            settings=Settings(**quiet),
-            tenant=tenant,
-            database=database,
-        ),
+    client = _opened(
         place,
+        chromadb.HttpClient,
+        host=host,
+        port=port,
+        ssl=ssl,
+        headers=headers,
+        settings=Settings(**quiet),
+        tenant=tenant,
+        database=database,
     )
+    session = getattr(getattr(client, "_server", None), "_session", None)
+    if isinstance(session, httpx.Client):
+        session.event_hooks = {**session.event_hooks, "response": [*session.event_hooks["response"], _release]}
+    return ChromaStore(client, place)
 
 
 def create_directory(path: str) -> ChromaStore:
@@ -233,6 +238,13 @@ def from_chroma(distances: np.ndarray, metric: Metric) -> np.ndarray:
     if metric == "l2":
         return np.sqrt(np.maximum(distances, 0))
     return distances - 1 if metric == "ip" else distances
+
+
+def _release(response: httpx.Response) -> None:
+    # An httpx response and its stream refer to each other, so that its bytes, 7 MB a page, would stay until Python
+    # looks for cycles among its oldest objects, which is after a hundred pages.
+    response.read()
+    response.stream = httpx.ByteStream(b"")
 
 
 def _opened(place: str, make: Any, **options: Any) -> ClientAPI:
@@ -262,16 +274,22 @@ def _errors(place: str) -> Iterator[None]:
     except ChromaError as error:
         raise FatalError(f"Chroma at {place}: {error}") from error
     except Exception as error:
-        if (
-            "502" in str(error) or "503" in str(error) or "504" in str(error)
-        ):  # what a proxy answers is a bare Exception
-            raise TransientError(f"Chroma at {place}: {error}") from error
+        # What something before Chroma answers is a bare Exception of its text; the status is in what it was raised from.
+        answer = error.__context__
+        if isinstance(answer, httpx.HTTPStatusError) and answer.response.status_code in (429, 502, 503, 504):
+            raise TransientError(f"Chroma at {place}: {answer.response.status_code}: {error}") from error
         raise
 
 
-def _metric(name: str, space: str) -> Metric:
+def _index_of(found: chromadb.Collection) -> dict[str, Any]:
+    # As JSON: `configuration` would build the collection's embedding function, which wants its model or key.
+    return found.configuration_json.get("hnsw") or found.configuration_json.get("spann") or {}
+
+
+def _metric(found: chromadb.Collection) -> Metric:
+    space = _index_of(found).get("space") or "l2"
     if space not in ("cosine", "l2", "ip"):
-        raise UsageError(f"collection {name!r} uses the metric {space!r}; known are cosine, l2 and ip")
+        raise UsageError(f"collection {found.name!r} uses the metric {space!r}; known are cosine, l2 and ip")
     return space  # type: ignore[return-value]
 
 

@@ -172,6 +172,8 @@ def search(
         # A prepared statement would be replanned to an exact scan and make recall read 1.0.
         if ef_search:
             connection.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(min(1000, ef_search))))
+            # Of a small table, or for a large ef_search, the planner would rather read every row: exact, and slower.
+            connection.execute("SET LOCAL enable_seqscan = off")
         for probe in pgvector.pack(queries, layout.index_type or layout.type):
             rows = connection.execute(query, (_Packed(probe), _Packed(probe)), prepare=False, binary=True).fetchall()
             near = [(i, d) for i, d in rows if d is not None and d == d]
