@@ -157,11 +157,18 @@ def demo(
     play(directory)
 
 
+TYPER_INTERRUPTED = 130
+"""What Typer makes of Ctrl-C, without a word."""
+
+
 def main() -> None:
     """The command. A user's mistake is one line on standard error, never a traceback."""
     console.prepare_environment()
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        status = app(standalone_mode=False) or 0
+        if status == TYPER_INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(status)
     except VecferryError as error:
         console.complain(error)
         sys.exit(error.exit_status)

@@ -122,25 +122,32 @@ def in_chunks(run: Run, parameters: Shared, stage: str, do: "Task[Any, work.Tall
         found = ledger.batches(connection, run.run_id, stage)
     # Naming batches says which failures to try again; what was never reached is gone on with in any case.
     numbers = [b.number for b in found if b.status == "pending" or (b.status == "failed" and named(b.number))]
-    bar, done = artifacts.progress(run.run_id, stage), len(found) - len(numbers)
+    bar = artifacts.progress(run.run_id, stage)
     waiting: list[PrefectFuture[work.Tally]] = []
     fatal: BaseException | None = None
     for chunk in work.chunks(numbers, parameters.workers):
         if len(waiting) >= parameters.workers:
-            done, fatal = _settle(waiting.pop(0), done, fatal)
-            artifacts.moved(bar, done, len(found))
+            fatal = _settled(waiting.pop(0)) or fatal
+            move(run, stage, bar)
         if fatal:
             break
         waiting.append(do.submit(run.run_id, parameters.database, chunk, chunk[0], chunk[-1]))
     for future in waiting:
-        done, fatal = _settle(future, done, fatal)
-        artifacts.moved(bar, done, len(found))
+        fatal = _settled(future) or fatal
+        move(run, stage, bar)
     if fatal:
         raise fatal
     with run.connection() as connection:
         left = [b for b in ledger.batches(connection, run.run_id, stage) if b.status != "done"]
     if left:
         raise BatchesFailed(_left(run, stage, left), [b.number for b in left])
+
+
+def move(run: Run, stage: str, bar: UUID | None) -> None:
+    """Moves the stage's progress bar to what the ledger says."""
+    with run.connection() as connection:
+        found = ledger.batches(connection, run.run_id, stage)
+    artifacts.moved(bar, sum(b.status == "done" for b in found), len(found))
 
 
 def each_target(run: Run, stage: str, do: Callable[[Target, UUID | None], Any]) -> None:
@@ -176,13 +183,10 @@ def outcome(run_id: str, database: str) -> Outcome:
         return status.outcome(connection, run_id)
 
 
-def _settle(
-    future: "PrefectFuture[work.Tally]", done: int, fatal: BaseException | None
-) -> tuple[int, BaseException | None]:
-    result = future.result(raise_on_failure=False)
-    if isinstance(result, FatalError):
-        return done, fatal or result
-    return (done + result.done, fatal) if isinstance(result, work.Tally) else (done, fatal)
+def _settled(future: "PrefectFuture[work.Tally]") -> FatalError | None:
+    """Waits for a chunk; what it could not do, the ledger says, save what stopped it."""
+    result: Any = future.result(raise_on_failure=False)
+    return result if isinstance(result, FatalError) else None
 
 
 def _left(run: Run, stage: str, left: list[ledger.Batch]) -> str:

@@ -19,6 +19,7 @@ import psutil
 import yaml
 
 from tasks import settings
+from tasks.stores import embedded
 
 POOL = "vecferry"
 STARTUP = 120
@@ -61,6 +62,8 @@ def serving(port: int) -> Iterator[subprocess.Popen[bytes]]:
         **os.environ,
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
     }
+    if settings.DEFAULT_DATABASE not in os.environ:
+        embedded.url(home)  # held by us, it stays up between runs, and ends with us even when a run was killed
     Path(environment["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect does not make the parents
     with running(["server", "start", "--host", "127.0.0.1", "--port", str(port)], environment) as server:
         with httpx.Client(base_url=environment["PREFECT_API_URL"], timeout=60) as api:
@@ -80,7 +83,7 @@ def running(arguments: list[str], environment: dict[str, str]) -> Iterator[subpr
         yield process
     finally:
         family = _family(process.pid)
-        for member in family:  # a run, too, is asked to end, so that it stops the embedded PostgreSQL it started
+        for member in family:  # a run, too, is asked to end, so that it tells the server and the ledger
             with suppress(psutil.NoSuchProcess):
                 member.terminate()
         _, alive = psutil.wait_procs(family, timeout=20)

@@ -54,8 +54,7 @@ def exact_search(queries: np.ndarray, batches: Iterable[pa.RecordBatch], metric:
 
     Rows without a vector, and zero vectors under cosine, are nobody's neighbour.
     """
-    ids: list[list[str]] = [[] for _ in queries]
-    best = [np.zeros(0) for _ in queries]
+    ids, best = np.empty((len(queries), 0), object), np.empty((len(queries), 0))
     for batch in batches:
         present = np.asarray(batch.column("embedding").is_valid())
         if not present.any():
@@ -63,14 +62,12 @@ def exact_search(queries: np.ndarray, batches: Iterable[pa.RecordBatch], metric:
         names = np.asarray(batch.column("id").to_pylist(), dtype=object)[present]
         found = distances(queries, vectors(batch)[present], metric)
         found[np.isnan(found)] = np.inf
-        for row, candidates in enumerate(found):
-            nearest = np.argpartition(candidates, min(k, len(candidates)) - 1)[:k]
-            nearest = nearest[np.isfinite(candidates[nearest])]
-            merged = np.concatenate([best[row], candidates[nearest]])
-            order = np.argsort(merged, kind="stable")[:k]
-            together = ids[row] + [str(name) for name in names[nearest]]
-            ids[row], best[row] = [together[i] for i in order], merged[order]
-    return [Hits(i, d) for i, d in zip(ids, best, strict=True)]
+        nearest = np.argpartition(found, min(k, len(names)) - 1)[:, :k]
+        best = np.concatenate([best, np.take_along_axis(found, nearest, axis=1)], axis=1)
+        ids = np.concatenate([ids, names[nearest]], axis=1)
+        order = np.argsort(best, axis=1, kind="stable")[:, :k]
+        best, ids = np.take_along_axis(best, order, axis=1), np.take_along_axis(ids, order, axis=1)
+    return [Hits(i[np.isfinite(d)].tolist(), d[np.isfinite(d)]) for i, d in zip(ids, best, strict=True)]
 
 
 def recall(found: Sequence[Hits], exact: Sequence[Hits], tolerance: float = 1e-6) -> float:

@@ -247,14 +247,21 @@ def _release(response: httpx.Response) -> None:
     response.stream = httpx.ByteStream(b"")
 
 
+_REACHED: set[str] = set()
+"""What this process has opened: it was there, so failing to open it again may pass by itself."""
+
+
 def _opened(place: str, make: Any, **options: Any) -> ClientAPI:
     try:
         with _OPENING:
             client: ClientAPI = make(**options)
+        _REACHED.add(place)
         return client
     except NotFoundError as error:
         raise UsageError(f"{place}: {error}; check chroma.tenant and chroma.database") from error
     except (ValueError, httpx.TransportError) as error:
+        if place in _REACHED:
+            raise TransientError(f"lost Chroma at {place}: {error}") from error
         raise UsageError(
             f"cannot reach Chroma at {place}: {error} Is `chroma run` up, and are chroma.host, chroma.port and "
             f"chroma.ssl right?"

@@ -60,31 +60,43 @@ class _RawLoader(Loader):
         return bytes(data)
 
 
+_REACHED: set[str] = set()
+"""What this process has connected to: it was there, so failing to reach it again may pass by itself."""
+
+
 def connect(url: str, application: str = "vecferry") -> Connection:
-    """An autocommit connection. Raises UsageError with the reason when the server cannot be used."""
+    """An autocommit connection. Raises UsageError with the reason when the server cannot be used, and TransientError
+    when it could be a moment ago."""
     try:
         connection = psycopg.connect(url, autocommit=True, application_name=application[:63], connect_timeout=10)
+        _REACHED.add(url)
+        connection.execute("SET client_connection_check_interval = '2s'")  # a killed client's query ends soon after it
+        connection.execute("SET statement_timeout = 0")
+        adapt(connection)
     except psycopg.OperationalError as error:
+        if url in _REACHED:
+            raise TransientError(f"lost PostgreSQL: {_first_line(error)}; resume when it is back") from error
         raise UsageError(f"cannot connect to PostgreSQL: {_first_line(error)}; check the database's URL") from error
     except psycopg.ProgrammingError as error:
         raise UsageError(
             "the database's URL is no PostgreSQL connection string: postgresql://USER@HOST/NAME"
         ) from error
-    connection.execute("SET client_connection_check_interval = '2s'")  # a killed client's query ends soon after it
-    connection.execute("SET statement_timeout = 0")
-    adapt(connection)
     return connection
 
 
 def adapt(connection: Connection) -> None:
     """Passes vectors, halfvecs and jsonb through as wire-format bytes. A no-op before the extension is there."""
-    for name in ("vector", "halfvec", "jsonb"):
-        if info := TypeInfo.fetch(connection, name):
-            info.register(connection)
-            dumper = type(f"Raw_{name}", (_Raw,), {"oid": info.oid})
-            connection.adapters.register_dumper(None, dumper)
-            if name != "jsonb":
-                connection.adapters.register_loader(info.oid, _RawLoader)
+    # One question: TypeInfo.fetch takes three round trips a type, and a connection is made for every page compared.
+    known = connection.execute(
+        "SELECT typname, oid, typarray FROM pg_type "
+        "WHERE oid IN (to_regtype('vector'), to_regtype('halfvec'), to_regtype('jsonb'))"
+    ).fetchall()
+    for name, oid, array_oid in known:
+        TypeInfo(name, oid, array_oid).register(connection)
+        dumper = type(f"Raw_{name}", (_Raw,), {"oid": oid})
+        connection.adapters.register_dumper(None, dumper)
+        if name != "jsonb":
+            connection.adapters.register_loader(oid, _RawLoader)
 
 
 @contextmanager

@@ -1,0 +1,194 @@
+"""The deployments on a real Prefect server with a real worker, started as `make ui` starts them."""
+
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+import yaml
+
+from flows import serve
+from tasks import ledger
+from tasks.stores import chroma
+from tasks.stores.interface import Collection
+from tasks.stores.postgres import connect
+from tests import faults
+from tests.conftest import free_port
+from tests.data import records_of
+
+pytestmark = pytest.mark.timeout(600)
+
+ROOT = Path(__file__).parents[1]
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+READABLE = re.compile(
+    r"plan \S+|list ids, pass \d+|(snapshot|load) batches \d+–\d+|write the manifest|make shadow tables|[a-z][a-z -]* \S+"
+)
+
+
+class Api(httpx.Client):
+    """Prefect's REST API, so that nothing of this process's own Prefect settings is in the way."""
+
+    def ask(self, method: str, path: str, **content: Any) -> Any:
+        for _ in range(20):  # a busy server says 503, and Prefect's own client asks again too
+            if (answer := self.request(method, path, json=content or None)).status_code != 503:
+                break
+            time.sleep(0.5)
+        return answer.raise_for_status().json()
+
+    def deployment(self, name: str) -> Any:
+        return self.ask("GET", f"deployments/name/{name}")
+
+    def start(self, name: str, **content: Any) -> str:
+        return str(self.ask("POST", f"deployments/{self.deployment(name)['id']}/create_flow_run", **content)["id"])
+
+    def ended(self, run: str, seconds: float = 250) -> Any:
+        until = time.monotonic() + seconds
+        while (found := self.ask("GET", f"flow_runs/{run}"))["state_type"] not in ENDED:
+            assert time.monotonic() < until, f"{found['name']} is still {found['state_name']} after {seconds} s"
+            time.sleep(0.3)
+        return found
+
+    def artifact(self, key: str) -> Any:
+        """The latest artifact of that key."""
+        found = self.ask("POST", "artifacts/filter", artifacts={"key": {"any_": [key]}}, sort="CREATED_DESC")
+        assert found, f"there is no artifact {key}"
+        return found[0]
+
+    def task_names(self, run: str) -> list[str]:
+        return [t["name"] for t in self.ask("POST", "task_runs/filter", flow_runs={"id": {"any_": [run]}})]
+
+
+@pytest.fixture(scope="module")
+def api(postgres: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A server with the deployments of prefect.yaml and a worker, whose DATABASE_URL is an empty database."""
+    name, port = f"t_{uuid.uuid4().hex[:12]}", free_port()
+    with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE with_vector")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setenv("DATABASE_URL", postgres(name))
+        patch.setenv("VECFERRY_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("VECFERRY_RETRY_SECONDS", "0.05")
+        patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "1")
+        patch.delenv("PREFECT_HOME", raising=False)
+        with serve.serving(port), Api(base_url=f"http://127.0.0.1:{port}/api/", timeout=60) as client:
+            yield client
+
+
+@pytest.fixture
+def flaky(chroma_server: int) -> Iterator[faults.Faults]:
+    """A proxy before a Chroma server with 2,400 records; it answers 503 to whoever asks for row 601.
+
+    Planning samples every second record, and so does not ask for it."""
+    store = chroma.connect(host="127.0.0.1", port=chroma_server)
+    store.create(Collection("docs", "", 0, 8, "cosine"))
+    store.write("docs", records_of(2_400))
+    with faults.before(chroma_server) as proxy:
+        proxy.refuse("/get", '"row-0000601"')
+        yield proxy
+
+
+@pytest.mark.slow
+def test_a_failed_batch_is_rerun_with_the_parameters_shown(api: Api, flaky: faults.Faults) -> None:
+    """`manual` ends Failed and names the batch, the others done; `rerun-failed` with the parameters of the artifact
+    ends Completed, with every row there."""
+    source = {"host": "127.0.0.1", "port": flaky.port}
+    asked = {"chroma": source, "run_id": "planted", "batch_rows": 160, "cutover": "auto"}
+    run = api.ended(api.start("chroma-to-pgvector/manual", parameters=asked))
+
+    assert run["state_type"] == "FAILED"
+    assert "1 batches failed in snapshot: 3 " in run["state"]["message"]
+    assert run["name"] == "chroma-to-pgvector · planted"
+    assert len(flaky.refused) == 5, "one try and four retries"
+    assert _status("snapshot") == {n: "failed" if n == 3 else "done" for n in range(15)}
+    assert 0 < api.artifact("planted-snapshot")["data"] < 100
+
+    shown = api.artifact("planted-rerun")
+    parameters = json.loads(re.search(r"```json\n(.*)\n```", shown["description"], re.DOTALL)[1])  # type: ignore[index]
+    assert parameters["batch_ids"] == [3]
+    assert [json.loads(row["rerun with"]) for row in json.loads(shown["data"])] == [parameters]
+
+    flaky.heal()
+    again = api.ended(api.start("chroma-to-pgvector/rerun-failed", parameters=parameters))
+
+    assert again["state_type"] == "COMPLETED", again["state"]["message"]
+    assert again["name"] == run["name"]
+    for stage in ("snapshot", "load"):
+        assert _status(stage) == dict.fromkeys(range(15), "done")
+    for stage in ("snapshot", "load", "index", "catch-up"):
+        assert api.artifact(f"planted-{stage}")["data"] == 100, stage
+    assert "docs" in api.artifact("planted-verification")["data"]
+    assert len(json.loads(api.artifact("planted-batches")["data"])) == 30
+    names = api.task_names(again["id"])
+    assert any(re.fullmatch(r"load batches \d+–\d+", name) for name in names), names
+    assert not [name for name in names if not READABLE.fullmatch(name)]
+
+    with connect(os.environ["DATABASE_URL"], "vecferry test") as connection:
+        assert connection.execute("SELECT count(*), count(DISTINCT id) FROM docs").fetchone() == (2_400, 2_400)
+        assert ledger.get(connection, "planted").state == "cut_over"
+
+
+@pytest.mark.slow
+def test_every_field_of_every_form_has_help(api: Api) -> None:
+    """Each deployment has a description, and each field of its form too, nested ones included."""
+    found = api.ask("POST", "deployments/filter")
+    assert {d["name"] for d in found} == {d["name"] for d in _yaml("prefect.yaml")["deployments"]}
+    for deployment in found:
+        schema = deployment["parameter_openapi_schema"]
+        forms = [schema, *schema.get("definitions", {}).values()]
+        fields = {name: field for form in forms for name, field in form["properties"].items()}
+        assert deployment["description"]
+        assert [name for name, field in fields.items() if not field.get("description")] == []
+
+
+@pytest.mark.slow
+def test_the_schedule_is_off_and_one_run_goes_at_a_time(api: Api) -> None:
+    """The nightly sync is shipped inactive, and a second run is cancelled while one is going."""
+    assert [s["active"] for s in api.deployment("chroma-to-pgvector/scheduled")["schedules"]] == [False]
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    due = {"type": "SCHEDULED", "state_details": {"scheduled_time": tomorrow}}
+    first, second = (api.start("chroma-to-pgvector/scheduled", state=due) for _ in range(2))
+    for run in (first, second):  # what a worker does when a run is due
+        api.ask("POST", f"flow_runs/{run}/set_state", state={"type": "PENDING"}, force=False)
+    assert api.ask("GET", f"flow_runs/{first}")["state_type"] == "PENDING"
+    assert api.ask("GET", f"flow_runs/{second}")["state_type"] == "CANCELLED"
+
+
+@pytest.mark.slow
+def test_the_automation_for_zombie_runs_is_on(api: Api) -> None:
+    """A run that is killed without a word is marked Crashed; the wait is three of Prefect's default heartbeats or more."""
+    (found,) = api.ask("POST", "automations/filter")
+    assert found["enabled"]
+    assert found["name"] == "Crash zombie runs"
+    assert found["trigger"]["within"] >= 3 * 180
+
+
+def test_compose_has_no_password_and_checks_its_databases() -> None:
+    """Every password comes from the environment with no default, and what others wait for has a health check."""
+    text = (ROOT / "deployments" / "compose.yaml").read_text()
+    services = yaml.safe_load(text)["services"]
+    assert set(services) == {"postgres", "chroma", "prefect", "worker"}
+    assert set(re.findall(r"\$\{(\w*PASSWORD\w*)(.*?)\}", text)) == {("POSTGRES_PASSWORD", ":?set POSTGRES_PASSWORD")}
+    for service in services.values():
+        for needed, condition in service.get("depends_on", {}).items():
+            if condition["condition"] == "service_healthy":
+                assert "healthcheck" in services[needed]
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    assert "shm_size" in services["postgres"]
+
+
+def _yaml(name: str) -> Any:
+    return yaml.safe_load((ROOT / "deployments" / name).read_text())
+
+
+def _status(stage: str) -> dict[int, str]:
+    with connect(os.environ["DATABASE_URL"], "vecferry test") as connection:
+        return {b.number: b.status for b in ledger.batches(connection, "planted", stage)}
