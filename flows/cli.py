@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from flows import console
+from flows import console, show
 from flows.parameters import Base, ChromaToPgvector, OfRun, Restore, parse
 from tasks import ledger, settings, status
 from tasks.errors import UsageError, VecferryError
@@ -42,7 +42,7 @@ def plan(flow: Flow, p: Parameters = None, params: ParameterFile = None, as_json
     with connect(url, "vecferry plan") as connection:
         run_id = parameters.run_id or f"{flow}-plan"
         planned = planning.make_plan(connection, parameters.request(), run_id)
-    console.show_plan(planned, as_json)
+    show.plan(planned, as_json)
     if planned.problems:
         raise UsageError("this plan cannot run; see the problems above")
 
@@ -68,11 +68,11 @@ def show_status(
     """Show runs, stages and batches, and what to do next."""
     with connect(_database(p), "vecferry status") as connection:
         if run_id is None:
-            console.show_runs([status.outcome(connection, name) for name in ledger.run_ids(connection)], as_json)
+            show.runs([status.outcome(connection, name) for name in ledger.run_ids(connection)], as_json)
         else:
             found = status.outcome(connection, run_id)
             record = ledger.get(connection, run_id)
-            console.show_run(
+            show.run(
                 found, record.error, status.stages(connection, run_id), status.failures(connection, run_id), as_json
             )
 
@@ -144,7 +144,7 @@ def restore(
     _check_run(run_id, parameters.database)
     with console.quiet_prefect():
         found = flow(**parameters.model_dump(by_alias=True))
-    console.show_restored(found, as_json)
+    show.restored(found, as_json)
 
 
 @app.command()
@@ -170,17 +170,17 @@ def main() -> None:
             raise KeyboardInterrupt
         sys.exit(status)
     except VecferryError as error:
-        console.complain(error)
+        show.complain(error)
         sys.exit(error.exit_status)
     except (typer.Exit, SystemExit) as error:
         raise SystemExit(getattr(error, "exit_code", getattr(error, "code", 0))) from None
     except typer.Abort:
         sys.exit(1)
     except KeyboardInterrupt:
-        console.complain("interrupted; what is done is kept, and `vecferry status` says how to go on")
+        show.complain("interrupted; what is done is kept, and `vecferry status` says how to go on")
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  the last resort: what Click and the rest of the world can raise
-        sys.exit(console.explain(error))
+        sys.exit(show.explain(error))
 
 
 def _migrate(flow: str, parameters: ChromaToPgvector, as_json: bool) -> None:
@@ -218,8 +218,8 @@ def _carry_out(
         outcome = status.outcome(connection, run_id)
     if isinstance(failure, VecferryError):
         outcome["exit"] = failure.exit_status
-    console.show_done(found.get("done", []), as_json)
-    console.show_outcome(outcome, as_json, checked=moves_rows)
+    show.done(found.get("done", []), as_json)
+    show.outcome(outcome, as_json, checked=moves_rows)
     if failure and outcome["exit"]:
         raise failure
     sys.exit(outcome["exit"])

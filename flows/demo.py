@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from rich.table import Table
 
-from flows import console
+from flows import console, show
 from tasks import canonical, settings
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.errors import UsageError
@@ -35,19 +35,19 @@ def demo(directory: Path) -> None:
     os.environ["VECFERRY_HOME"] = str(directory / "home")
     os.environ.pop("DATABASE_URL", None)
     source = str(directory / "chroma")
-    console.out.print("[bold]1. A Chroma collection[/bold] of the docstrings of Python's standard library")
+    show.out.print("[bold]1. A Chroma collection[/bold] of the docstrings of Python's standard library")
     rows = _build(source)
-    console.out.print(
+    show.out.print(
         f"   {rows:,} records in {source}; vectors by {EMBEDDER.space.provider}/{EMBEDDER.dimensions}: hashed words, no model\n"
     )
-    console.out.print(
+    show.out.print(
         "[bold]2. The migration[/bold]: vecferry run chroma-to-pgvector -p chroma.path=… --run-id demo -p cutover=auto"
     )
     found = _migrate(source)
-    console.show_outcome(found, as_json=False)
-    console.out.print("\n[bold]3. The same questions[/bold] to both stores")
+    show.outcome(found, as_json=False)
+    show.out.print("\n[bold]3. The same questions[/bold] to both stores")
     _ask(source)
-    console.out.print(f"\nLook around: VECFERRY_HOME={directory / 'home'} vecferry status demo")
+    show.out.print(f"\nLook around: VECFERRY_HOME={directory / 'home'} vecferry status demo")
 
 
 def _emptied(directory: Path) -> Path:
@@ -137,4 +137,4 @@ def _ask(source: str) -> None:
             )
             for mine, a, other, b in zip(ours.ids, ours.distances, theirs.ids, theirs.distances, strict=True):
                 shown.add_row(mine, f"{a:.4f}", other, f"{b:.4f}")
-            console.out.print(shown)
+            show.out.print(shown)

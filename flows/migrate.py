@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 
 from flows.approval import approved
 from flows.parameters import Base, OfRun, Shared
-from tasks import artifacts, ledger, report, snapshot, status, work
+from tasks import artifacts, files, ledger, report, snapshot, status, work
 from tasks.begin import begin_task, reopen_named
 from tasks.catch_up import catch_up_task
 from tasks.cutover import cutover_task
@@ -96,6 +96,7 @@ def running(run_id: str, parameters: Base, before: str) -> Iterator[Run | None]:
         yield None
         return
     with ledger.sole_runner(run.url, run_id):
+        files.clear_partial(run.path())
         with run.connection() as connection:
             ledger.request_stop(connection, run_id, None)
             ledger.set_report(connection, run_id, None)
@@ -124,23 +125,23 @@ def in_chunks(run: Run, parameters: Shared, stage: str, do: "Task[Any, work.Tall
     numbers = [b.number for b in found if b.status == "pending" or (b.status == "failed" and named(b.number))]
     bar = artifacts.progress(run.run_id, stage)
     waiting: list[PrefectFuture[work.Tally]] = []
-    fatal: BaseException | None = None
+    problem: BaseException | None = None
     for chunk in work.chunks(numbers, parameters.workers):
         if len(waiting) >= parameters.workers:
-            fatal = _settled(waiting.pop(0)) or fatal
+            problem = _worse(problem, waiting.pop(0))
             move(run, stage, bar)
-        if fatal:
+        if isinstance(problem, FatalError):
             break
         waiting.append(do.submit(run.run_id, parameters.database, chunk, chunk[0], chunk[-1]))
     for future in waiting:
-        fatal = _settled(future) or fatal
+        problem = _worse(problem, future)
         move(run, stage, bar)
-    if fatal:
-        raise fatal
+    if isinstance(problem, FatalError):
+        raise problem
     with run.connection() as connection:
         left = [b for b in ledger.batches(connection, run.run_id, stage) if b.status != "done"]
     if left:
-        raise BatchesFailed(_left(run, stage, left), [b.number for b in left])
+        raise BatchesFailed(_left(run, stage, left, problem), [b.number for b in left])
 
 
 def move(run: Run, stage: str, bar: UUID | None) -> None:
@@ -183,15 +184,17 @@ def outcome(run_id: str, database: str) -> Outcome:
         return status.outcome(connection, run_id)
 
 
-def _settled(future: "PrefectFuture[work.Tally]") -> FatalError | None:
-    """Waits for a chunk; what it could not do, the ledger says, save what stopped it."""
+def _worse(problem: BaseException | None, future: "PrefectFuture[work.Tally]") -> BaseException | None:
+    """Waits for a chunk and keeps the worse of two problems: a fatal one stops the stage. The ledger has the rest."""
     result: Any = future.result(raise_on_failure=False)
-    return result if isinstance(result, FatalError) else None
+    if isinstance(problem, FatalError) or not isinstance(result, BaseException):
+        return problem
+    return result
 
 
-def _left(run: Run, stage: str, left: list[ledger.Batch]) -> str:
+def _left(run: Run, stage: str, left: list[ledger.Batch], problem: BaseException | None) -> str:
     numbers = ", ".join(str(b.number) for b in left[:20]) + (", …" if len(left) > 20 else "")
-    reason = next((b.error for b in left if b.error), "not reached")
+    reason = next((b.error for b in left if b.error), None) or (_said(problem) if problem else "not reached")
     return (
         f"{len(left)} batches failed in {stage}: {numbers} ({reason}). The others are done. "
         f"Rerun them: vecferry rerun {run.run_id}"

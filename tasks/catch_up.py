@@ -5,13 +5,15 @@ then the run goes on after ``PASSES`` and the pass of the cutover, after which w
 """
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from prefect import task
 
+from sql import statement
 from tasks import ledger
 from tasks.cutover import current_table
-from tasks.difference import Difference, compare
+from tasks.difference import Difference, Named, compare
 from tasks.errors import VerificationRefused
 from tasks.plan import Target
 from tasks.retrying import RETRYING
@@ -38,6 +40,8 @@ def catch_up(run: Run, number: int, max_deleted: float) -> Difference:
             found = compare(run, target, table, apply=True, journal=live)
             total += found
             with run.connection() as connection:
+                if live:
+                    total = replace(total, **_touched(connection, run, target))
                 ledger.done(
                     connection,
                     run.run_id,
@@ -50,6 +54,14 @@ def catch_up(run: Run, number: int, max_deleted: float) -> Difference:
             if not found.touched:
                 break
     return total
+
+
+def _touched(connection: Connection, run: Run, target: Target) -> dict[str, Named]:
+    """What this run has changed in a live table so far, by its journal: a process that was killed counts too."""
+    query = statement("sync_touched", schema=target.schema, table=target.table, run_id=run.run_id, target=target.number)
+    row = connection.execute(query).fetchone()
+    assert row
+    return {kind: Named(count) for kind, count in zip(("missing", "stale", "orphaned"), row, strict=True)}
 
 
 def _guard_deletes(run: Run, connection: Connection, target: Target, max_deleted: float) -> None:

@@ -83,12 +83,14 @@ def rollback(run: Run) -> list[str]:
 
     After a cutover the earlier tables get their names again and the new ones are kept as shadows, fit for another
     cutover. Before one, the shadows are dropped. A sync's changes are undone row by row, save where somebody else has
-    changed the row since. Raises UsageError when there is nothing left to take back.
+    changed the row since. Raises UsageError when the run was contracted.
     """
     with run.connection() as connection, classified("rollback"):
         state = ledger.get(connection, run.run_id).state
-        if state in ("contracted", "rolled_back"):
-            raise UsageError(f"run {run.run_id} is {state}: there is nothing to take back")
+        if state == "rolled_back":
+            return []
+        if state == "contracted":
+            raise UsageError(f"run {run.run_id} is contracted: what a rollback needs was dropped")
 
         def back() -> list[str]:
             lines = []

@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -63,6 +64,14 @@ def join(*parts: str) -> str:
 
 def _protocols(fs: Any) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def clear_partial(folder: str) -> None:
+    """Removes what a killed writer left half-written below ``folder``. Call it when nobody writes there."""
+    fs, local = fsspec.core.url_to_fs(folder)
+    if "file" in _protocols(fs):
+        for path in Path(local).rglob("*.part"):
+            path.unlink(missing_ok=True)
 
 
 def names(folder: str) -> list[str]:

@@ -5,15 +5,18 @@ rows, so that neither is ever there without the other.
 """
 
 import json
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import psycopg
+
 from sql import statement
 from tasks import plan as plans
-from tasks.errors import FatalError, UsageError
+from tasks.errors import FatalError, TransientError, UsageError
 from tasks.plan import Plan
 from tasks.stores.postgres import Connection, connect
 
@@ -21,6 +24,8 @@ State = Literal["planned", "running", "failed", "verified", "cut_over", "rolled_
 
 _BOOTSTRAP_LOCK = 7_863_291
 _RUN_LOCKS = 7_863_292
+LOCK_WATCH = 1.0
+"""Seconds between two looks at whether the run still holds its lock."""
 
 
 @dataclass(frozen=True)
@@ -168,17 +173,49 @@ def check_stop(connection: Connection, run_id: str) -> None:
 def sole_runner(url: str, run_id: str) -> Iterator[None]:
     """Holds the run's advisory lock on a connection of its own, and ends what a killed runner left in the server.
 
-    Raises UsageError when another process runs it.
+    A server that restarts forgets the lock, so it is watched and taken again; when somebody else has it by then, the
+    run is asked to stop. Raises UsageError when another process runs it.
     """
-    connection = connect(url, f"vecferry lock {run_id}")
+    connection = _locked(url, run_id)
+    if connection is None:
+        raise UsageError(f"another process works on run {run_id}: wait for it, or see `vecferry status {run_id}`")
+    done = threading.Event()
+    keeper = threading.Thread(target=_keep_lock, args=(connection, url, run_id, done), daemon=True)
     try:
-        held = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (_RUN_LOCKS, run_id)).fetchone()
-        if not held or not held[0]:
-            raise UsageError(f"another process works on run {run_id}: wait for it, or see `vecferry status {run_id}`")
         _end_leftovers(connection, run_id)
+        keeper.start()
         yield
     finally:
+        done.set()
+        if keeper.ident:
+            keeper.join()
         connection.close()
+
+
+def _locked(url: str, run_id: str) -> Connection | None:
+    connection = connect(url, f"vecferry lock {run_id}")
+    row = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (_RUN_LOCKS, run_id)).fetchone()
+    if row and row[0]:
+        return connection
+    connection.close()
+    return None
+
+
+def _keep_lock(connection: Connection, url: str, run_id: str, done: threading.Event) -> None:
+    held: Connection | None = connection
+    while not done.wait(LOCK_WATCH):
+        try:
+            if held is None:
+                held = _locked(url, run_id)
+                if held is None:
+                    with connect(url, f"vecferry lock {run_id}") as other:
+                        request_stop(other, run_id, f"run {run_id} lost its lock to another process")
+                    return
+            held.execute("SELECT 1")
+        except (psycopg.OperationalError, TransientError):
+            held = None  # the server is restarting: asked again in a moment
+    if held is not None and held is not connection:
+        held.close()
 
 
 def application(run_id: str) -> str:
