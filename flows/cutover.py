@@ -15,7 +15,6 @@ def cutover(parameters: OfRun) -> Outcome:
     """Switch a verified run: a last catch-up, verification once more, then the final names in one transaction."""
     with running(parameters.run_id, parameters, ready_to_cut_over(parameters.run_id, parameters.database)) as run:
         if run:
-            catch_up(run, parameters)
-            verify(run, parameters)
+            verify(run, parameters, catch_up(run, parameters))
             cutover_task(run.run_id, parameters.database)
     return outcome(parameters.run_id, parameters.database)

@@ -14,7 +14,7 @@ from flows.approval import approved
 from flows.parameters import Base, OfRun, Shared
 from tasks import artifacts, files, ledger, report, snapshot, status, work
 from tasks.begin import begin_task, reopen_named
-from tasks.catch_up import catch_up_task
+from tasks.catch_up import CaughtUp, catch_up_task
 from tasks.cutover import cutover_task
 from tasks.errors import BatchesFailed, FatalError, VecferryError
 from tasks.index import index_task
@@ -38,8 +38,7 @@ def migrate(parameters: Shared, request: Request, given: set[str]) -> Outcome:
             take_snapshot(run, parameters)
             load(run, parameters)
             index(run, parameters)
-            catch_up(run, parameters)
-            verify(run, parameters)
+            verify(run, parameters, catch_up(run, parameters))
             cut_over(run, parameters)
     return outcome(run_id, parameters.database)
 
@@ -62,13 +61,15 @@ def index(run: Run, parameters: Shared) -> None:
     each_target(run, "index", lambda t, bar: index_task(run.run_id, parameters.database, t.number, t.table, bar))
 
 
-def catch_up(run: Run, parameters: Base) -> None:
+def catch_up(run: Run, parameters: Base) -> list[CaughtUp]:
     most = parameters.gates.max_deleted
-    each_target(run, "catch-up", lambda t, _: catch_up_task(run.run_id, parameters.database, t.number, t.table, most))
+    return each_target(
+        run, "catch-up", lambda t, _: catch_up_task(run.run_id, parameters.database, t.number, t.table, most)
+    )
 
 
-def verify(run: Run, parameters: Base) -> None:
-    found = verify_task(run.run_id, parameters.database, gates_of(parameters), settle=True)
+def verify(run: Run, parameters: Base, caught_up: list[CaughtUp]) -> None:
+    found = verify_task(run.run_id, parameters.database, gates_of(parameters), [c.last for c in caught_up])
     artifacts.verification(run.run_id, report.markdown([asdict(t) for t in found]))
     with run.connection() as connection:
         ledger.set_state(connection, run.run_id, "verified")
@@ -151,12 +152,13 @@ def move(run: Run, stage: str, bar: UUID | None) -> None:
     artifacts.moved(bar, sum(b.status == "done" for b in found), len(found))
 
 
-def each_target(run: Run, stage: str, do: Callable[[Target, UUID | None], Any]) -> None:
+def each_target(run: Run, stage: str, do: Callable[[Target, UUID | None], Any]) -> list[Any]:
     """Runs ``do`` for one target after the other: each of them uses the whole machine."""
-    bar = artifacts.progress(run.run_id, stage)
+    bar, results = artifacts.progress(run.run_id, stage), []
     for done, target in enumerate(run.plan.targets, 1):
-        do(target, bar)
+        results.append(do(target, bar))
         artifacts.moved(bar, done, len(run.plan.targets))
+    return results
 
 
 def publish_failures(run: Run, parameters: Base, connection: Any) -> None:

@@ -5,7 +5,7 @@ then the run goes on after ``PASSES`` and the pass of the cutover, after which w
 """
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect import task
@@ -23,13 +23,22 @@ from tasks.stores.postgres import Connection, classified
 PASSES = 5
 
 
-def catch_up(run: Run, number: int, max_deleted: float) -> Difference:
-    """Brings one target in line with its source; returns all that was touched.
+@dataclass(frozen=True)
+class CaughtUp:
+    """What the passes over one target did."""
+
+    total: Difference
+    last: Difference
+    """The last pass. When it found nothing, it compared every row of the source with an equal one."""
+
+
+def catch_up(run: Run, number: int, max_deleted: float) -> CaughtUp:
+    """Brings one target in line with its source.
 
     Raises VerificationRefused when a sync would delete more than ``max_deleted`` of a live table: a source that was
     emptied or swapped by mistake must not empty the table people search.
     """
-    target, started, total = run.plan.targets[number], time.perf_counter(), Difference()
+    target, started, total, last = run.plan.targets[number], time.perf_counter(), Difference(), Difference()
     live = target.mode == "sync"
     with classified(f"catch up {target.name}"):
         with run.connection() as connection:
@@ -37,11 +46,12 @@ def catch_up(run: Run, number: int, max_deleted: float) -> Difference:
             if live:
                 _guard_deletes(run, connection, target, max_deleted)
         for passes in range(1, PASSES + 1):
-            found = compare(run, target, table, apply=True, journal=live)
-            total += found
+            last = compare(run, target, table, apply=True, journal=live)
+            total += last
             with run.connection() as connection:
                 if live:
-                    total = replace(total, **_touched(connection, run, target))
+                    missing, stale, orphaned = _touched(connection, run, target)
+                    total = replace(total, missing=missing, stale=stale, orphaned=orphaned)
                 ledger.done(
                     connection,
                     run.run_id,
@@ -49,19 +59,19 @@ def catch_up(run: Run, number: int, max_deleted: float) -> Difference:
                     number,
                     rows=total.touched,
                     seconds=time.perf_counter() - started,
-                    detail=_detail(total, passes, found),
+                    detail=_detail(total, passes, last),
                 )
-            if not found.touched:
+            if not last.touched:
                 break
-    return total
+    return CaughtUp(total, last)
 
 
-def _touched(connection: Connection, run: Run, target: Target) -> dict[str, Named]:
+def _touched(connection: Connection, run: Run, target: Target) -> list[Named]:
     """What this run has changed in a live table so far, by its journal: a process that was killed counts too."""
     query = statement("sync_touched", schema=target.schema, table=target.table, run_id=run.run_id, target=target.number)
     row = connection.execute(query).fetchone()
     assert row
-    return {kind: Named(count) for kind, count in zip(("missing", "stale", "orphaned"), row, strict=True)}
+    return [Named(count) for count in row]
 
 
 def _guard_deletes(run: Run, connection: Connection, target: Target, max_deleted: float) -> None:
@@ -89,5 +99,5 @@ def _detail(total: Difference, passes: int, last: Difference) -> dict[str, Any]:
 
 
 @task(name="catch-up", task_run_name="catch up {table}", **RETRYING)
-def catch_up_task(run_id: str, database: str, number: int, table: str, max_deleted: float) -> int:
-    return catch_up(open_run(run_id, database), number, max_deleted).touched
+def catch_up_task(run_id: str, database: str, number: int, table: str, max_deleted: float) -> CaughtUp:
+    return catch_up(open_run(run_id, database), number, max_deleted)

@@ -15,10 +15,14 @@ def records_of(count: int, dimensions: int = 8, start: int = 0, seed: int = 0) -
     return pa.RecordBatch.from_arrays(
         [
             pa.array([f"row-{i:07d}" for i in numbers]),
-            pa.array([None if i % 11 == 0 else "" if i % 13 == 0 else f"document {i} about topic {i % 17}" for i in numbers]),
+            pa.array(
+                [None if i % 11 == 0 else "" if i % 13 == 0 else f"document {i} about topic {i % 17}" for i in numbers]
+            ),
             pa.array(
                 [
-                    None if i % 5 == 0 else canonical.dumps({"number": i, "half": i / 2, "even": i % 2 == 0, "tags": ["a", str(i % 3)]})
+                    None
+                    if i % 5 == 0
+                    else canonical.dumps({"number": i, "half": i / 2, "even": i % 2 == 0, "tags": ["a", str(i % 3)]})
                     for i in numbers
                 ],
                 pa.string(),

@@ -39,7 +39,7 @@ def build(run_id: str, **parameters: Any) -> Run:
 
 def finish(run: Run, **changed: Any) -> list[TargetReport]:
     """Verifies with the gates ``changed`` and cuts over."""
-    found = verify(run, gates(**changed), settle=False)
+    found = verify(run, gates(**changed), passes=None)
     with run.connection() as connection:
         ledger.set_state(connection, run.run_id, "verified")
     cutover(run)

