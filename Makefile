@@ -11,7 +11,7 @@ demo: $(VENV)/base
 	@$(BIN)/vecferry demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
