@@ -156,14 +156,13 @@ class ChromaStore:
             with _errors(self.place):
                 got = found.get(ids=ids, include=_INCLUDE)
         except ValueError:
-            # The client cannot build its array when a record lacks a vector; find that record by halving.
+            # The client cannot build its array when some records of a page lack a vector; alone, each can be read. A
+            # record that cannot be read even alone is an error, never a record without a vector.
             if len(ids) == 1:
-                with _errors(self.place):
-                    got = found.get(ids=ids, include=[i for i in _INCLUDE if i != "embeddings"])
-            else:
-                half = len(ids) // 2
-                halves = [self._page(found, part, dimensions) for part in (ids[:half], ids[half:])]
-                return pa.Table.from_batches(halves).combine_chunks().to_batches()[0]
+                raise
+            half = len(ids) // 2
+            halves = [self._page(found, part, dimensions) for part in (ids[:half], ids[half:])]
+            return pa.Table.from_batches(halves).combine_chunks().to_batches()[0]
         schema, count = records(dimensions), len(got["ids"])
         return pa.RecordBatch.from_arrays(
             [
