@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 export ANONYMIZED_TELEMETRY := False
 export DO_NOT_TRACK := 1
+# What is imported is compiled once and kept: without that every start takes 10 seconds longer.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint chaos bench ui clean
 

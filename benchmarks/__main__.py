@@ -25,7 +25,7 @@ def measure(rows: list[int], parts: set[str]) -> Iterator[Figure]:
                 yield from _stages(count, parts, server.port, url)
                 if "whole" in parts:
                     runs.append(whole.whole(count, _over(server), url))
-                    yield whole.share(runs[-1], tiny, 20 if count == max(FULL) else None)
+                    yield from whole.shares(runs[-1], tiny, 20 if count == max(FULL) else None)
         if "whole" in parts:
             yield from whole.memory([tiny, *runs])
         if "directory" in parts:

@@ -1,7 +1,6 @@
 """Who decides on the cutover: nobody yet, a person, or the verification alone."""
 
 import os
-import sys
 
 from prefect import pause_flow_run, suspend_flow_run
 from prefect.input import RunInput
@@ -20,16 +19,16 @@ class Approve(RunInput):
 
 
 def approved(run: Run, cutover: Cutover) -> bool:
-    """Whether to switch now. ``ask`` waits a day: on the terminal where there is one, else in the Prefect UI."""
+    """Whether to switch now. ``ask`` waits a day for an answer in the Prefect UI; without a Prefect server of the user's
+    the run ends verified, and the command asks on its terminal."""
     if cutover != "ask":
         return cutover == "auto"
     names = ", ".join(t.name for t in run.plan.targets)
-    question = f"Run {run.run_id} is verified. Give its tables their final names ({names})?"
     if not os.environ.get("PREFECT_API_URL"):
-        return sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        return False
+    question = f"Run {run.run_id} is verified. Give its tables their final names ({names})?"
     wait_for = Approve.with_initial_data(description=f"{question}\n\nThe report: `{run.path('report.html')}`")
-    if (
-        deployment.id
-    ):  # frees the worker while a person thinks; the flow starts over then, and the ledger skips what is done
+    if deployment.id:
+        # Frees the worker while a person thinks; the flow starts over then, and the ledger skips what is done.
         return bool(suspend_flow_run(wait_for_input=wait_for, timeout=A_DAY).approve)
     return bool(pause_flow_run(wait_for_input=wait_for, timeout=A_DAY).approve)

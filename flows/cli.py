@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 import yaml
 
 from flows import console, show
-from flows.parameters import Base, ChromaToPgvector, OfRun, Restore, parse
+from flows.parameters import Base, Checked, ChromaToPgvector, Contract, OfRun, Restore, parse
 from tasks import ledger, settings, status
 from tasks.errors import UsageError, VecferryError
 from tasks.stores.postgres import connect
@@ -103,7 +104,7 @@ def cutover(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
     """Catch up, verify and give the run's tables their final names, in one transaction."""
     from flows.cutover import cutover as flow
 
-    _of_run(flow, run_id, p, as_json)
+    _of_run(flow, Checked, run_id, p, as_json)
 
 
 @app.command()
@@ -111,7 +112,7 @@ def rollback(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None
     """Take a run back: earlier tables get their names again."""
     from flows.rollback import rollback as flow
 
-    _of_run(flow, run_id, p, as_json, moves_rows=False)
+    _of_run(flow, OfRun, run_id, p, as_json, moves_rows=False)
 
 
 @app.command()
@@ -119,7 +120,7 @@ def contract(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None
     """Drop the tables that stepped aside, once the rollback window is over."""
     from flows.contract import contract as flow
 
-    _of_run(flow, run_id, p, as_json, moves_rows=False)
+    _of_run(flow, Contract, run_id, p, as_json, moves_rows=False)
 
 
 @app.command()
@@ -127,7 +128,7 @@ def verify(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
     """Hold a run's tables against their source again; change nothing."""
     from flows.verify import verify as flow
 
-    _of_run(flow, run_id, p, as_json)
+    _of_run(flow, Checked, run_id, p, as_json)
 
 
 @app.command()
@@ -190,21 +191,27 @@ def _migrate(flow: str, parameters: ChromaToPgvector, as_json: bool) -> None:
     assert parameters.run_id
     preflight(parameters.request(), parameters.run_id, parameters.given())
     bodies = {"chroma-to-pgvector": chroma_to_pgvector}
-    _carry_out(
+    found = _carry_out(
         lambda: bodies[flow](**parameters.model_dump(by_alias=True)), parameters.run_id, parameters.database, as_json
     )
+    if parameters.cutover == "ask" and found["state"] == "verified" and console.confirmed("Switch now?", as_json):
+        cutover(parameters.run_id, [f"database={parameters.database}"])
+    sys.exit(found["exit"])
 
 
-def _of_run(flow: Any, run_id: str, p: list[str] | None, as_json: bool, moves_rows: bool = True) -> None:
-    parameters = parse(OfRun, {**console.pairs(p), "run_id": run_id})
+def _of_run(
+    flow: Any, form: type[OfRun], run_id: str, p: list[str] | None, as_json: bool, moves_rows: bool = True
+) -> None:
+    parameters = parse(form, {**console.pairs(p), "run_id": run_id})
     _check_run(run_id, parameters.database)
-    _carry_out(lambda: flow(**parameters.model_dump(by_alias=True)), run_id, parameters.database, as_json, moves_rows)
+    call = partial(flow, **parameters.model_dump(by_alias=True))
+    sys.exit(_carry_out(call, run_id, parameters.database, as_json, moves_rows)["exit"])
 
 
 def _carry_out(
     call: Callable[[], dict[str, Any]], run_id: str, database: str, as_json: bool, moves_rows: bool = True
-) -> None:
-    """Calls a flow, prints what came of the run, and exits as the ledger says: Prefect's API may be gone by then."""
+) -> dict[str, Any]:
+    """Calls a flow, prints what came of the run and returns it, as the ledger says: Prefect's API may be gone by then."""
     failure: Exception | None = None
     found: dict[str, Any] = {}
     with console.quiet_prefect(), console.watching(run_id, database, as_json or not moves_rows):
@@ -222,7 +229,7 @@ def _carry_out(
     show.outcome(outcome, as_json, checked=moves_rows)
     if failure and outcome["exit"]:
         raise failure
-    sys.exit(outcome["exit"])
+    return outcome
 
 
 def _database(p: list[str] | None) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+import typer
 import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -61,6 +63,13 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         old = both.get(key)
         both[key] = merged(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
     return both
+
+
+def confirmed(question: str, as_json: bool) -> bool:
+    """Asks where there is a terminal and no server of Prefect's whose pages have asked already."""
+    if as_json or os.environ.get("PREFECT_API_URL") or not sys.stdin.isatty():
+        return False
+    return typer.confirm(question, err=True)
 
 
 @contextmanager

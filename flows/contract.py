@@ -4,13 +4,13 @@ from prefect import flow
 
 from flows.migrate import Outcome, holding, outcome
 from flows.naming import RUNNER, run_name
-from flows.parameters import OfRun, form
+from flows.parameters import Contract, form
 from tasks.cutover import contract_task
 
 
 @flow(name="contract", flow_run_name=run_name, task_runner=RUNNER)
-@form(OfRun)
-def contract(parameters: OfRun) -> Outcome:
+@form(Contract)
+def contract(parameters: Contract) -> Outcome:
     """Drop the tables that stepped aside, once the rollback window is over; refused before."""
     with holding(parameters) as run:
         lines = contract_task(run.run_id, parameters.database, parameters.rollback_days)

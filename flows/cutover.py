@@ -4,14 +4,14 @@ from prefect import flow
 
 from flows.migrate import Outcome, catch_up, outcome, running, verify
 from flows.naming import RUNNER, run_name
-from flows.parameters import OfRun, form
+from flows.parameters import Checked, form
 from tasks.begin import ready_to_cut_over
 from tasks.cutover import cutover_task
 
 
 @flow(name="cutover", flow_run_name=run_name, task_runner=RUNNER)
-@form(OfRun)
-def cutover(parameters: OfRun) -> Outcome:
+@form(Checked)
+def cutover(parameters: Checked) -> Outcome:
     """Switch a verified run: a last catch-up, verification once more, then the final names in one transaction."""
     with running(parameters.run_id, parameters, ready_to_cut_over(parameters.run_id, parameters.database)) as run:
         if run:

@@ -11,10 +11,11 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 
 from flows.approval import approved
-from flows.parameters import Base, OfRun, Shared
+from flows.parameters import Base, Gated, OfRun, Shared
 from tasks import artifacts, files, ledger, report, snapshot, status, work
 from tasks.begin import begin_task, reopen_named
 from tasks.catch_up import CaughtUp, catch_up_task
+from tasks.checks import Gates
 from tasks.cutover import cutover_task
 from tasks.errors import BatchesFailed, FatalError, VecferryError
 from tasks.index import index_task
@@ -22,7 +23,7 @@ from tasks.load import load_task, prepare_task
 from tasks.plan import Request, Target
 from tasks.run import Run, chosen, open_run
 from tasks.snapshot import finish_task, list_ids_task, snapshot_task
-from tasks.verify import Gates, verify_task
+from tasks.verify import verify_task
 
 Outcome = dict[str, Any]
 FINISHED = ("cut_over", "contracted")
@@ -61,15 +62,17 @@ def index(run: Run, parameters: Shared) -> None:
     each_target(run, "index", lambda t, bar: index_task(run.run_id, parameters.database, t.number, t.table, bar))
 
 
-def catch_up(run: Run, parameters: Base) -> list[CaughtUp]:
+def catch_up(run: Run, parameters: Gated) -> list[CaughtUp]:
     most = parameters.gates.max_deleted
     return each_target(
-        run, "catch-up", lambda t, _: catch_up_task(run.run_id, parameters.database, t.number, t.table, most)
+        run, "catch-up", lambda t, bar: catch_up_task(run.run_id, parameters.database, t.number, t.table, most, bar)
     )
 
 
-def verify(run: Run, parameters: Base, caught_up: list[CaughtUp]) -> None:
-    found = verify_task(run.run_id, parameters.database, gates_of(parameters), [c.last for c in caught_up])
+def verify(run: Run, parameters: Gated, caught_up: list[CaughtUp]) -> None:
+    bar, last = artifacts.progress(run.run_id, "verify"), [c.last for c in caught_up]
+    found = verify_task(run.run_id, parameters.database, gates_of(parameters), last, bar)
+    artifacts.moved(bar, 1, 1)
     artifacts.verification(run.run_id, report.markdown([asdict(t) for t in found]))
     with run.connection() as connection:
         ledger.set_state(connection, run.run_id, "verified")
@@ -175,7 +178,7 @@ def publish_failures(run: Run, parameters: Base, connection: Any) -> None:
     artifacts.batches(run.run_id, ledger.batches(connection, run.run_id))
 
 
-def gates_of(parameters: Base) -> Gates:
+def gates_of(parameters: Gated) -> Gates:
     """The gates of verification among those of the form."""
     return Gates(**parameters.gates.model_dump(exclude={"max_deleted"}))
 

@@ -65,14 +65,30 @@ class Base(BaseModel):
     database: str = Field(
         DEFAULT_DATABASE, description="name of the environment variable or Secret block with the PostgreSQL URL"
     )
-    rollback_days: float = Field(7, ge=0, description="days after the cutover in which nothing old is dropped")
-    gates: Gates = Field(Gates(), description="what must hold before the switch")
 
 
 class OfRun(Base):
     """The form of the flows that take up a run there is."""
 
     run_id: str = Field(description="name of the run")
+
+
+class Gated(Base):
+    """What the flows that verify take."""
+
+    gates: Gates = Field(Gates(), description="what must hold before the switch")
+
+
+class Checked(OfRun, Gated):
+    """The form of cutover and verify."""
+
+
+class Contract(OfRun):
+    """The form of contract."""
+
+    rollback_days: float | None = Field(
+        None, ge=0, description="days after the cutover in which nothing old is dropped; the run's own when left out"
+    )
 
 
 class Restore(OfRun):
@@ -82,7 +98,7 @@ class Restore(OfRun):
     format: Literal["chroma", "jsonl"] = Field("chroma", description="what to write")
 
 
-class Shared(Base):
+class Shared(Gated):
     """What every migration takes."""
 
     run_id: str | None = Field(None, description="name of the run; a run that exists is resumed")
@@ -95,6 +111,7 @@ class Shared(Base):
     )
     workers: int = Field(2, ge=1, le=64, description="chunks of batches worked on at once")
     cutover: Cutover = Field("manual", description="after verification: stop, ask for approval, or switch")
+    rollback_days: float = Field(7, ge=0, description="days after the cutover in which nothing old is dropped")
 
 
 class ChromaToPgvector(Shared):
@@ -129,6 +146,7 @@ class ChromaToPgvector(Shared):
             batch_rows=self.batch_rows,
             limit=self.limit or None,
             nul=self.nul,
+            rollback_days=self.rollback_days,
         )
 
     def given(self) -> set[str]:

@@ -6,16 +6,18 @@ from prefect import flow
 
 from flows.migrate import Outcome, gates_of, holding, outcome
 from flows.naming import RUNNER, run_name
-from flows.parameters import OfRun, form
+from flows.parameters import Checked, form
 from tasks import artifacts, report
 from tasks.verify import verify_task
 
 
 @flow(name="verify", flow_run_name=run_name, task_runner=RUNNER)
-@form(OfRun)
-def verify(parameters: OfRun) -> Outcome:
+@form(Checked)
+def verify(parameters: Checked) -> Outcome:
     """Hold a run's tables against their source again and keep the report."""
     with holding(parameters) as run:
-        found = verify_task(run.run_id, parameters.database, gates_of(parameters), None)
+        found = verify_task(
+            run.run_id, parameters.database, gates_of(parameters), None, artifacts.progress(run.run_id, "verify")
+        )
     artifacts.verification(run.run_id, report.markdown([asdict(t) for t in found]))
     return outcome(parameters.run_id, parameters.database)

@@ -20,6 +20,7 @@ from prefect.artifacts import (
 from tasks.ledger import Batch
 
 P = ParamSpec("P")
+Tell = Callable[[float], None]
 POLL = 2.0
 """Seconds between two looks at a long statement."""
 
@@ -67,6 +68,27 @@ def following(bar: UUID | None, share: Callable[[], float]) -> Iterator[None]:
     finally:
         done.set()
         follower.join()
+
+
+@contextmanager
+def telling(bar: UUID | None) -> Iterator[Tell]:
+    """Yields what a stage tells its share to (0 to 1, from any thread); the bar follows it every few seconds."""
+    last = [0.0]
+
+    def tell(share: float) -> None:
+        last[0] = share
+
+    with following(bar, lambda: last[0]):
+        yield tell
+
+
+def part(tell: Tell, number: int, total: int) -> Tell:
+    """What one of ``total`` equal parts of a stage tells its own share to."""
+    return lambda share: tell((number + share) / total)
+
+
+def quiet(share: float) -> None:
+    """Tells nobody."""
 
 
 @_shown

@@ -7,11 +7,13 @@ then the run goes on after ``PASSES`` and the pass of the cutover, after which w
 import time
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
 from prefect import task
 
 from sql import statement
-from tasks import ledger
+from tasks import artifacts, ledger
+from tasks.artifacts import Tell, quiet
 from tasks.cutover import current_table
 from tasks.difference import Difference, Named, compare
 from tasks.errors import VerificationRefused
@@ -32,7 +34,7 @@ class CaughtUp:
     """The last pass. When it found nothing, it compared every row of the source with an equal one."""
 
 
-def catch_up(run: Run, number: int, max_deleted: float) -> CaughtUp:
+def catch_up(run: Run, number: int, max_deleted: float, tell: Tell = quiet) -> CaughtUp:
     """Brings one target in line with its source.
 
     Raises VerificationRefused when a sync would delete more than ``max_deleted`` of a live table: a source that was
@@ -46,7 +48,7 @@ def catch_up(run: Run, number: int, max_deleted: float) -> CaughtUp:
             if live:
                 _guard_deletes(run, connection, target, max_deleted)
         for passes in range(1, PASSES + 1):
-            last = compare(run, target, table, apply=True, journal=live)
+            last = compare(run, target, table, apply=True, journal=live, tell=tell)
             total += last
             with run.connection() as connection:
                 if live:
@@ -99,5 +101,9 @@ def _detail(total: Difference, passes: int, last: Difference) -> dict[str, Any]:
 
 
 @task(name="catch-up", task_run_name="catch up {table}", **RETRYING)
-def catch_up_task(run_id: str, database: str, number: int, table: str, max_deleted: float) -> CaughtUp:
-    return catch_up(open_run(run_id, database), number, max_deleted)
+def catch_up_task(
+    run_id: str, database: str, number: int, table: str, max_deleted: float, bar: UUID | None
+) -> CaughtUp:
+    run = open_run(run_id, database)
+    with artifacts.telling(bar) as tell:
+        return catch_up(run, number, max_deleted, artifacts.part(tell, number, len(run.plan.targets)))

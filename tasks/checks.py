@@ -1,4 +1,4 @@
-"""Pure functions that verification is made of: exact search, recall, row cosine, norms, distances."""
+"""What verification is made of: checks and gates, and pure functions for exact search, recall, row cosine and norms."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,6 +8,33 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.stores.interface import Hits, Metric, vectors
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the verification table."""
+
+    name: str
+    passed: bool
+    looked_at: int
+    """Rows or queries."""
+    found: str
+    wanted: str
+
+    def __post_init__(self) -> None:
+        # A check that looked at nothing has failed, whatever it says.
+        object.__setattr__(self, "passed", self.passed and self.looked_at > 0)
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What decides. The defaults are those of the flows' parameters."""
+
+    min_recall: float
+    recall_k: int
+    min_row_cosine: float
+    sample: int
+    max_quarantined: int
 
 
 @dataclass(frozen=True)

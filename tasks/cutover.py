@@ -112,10 +112,11 @@ def rollback(run: Run) -> list[str]:
         return _locked(connection, back)
 
 
-def contract(run: Run, rollback_days: float, now: datetime | None = None) -> list[str]:
+def contract(run: Run, rollback_days: float | None, now: datetime | None = None) -> list[str]:
     """Drops what a rollback would need, once the rollback window is over; returns what was dropped.
 
-    Raises VerificationRefused before that, and UsageError when the run was not cut over. ``now`` is the server's clock.
+    ``rollback_days`` None stands for those of the plan. Raises VerificationRefused before that, and UsageError when the
+    run was not cut over. ``now`` is the server's clock.
     """
     with run.connection() as connection, classified("contract"):
         record = ledger.get(connection, run.run_id)
@@ -125,10 +126,11 @@ def contract(run: Run, rollback_days: float, now: datetime | None = None) -> lis
             raise UsageError(f"run {run.run_id} is {record.state}: only a run that was cut over can be contracted")
         row = connection.execute("SELECT now()").fetchone()
         assert row
-        opens = record.cut_over_at + timedelta(days=rollback_days)
+        days = run.plan.request.rollback_days if rollback_days is None else rollback_days
+        opens = record.cut_over_at + timedelta(days=days)
         if (now or row[0]) < opens:
             raise VerificationRefused(
-                f"the rollback window of {rollback_days:g} days ends {opens:%Y-%m-%d %H:%M %Z}; until then the old tables stay"
+                f"the rollback window of {days:g} days ends {opens:%Y-%m-%d %H:%M %Z}; until then the old tables stay"
             )
 
         def drop() -> list[str]:
@@ -299,5 +301,5 @@ def rollback_task(run_id: str, database: str) -> list[str]:
 
 
 @task(name="contract", task_run_name="contract {run_id}", **RETRYING)
-def contract_task(run_id: str, database: str, rollback_days: float) -> list[str]:
+def contract_task(run_id: str, database: str, rollback_days: float | None) -> list[str]:
     return contract(open_run(run_id, database), rollback_days)

@@ -17,6 +17,7 @@ from psycopg import sql
 
 from sql import statement
 from tasks import canonical, ledger, quarantine
+from tasks.artifacts import Tell, quiet
 from tasks.plan import Target
 from tasks.run import Run
 from tasks.stores.interface import Source
@@ -83,7 +84,14 @@ class Difference:
 
 
 def compare(
-    run: Run, target: Target, table: Table, *, apply: bool, journal: bool = False, only: list[str] | None = None
+    run: Run,
+    target: Target,
+    table: Table,
+    *,
+    apply: bool,
+    journal: bool = False,
+    only: list[str] | None = None,
+    tell: Tell = quiet,
 ) -> Difference:
     """One pass over the source, page by page; with ``apply`` the table is brought in line, a page a transaction.
 
@@ -98,6 +106,7 @@ def compare(
         for part in _bounded(pool, lambda p: _page(run, source, target, table, p, apply, journal), pages):
             found += part[0]
             gone += part[1]
+            tell(found.compared / max(1, len(ids)))
     if gone and only is None:  # removed since the listing: to be looked at as orphans
         ids = ids.filter(pc.invert(pc.is_in(ids, pa.array(gone, pa.string()))))
     with run.connection() as connection:

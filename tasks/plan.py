@@ -39,6 +39,8 @@ class Request:
     batch_rows: int
     limit: int | None
     nul: Nul
+    rollback_days: float
+    """Days after the cutover in which ``contract`` refuses, unless it is told otherwise."""
 
 
 @dataclass(frozen=True)

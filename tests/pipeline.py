@@ -6,11 +6,12 @@ from flows.parameters import ChromaToPgvector, parse
 from tasks import ledger, settings, snapshot
 from tasks.begin import begin
 from tasks.catch_up import catch_up
+from tasks.checks import Gates
 from tasks.cutover import cutover
 from tasks.index import index
 from tasks.load import load, prepare
 from tasks.run import Run, open_run
-from tasks.verify import Gates, TargetReport, verify
+from tasks.verify import TargetReport, verify
 
 
 def gates(**changed: Any) -> Gates:

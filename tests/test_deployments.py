@@ -49,9 +49,9 @@ class Api(httpx.Client):
     def start(self, name: str, **content: Any) -> str:
         return str(self.ask("POST", f"deployments/{self.deployment(name)['id']}/create_flow_run", **content)["id"])
 
-    def ended(self, run: str, seconds: float = 250) -> Any:
+    def ended(self, run: str, seconds: float = 250, states: tuple[str, ...] = ENDED) -> Any:
         until = time.monotonic() + seconds
-        while (found := self.ask("GET", f"flow_runs/{run}"))["state_type"] not in ENDED:
+        while (found := self.ask("GET", f"flow_runs/{run}"))["state_type"] not in states:
             assert time.monotonic() < until, f"{found['name']} is still {found['state_name']} after {seconds} s"
             time.sleep(0.3)
         return found
@@ -123,7 +123,7 @@ def test_a_failed_batch_is_rerun_with_the_parameters_shown(api: Api, flaky: faul
     assert again["name"] == run["name"]
     for stage in ("snapshot", "load"):
         assert _status(stage) == dict.fromkeys(range(15), "done")
-    for stage in ("snapshot", "load", "index", "catch-up"):
+    for stage in ("snapshot", "load", "index", "catch-up", "verify"):
         assert api.artifact(f"planted-{stage}")["data"] == 100, stage
     assert "docs" in api.artifact("planted-verification")["data"]
     assert len(json.loads(api.artifact("planted-batches")["data"])) == 30
@@ -134,6 +134,32 @@ def test_a_failed_batch_is_rerun_with_the_parameters_shown(api: Api, flaky: faul
     with connect(os.environ["DATABASE_URL"], "vecferry test") as connection:
         assert connection.execute("SELECT count(*), count(DISTINCT id) FROM docs").fetchone() == (2_400, 2_400)
         assert ledger.get(connection, "planted").state == "cut_over"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("approve", "state"), [(True, "cut_over"), (False, "verified")])
+def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, approve: bool, state: str) -> None:
+    """`cutover=ask` frees the worker and shows a form that names the tables; the answer switches them, or leaves the
+    run verified."""
+    store, run_id, table = chroma.connect(host="127.0.0.1", port=chroma_server), f"ask-{state}", f"asked_{state}"
+    store.create(Collection("docs", "", 0, 8, "cosine"))
+    store.write("docs", records_of(60))
+    source = {"host": "127.0.0.1", "port": chroma_server}
+    asked = {"chroma": source, "run_id": run_id, "tables": {"docs": table}, "cutover": "ask"}
+    run = api.start("chroma-to-pgvector/manual", parameters=asked)
+
+    waiting = api.ended(run, states=(*ENDED, "PAUSED"))
+    assert waiting["state_name"] == "Suspended", waiting["state"]
+    keys = waiting["state"]["state_details"]["run_input_keyset"]
+    assert f"public.{table}" in api.get(f"flow_runs/{run}/input/{keys['description']}").text
+    api.ask("POST", f"flow_runs/{run}/resume", run_input={"approve": approve})
+
+    found = api.ended(run)
+    assert found["state_type"] == "COMPLETED", found["state"]
+    with connect(os.environ["DATABASE_URL"], "vecferry test") as connection:
+        assert ledger.get(connection, run_id).state == state
+        there = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
+        assert there == (approve,)
 
 
 @pytest.mark.slow

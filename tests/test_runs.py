@@ -247,3 +247,12 @@ def _suffix(connection: Connection) -> str:
     from tasks.plan import suffix
 
     return suffix("half", "public.docs")
+
+
+def test_contract_waits_as_long_as_the_run_was_told(connection: Connection, chroma_dir: Callable[..., str]) -> None:
+    """`rollback_days` given to the run holds for its contract, which may still be told otherwise."""
+    source = {"path": chroma_dir(count=5)}
+    chroma_to_pgvector(chroma=source, run_id="kept", cutover="auto", rollback_days=30)
+    with pytest.raises(VerificationRefused, match="window of 30 days"):
+        contract(run_id="kept")
+    assert contract(run_id="kept", rollback_days=0)["state"] == "contracted"

@@ -18,6 +18,8 @@ from chromadb.errors import AuthorizationError, ChromaError, InternalError, NotF
 
 from tasks import canonical
 from tasks.errors import FatalError, TransientError, UsageError
+from tasks.stores import chroma_server
+from tasks.stores.chroma_server import Server
 from tasks.stores.interface import Collection, Hits, Metric, records, vector_column, vectors
 
 PAGE_NUMBERS = 500_000
@@ -39,6 +41,8 @@ class ChromaStore:
     client: ClientAPI
     place: str
     """The directory or URL, for messages."""
+    server: Server | None = None
+    """Where it is a server: the shorter way to its records."""
     searched: dict[str, chromadb.Collection] = field(default_factory=dict, repr=False, compare=False)
     """Collections are opened once to be searched, as an application does it: verification times searches."""
 
@@ -152,6 +156,9 @@ class ChromaStore:
             return sorted(c.name for c in self.client.list_collections(limit=LISTING))
 
     def _page(self, found: chromadb.Collection, ids: list[str], dimensions: int | None) -> pa.RecordBatch:
+        if self.server:
+            page = self.server.get(str(found.id), ids)
+            return _batch(page.ids, page.documents, page.metadatas, page.uris, page.embeddings, dimensions)
         try:
             with _errors(self.place):
                 got = found.get(ids=ids, include=_INCLUDE)
@@ -163,17 +170,8 @@ class ChromaStore:
             half = len(ids) // 2
             halves = [self._page(found, part, dimensions) for part in (ids[:half], ids[half:])]
             return pa.Table.from_batches(halves).combine_chunks().to_batches()[0]
-        schema, count = records(dimensions), len(got["ids"])
-        return pa.RecordBatch.from_arrays(
-            [
-                pa.array(got["ids"], pa.string()),
-                pa.array(got["documents"], pa.string()),
-                pa.array([canonical.dumps(_plain(m)) for m in got["metadatas"] or [None] * count], pa.string()),
-                pa.array(got["uris"], pa.string()),
-                _embeddings(got.get("embeddings"), count, schema.field("embedding").type),
-            ],
-            schema=schema,
-        )
+        metadatas = [_plain(m) for m in got["metadatas"] or [None] * len(got["ids"])]
+        return _batch(got["ids"], got["documents"], metadatas, got["uris"], got.get("embeddings"), dimensions)
 
 
 def connect(
@@ -217,10 +215,7 @@ def connect(
         tenant=tenant,
         database=database,
     )
-    session = getattr(getattr(client, "_server", None), "_session", None)
-    if isinstance(session, httpx.Client):
-        session.event_hooks = {**session.event_hooks, "response": [*session.event_hooks["response"], _release]}
-    return ChromaStore(client, place)
+    return ChromaStore(client, place, chroma_server.connect(place, tenant, database, headers))
 
 
 def create_directory(path: str) -> ChromaStore:
@@ -237,13 +232,6 @@ def from_chroma(distances: np.ndarray, metric: Metric) -> np.ndarray:
     if metric == "l2":
         return np.sqrt(np.maximum(distances, 0))
     return distances - 1 if metric == "ip" else distances
-
-
-def _release(response: httpx.Response) -> None:
-    # An httpx response and its stream refer to each other, so that its bytes, 7 MB a page, would stay until Python
-    # looks for cycles among its oldest objects, which is after a hundred pages.
-    response.read()
-    response.stream = httpx.ByteStream(b"")
 
 
 _REACHED: set[str] = set()
@@ -297,6 +285,22 @@ def _metric(found: chromadb.Collection) -> Metric:
     if space not in ("cosine", "l2", "ip"):
         raise UsageError(f"collection {found.name!r} uses the metric {space!r}; known are cosine, l2 and ip")
     return space  # type: ignore[return-value]
+
+
+def _batch(
+    ids: Any, documents: Any, metadatas: list[dict[str, Any] | None], uris: Any, embeddings: Any, dimensions: int | None
+) -> pa.RecordBatch:
+    schema = records(dimensions)
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(ids, pa.string()),
+            pa.array(documents, pa.string()),
+            pa.array([canonical.dumps(m) for m in metadatas], pa.string()),
+            pa.array(uris, pa.string()),
+            _embeddings(embeddings, len(ids), schema.field("embedding").type),
+        ],
+        schema=schema,
+    )
 
 
 def _embeddings(found: Any, count: int, kind: pa.DataType) -> pa.Array:

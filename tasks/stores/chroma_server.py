@@ -1,0 +1,111 @@
+"""Records of a Chroma server, over its REST API (v2).
+
+Chroma's own client makes a Python float of every component, which takes longer than the server needs to send it, and
+its answers stay in memory until the cycle collector looks for them. Here components go from the answer's text into an
+array.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+import orjson
+import simdjson
+from chromadb.base_types import SparseVector
+
+from tasks.errors import FatalError, TransientError
+
+PASSING = (408, 429, 500, 502, 503, 504)
+"""Statuses that may pass by themselves."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One answer, its columns in the same order."""
+
+    ids: list[str]
+    documents: list[str | None]
+    metadatas: list[dict[str, Any] | None]
+    uris: list[str | None]
+    embeddings: np.ndarray | list[list[float] | None] | None
+    """float32[n, d]; a list where some records have no vector; None where none has."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One tenant and database of a server."""
+
+    session: httpx.Client
+    place: str
+    """The server's URL, for messages."""
+
+    def get(self, collection_id: str, ids: Sequence[str]) -> Page:
+        """The records of ``ids`` that exist. Raises TransientError and FatalError."""
+        body = orjson.dumps({"ids": list(ids), "include": ["embeddings", "documents", "metadatas", "uris"]})
+        try:
+            answer = self.session.post(f"collections/{collection_id}/get", content=body)
+        except httpx.TransportError as error:
+            raise TransientError(f"Chroma at {self.place}: {type(error).__name__}: {error}") from error
+        if not answer.is_success:
+            raise _refusal(self.place, answer)
+        try:
+            return _page(answer.content)
+        except (ValueError, KeyError) as error:
+            raise TransientError(f"Chroma at {self.place} gave an answer that cannot be read: {error}") from error
+
+
+def connect(place: str, tenant: str, database: str, headers: dict[str, str] | None) -> Server:
+    """A session with the server; nothing is asked yet."""
+    session = httpx.Client(
+        base_url=f"{place}/api/v2/tenants/{tenant}/databases/{database}/",
+        headers={"Content-Type": "application/json", **(headers or {})},
+        timeout=httpx.Timeout(300, connect=10),
+        event_hooks={"response": [_release]},
+    )
+    return Server(session, place)
+
+
+def _release(response: httpx.Response) -> None:
+    # An httpx response and its stream refer to each other, so that its bytes, 10 MB a page, would stay until Python
+    # looks for cycles among its oldest objects, which is after a hundred pages.
+    response.read()
+    response.stream = httpx.ByteStream(b"")
+
+
+def _page(content: bytes) -> Page:
+    # One parser a page: the document lives in its parser's memory.
+    answer: Any = simdjson.Parser().parse(content)
+    ids = answer["ids"].as_list()
+    found = answer["embeddings"]
+    embeddings: np.ndarray | list[list[float] | None] | None = None
+    if found is not None and len(found):
+        try:
+            embeddings = np.frombuffer(found.as_buffer(of_type="d")).astype(np.float32).reshape(len(ids), -1)
+        except (TypeError, ValueError):  # some have none
+            embeddings = found.as_list()
+    documents, metadatas, uris = (_column(answer[name], len(ids)) for name in ("documents", "metadatas", "uris"))
+    return Page(ids, documents, [_plain(m) for m in metadatas], uris, embeddings)
+
+
+def _column(found: Any, count: int) -> list[Any]:
+    return [None] * count if found is None else list(found.as_list())
+
+
+def _plain(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Sparse vectors as Chroma's client writes them: the same record reads the same from a directory."""
+    if metadata is None:
+        return None
+    return {k: SparseVector.from_dict(v).to_dict() if isinstance(v, dict) else v for k, v in metadata.items()}
+
+
+def _refusal(place: str, answer: httpx.Response) -> FatalError | TransientError:
+    message = answer.text[:300]
+    with suppress(ValueError, KeyError, TypeError):
+        message = orjson.loads(answer.content)["message"]
+    said = f"Chroma at {place}: {answer.status_code}: {message}"
+    if answer.status_code in PASSING:
+        return TransientError(said)
+    return FatalError(f"{said}; check chroma.token" if answer.status_code in (401, 403) else said)
