@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tasks import files, ledger, settings
+from tasks import allocator, files, ledger, settings
 from tasks.errors import UsageError
 from tasks.plan import Plan, Target
 from tasks.stores import registry
@@ -45,6 +45,7 @@ class Run:
 
 def open_run(run_id: str, database: str) -> Run:
     """Opens the run whose ledger is in the database called ``database``. Raises UsageError when there is none."""
+    allocator.bounded()
     url = settings.database_url(database)
     connection = connect(url)
     try:
