@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from benchmarks import figures, fixtures, stages, whole
 from benchmarks.figures import Figure
+from tests.servers import Served, chroma_server
 
 FULL = (50_000, 200_000)
 PARTS = ("snapshot", "load", "index", "whole", "directory")
@@ -18,11 +19,11 @@ def measure(rows: list[int], parts: set[str]) -> Iterator[Figure]:
     runs: list[whole.Whole] = []
     with fixtures.postgres() as url:
         if "whole" in parts:
-            with fixtures.chroma_server(fixtures.directory(whole.TINY)) as server:
+            with chroma_server(fixtures.directory(whole.TINY)) as server:
                 whole.whole(whole.TINY, _over(server), url)  # what a first start compiles is no start-up of the next
                 tiny = whole.whole(whole.TINY, _over(server), url)
         for count in rows:
-            with fixtures.chroma_server(fixtures.directory(count)) as server:
+            with chroma_server(fixtures.directory(count)) as server:
                 yield from _stages(count, parts, server.port, url)
                 if "whole" in parts:
                     runs.append(whole.whole(count, _over(server), url))
@@ -50,7 +51,7 @@ def _stages(rows: int, parts: set[str], port: int, url: str) -> Iterator[Figure]
     shutil.rmtree(home, ignore_errors=True)
 
 
-def _over(server: fixtures.Served) -> list[str]:
+def _over(server: Served) -> list[str]:
     return ["chroma.host=127.0.0.1", f"chroma.port={server.port}"]
 
 

@@ -1,19 +1,14 @@
 """What is measured against: Chroma collections kept in .bench/, a Chroma server over one of them, and a PostgreSQL."""
 
 import os
-import socket
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import numpy as np
-import psutil
 import psycopg
 import pyarrow as pa
 
@@ -27,14 +22,6 @@ DIMENSIONS = 384
 CLUSTERS, LATENT = 300, 24
 PAGE = 5_000
 _WORDS = np.array([a + b + c for a in "bcdfglmnpr" for b in "aeiou" for c in "nrstlm"])
-
-
-@dataclass(frozen=True)
-class Served:
-    """A running ``chroma run``."""
-
-    port: int
-    process: psutil.Process
 
 
 def vectors_of(rows: int) -> np.ndarray:
@@ -91,22 +78,6 @@ def build(path: str, rows: int) -> None:
 
 
 @contextmanager
-def chroma_server(path: str) -> Iterator[Served]:
-    """A ``chroma run`` over the directory: how Chroma is used in production, and a process that is not ours."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "chroma"), "run", "--path", path, "--host", "127.0.0.1"]
-    process = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/api/v2/heartbeat")
-        yield Served(port, psutil.Process(process.pid))
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-@contextmanager
 def postgres() -> Iterator[str]:
     """The URL of an empty database with pgvector on an embedded PostgreSQL of the benchmark's own."""
     with warnings.catch_warnings():
@@ -122,18 +93,6 @@ def postgres() -> Iterator[str]:
         yield str(server.get_uri(database="bench"))
     finally:
         server.cleanup()
-
-
-def _wait_for(url: str, seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        try:
-            if httpx.get(url, timeout=2).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise TimeoutError(f"{url} did not answer within {seconds:.0f} s")
 
 
 if __name__ == "__main__":

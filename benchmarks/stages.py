@@ -27,8 +27,9 @@ from tasks import batches, index, ledger, load, snapshot, work
 from tasks.begin import begin
 from tasks.run import Run, open_run
 from tasks.stores import chroma
+from tasks.stores.connection import Connection
 from tasks.stores.interface import vectors
-from tasks.stores.postgres import COLUMNS, Connection, Table, create_index, create_table
+from tasks.stores.postgres import COLUMNS, Table, create_index, create_table
 
 WORKERS = ChromaToPgvector().workers
 INCLUDE: Any = ["embeddings", "documents", "metadatas", "uris"]

@@ -13,7 +13,7 @@ from flows import console, show
 from flows.parameters import Base, Checked, ChromaToPgvector, Contract, OfRun, Restore, parse
 from tasks import ledger, settings, status
 from tasks.errors import UsageError, VecferryError
-from tasks.stores.postgres import connect
+from tasks.stores.connection import connect
 
 app = typer.Typer(
     add_completion=False,
@@ -165,23 +165,31 @@ TYPER_INTERRUPTED = 130
 def main() -> None:
     """The command. A user's mistake is one line on standard error, never a traceback."""
     console.prepare_environment()
+    interrupted = console.noting_interrupts()
     try:
         status = app(standalone_mode=False) or 0
         if status == TYPER_INTERRUPTED:
             raise KeyboardInterrupt
         sys.exit(status)
-    except VecferryError as error:
-        show.complain(error)
-        sys.exit(error.exit_status)
-    except (typer.Exit, SystemExit) as error:
-        raise SystemExit(getattr(error, "exit_code", getattr(error, "code", 0))) from None
-    except typer.Abort:
-        sys.exit(1)
-    except KeyboardInterrupt:
+    except BaseException as error:  # noqa: BLE001  the last resort: what Click, Prefect and the rest of the world can raise
+        sys.exit(_end(error, interrupted.is_set()))
+
+
+def _end(error: BaseException, interrupted: bool) -> int:
+    """Says why the command ends, and returns its exit status."""
+    status = getattr(error, "exit_code", getattr(error, "code", None))
+    if isinstance(error, typer.Exit | SystemExit) and not (interrupted and status):
+        return int(status or 0)
+    # While Prefect waits for an answer, Ctrl-C comes out as an error of its own.
+    if interrupted or isinstance(error, KeyboardInterrupt):
         show.complain("interrupted; what is done is kept, and `vecferry status` says how to go on")
-        sys.exit(1)
-    except Exception as error:  # noqa: BLE001  the last resort: what Click and the rest of the world can raise
-        sys.exit(show.explain(error))
+        return 1
+    if isinstance(error, typer.Abort):
+        return 1
+    if isinstance(error, VecferryError):
+        show.complain(error)
+        return error.exit_status
+    return show.explain(error)
 
 
 def _migrate(flow: str, parameters: ChromaToPgvector, as_json: bool) -> None:

@@ -2,12 +2,14 @@
 
 import os
 import secrets
+import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from types import FrameType
 from typing import Any
 
 import typer
@@ -32,6 +34,18 @@ QUIET = {
 def prepare_environment() -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+
+
+def noting_interrupts() -> threading.Event:
+    """An event that is set by Ctrl-C, which goes on to be a KeyboardInterrupt."""
+    noted = threading.Event()
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        noted.set()
+        signal.default_int_handler(signum, frame)
+
+    signal.signal(signal.SIGINT, note)
+    return noted
 
 
 def new_run_id(flow: str) -> str:
@@ -100,7 +114,7 @@ def watching(run_id: str, database: str, as_json: bool) -> Iterator[None]:
 
 
 def _watch(run_id: str, database: str, done: threading.Event) -> None:
-    from tasks.stores.postgres import connect
+    from tasks.stores.connection import connect
 
     columns = (
         TextColumn("{task.description:<10}"),

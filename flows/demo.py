@@ -16,10 +16,11 @@ from tasks import canonical, settings
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.errors import UsageError
 from tasks.stores import chroma
+from tasks.stores.connection import connect
 from tasks.stores.interface import Collection, records, vector_column
 from tasks.stores.pgvector import Layout
 from tasks.stores.postgres import Table as PostgresTable
-from tasks.stores.postgres import connect, search
+from tasks.stores.postgres import search
 
 COLLECTION = "python_docs"
 EMBEDDER = HashingEmbedder(384)

@@ -1,6 +1,7 @@
 """The one body that all migrations share."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -207,6 +208,6 @@ def _left(run: Run, stage: str, left: list[ledger.Batch], problem: BaseException
 
 
 def _said(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
+    if not isinstance(error, Exception) or isinstance(error, CancelledError):
         return "interrupted"
     return str(error) if isinstance(error, VecferryError) else f"{type(error).__name__}: {error}"

@@ -165,7 +165,7 @@ def complain(problem: object) -> None:
     )
 
 
-def explain(error: Exception) -> int:
+def explain(error: BaseException) -> int:
     """One line for an error nobody classed; the traceback where VECFERRY_DEBUG asks for it. Returns the exit status."""
     if usage := getattr(error, "format_message", None):  # Click's own complaints about arguments
         complain(usage())

@@ -7,7 +7,7 @@ from tasks.errors import UsageError, VerificationRefused
 from tasks.plan import Plan, Request, check_run_id
 from tasks.retrying import RETRYING
 from tasks.run import Run, chosen, open_run
-from tasks.stores.postgres import Connection, adapt, classified, connect
+from tasks.stores.connection import Connection, adapt, classified, connect
 
 BATCH_STAGES = ("snapshot", "load")
 """Stages whose batches a rerun may name."""

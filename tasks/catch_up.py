@@ -20,7 +20,7 @@ from tasks.errors import VerificationRefused
 from tasks.plan import Target
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
-from tasks.stores.postgres import Connection, classified
+from tasks.stores.connection import Connection, classified
 
 PASSES = 5
 

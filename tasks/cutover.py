@@ -16,7 +16,8 @@ from tasks.errors import TransientError, UsageError, VerificationRefused
 from tasks.plan import SCHEMA, Target, short, suffix
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
-from tasks.stores.postgres import Connection, Table, classified
+from tasks.stores.connection import Connection, classified
+from tasks.stores.postgres import Table
 
 LOCK_TIMEOUT = "50ms"
 """A reader waits behind a waiting rename: with 2 s one stalled 1.7 s, with 50 ms and retries at most 0.05 s."""

@@ -20,8 +20,9 @@ from tasks import canonical, ledger, quarantine
 from tasks.artifacts import Tell, quiet
 from tasks.plan import Target
 from tasks.run import Run
+from tasks.stores.connection import Connection
 from tasks.stores.interface import Source
-from tasks.stores.postgres import READ_ROWS, Connection, Table, copy_ids, stage_page, with_hash
+from tasks.stores.postgres import READ_ROWS, Table, copy_ids, stage_page, with_hash
 from tasks.vectors import embedded
 
 KEPT = 1_000

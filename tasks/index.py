@@ -15,7 +15,8 @@ from tasks.plan import Target
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
 from tasks.stores import pgvector
-from tasks.stores.postgres import Connection, classified, create_index
+from tasks.stores.connection import Connection, classified
+from tasks.stores.postgres import create_index
 
 SMALLEST_MEMORY = 64 << 20
 MEMORY_SHARE = 0.5

@@ -18,7 +18,7 @@ from sql import statement
 from tasks import plan as plans
 from tasks.errors import FatalError, TransientError, UsageError
 from tasks.plan import Plan
-from tasks.stores.postgres import Connection, connect
+from tasks.stores.connection import Connection, connect
 
 State = Literal["planned", "running", "failed", "verified", "cut_over", "rolled_back", "contracted"]
 

@@ -14,7 +14,8 @@ from tasks.plan import SCHEMA, Target
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
 from tasks.snapshot import part_of
-from tasks.stores.postgres import Connection, copy_in, create_table
+from tasks.stores.connection import Connection
+from tasks.stores.postgres import copy_in, create_table
 from tasks.vectors import embedded
 
 

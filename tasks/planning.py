@@ -16,8 +16,9 @@ from tasks.errors import UsageError
 from tasks.index import index_names
 from tasks.plan import CARRIED, SCHEMA, Mode, Plan, Request, Target, check_run_id, shadow_name, table_name
 from tasks.stores import pgvector
+from tasks.stores.connection import Connection
 from tasks.stores.interface import Collection, Source
-from tasks.stores.postgres import Connection, describe
+from tasks.stores.postgres import describe
 from tasks.stores.registry import open_source
 
 SAMPLE = 1_000

@@ -13,9 +13,10 @@ from tasks.batches import encode
 from tasks.plan import Nul
 from tasks.run import Run
 from tasks.stores import pgvector
+from tasks.stores.connection import Connection
 from tasks.stores.interface import vectors
 from tasks.stores.pgvector import Layout
-from tasks.stores.postgres import Connection, with_hash
+from tasks.stores.postgres import with_hash
 
 LONG_ID = 2600
 """Bytes from which a key may be too long for a B-tree page (2704 after compression); PostgreSQL decides each."""

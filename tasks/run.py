@@ -9,8 +9,8 @@ from tasks import allocator, files, ledger, settings
 from tasks.errors import UsageError
 from tasks.plan import Plan, Target
 from tasks.stores import registry
+from tasks.stores.connection import Connection, connect
 from tasks.stores.interface import Source
-from tasks.stores.postgres import Connection, connect
 
 
 @dataclass(frozen=True)

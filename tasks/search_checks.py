@@ -16,8 +16,9 @@ from tasks.difference import Difference, compare
 from tasks.embedders.registry import open_embedder
 from tasks.plan import CARRIED, Target
 from tasks.run import Run
+from tasks.stores.connection import Connection
 from tasks.stores.interface import Hits, Source, vectors
-from tasks.stores.postgres import Connection, Table, read, search
+from tasks.stores.postgres import Table, read, search
 
 QUERIES = 200
 SWEEP = (40, 100, 200, 400)

@@ -17,7 +17,8 @@ from tasks.ledger import Batch
 from tasks.plan import Target
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
-from tasks.stores.postgres import Connection, with_hash
+from tasks.stores.connection import Connection
+from tasks.stores.postgres import with_hash
 
 ROUNDS = 3
 """Listings at most: under steady writes one never finds nothing, and catching up takes it from there."""

@@ -5,7 +5,7 @@ from typing import Any
 from tasks import ledger
 from tasks.ledger import Batch, RunRecord
 from tasks.settings import DEFAULT_DATABASE
-from tasks.stores.postgres import Connection
+from tasks.stores.connection import Connection
 
 STAGES = ("list", "snapshot", "load", "index", "catch_up", "verify")
 

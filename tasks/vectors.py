@@ -20,8 +20,8 @@ from tasks.embedders.interface import Embedder
 from tasks.embedders.registry import open_embedder
 from tasks.plan import CARRIED, Target
 from tasks.run import Run
+from tasks.stores.connection import Connection
 from tasks.stores.interface import vector_column, vectors
-from tasks.stores.postgres import Connection
 
 _BUYING = threading.Lock()
 """Two threads with the same text must not both embed it."""

@@ -24,7 +24,8 @@ from tasks.plan import SCHEMA, Target
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
 from tasks.search_checks import probe_vectors, sample_check, search_checks
-from tasks.stores.postgres import Connection, Table, classified
+from tasks.stores.connection import Connection, classified
+from tasks.stores.postgres import Table
 
 SETTLE = 5
 

@@ -7,7 +7,7 @@ from tasks import ledger
 from tasks.errors import FatalError, TransientError, UsageError
 from tasks.ledger import Batch
 from tasks.run import Run
-from tasks.stores.postgres import Connection, classified
+from tasks.stores.connection import Connection, classified
 
 CHUNKS = 48
 """Task runs a stage at most: Prefect's history of a flow run stays legible and whole below 200."""

@@ -33,8 +33,8 @@ from tasks import batches
 from tasks.catch_up import PASSES
 from tasks.stores import chroma
 from tasks.stores.interface import Collection
-from tests.conftest import _wait_for, free_port
 from tests.data import records_of
+from tests.servers import free_port, wait_for
 
 RUN, SYNC = "chaos", "chaos-sync"
 COMMAND = str(Path(sys.executable).parent / "vecferry")
@@ -516,7 +516,7 @@ def prefect_server(folder: Path) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_for(f"http://127.0.0.1:{port}/api/health", 120)
+        wait_for(f"http://127.0.0.1:{port}/api/health", 120)
         yield f"http://127.0.0.1:{port}/api"
     finally:
         process.terminate()

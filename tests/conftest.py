@@ -2,10 +2,6 @@
 one Prefect test server for all."""
 
 import os
-import socket
-import subprocess
-import sys
-import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,14 +14,14 @@ os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
 
-import httpx
 import numpy as np
 import psycopg
 import pytest
 
 from tasks.stores import chroma
+from tasks.stores.connection import Connection, connect
 from tasks.stores.interface import Collection
-from tasks.stores.postgres import Connection, connect
+from tests import servers
 from tests.data import records_of
 
 
@@ -97,37 +93,10 @@ def chroma_dir(tmp_path: Path) -> Callable[..., str]:
 @pytest.fixture
 def chroma_server(tmp_path: Path) -> Iterator[int]:
     """The port of a real, empty `chroma run` server."""
-    port = free_port()
-    chroma_command = str(Path(sys.executable).parent / "chroma")
-    command = [chroma_command, "run", "--path", str(tmp_path / "served"), "--port", str(port), "--host", "127.0.0.1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/api/v2/heartbeat")
-        yield port
-    finally:
-        process.terminate()
-        process.wait(20)
+    with servers.chroma_server(tmp_path / "served") as served:
+        yield served.port
 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _wait_for(url: str, seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        try:
-            if httpx.get(url, timeout=2).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise TimeoutError(f"{url} did not answer within {seconds:.0f} s")

@@ -144,7 +144,7 @@ def test_a_second_runner_is_refused_and_ctrl_c_can_be_resumed(place: Callable[[s
         first.send_signal(signal.SIGCONT)
         first.send_signal(signal.SIGINT)
         assert first.wait(60) == 1
-        assert "interrupted" in here.log
+        assert "interrupted" in here.log, here.log
     finally:
         first.kill()
         first.wait()

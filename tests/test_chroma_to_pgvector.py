@@ -10,8 +10,9 @@ from flows.chroma_to_pgvector import chroma_to_pgvector
 from flows.parameters import ChromaToPgvector, parse
 from tasks import planning
 from tasks.stores import chroma
+from tasks.stores.connection import Connection
 from tasks.stores.interface import Collection
-from tasks.stores.postgres import Connection, PostgresStore
+from tasks.stores.postgres import PostgresStore
 from tests.data import records_of
 from tests.lifecycle import Migration, Rows, drive
 

@@ -16,8 +16,9 @@ from flows.chroma_to_pgvector import chroma_to_pgvector
 from flows.cutover import cutover
 from tasks import ledger
 from tasks.stores import chroma
+from tasks.stores.connection import Connection, connect
 from tasks.stores.interface import Collection
-from tasks.stores.postgres import Connection, PostgresStore, connect
+from tasks.stores.postgres import PostgresStore
 from tests.chaos import stage_of
 from tests.data import records_of
 

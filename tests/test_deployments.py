@@ -18,11 +18,11 @@ import yaml
 from flows import serve
 from tasks import ledger
 from tasks.stores import chroma
+from tasks.stores.connection import connect
 from tasks.stores.interface import Collection
-from tasks.stores.postgres import connect
 from tests import faults
-from tests.conftest import free_port
 from tests.data import records_of
+from tests.servers import free_port
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -24,7 +24,8 @@ from tasks.quarantine import SYMBOL_FOR_NUL
 from tasks.run import Run
 from tasks.stores import chroma
 from tasks.stores.chroma import ChromaStore
-from tasks.stores.postgres import Connection, PostgresStore, connect
+from tasks.stores.connection import Connection, connect
+from tasks.stores.postgres import PostgresStore
 from tests.pipeline import build, finish, quarantined
 
 LONG, TOO_LONG = "x" * 10_000, random.Random(1).randbytes(5_000).hex()

@@ -1,6 +1,7 @@
 """A user's mistake is one clear line that names the thing and the next step, exit 2, and nothing is written."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import psycopg
 import pytest
 
 from flows import cli
-from tasks.stores.postgres import Connection
-from tests.conftest import free_port
+from tasks.stores.connection import Connection
+from tests.servers import free_port
 
 Vecferry = Callable[..., tuple[int, str, str]]
 
@@ -135,7 +136,9 @@ def test_a_wrong_password(
         rules.write_text("local all locked scram-sha-256\n" + before)
         connection.execute("SELECT pg_reload_conf()")
         host = connection.info.host
-        monkeypatch.setenv("DATABASE_URL", f"postgresql://locked:wrong@/{connection.info.dbname}?host={host}")
+        url = f"postgresql://locked:wrong@/{connection.info.dbname}?host={host}"
+        _wait_until_refused(url)
+        monkeypatch.setenv("DATABASE_URL", url)
         found = vecferry(*RUN, "-p", f"chroma.path={chroma_dir()}")
         one_line(found, "password authentication failed", "locked")
         assert "wrong" not in found[2]
@@ -143,6 +146,16 @@ def test_a_wrong_password(
         rules.write_text(before)
         connection.execute("SELECT pg_reload_conf()")
         connection.execute("DROP ROLE locked")
+
+
+def _wait_until_refused(url: str) -> None:
+    """The server reads its rules again some time after it was asked to."""
+    for _ in range(100):
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError:
+            return
+        time.sleep(0.05)
 
 
 def test_pgvector_that_may_not_be_installed(

@@ -13,9 +13,10 @@ from tasks import canonical, quarantine
 from tasks.plan import Plan, Request
 from tasks.quarantine import SYMBOL_FOR_NUL, sift
 from tasks.run import Run
+from tasks.stores.connection import Connection
 from tasks.stores.interface import records
 from tasks.stores.pgvector import Layout
-from tasks.stores.postgres import Connection, Table, copy_in, create_table, with_hash
+from tasks.stores.postgres import Table, copy_in, create_table, with_hash
 
 VECTOR, HALF = Layout("vector", 2, "l2"), Layout("halfvec", 2, "l2")
 TOO_LONG = random.Random(0).randbytes(4_000).hex()

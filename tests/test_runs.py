@@ -16,8 +16,9 @@ from tasks import ledger, status
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.errors import BatchesFailed, FatalError, UsageError, VerificationRefused
 from tasks.stores import chroma
+from tasks.stores.connection import Connection
 from tasks.stores.interface import vectors
-from tasks.stores.postgres import Connection, PostgresStore
+from tasks.stores.postgres import PostgresStore
 from tests.data import records_of
 from tests.test_chroma_to_pgvector import rows_of
 

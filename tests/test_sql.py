@@ -14,9 +14,10 @@ from psycopg import sql
 from sql import statement
 from tasks import ledger
 from tasks.errors import UsageError
+from tasks.stores.connection import Connection
 from tasks.stores.interface import Collection
 from tasks.stores.pgvector import Layout
-from tasks.stores.postgres import Connection, PostgresStore, Table, create_table
+from tasks.stores.postgres import PostgresStore, Table, create_table
 from tests.pipeline import build
 
 FOLDER = Path(__file__).parent.parent / "sql"

@@ -1,8 +1,6 @@
 """What every store promises, cut by capability, over Chroma as a directory and as a server, PostgreSQL and memory."""
 
 import json
-import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,11 +21,12 @@ from tasks import canonical
 from tasks.checks import exact_search
 from tasks.errors import TransientError, UsageError
 from tasks.stores import chroma
+from tasks.stores.connection import connect
 from tasks.stores.interface import Collection, Metric, records, vectors
 from tasks.stores.memory import MemoryStore
-from tasks.stores.postgres import PostgresStore, connect
-from tests.conftest import _wait_for, free_port
+from tasks.stores.postgres import PostgresStore
 from tests.data import records_of
+from tests.servers import chroma_server, free_port
 
 METADATA: list[dict[str, Any] | None] = [
     None,
@@ -65,24 +64,8 @@ class Backend:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of one `chroma run` server for all contracts."""
-    port, path = free_port(), str(tmp_path_factory.mktemp("served"))
-    command = [
-        str(Path(sys.executable).parent / "chroma"),
-        "run",
-        "--path",
-        path,
-        "--port",
-        str(port),
-        "--host",
-        "127.0.0.1",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/api/v2/heartbeat")
-        yield port
-    finally:
-        process.terminate()
-        process.wait(20)
+    with chroma_server(tmp_path_factory.mktemp("served")) as server:
+        yield server.port
 
 
 @pytest.fixture(scope="module", params=["memory", "chroma directory", "chroma server", "postgres"])

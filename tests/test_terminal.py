@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tasks import ledger
-from tasks.stores.postgres import Connection
+from tasks.stores.connection import Connection
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -6,8 +6,9 @@ from psycopg import errors, sql
 
 from sql import statement
 from tasks import ledger
+from tasks.stores.connection import Connection
 from tasks.stores.interface import Collection, Metric, vectors
-from tasks.stores.postgres import Connection, PostgresStore
+from tasks.stores.postgres import PostgresStore
 from tests.data import records_of
 
 

@@ -1,8 +1,7 @@
-"""PostgreSQL with pgvector: connections, binary COPY, and tables as a store."""
+"""PostgreSQL with pgvector: binary COPY, search, and tables as a store."""
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,19 +9,17 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
-from psycopg import errors, sql
-from psycopg.adapt import Dumper, Loader
+from psycopg import sql
+from psycopg.adapt import Dumper
 from psycopg.pq import Format
-from psycopg.types import TypeInfo
 
 from sql import statement
 from tasks import canonical
-from tasks.errors import FatalError, TransientError, UsageError
+from tasks.errors import UsageError
 from tasks.stores import pgvector
+from tasks.stores.connection import Connection
 from tasks.stores.interface import Collection, Hits, Metric, records, vector_column, vectors
 from tasks.stores.pgvector import Layout
-
-Connection = psycopg.Connection[tuple[Any, ...]]
 
 READ_ROWS = 2_000
 COLUMNS = ("id", "document", "metadata", "uri", "embedding", "content_hash")
@@ -42,76 +39,6 @@ class Table:
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
-
-
-class _Raw(Dumper):
-    """Bytes that are in wire format already."""
-
-    format = Format.BINARY
-
-    def dump(self, obj: Any) -> bytes:
-        return cast(bytes, obj)
-
-
-class _RawLoader(Loader):
-    format = Format.BINARY
-
-    def load(self, data: Any) -> bytes:
-        return bytes(data)
-
-
-_REACHED: set[str] = set()
-"""What this process has connected to: it was there, so failing to reach it again may pass by itself."""
-
-
-def connect(url: str, application: str = "vecferry") -> Connection:
-    """An autocommit connection. Raises UsageError with the reason when the server cannot be used, and TransientError
-    when it could be a moment ago."""
-    try:
-        connection = psycopg.connect(url, autocommit=True, application_name=application[:63], connect_timeout=10)
-        _REACHED.add(url)
-        connection.execute("SET client_connection_check_interval = '2s'")  # a killed client's query ends soon after it
-        connection.execute("SET statement_timeout = 0")
-        adapt(connection)
-    except psycopg.OperationalError as error:
-        if url in _REACHED:
-            raise TransientError(f"lost PostgreSQL: {_first_line(error)}; resume when it is back") from error
-        raise UsageError(f"cannot connect to PostgreSQL: {_first_line(error)}; check the database's URL") from error
-    except psycopg.ProgrammingError as error:
-        raise UsageError(
-            "the database's URL is no PostgreSQL connection string: postgresql://USER@HOST/NAME"
-        ) from error
-    return connection
-
-
-def adapt(connection: Connection) -> None:
-    """Passes vectors, halfvecs and jsonb through as wire-format bytes. A no-op before the extension is there."""
-    # One question: TypeInfo.fetch takes three round trips a type, and a connection is made for every page compared.
-    known = connection.execute(
-        "SELECT typname, oid, typarray FROM pg_type "
-        "WHERE oid IN (to_regtype('vector'), to_regtype('halfvec'), to_regtype('jsonb'))"
-    ).fetchall()
-    for name, oid, array_oid in known:
-        TypeInfo(name, oid, array_oid).register(connection)
-        dumper = type(f"Raw_{name}", (_Raw,), {"oid": oid})
-        connection.adapters.register_dumper(None, dumper)
-        if name != "jsonb":
-            connection.adapters.register_loader(oid, _RawLoader)
-
-
-@contextmanager
-def classified(doing: str) -> Iterator[None]:
-    """Turns PostgreSQL's errors into the classes of contract 3."""
-    try:
-        yield
-    except (errors.DiskFull, errors.OutOfMemory, errors.ConfigurationLimitExceeded) as error:
-        raise FatalError(f"{doing}: {_first_line(error)}; free some, then run again") from error
-    except errors.InsufficientPrivilege as error:
-        raise FatalError(f"{doing}: {_first_line(error)}; grant it to this role, then run again") from error
-    except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidCatalogName) as error:
-        raise FatalError(f"{doing}: {_first_line(error)}") from error
-    except (psycopg.OperationalError, errors.SerializationFailure, errors.DeadlockDetected) as error:
-        raise TransientError(f"{doing}: {_first_line(error)}") from error
 
 
 def copy_in(connection: Connection, into: sql.Composable, batch: pa.Table, kind: pgvector.VectorType) -> None:
@@ -384,7 +311,3 @@ def _storable(ids: Sequence[str]) -> list[str]:
 
 def _columns(names: Sequence[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, names))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

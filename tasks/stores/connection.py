@@ -1,0 +1,89 @@
+"""Connections to PostgreSQL: how they are made, what they hand over, and what their errors mean."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import psycopg
+from psycopg import errors
+from psycopg.adapt import Dumper, Loader
+from psycopg.pq import Format
+from psycopg.types import TypeInfo
+
+from tasks.errors import FatalError, TransientError, UsageError
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+class _Raw(Dumper):
+    """Bytes that are in wire format already."""
+
+    format = Format.BINARY
+
+    def dump(self, obj: Any) -> bytes:
+        return cast(bytes, obj)
+
+
+class _RawLoader(Loader):
+    format = Format.BINARY
+
+    def load(self, data: Any) -> bytes:
+        return bytes(data)
+
+
+_REACHED: set[str] = set()
+"""What this process has connected to: it was there, so failing to reach it again may pass by itself."""
+
+
+def connect(url: str, application: str = "vecferry") -> Connection:
+    """An autocommit connection. Raises UsageError with the reason when the server cannot be used, and TransientError
+    when it could be a moment ago."""
+    try:
+        connection = psycopg.connect(url, autocommit=True, application_name=application[:63], connect_timeout=10)
+        _REACHED.add(url)
+        connection.execute("SET client_connection_check_interval = '2s'")  # a killed client's query ends soon after it
+        connection.execute("SET statement_timeout = 0")
+        adapt(connection)
+    except psycopg.OperationalError as error:
+        if url in _REACHED:
+            raise TransientError(f"lost PostgreSQL: {_first_line(error)}; resume when it is back") from error
+        raise UsageError(f"cannot connect to PostgreSQL: {_first_line(error)}; check the database's URL") from error
+    except psycopg.ProgrammingError as error:
+        raise UsageError(
+            "the database's URL is no PostgreSQL connection string: postgresql://USER@HOST/NAME"
+        ) from error
+    return connection
+
+
+def adapt(connection: Connection) -> None:
+    """Passes vectors, halfvecs and jsonb through as wire-format bytes. A no-op before the extension is there."""
+    # One question: TypeInfo.fetch takes three round trips a type, and a connection is made for every page compared.
+    known = connection.execute(
+        "SELECT typname, oid, typarray FROM pg_type "
+        "WHERE oid IN (to_regtype('vector'), to_regtype('halfvec'), to_regtype('jsonb'))"
+    ).fetchall()
+    for name, oid, array_oid in known:
+        TypeInfo(name, oid, array_oid).register(connection)
+        dumper = type(f"Raw_{name}", (_Raw,), {"oid": oid})
+        connection.adapters.register_dumper(None, dumper)
+        if name != "jsonb":
+            connection.adapters.register_loader(oid, _RawLoader)
+
+
+@contextmanager
+def classified(doing: str) -> Iterator[None]:
+    """Turns PostgreSQL's errors into the classes of contract 3."""
+    try:
+        yield
+    except (errors.DiskFull, errors.OutOfMemory, errors.ConfigurationLimitExceeded) as error:
+        raise FatalError(f"{doing}: {_first_line(error)}; free some, then run again") from error
+    except errors.InsufficientPrivilege as error:
+        raise FatalError(f"{doing}: {_first_line(error)}; grant it to this role, then run again") from error
+    except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidCatalogName) as error:
+        raise FatalError(f"{doing}: {_first_line(error)}") from error
+    except (psycopg.OperationalError, errors.SerializationFailure, errors.DeadlockDetected) as error:
+        raise TransientError(f"{doing}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
