@@ -5,6 +5,7 @@ its answers stay in memory until the cycle collector looks for them. Here compon
 array.
 """
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ from tasks.errors import FatalError, TransientError
 
 PASSING = (408, 429, 500, 502, 503, 504)
 """Statuses that may pass by themselves."""
+DELETED_MEANWHILE = "Error finding id"
+"""What Chroma 1.5 answers, with a 500, when a record is deleted while it reads it. The next answer is without it, so the
+page is asked for again here: a task that starts its whole pass over would meet the next such record."""
+PAUSES = (0.0, 0.02, 0.1, 0.5, 1.0)
+"""Seconds before each further try."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +51,24 @@ class Server:
     def get(self, collection_id: str, ids: Sequence[str]) -> Page:
         """The records of ``ids`` that exist. Raises TransientError and FatalError."""
         body = orjson.dumps({"ids": list(ids), "include": ["embeddings", "documents", "metadatas", "uris"]})
-        try:
-            answer = self.session.post(f"collections/{collection_id}/get", content=body)
-        except httpx.TransportError as error:
-            raise TransientError(f"Chroma at {self.place}: {type(error).__name__}: {error}") from error
+        answer = self._post(f"collections/{collection_id}/get", body)
+        for pause in PAUSES:
+            if answer.status_code != httpx.codes.INTERNAL_SERVER_ERROR or DELETED_MEANWHILE not in answer.text:
+                break
+            time.sleep(pause)
+            answer = self._post(f"collections/{collection_id}/get", body)
         if not answer.is_success:
             raise _refusal(self.place, answer)
         try:
             return _page(answer.content)
         except (ValueError, KeyError) as error:
             raise TransientError(f"Chroma at {self.place} gave an answer that cannot be read: {error}") from error
+
+    def _post(self, path: str, body: bytes) -> httpx.Response:
+        try:
+            return self.session.post(path, content=body)
+        except httpx.TransportError as error:
+            raise TransientError(f"Chroma at {self.place}: {type(error).__name__}: {error}") from error
 
 
 def connect(place: str, tenant: str, database: str, headers: dict[str, str] | None) -> Server:
