@@ -1,12 +1,18 @@
-"""What an embedder is: one method and the space its vectors lie in."""
+"""What an embedder is: one method and the space its vectors lie in.
+
+An embedder whose rows can fail one by one, or whose vectors cost money, has ``embed`` beside it; ``embed`` and
+``content_key`` below serve both kinds, so a caller need not know which it has.
+"""
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+from tasks.errors import VecferryError
 
 
 @dataclass(frozen=True)
@@ -37,3 +43,66 @@ class Embedder(Protocol):
     def embed_batch(self, texts: Sequence[str]) -> np.ndarray:
         """float32[len(texts), dimensions]. Raises the classes of tasks.errors."""
         ...
+
+
+@dataclass(frozen=True)
+class RowError:
+    """Why one text has no vector: its own fault, so the row is quarantined and the others go on."""
+
+    kind: str
+    """``empty``, ``encoding``, ``too_long`` or ``refused``."""
+    message: str
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What became of a batch of texts."""
+
+    vectors: np.ndarray
+    """float32[n, d]; the row of a rejected text is zero and must not be used."""
+    rejected: Mapping[int, RowError] = field(default_factory=dict)
+    """By position in the batch."""
+
+
+OnBought = Callable[[Sequence[int], np.ndarray], None]
+"""Called with positions in the batch and their vectors, float32[k, d], as soon as each answer has arrived."""
+
+
+@runtime_checkable
+class PaidEmbedder(Embedder, Protocol):
+    """An embedder that answers in parts: rows can be rejected, and each answer is handed over before the next."""
+
+    def embed(self, texts: Sequence[str], on_bought: OnBought | None = None) -> Embedded:
+        """``on_bought`` is called from the calling thread, never twice for a row, and before any error is raised for
+        all that was answered. Raises TransientError and FatalError; a row's own error is in ``rejected``."""
+        ...
+
+    def variant(self, text: str) -> str:
+        """What besides the text and the space decides its vector; empty for all but over-long texts."""
+        ...
+
+
+class RowsRejected(VecferryError):
+    """``embed_batch`` cannot leave rows out; ``embed`` can."""
+
+    def __init__(self, rejected: Mapping[int, RowError]) -> None:
+        row, first = next(iter(rejected.items()))
+        super().__init__(f"{len(rejected)} texts have no vector; row {row}: {first.kind}, {first.message}")
+        self.rejected = rejected
+
+
+def embed(embedder: Embedder, texts: Sequence[str], on_bought: OnBought | None = None) -> Embedded:
+    """The vectors of ``texts`` by whichever method the embedder has. Raises the classes of tasks.errors."""
+    if isinstance(embedder, PaidEmbedder):
+        return embedder.embed(texts, on_bought)
+    vectors = embedder.embed_batch(texts)
+    if on_bought and len(texts):
+        on_bought(range(len(texts)), vectors)
+    return Embedded(vectors)
+
+
+def content_key(embedder: Embedder, text: str) -> bytes:
+    """The 32 bytes under which the vector of ``text`` is kept within the embedder's space: the SHA-256 of the text,
+    and for an over-long one of what was done to it, lest a truncated text's vector be taken for a mean."""
+    variant = embedder.variant(text) if isinstance(embedder, PaidEmbedder) else ""
+    return hashlib.sha256((f"{text}\0{variant}" if variant else text).encode()).digest()

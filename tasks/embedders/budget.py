@@ -1,0 +1,75 @@
+"""What was spent on a provider, and the limit that no request may pass."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tasks.errors import FatalError
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the provider has answered so far."""
+
+    requests: int = 0
+    tokens: int = 0
+    dollars: float = 0.0
+
+    def plus(self, requests: int, tokens: int, dollars: float) -> "Spent":
+        return Spent(self.requests + requests, self.tokens + tokens, self.dollars + dollars)
+
+
+class Budget:
+    """Counts what is spent, and keeps it under ``limit`` dollars where there is one. Threads share it.
+
+    A request reserves its highest possible price before it is sent, so that the limit holds with many in flight.
+    """
+
+    def __init__(self, limit: float | None = None, spent: Spent | None = None) -> None:
+        self.limit = limit
+        self._spent = spent or Spent()
+        self._reserved = 0.0
+        self._settled = threading.Condition()
+
+    @property
+    def spent(self) -> Spent:
+        with self._settled:
+            return self._spent
+
+    @property
+    def left(self) -> float:
+        """Dollars not spent yet, those held back for requests under way included; infinity without a limit."""
+        with self._settled:
+            return float("inf") if self.limit is None else self.limit - self._spent.dollars
+
+    @contextmanager
+    def reserve(self, price: Callable[[], float]) -> Iterator[None]:
+        """Holds back what one request may cost at most while it is under way; ``price`` says that in dollars, as now
+        known. Raises FatalError when it does not fit."""
+        with self._settled:
+            # What is in flight was reserved at its highest price: once it settles, this request may fit after all.
+            while not self._fits(dollars := price()) and self._reserved > 0:
+                self._settled.wait()
+            if not self._fits(dollars):
+                raise FatalError(
+                    f"the budget of ${self.limit:.4f} would be passed: ${self._spent.dollars:.4f} are spent and the "
+                    f"next request may cost ${dollars:.4f}. It was not sent; raise budget_usd and start the run again"
+                )
+            self._reserved += dollars
+        try:
+            yield
+        finally:
+            with self._settled:
+                self._reserved -= dollars
+                if self._reserved < 1e-12:  # sums of floats do not return to exactly zero
+                    self._reserved = 0.0
+                self._settled.notify_all()
+
+    def add(self, tokens: int, dollars: float) -> None:
+        """Counts one answered request."""
+        with self._settled:
+            self._spent = self._spent.plus(1, tokens, dollars)
+
+    def _fits(self, dollars: float) -> bool:
+        return self.limit is None or self._spent.dollars + self._reserved + dollars <= self.limit
