@@ -127,9 +127,9 @@ def _page(
 ) -> tuple[Difference, list[str]]:
     """The page's difference, and which of its ids the source has no longer."""
     records = source.fetch(target.collection.name, ids.to_pylist())
-    page = embedded(run, target, with_hash(pa.Table.from_batches([records])))
+    page, refused = embedded(run, target, with_hash(pa.Table.from_batches([records])))
     with run.connection() as connection:
-        page, rejected = quarantine.sift(connection, page, target.layout, run.plan.request.nul)
+        page, rejected = quarantine.sift(connection, page, target.layout, run.plan.request.nul, refused)
         bad = rejected.column("id").to_pylist() if rejected else []
         if apply and rejected:
             quarantine.keep(run, f"catch_up-{target.number}-{bad[0].encode().hex()[:40]}", len(bad), rejected)

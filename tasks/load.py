@@ -39,8 +39,8 @@ def load(run: Run, numbers: list[int]) -> work.Tally:
 
     def one(connection: Connection, batch: Batch) -> int:
         started, target = time.perf_counter(), run.plan.targets[batch.detail["target"]]
-        page = embedded(run, target, batches.read_part(run.path("snapshot"), parts[batch.number]))
-        page, rejected = quarantine.sift(connection, page, target.layout, run.plan.request.nul)
+        page, refused = embedded(run, target, batches.read_part(run.path("snapshot"), parts[batch.number]))
+        page, rejected = quarantine.sift(connection, page, target.layout, run.plan.request.nul, refused)
         if rejected:
             quarantine.keep(run, "load", batch.number, rejected)
         with connection.transaction():

@@ -1,5 +1,6 @@
 """Rows that PostgreSQL cannot store, each with its class and message, kept as Parquet and never lost silently."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from psycopg import errors
 
 from tasks import canonical, files
 from tasks.batches import encode
+from tasks.embedders.interface import RowError
 from tasks.plan import Nul
 from tasks.run import Run
 from tasks.stores import pgvector
@@ -33,13 +35,18 @@ class Rejected:
     message: str
 
 
-def sift(connection: Connection, page: pa.Table, layout: Layout, nul: Nul) -> tuple[pa.Table, pa.Table | None]:
+def sift(
+    connection: Connection, page: pa.Table, layout: Layout, nul: Nul, refused: Mapping[int, RowError] | None = None
+) -> tuple[pa.Table, pa.Table | None]:
     """Splits a page of records with hashes into what can be stored and what cannot; None when all can.
+
+    ``refused`` are rows that the model has no vector for, by their index.
 
     With ``nul="escape"`` a NUL in a document, in metadata or in a uri becomes U+2400; in an id it never does, because
     two ids could become one. The rejected rows are as they came, with two columns more, ``class`` and ``message``.
     """
-    rejected = [*_nul_ids(page), *_unindexable(connection, page), *_vectors(page, layout), *_json(page)]
+    rejected = [Rejected(row, error.kind, error.message) for row, error in (refused or {}).items()]
+    rejected += [*_nul_ids(page), *_unindexable(connection, page), *_vectors(page, layout), *_json(page)]
     if nul == "escape":
         rejected += _clashing_keys(page)
         kept = _escape(page)

@@ -13,6 +13,7 @@ from tasks import checks
 from tasks.artifacts import Tell
 from tasks.checks import Check, Gates, Norms
 from tasks.difference import Difference, compare
+from tasks.embedders.interface import embed
 from tasks.embedders.registry import open_embedder
 from tasks.plan import CARRIED, Target
 from tasks.run import Run
@@ -156,8 +157,9 @@ def sample_check(
         theirs = dict(zip(fetched.column("id").to_pylist(), vectors(fetched), strict=True))
     else:
         assert run.plan.request.embedder
-        again = open_embedder(run.plan.request.embedder).embed_batch(ours.column("document").to_pylist())
-        theirs = dict(zip(ours.column("id").to_pylist(), again, strict=True))
+        again = embed(open_embedder(run.plan.request.embedder), ours.column("document").to_pylist())
+        named = enumerate(ours.column("id").to_pylist())
+        theirs = {name: again.vectors[at] for at, name in named if at not in again.rejected}
     there = [i for i, name in enumerate(ours.column("id").to_pylist()) if name in theirs]
     if not there:
         return [Check("row cosine", False, 0, "none of the sample is in the source", f"≥ {gates.min_row_cosine:g}")]

@@ -10,13 +10,14 @@ import hashlib
 import io
 import threading
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks import batches, files
-from tasks.embedders.interface import Embedder
+from tasks.embedders.interface import Embedder, RowError, content_key, embed
 from tasks.embedders.registry import open_embedder
 from tasks.plan import CARRIED, Target
 from tasks.run import Run
@@ -27,29 +28,37 @@ _BUYING = threading.Lock()
 """Two threads with the same text must not both embed it."""
 
 
-def embedded(run: Run, target: Target, page: pa.Table) -> pa.Table:
+def embedded(run: Run, target: Target, page: pa.Table) -> tuple[pa.Table, Mapping[int, RowError]]:
     """The page with the vectors of the target's space: its own where they are carried, else those of its documents.
 
-    A record without a document gets no vector.
+    A record without a document gets no vector. The rows whose document the model refuses are told by their index.
     """
     if target.space == CARRIED:
-        return page
+        return page, {}
     assert run.plan.request.embedder
     embedder = open_embedder(run.plan.request.embedder)
     documents = page.column("document").to_pylist()
-    texts = {hashlib.sha256(d.encode()).digest(): d for d in documents if d is not None}
+    keys = [None if d is None else content_key(embedder, d) for d in documents]
+    texts = {key: d for key, d in zip(keys, documents, strict=True) if key is not None}
     with run.connection() as connection, _BUYING:
         found = _find(run, connection, embedder, list(texts))
-        if missing := [key for key in texts if key not in found]:
-            bought = embedder.embed_batch([texts[key] for key in missing])
-            _keep(run, connection, embedder, missing, bought)
-            found.update(zip(missing, bought, strict=True))
+        missing = [key for key in texts if key not in found]
+
+        def keep(positions: Sequence[int], bought: np.ndarray) -> None:
+            names = [missing[at] for at in positions]
+            _keep(run, connection, embedder, names, bought)
+            found.update(zip(names, bought, strict=True))
+
+        answer = embed(embedder, [texts[key] for key in missing], keep) if missing else None
+    refused = {missing[at]: error for at, error in answer.rejected.items()} if answer else {}
     matrix = np.zeros((len(documents), embedder.space.dimensions), np.float32)
-    present = np.array([d is not None for d in documents], bool)
-    for row, document in enumerate(documents):
-        if document is not None:
-            matrix[row] = found[hashlib.sha256(document.encode()).digest()]
-    return page.set_column(page.schema.get_field_index("embedding"), "embedding", vector_column(matrix, present))
+    present = np.array([key in found for key in keys], bool)
+    for row, key in enumerate(keys):
+        if key in found:
+            matrix[row] = found[key]
+    column = vector_column(matrix, present)
+    page = page.set_column(page.schema.get_field_index("embedding"), "embedding", column)
+    return page, {row: refused[key] for row, key in enumerate(keys) if key in refused}
 
 
 def recover(run: Run) -> int:
