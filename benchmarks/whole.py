@@ -66,17 +66,17 @@ def whole(rows: int, source: list[str], url: str, *, expect: tuple[int, ...] = (
 
 
 def shares(run: Whole, tiny: Whole, limit: float | None) -> list[Figure]:
-    """What is no stage that moves or indexes rows (Prefect, ledger, verify), as a share of the whole; start-up, which a
-    run of 200 rows shows, is taken off both. Catching up reads the whole source once more, and is told by itself."""
+    """What is not snapshot, load or index, as a share of the whole; start-up, which a run of 200 rows shows, is taken off
+    both. The part of catching up, which reads the whole source once more, is told beside it."""
     total, other = run.seconds - tiny.other, run.other - tiny.other
     catch_up = run.rest.get("catch_up", 0.0)
     spans = {**run.work, **run.rest}
     said = ", ".join(f"{stage.replace('_', ' ')} {seconds:.0f} s" for stage, seconds in spans.items())
     note = f"whole {run.seconds:.0f} s, start-up {tiny.other:.0f} s; {said}"
-    share = 100 * (other - catch_up) / total
+    share = 100 * other / total
     return [
         Figure("all else: share of the whole", run.rows, share, limit, unit=" %", note=note),
-        Figure("catch up: share of the whole", run.rows, 100 * catch_up / total, unit=" %"),
+        Figure("of that, catching up: share of the whole", run.rows, 100 * catch_up / total, unit=" %"),
     ]
 
 

@@ -179,7 +179,7 @@ def _end(error: BaseException, interrupted: bool) -> int:
     """Says why the command ends, and returns its exit status."""
     status = getattr(error, "exit_code", getattr(error, "code", None))
     if isinstance(error, typer.Exit | SystemExit) and not (interrupted and status):
-        return int(status or 0)
+        return status if isinstance(status, int) else int(bool(status))
     # While Prefect waits for an answer, Ctrl-C comes out as an error of its own.
     if interrupted or isinstance(error, KeyboardInterrupt):
         show.complain("interrupted; what is done is kept, and `vecferry status` says how to go on")
@@ -203,7 +203,8 @@ def _migrate(flow: str, parameters: ChromaToPgvector, as_json: bool) -> None:
         lambda: bodies[flow](**parameters.model_dump(by_alias=True)), parameters.run_id, parameters.database, as_json
     )
     if parameters.cutover == "ask" and found["state"] == "verified" and console.confirmed("Switch now?", as_json):
-        cutover(parameters.run_id, [f"database={parameters.database}"])
+        # With the gates it was verified by: another threshold would refuse what the person has just been shown.
+        cutover(parameters.run_id, [f"database={parameters.database}", f"gates={parameters.gates.model_dump_json()}"])
     sys.exit(found["exit"])
 
 

@@ -16,8 +16,8 @@ from tasks.verify import verify_task
 def verify(parameters: Checked) -> Outcome:
     """Hold a run's tables against their source again and keep the report."""
     with holding(parameters) as run:
-        found = verify_task(
-            run.run_id, parameters.database, gates_of(parameters), None, artifacts.progress(run.run_id, "verify")
-        )
+        bar = artifacts.progress(run.run_id, "verify")
+        found = verify_task(run.run_id, parameters.database, gates_of(parameters), None, bar)
+        artifacts.moved(bar, 1, 1)
     artifacts.verification(run.run_id, report.markdown([asdict(t) for t in found]))
     return outcome(parameters.run_id, parameters.database)

@@ -23,11 +23,14 @@ def test_ask_shows_the_verification_and_then_asks(
 ) -> None:
     """`cutover=ask` without a Prefect server asks on the terminal, below the table of checks."""
     command = [str(Path(sys.executable).parent / "vecferry"), "run", "chroma-to-pgvector", "--run-id", "asked"]
-    options = ["-p", f"chroma.path={chroma_dir(count=40)}", "-p", "cutover=ask"]
+    options = ["-p", f"chroma.path={chroma_dir(count=40)}", "-p", "cutover=ask", "-p", "gates.max_quarantined=7"]
     status, shown = _typed([*command, *options], b"Switch now?", f"{answer}\n".encode())
     assert status == 0, shown
     assert shown.index("query parity") < shown.index("Switch now?")
     assert ledger.get(connection, "asked").state == state
+    tables = shown.split("Switch now?")
+    assert "≤ 7" in tables[0]
+    assert ("≤ 7" in tables[1]) == (answer == "y"), "the switch was verified by other gates"
 
 
 def _typed(command: list[str], prompt: bytes, answer: bytes) -> tuple[int, str]:
