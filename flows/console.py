@@ -144,7 +144,7 @@ def _watch(run_id: str, database: str, done: threading.Event) -> None:
 
 
 def _moving(connection: Any, run_id: str, started: float) -> list[dict[str, Any]]:
-    from tasks import index, ledger
+    from tasks import artifacts, index, ledger
 
     if ledger.find(connection, run_id) is None:
         return []
@@ -156,4 +156,8 @@ def _moving(connection: Any, run_id: str, started: float) -> list[dict[str, Any]
             lines.append(
                 {"stage": "index", "done": 0, "pending": 1, "failed": 0, "rows": 0, "note": f"{phase} {share:.0%}"}
             )
+    known = {line["stage"] for line in lines}
+    for stage, bar in (("catch_up", "catch-up"), ("verify", "verify")):  # the ledger has these when they are done
+        if stage not in known and (moved := artifacts.share(run_id, bar)) is not None:
+            lines.append({"stage": stage, "done": 0, "pending": 1, "failed": 0, "rows": 0, "note": f"{moved:.0%}"})
     return lines

@@ -2,11 +2,10 @@
 
 from prefect import flow
 
-from flows.migrate import Outcome, catch_up, outcome, running, verify
+from flows.migrate import Outcome, outcome, running, switch
 from flows.naming import RUNNER, run_name
 from flows.parameters import Checked, form
 from tasks.begin import ready_to_cut_over
-from tasks.cutover import cutover_task
 
 
 @flow(name="cutover", flow_run_name=run_name, task_runner=RUNNER)
@@ -15,6 +14,5 @@ def cutover(parameters: Checked) -> Outcome:
     """Switch a verified run: a last catch-up, verification once more, then the final names in one transaction."""
     with running(parameters.run_id, parameters, ready_to_cut_over(parameters.run_id, parameters.database)) as run:
         if run:
-            verify(run, parameters, catch_up(run, parameters))
-            cutover_task(run.run_id, parameters.database)
+            switch(run, parameters)
     return outcome(parameters.run_id, parameters.database)

@@ -1,6 +1,6 @@
 """The one body that all migrations share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect import Task
-from prefect.futures import PrefectFuture
+from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
 
 from flows.approval import approved
@@ -19,9 +19,9 @@ from tasks.catch_up import CaughtUp, catch_up_task
 from tasks.checks import Gates
 from tasks.cutover import cutover_task
 from tasks.errors import BatchesFailed, FatalError, VecferryError
-from tasks.index import index_task
+from tasks.index import index_task, key_task
 from tasks.load import load_task, prepare_task
-from tasks.plan import Request, Target
+from tasks.plan import Request
 from tasks.run import Run, chosen, open_run
 from tasks.snapshot import finish_task, list_ids_task, snapshot_task
 from tasks.verify import verify_task
@@ -39,9 +39,9 @@ def migrate(parameters: Shared, request: Request, given: set[str]) -> Outcome:
             reopen_named(run, parameters.batch_ids)
             take_snapshot(run, parameters)
             load(run, parameters)
+            passes = catch_up(run, parameters)  # goes on while the index is built
             index(run, parameters)
-            verify(run, parameters, catch_up(run, parameters))
-            cut_over(run, parameters)
+            finish(run, parameters, passes)
     return outcome(run_id, parameters.database)
 
 
@@ -57,21 +57,30 @@ def take_snapshot(run: Run, parameters: Shared) -> None:
 def load(run: Run, parameters: Shared) -> None:
     prepare_task(run.run_id, parameters.database)
     in_chunks(run, parameters, "load", load_task)
+    key_task(run.run_id, parameters.database)
 
 
 def index(run: Run, parameters: Shared) -> None:
-    each_target(run, "index", lambda t, bar: index_task(run.run_id, parameters.database, t.number, t.table, bar))
+    """Builds the indexes, one target after the other: each build uses the whole machine."""
+    bar, targets = artifacts.progress(run.run_id, "index"), run.plan.targets
+    for target in targets:
+        index_task(run.run_id, parameters.database, target.number, target.table, bar)
+        artifacts.moved(bar, target.number + 1, len(targets))
 
 
-def catch_up(run: Run, parameters: Gated) -> list[CaughtUp]:
-    most = parameters.gates.max_deleted
-    return each_target(
-        run, "catch-up", lambda t, bar: catch_up_task(run.run_id, parameters.database, t.number, t.table, most, bar)
-    )
+def catch_up(run: Run, parameters: Gated) -> list[PrefectFuture[CaughtUp]]:
+    """Starts catching up, one target after the other, and returns at once. ``verify`` waits for it."""
+    bar, most = artifacts.progress(run.run_id, "catch-up"), parameters.gates.max_deleted
+    passes: list[PrefectFuture[CaughtUp]] = []
+    for t in run.plan.targets:
+        what = {"run_id": run.run_id, "database": parameters.database, "number": t.number, "table": t.table}
+        passes.append(catch_up_task.submit(**what, max_deleted=most, bar=bar, return_state=False, wait_for=passes[-1:]))
+    return passes
 
 
-def verify(run: Run, parameters: Gated, caught_up: list[CaughtUp]) -> None:
-    bar, last = artifacts.progress(run.run_id, "verify"), [c.last for c in caught_up]
+def verify(run: Run, parameters: Gated, passes: list[PrefectFuture[CaughtUp]]) -> None:
+    last = [caught_up.result().last for caught_up in passes]
+    bar = artifacts.progress(run.run_id, "verify")
     found = verify_task(run.run_id, parameters.database, gates_of(parameters), last, bar)
     artifacts.moved(bar, 1, 1)
     artifacts.verification(run.run_id, report.markdown([asdict(t) for t in found]))
@@ -79,10 +88,23 @@ def verify(run: Run, parameters: Gated, caught_up: list[CaughtUp]) -> None:
         ledger.set_state(connection, run.run_id, "verified")
 
 
-def cut_over(run: Run, parameters: Shared) -> None:
-    in_place = all(t.mode == "sync" for t in run.plan.targets)
-    if not run.plan.request.limit and (in_place or approved(run, parameters.cutover)):
+def finish(run: Run, parameters: Shared, passes: list[PrefectFuture[CaughtUp]]) -> None:
+    """Verifies, and switches where that was asked for."""
+    synced = all(t.mode == "sync" for t in run.plan.targets)
+    smoke = bool(run.plan.request.limit)
+    if synced or smoke or parameters.cutover != "auto":
+        verify(run, parameters, passes)
+    if synced and not smoke:
         cutover_task(run.run_id, parameters.database)
+    elif not smoke and approved(run, parameters.cutover):
+        switch(run, parameters, passes)
+
+
+def switch(run: Run, parameters: Gated, passes: Sequence[PrefectFuture[CaughtUp]] = ()) -> None:
+    """A last catch-up, once ``passes`` have ended, then verification, then the final names in one transaction."""
+    wait(list(passes))
+    verify(run, parameters, catch_up(run, parameters))
+    cutover_task(run.run_id, parameters.database)
 
 
 @contextmanager
@@ -154,15 +176,6 @@ def move(run: Run, stage: str, bar: UUID | None) -> None:
     with run.connection() as connection:
         found = ledger.batches(connection, run.run_id, stage)
     artifacts.moved(bar, sum(b.status == "done" for b in found), len(found))
-
-
-def each_target(run: Run, stage: str, do: Callable[[Target, UUID | None], Any]) -> list[Any]:
-    """Runs ``do`` for one target after the other: each of them uses the whole machine."""
-    bar, results = artifacts.progress(run.run_id, stage), []
-    for done, target in enumerate(run.plan.targets, 1):
-        results.append(do(target, bar))
-        artifacts.moved(bar, done, len(run.plan.targets))
-    return results
 
 
 def publish_failures(run: Run, parameters: Base, connection: Any) -> None:

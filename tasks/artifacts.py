@@ -25,6 +25,8 @@ POLL = 2.0
 """Seconds between two looks at a long statement."""
 
 logger = logging.getLogger("vecferry")
+_shares: dict[tuple[str, str], float] = {}
+_bars: dict[UUID, tuple[str, str]] = {}
 
 
 def _shown(publish: Callable[P, Any]) -> Callable[P, Any]:
@@ -42,14 +44,23 @@ def _shown(publish: Callable[P, Any]) -> Callable[P, Any]:
 @_shown
 def progress(run_id: str, stage: str) -> UUID | None:
     """A progress bar at 0."""
-    return create_progress_artifact(0.0, key=_key(run_id, stage), description=f"{stage} of {run_id}")  # type: ignore[return-value]
+    bar: Any = create_progress_artifact(0.0, key=_key(run_id, stage), description=f"{stage} of {run_id}")
+    _bars[bar] = run_id, stage
+    _shares[run_id, stage] = 0.0
+    return bar
 
 
 @_shown
 def moved(bar: UUID | None, done: int, total: int) -> None:
     """Moves a progress bar."""
     if bar is not None:
+        _shares[_bars[bar]] = done / max(1, total)
         update_progress_artifact(bar, 100.0 * done / max(1, total))
+
+
+def share(run_id: str, stage: str) -> float | None:
+    """How far a stage is, from 0 to 1, when it has a bar that this process moves."""
+    return _shares.get((run_id, stage))
 
 
 @contextmanager
@@ -80,6 +91,7 @@ def telling(bar: UUID | None) -> Iterator[Tell]:
 
     with following(bar, lambda: last[0]):
         yield tell
+    moved(bar, round(1000 * last[0]), 1000)
 
 
 def part(tell: Tell, number: int, total: int) -> Tell:

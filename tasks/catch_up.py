@@ -65,6 +65,7 @@ def catch_up(run: Run, number: int, max_deleted: float, tell: Tell = quiet) -> C
                 )
             if not last.touched:
                 break
+    tell(1.0)
     return CaughtUp(total, last)
 
 

@@ -1,13 +1,13 @@
-"""What verification is made of: checks and gates, and pure functions for exact search, recall, row cosine and norms."""
+"""What verification is made of: checks and gates, and pure functions for recall, row cosine and norms."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from tasks.stores.interface import Hits, Metric, vectors
+from tasks.stores.interface import Hits, vectors
 
 
 @dataclass(frozen=True)
@@ -63,40 +63,6 @@ class Norms:
         )
 
 
-def distances(queries: np.ndarray, rows: np.ndarray, metric: Metric) -> np.ndarray:
-    """Distances float64[n_queries, n_rows] as ``Hits`` has them; NaN where cosine is undefined (a zero vector)."""
-    q, r = queries.astype(np.float64), rows.astype(np.float64)
-    dots = q @ r.T
-    if metric == "ip":
-        return -dots
-    q_norms, r_norms = np.linalg.norm(q, axis=1)[:, None], np.linalg.norm(r, axis=1)[None, :]
-    if metric == "cosine":
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return 1 - dots / (q_norms * r_norms)
-    return np.sqrt(np.maximum(q_norms**2 + r_norms**2 - 2 * dots, 0))
-
-
-def exact_search(queries: np.ndarray, batches: Iterable[pa.RecordBatch], metric: Metric, k: int) -> list[Hits]:
-    """The true k nearest rows of every query, over a stream of record batches: memory is that of one batch.
-
-    Rows without a vector, and zero vectors under cosine, are nobody's neighbour.
-    """
-    ids, best = np.empty((len(queries), 0), object), np.empty((len(queries), 0))
-    for batch in batches:
-        present = np.asarray(batch.column("embedding").is_valid())
-        if not present.any():
-            continue
-        names = np.asarray(batch.column("id").to_pylist(), dtype=object)[present]
-        found = distances(queries, vectors(batch)[present], metric)
-        found[np.isnan(found)] = np.inf
-        nearest = np.argpartition(found, min(k, len(names)) - 1)[:, :k]
-        best = np.concatenate([best, np.take_along_axis(found, nearest, axis=1)], axis=1)
-        ids = np.concatenate([ids, names[nearest]], axis=1)
-        order = np.argsort(best, axis=1, kind="stable")[:, :k]
-        best, ids = np.take_along_axis(best, order, axis=1), np.take_along_axis(ids, order, axis=1)
-    return [Hits(i[np.isfinite(d)].tolist(), d[np.isfinite(d)]) for i, d in zip(ids, best, strict=True)]
-
-
 def recall(found: Sequence[Hits], exact: Sequence[Hits], tolerance: float = 1e-6) -> float:
     """Mean recall@k over the queries. A hit as near as the k-th true neighbour counts: ties have no right order.
 
@@ -132,9 +98,9 @@ def row_cosine(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 def norms(batch: pa.RecordBatch) -> Norms:
     """Norms of a batch of records; rows without a vector are not counted."""
     matrix = vectors(batch)[np.asarray(batch.column("embedding").is_valid())]
-    finite = np.isfinite(matrix).all(axis=1)
-    lengths = np.linalg.norm(matrix[finite].astype(np.float64), axis=1)
-    bad = int((~finite).sum())
+    lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))  # no square of a float32 is beyond it
+    finite = np.isfinite(lengths)
+    bad, lengths = int((~finite).sum()), lengths[finite]
     if not len(lengths):
         return Norms(rows=len(matrix), not_finite=bad)
     zero = int((lengths == 0).sum())

@@ -1,14 +1,16 @@
 """Where a table differs from its source: one comparison, for catching up, for syncing and for verifying.
 
-A page of the source goes into a temporary table by COPY, and PostgreSQL compares documents, metadata, uris, hashes and
-vectors with what it holds. Rows that somebody else wrote into a live table are told apart by their content hash: it is
+A page of the source is sent to PostgreSQL, which compares documents, metadata, uris, hashes and vectors with what it
+holds. Rows that somebody else wrote into a live table are told apart by their content hash: it is
 null, or it is not the hash of what the row says.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 import pyarrow as pa
@@ -22,9 +24,12 @@ from tasks.plan import Target
 from tasks.run import Run
 from tasks.stores.connection import Connection
 from tasks.stores.interface import Source
-from tasks.stores.postgres import READ_ROWS, Table, copy_ids, stage_page, with_hash
+from tasks.stores.pages import differing, stage_page
+from tasks.stores.postgres import READ_ROWS, Table, copy_ids, with_hash
 from tasks.vectors import embedded
 
+READERS = 3
+"""Pages under way at a time."""
 KEPT = 1_000
 """Ids of one kind that are remembered by name; the rest are counted."""
 
@@ -103,8 +108,13 @@ def compare(
     pages = (ids[at : at + READ_ROWS] for at in range(0, len(ids), READ_ROWS))
     found, gone = Difference(), list[str]()
     # Reading one page while PostgreSQL works on another: both wait for somebody else most of the time.
-    with ThreadPoolExecutor(2, "compare") as pool:
-        for part in _bounded(pool, lambda p: _page(run, source, target, table, p, apply, journal), pages):
+    with _connections(run, min(READERS, -(-len(ids) // READ_ROWS))) as take, ThreadPoolExecutor(READERS) as pool:
+
+        def work(part: pa.Array) -> tuple[Difference, list[str]]:
+            with take() as connection:
+                return _page(run, connection, source, target, table, part, apply, journal)
+
+        for part in _bounded(pool, work, pages):
             found += part[0]
             gone += part[1]
             tell(found.compared / max(1, len(ids)))
@@ -123,35 +133,35 @@ def _listed(run: Run, source: Source, target: Target) -> pa.Array:
 
 
 def _page(
-    run: Run, source: Source, target: Target, table: Table, ids: pa.Array, apply: bool, journal: bool
+    run: Run,
+    connection: Connection,
+    source: Source,
+    target: Target,
+    table: Table,
+    ids: pa.Array,
+    apply: bool,
+    journal: bool,
 ) -> tuple[Difference, list[str]]:
     """The page's difference, and which of its ids the source has no longer."""
     records = source.fetch(target.collection.name, ids.to_pylist())
     page, refused = embedded(run, target, with_hash(pa.Table.from_batches([records])))
-    with run.connection() as connection:
-        page, rejected = quarantine.sift(connection, page, target.layout, run.plan.request.nul, refused)
-        bad = rejected.column("id").to_pylist() if rejected else []
-        if apply and rejected:
-            quarantine.keep(run, f"catch_up-{target.number}-{bad[0].encode().hex()[:40]}", len(bad), rejected)
-        with connection.transaction():
-            ledger.check_stop(connection, run.run_id)
-            stage_page(connection, table, page)
-            # The page has no statistics, and a hash join would read the whole table once a page.
-            connection.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
-            query = statement(
-                "sync_difference", schema=table.schema, table=table.name, tolerance=target.layout.tolerance
-            )
-            missing: list[str] = []
-            stale: list[str] = []
-            edited: list[str] = []
-            for name, present, *held in connection.execute(query).fetchall():
-                kind = missing if not present else stale if ours(*held) else edited
-                kind.append(name)
-            if apply and (missing or stale):
-                connection.execute("DELETE FROM page WHERE NOT id = ANY(%s)", (missing + stale,))
-                if journal:
-                    _journal(connection, run, target, table)
-                connection.execute(statement("sync_upsert", schema=table.schema, table=table.name))
+    page, rejected = quarantine.sift(connection, page, target.layout, run.plan.request.nul, refused)
+    bad = rejected.column("id").to_pylist() if rejected else []
+    if apply and rejected:
+        quarantine.keep(run, f"catch_up-{target.number}-{bad[0].encode().hex()[:40]}", len(bad), rejected)
+    with connection.transaction():
+        ledger.check_stop(connection, run.run_id)
+        missing: list[str] = []
+        stale: list[str] = []
+        edited: list[str] = []
+        for name, present, *held in differing(connection, table, page, target.layout.tolerance):
+            kind = missing if not present else stale if ours(*held) else edited
+            kind.append(name)
+        if apply and (missing or stale):
+            stage_page(connection, table, page.filter(pc.is_in(page["id"], pa.array(missing + stale, pa.string()))))
+            if journal:
+                _journal(connection, run, target, table)
+            connection.execute(statement("sync_upsert", schema=table.schema, table=table.name))
     gone = sorted(set(ids.to_pylist()) - set(records.column("id").to_pylist()))
     return Difference(page.num_rows, named(missing), named(stale), edited=named(edited), quarantined=named(bad)), gone
 
@@ -186,7 +196,9 @@ def _orphans(
             # Asked again: an id that was added after the listing is no orphan.
             there = set(source.fetch(target.collection.name, [r[0] for r in rows]).column("id").to_pylist())
             if there and only is None:  # nor has any page compared it
-                found += _page(run, source, target, table, pa.array(sorted(there), pa.string()), apply, journal)[0]
+                with run.connection() as other:
+                    new = pa.array(sorted(there), pa.string())
+                    found += _page(run, other, source, target, table, new, apply, journal)[0]
             gone = [r for r in rows if r[0] not in there]
             orphaned = [name for name, *held in gone if ours(*held)]
             if apply and orphaned:
@@ -225,7 +237,27 @@ def _journal(connection: Connection, run: Run, target: Target, table: Table) -> 
     )
 
 
-def _bounded(pool: ThreadPoolExecutor, work: Any, items: Iterator[Any], ahead: int = 2) -> Iterator[Any]:
+@contextmanager
+def _connections(run: Run, count: int) -> Iterator[Callable[[], AbstractContextManager[Connection]]]:
+    """That many connections, each lent to one thread at a time: one made for every page would cost as much as the
+    comparison."""
+    idle: SimpleQueue[Connection] = SimpleQueue()
+    with ExitStack() as opened:
+        for _ in range(count):
+            idle.put(opened.enter_context(run.connection()))
+
+        @contextmanager
+        def take() -> Iterator[Connection]:
+            connection = idle.get()
+            try:
+                yield connection
+            finally:
+                idle.put(connection)
+
+        yield take
+
+
+def _bounded(pool: ThreadPoolExecutor, work: Any, items: Iterator[Any], ahead: int = READERS) -> Iterator[Any]:
     """``pool.map`` that takes items only as fast as results are used, so that memory does not grow with them."""
     waiting: list[Any] = []
     for item in items:

@@ -1,4 +1,4 @@
-"""Index: key, HNSW and GIN on a loaded shadow table, with the memory and the workers that the build can use."""
+"""Index: key, HNSW and GIN on loaded shadow tables, with the memory and the workers that the build can use."""
 
 import os
 import time
@@ -23,6 +23,21 @@ MEMORY_SHARE = 0.5
 """Of the machine's free memory; the rest is for the page cache and everybody else."""
 
 
+def key(run: Run) -> int:
+    """The primary key of every shadow table that lacks one; returns how many were made. Catching up finds rows by it, so
+    it comes right after the load."""
+    made = 0
+    with run.connection() as connection:
+        for target in run.plan.targets:
+            name = index_names(run.run_id, target)["key"]
+            if target.mode == "sync" or name in _existing(connection, target):
+                continue
+            with classified(f"key of {target.name}"):
+                connection.execute(statement("expand_primary_key", **_where(target), constraint=name))
+            made += 1
+    return made
+
+
 def index(run: Run, number: int) -> dict[str, Any]:
     """Builds what the target's table lacks and returns how: memory, workers, seconds. Nothing that is there is rebuilt."""
     target = run.plan.targets[number]
@@ -34,14 +49,11 @@ def index(run: Run, number: int) -> dict[str, Any]:
         started = time.perf_counter()
         there = _existing(connection, target)
         names = index_names(run.run_id, target)
-        where: dict[str, Any] = {"schema": target.hidden.schema, "table": target.hidden.name}
-        if names["key"] not in there:
-            connection.execute(statement("expand_primary_key", **where, constraint=names["key"]))
         memory, workers = 0, 0
         if names["hnsw"] not in there:
             memory, workers = _build_hnsw(run, connection, target, names["hnsw"])
         if names["gin"] not in there:
-            connection.execute(statement("expand_gin", **where, index=names["gin"]))
+            connection.execute(statement("expand_gin", **_where(target), index=names["gin"]))
         connection.execute(sql.SQL("ANALYZE {}").format(target.hidden.identifier))
         seconds = time.perf_counter() - started
         how = {"memory": memory, "workers": workers, "index_type": target.layout.index_type, "target": number}
@@ -120,6 +132,10 @@ def _m(target: Target) -> int:
     return min(100, max(2, target.collection.m))  # pgvector's range of m (hnsw.h)
 
 
+def _where(target: Target) -> dict[str, Any]:
+    return {"schema": target.hidden.schema, "table": target.hidden.name}
+
+
 def _existing(connection: Connection, target: Target) -> set[str]:
     rows = connection.execute(
         "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
@@ -140,6 +156,11 @@ def _setting(connection: Connection, name: str) -> str:
     row = connection.execute("SELECT setting FROM pg_settings WHERE name = %s", (name,)).fetchone()
     assert row
     return str(row[0])
+
+
+@task(name="key", task_run_name="make keys", **RETRYING)
+def key_task(run_id: str, database: str) -> int:
+    return key(open_run(run_id, database))
 
 
 @task(name="index", task_run_name="index {table}", **RETRYING)

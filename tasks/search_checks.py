@@ -15,6 +15,7 @@ from tasks.checks import Check, Gates, Norms
 from tasks.difference import Difference, compare
 from tasks.embedders.interface import embed
 from tasks.embedders.registry import open_embedder
+from tasks.exact_search import distances, exact_search
 from tasks.plan import CARRIED, Target
 from tasks.run import Run
 from tasks.stores.connection import Connection
@@ -51,7 +52,7 @@ def search_checks(
             total[0] += checks.norms(batch)
             yield batch
 
-    exact = checks.exact_search(probes, watched(), table.layout.metric, k)
+    exact = exact_search(probes, watched(), table.layout.metric, k)
     measured = total[0]
     # A smoke run holds a part of the source, which would search all of it.
     comparable = target.space == CARRIED and not run.plan.request.limit
@@ -114,7 +115,7 @@ def _measured_exactly(connection: Connection, table: Table, probes: np.ndarray, 
     for probe, hit in zip(probes, hits, strict=True):
         there = [i for i in hit.ids if i in rows]
         matrix = np.stack([rows[i] for i in there]) if there else probe[None, :][:0]
-        measured.append(Hits(there, checks.distances(probe[None, :], matrix, table.layout.metric)[0]))
+        measured.append(Hits(there, distances(probe[None, :], matrix, table.layout.metric)[0]))
     return measured
 
 

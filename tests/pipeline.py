@@ -8,7 +8,7 @@ from tasks.begin import begin
 from tasks.catch_up import catch_up
 from tasks.checks import Gates
 from tasks.cutover import cutover
-from tasks.index import index
+from tasks.index import index, key
 from tasks.load import load, prepare
 from tasks.run import Run, open_run
 from tasks.verify import TargetReport, verify
@@ -32,6 +32,7 @@ def build(run_id: str, **parameters: Any) -> Run:
     prepare(run)
     tally = load(run, _pending(run, "load"))
     assert not tally.failed, [b.error for b in _batches(run, "load")]
+    key(run)
     for target in run.plan.targets:
         index(run, target.number)
         catch_up(run, target.number, max_deleted=0.5)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tasks import checks
 from tasks.checks import Norms
+from tasks.exact_search import exact_search
 from tasks.stores.interface import Hits, Metric, records, vector_column
 
 quick = settings(max_examples=80, deadline=None, derandomize=True, database=None)
@@ -41,7 +42,7 @@ def test_exact_search_is_brute_force(metric: Metric, sizes: list[int], k: int, s
     queries = rng.standard_normal((4, 3)).astype(np.float32)
     starts = np.cumsum([0, *sizes])
     parts = [batch(matrix[a:b], present[a:b], a) for a, b in pairwise(starts)]
-    for query, found in zip(queries, checks.exact_search(queries, parts, metric, k), strict=True):
+    for query, found in zip(queries, exact_search(queries, parts, metric, k), strict=True):
         truth = {f"row-{i:03d}": one(query, matrix[i], metric) for i in range(total) if present[i]}
         truth = {i: d for i, d in truth.items() if d is not None}
         np.testing.assert_allclose(found.distances, sorted(truth.values())[:k], atol=1e-9)

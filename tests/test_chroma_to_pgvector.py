@@ -12,7 +12,7 @@ from tasks import planning
 from tasks.stores import chroma
 from tasks.stores.connection import Connection
 from tasks.stores.interface import Collection
-from tasks.stores.postgres import PostgresStore
+from tasks.stores.postgres_store import PostgresStore
 from tests.data import records_of
 from tests.lifecycle import Migration, Rows, drive
 

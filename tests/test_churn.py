@@ -18,7 +18,7 @@ from tasks import ledger
 from tasks.stores import chroma
 from tasks.stores.connection import Connection, connect
 from tasks.stores.interface import Collection
-from tasks.stores.postgres import PostgresStore
+from tasks.stores.postgres_store import PostgresStore
 from tests.chaos import stage_of
 from tests.data import records_of
 

@@ -25,7 +25,7 @@ from tasks.run import Run
 from tasks.stores import chroma
 from tasks.stores.chroma import ChromaStore
 from tasks.stores.connection import Connection, connect
-from tasks.stores.postgres import PostgresStore
+from tasks.stores.postgres_store import PostgresStore
 from tests.pipeline import build, finish, quarantined
 
 LONG, TOO_LONG = "x" * 10_000, random.Random(1).randbytes(5_000).hex()

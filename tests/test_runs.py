@@ -18,7 +18,7 @@ from tasks.errors import BatchesFailed, FatalError, UsageError, VerificationRefu
 from tasks.stores import chroma
 from tasks.stores.connection import Connection
 from tasks.stores.interface import vectors
-from tasks.stores.postgres import PostgresStore
+from tasks.stores.postgres_store import PostgresStore
 from tests.data import records_of
 from tests.test_chroma_to_pgvector import rows_of
 

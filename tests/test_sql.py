@@ -17,7 +17,8 @@ from tasks.errors import UsageError
 from tasks.stores.connection import Connection
 from tasks.stores.interface import Collection
 from tasks.stores.pgvector import Layout
-from tasks.stores.postgres import PostgresStore, Table, create_table
+from tasks.stores.postgres import Table, create_table
+from tasks.stores.postgres_store import PostgresStore
 from tests.pipeline import build
 
 FOLDER = Path(__file__).parent.parent / "sql"

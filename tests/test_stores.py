@@ -18,13 +18,13 @@ import pyarrow as pa
 import pytest
 
 from tasks import canonical
-from tasks.checks import exact_search
 from tasks.errors import TransientError, UsageError
+from tasks.exact_search import exact_search
 from tasks.stores import chroma
 from tasks.stores.connection import connect
 from tasks.stores.interface import Collection, Metric, records, vectors
 from tasks.stores.memory import MemoryStore
-from tasks.stores.postgres import PostgresStore
+from tasks.stores.postgres_store import PostgresStore
 from tests.data import records_of
 from tests.servers import chroma_server, free_port
 

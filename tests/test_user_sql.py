@@ -8,7 +8,7 @@ from sql import statement
 from tasks import ledger
 from tasks.stores.connection import Connection
 from tasks.stores.interface import Collection, Metric, vectors
-from tasks.stores.postgres import PostgresStore
+from tasks.stores.postgres_store import PostgresStore
 from tests.data import records_of
 
 

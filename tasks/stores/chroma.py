@@ -22,8 +22,8 @@ from tasks.stores import chroma_server
 from tasks.stores.chroma_server import Server
 from tasks.stores.interface import Collection, Hits, Metric, records, vector_column, vectors
 
-PAGE_NUMBERS = 500_000
-"""Vector components a page: Chroma hands them over as Python floats, 32 bytes each, so a page peaks near 20 MB."""
+PAGE_NUMBERS = 260_000
+"""Vector components a page: as Python floats, which Chroma's client makes of them, they take 32 bytes each."""
 PAGE_ROWS = 2_000
 LISTING = 100
 """Collections a page of the listing."""

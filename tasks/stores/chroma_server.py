@@ -5,6 +5,7 @@ its answers stay in memory until the cycle collector looks for them. Here compon
 array.
 """
 
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,6 +27,8 @@ DELETED_MEANWHILE = "Error finding id"
 page is asked for again here: a task that starts its whole pass over would meet the next such record."""
 PAUSES = (0.0, 0.02, 0.1, 0.5, 1.0)
 """Seconds before each further try."""
+
+_THREAD = threading.local()
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,7 @@ def _release(response: httpx.Response) -> None:
 
 
 def _page(content: bytes) -> Page:
-    # One parser a page: the document lives in its parser's memory.
-    answer: Any = simdjson.Parser().parse(content)
+    answer = _parsed(content)
     ids = answer["ids"].as_list()
     found = answer["embeddings"]
     embeddings: np.ndarray | list[list[float] | None] | None = None
@@ -102,6 +104,16 @@ def _page(content: bytes) -> Page:
             embeddings = found.as_list()
     documents, metadatas, uris = (_column(answer[name], len(ids)) for name in ("documents", "metadatas", "uris"))
     return Page(ids, documents, [_plain(m) for m in metadatas], uris, embeddings)
+
+
+def _parsed(content: bytes) -> Any:
+    """The answer, to be used up before this thread's next one: both live in the memory of its parser, which is kept,
+    since mapping that much anew for each page takes longer than parsing it."""
+    try:
+        return _THREAD.parser.parse(content)
+    except (AttributeError, RuntimeError):  # none yet, or an error's traceback still holds the last answer
+        _THREAD.parser = simdjson.Parser()
+        return _THREAD.parser.parse(content)
 
 
 def _column(found: Any, count: int) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import psycopg
@@ -29,6 +30,24 @@ class _RawLoader(Loader):
 
     def load(self, data: Any) -> bytes:
         return bytes(data)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A value in wire format, sent with an unknown type so that the cast in the SQL names it."""
+
+    data: bytes
+
+
+class _PackedDumper(Dumper):
+    format = Format.BINARY
+    oid = 0
+
+    def dump(self, obj: Any) -> bytes:
+        return cast(bytes, obj.data)
+
+
+psycopg.adapters.register_dumper(Packed, _PackedDumper)
 
 
 _REACHED: set[str] = set()

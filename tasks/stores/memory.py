@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.checks import exact_search
 from tasks.errors import UsageError
+from tasks.exact_search import exact_search
 from tasks.stores.interface import Collection, Hits, records, vectors
 
 

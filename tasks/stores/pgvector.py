@@ -3,6 +3,7 @@
 Limits are pgvector 0.8's (README, "HNSW" and "Half-Precision Indexing").
 """
 
+import struct
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,7 @@ HALF_MAX = 65504.0
 
 OPERATOR: dict[Metric, str] = {"cosine": "<=>", "l2": "<->", "ip": "<#>"}
 _WIRE = {"vector": ">f4", "halfvec": ">f2"}
+_NULL = struct.pack(">i", -1)
 
 VectorType = Literal["vector", "halfvec"]
 
@@ -73,17 +75,32 @@ def graph_bytes(rows: int, dimensions: int, m: int, index_type: VectorType) -> i
 
 def pack(matrix: np.ndarray, kind: VectorType) -> list[bytes]:
     """pgvector's binary format (vector_send): int16 dimensions, int16 unused, big-endian components; one a row."""
-    rows, dimensions = matrix.shape
-    head = np.frombuffer(np.array([dimensions, 0], ">u2").tobytes(), np.uint8)
-    body = np.ascontiguousarray(matrix.astype(_WIRE[kind])).view(np.uint8).reshape(rows, -1)
-    whole = np.empty((rows, 4 + body.shape[1]), np.uint8)
-    whole[:, :4], whole[:, 4:] = head, body
+    whole = _wire(matrix, kind, [(matrix.shape[1], ">u2"), (0, ">u2")])
     data, width = whole.tobytes(), whole.shape[1]
     return [data[at : at + width] for at in range(0, len(data), width)]
 
 
+def pack_array(matrix: np.ndarray, present: np.ndarray, kind: VectorType, oid: int) -> bytes:
+    """An array of vectors in PostgreSQL's binary format (array_send): number of dimensions, whether it has nulls, the
+    element's type, length, lower bound; then the length of each element, -1 for null, and its bytes."""
+    size = 4 + matrix.shape[1] * np.dtype(_WIRE[kind]).itemsize
+    whole = _wire(matrix, kind, [(size, ">u4"), (matrix.shape[1], ">u2"), (0, ">u2")])
+    head = struct.pack(">iiIii", 1, not present.all(), oid, len(matrix), 1)
+    if present.all():
+        return head + whole.tobytes()
+    return head + b"".join(row.tobytes() if there else _NULL for row, there in zip(whole, present, strict=True))
+
+
 def unpack(rows: list[bytes], kind: VectorType) -> np.ndarray:
     """The float32[n, d] that ``pack`` packed."""
-    width = (len(rows[0]) - 4) // np.dtype(_WIRE[kind]).itemsize
-    joined = b"".join(row[4:] for row in rows)
-    return np.frombuffer(joined, _WIRE[kind]).reshape(len(rows), width).astype(np.float32)
+    whole = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
+    return np.ascontiguousarray(whole[:, 4:]).view(_WIRE[kind]).astype(np.float32)
+
+
+def _wire(matrix: np.ndarray, kind: VectorType, lead: list[tuple[int, str]]) -> np.ndarray:
+    """uint8[rows, bytes]: the leading integers, then the components, the same way for every row."""
+    head = b"".join(np.array(value, width).tobytes() for value, width in lead)
+    whole = np.empty((len(matrix), len(head) + matrix.shape[1] * np.dtype(_WIRE[kind]).itemsize), np.uint8)
+    whole[:, : len(head)] = np.frombuffer(head, np.uint8)
+    whole[:, len(head) :] = np.ascontiguousarray(matrix.astype(_WIRE[kind])).view(np.uint8).reshape(len(matrix), -1)
+    return whole

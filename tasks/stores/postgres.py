@@ -1,24 +1,21 @@
-"""PostgreSQL with pgvector: binary COPY, search, and tables as a store."""
+"""Tables of PostgreSQL with pgvector: made, described, filled by binary COPY, read and searched."""
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from itertools import islice
+from typing import Any
 
 import numpy as np
-import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
-from psycopg.adapt import Dumper
-from psycopg.pq import Format
 
 from sql import statement
 from tasks import canonical
-from tasks.errors import UsageError
 from tasks.stores import pgvector
-from tasks.stores.connection import Connection
-from tasks.stores.interface import Collection, Hits, Metric, records, vector_column, vectors
+from tasks.stores.connection import Connection, Packed
+from tasks.stores.interface import Hits, Metric, records, vector_column, vectors
 from tasks.stores.pgvector import Layout
 
 READ_ROWS = 2_000
@@ -80,14 +77,15 @@ def read(
 ) -> Iterator[pa.RecordBatch]:
     """Streams records; ``content=False`` leaves documents, metadata and uris null, which is faster."""
     chosen = "document, metadata::text, uri" if content else "NULL::text, NULL::text, NULL::text"
-    query = sql.SQL("SELECT id, {}, embedding FROM {} {}").format(
+    command = sql.SQL("COPY (SELECT id, {}, embedding FROM {} {}) TO STDOUT (FORMAT BINARY)").format(
         sql.SQL(chosen), table.identifier, where or sql.SQL("")
     )
-    with connection.transaction(), connection.cursor("vecferry_read", binary=True) as cursor:
-        cursor.itersize = READ_ROWS
-        cursor.execute(query)
-        while rows := cursor.fetchmany(READ_ROWS):
-            yield _batch(rows, table.layout)
+    # PostgreSQL goes on sending while a batch is worked on, which it would not with a cursor.
+    with connection.cursor() as cursor, cursor.copy(command) as copy:
+        copy.set_types(["text", "text", "text", "text", table.layout.type])
+        rows = copy.rows()
+        while batch := list(islice(rows, READ_ROWS)):
+            yield _batch(batch, table.layout)
 
 
 def search(
@@ -114,100 +112,10 @@ def search(
             # Of a small table, or for a large ef_search, the planner would rather read every row: exact, and slower.
             connection.execute("SET LOCAL enable_seqscan = off")
         for probe in pgvector.pack(queries, layout.index_type or layout.type):
-            rows = connection.execute(query, (_Packed(probe), _Packed(probe)), prepare=False, binary=True).fetchall()
+            rows = connection.execute(query, (Packed(probe), Packed(probe)), prepare=False, binary=True).fetchall()
             near = [(i, d) for i, d in rows if d is not None and d == d]
             answers.append(Hits([i for i, _ in near], np.array([d for _, d in near], float)))
     return answers
-
-
-@dataclass(frozen=True)
-class _Packed:
-    """A query vector in wire format, sent with an unknown type so that the cast in the SQL names it."""
-
-    data: bytes
-
-
-class _PackedDumper(Dumper):
-    format = Format.BINARY
-    oid = 0
-
-    def dump(self, obj: Any) -> bytes:
-        return cast(bytes, obj.data)
-
-
-psycopg.adapters.register_dumper(_Packed, _PackedDumper)
-
-
-@dataclass(frozen=True)
-class PostgresStore:
-    """The tables of one schema that have our shape. Satisfies Source and Sink."""
-
-    connection: Connection
-    schema: str = "public"
-
-    consistent_snapshot = False
-
-    def collections(self) -> list[Collection]:
-        return [self.collection(name) for name in self._names()]
-
-    def collection(self, name: str) -> Collection:
-        found = self._table(name)
-        count = self.connection.execute(sql.SQL("SELECT count(*) FROM {}").format(found.identifier)).fetchone()
-        oid = self.connection.execute("SELECT %s::regclass::oid", (found.identifier.as_string(),)).fetchone()
-        assert count
-        assert oid
-        return Collection(name, str(oid[0]), count[0], found.layout.dimensions, found.layout.metric)
-
-    def ids(self, name: str) -> pa.Array:
-        command = sql.SQL("COPY (SELECT id FROM {}) TO STDOUT (FORMAT BINARY)").format(self._table(name).identifier)
-        with self.connection.cursor() as cursor, cursor.copy(command) as copy:
-            copy.set_types(["text"])
-            return pa.array((row[0] for row in copy.rows()), pa.string())
-
-    def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
-        table = self._table(name)
-        where = sql.SQL("WHERE id = ANY({})").format(sql.Literal(_storable(ids)))
-        batches = list(read(self.connection, table, where))
-        merged = pa.Table.from_batches(batches, records(table.layout.dimensions)).combine_chunks()
-        return merged.to_batches()[0] if merged.num_rows else pa.RecordBatch.from_pylist([], merged.schema)
-
-    def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
-        return search(self.connection, self._table(name), queries, k)
-
-    def create(self, collection: Collection) -> None:
-        table = Table(self.schema, collection.name, Layout("vector", collection.dimensions, collection.metric))
-        with self.connection.transaction():
-            create_table(self.connection, table)
-            self.connection.execute(
-                statement(
-                    "expand_primary_key", schema=self.schema, table=table.name, constraint=f"{table.name[:50]}_pkey"
-                )
-            )
-            create_index(self.connection, table, f"{table.name[:50]}_hnsw", collection.m, collection.ef_construction)
-
-    def write(self, name: str, records: pa.RecordBatch) -> None:
-        table = self._table(name)
-        with self.connection.transaction():
-            stage_page(self.connection, table, with_hash(pa.Table.from_batches([records])))
-            self.connection.execute(statement("sync_upsert", schema=table.schema, table=table.name))
-
-    def delete(self, name: str, ids: Sequence[str]) -> None:
-        query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self._table(name).identifier)
-        self.connection.execute(query, (_storable(ids),))
-
-    def _table(self, name: str) -> Table:
-        found = describe(self.connection, self.schema, name)
-        if found is None:
-            raise UsageError(f"there is no table {self.schema}.{name}; there are: {', '.join(self._names()) or 'none'}")
-        return found
-
-    def _names(self) -> list[str]:
-        rows = self.connection.execute(
-            "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'content_hash' "
-            "WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND c.relkind = 'r' ORDER BY 1",
-            (self.schema,),
-        ).fetchall()
-        return [name for (name,) in rows]
 
 
 def describe(connection: Connection, schema: str, name: str) -> Table | None:
@@ -262,13 +170,6 @@ def create_index(connection: Connection, table: Table, name: str, m: int, ef_con
     )
 
 
-def stage_page(connection: Connection, table: Table, page: pa.Table) -> None:
-    """Puts a page of records into the transaction's temporary table ``page``, to be compared with or merged into
-    ``table`` by the sync_*.sql files. Call it inside a transaction."""
-    connection.execute(statement("sync_page", schema=table.schema, table=table.name))
-    copy_in(connection, sql.Identifier("page"), page, table.layout.type)
-
-
 def with_hash(page: pa.Table) -> pa.Table:
     """Adds the ``content_hash`` column: binary[32] a row."""
     columns = (page.column(name).to_pylist() for name in ("document", "metadata", "uri"))
@@ -302,11 +203,6 @@ def _batch(rows: list[tuple[Any, ...]], layout: Layout) -> pa.RecordBatch:
         ],
         schema=schema,
     )
-
-
-def _storable(ids: Sequence[str]) -> list[str]:
-    """Those that a text column can hold: no row has an id with a NUL, and none may be asked for."""
-    return [i for i in ids if "\0" not in i]
 
 
 def _columns(names: Sequence[str]) -> sql.Composed:
