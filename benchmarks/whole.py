@@ -67,7 +67,8 @@ def whole(rows: int, source: list[str], url: str, *, expect: tuple[int, ...] = (
 
 def shares(run: Whole, tiny: Whole, limit: float | None) -> list[Figure]:
     """What is not snapshot, load or index, as a share of the whole; start-up, which a run of 200 rows shows, is taken off
-    both. The part of catching up, which reads the whole source once more, is told beside it."""
+    both. Catching up reads the whole source once more, beside the index: where both want the same cores, that makes the
+    index slower, so its own share is told too."""
     total, other = run.seconds - tiny.other, run.other - tiny.other
     catch_up = run.rest.get("catch_up", 0.0)
     spans = {**run.work, **run.rest}
@@ -76,7 +77,7 @@ def shares(run: Whole, tiny: Whole, limit: float | None) -> list[Figure]:
     share = 100 * other / total
     return [
         Figure("all else: share of the whole", run.rows, share, limit, unit=" %", note=note),
-        Figure("of that, catching up: share of the whole", run.rows, 100 * catch_up / total, unit=" %"),
+        Figure("catching up, beside the index: share of the whole", run.rows, 100 * catch_up / total, unit=" %"),
     ]
 
 

@@ -1,7 +1,8 @@
 """Catch up: what was inserted, changed or deleted at the source meanwhile, pass after pass until one finds nothing.
 
 Chroma has no feed of changes, so a pass reads the whole source once. Under steady writes passes cannot find nothing;
-then the run goes on after ``PASSES`` and the pass of the cutover, after which writers move, is the last word.
+then the run goes on after ``PASSES``. It begins when the rows are in and goes on while the index is built, where writes
+wait for the build; the switch begins with it once more, and that, after which writers move, is the last word.
 """
 
 import time

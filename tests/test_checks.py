@@ -50,6 +50,29 @@ def test_exact_search_is_brute_force(metric: Metric, sizes: list[int], k: int, s
         assert len(set(found.ids)) == len(found.ids)
 
 
+@quick
+@given(
+    metric=st.sampled_from(["cosine", "l2", "ip"]),
+    scale=st.sampled_from([1e-30, 1e-18, 1.0, 1e18, 1e30]),
+    spread=st.sampled_from([0.0, 1e-7, 1e-4, 1.0]),
+    seed=st.integers(0, 2**16),
+)
+def test_exact_search_beyond_what_float32_tells_apart(metric: Metric, scale: float, spread: float, seed: int) -> None:
+    """Rows nearer to each other than float32 can tell, or so long or short that their squares are lost, are ranked right."""
+    rng, k = np.random.default_rng(seed), 5
+    matrix = (scale * (1 + spread * rng.standard_normal((120, 24)))).astype(np.float32)
+    queries = (scale * (1 + spread * rng.standard_normal((3, 24)))).astype(np.float32)
+    parts = [batch(matrix[a : a + 40], start=a) for a in (0, 40, 80)]
+    size = np.linalg.norm(queries[0].astype(float))
+    unit = {"cosine": 1.0, "l2": size, "ip": size**2}[metric]
+    for query, found in zip(queries, exact_search(queries, parts, metric, k), strict=True):
+        truth = [one(query, row, metric) for row in matrix]
+        nearest = np.sort(np.array(truth, float))[:k]
+        # The definition itself rounds: a difference of squares of l2, 1 less a cosine.
+        np.testing.assert_allclose(found.distances / unit, nearest / unit, atol=3e-8 if metric == "l2" else 1e-14)
+        assert len(set(found.ids)) == k
+
+
 def one(query: np.ndarray, row: np.ndarray, metric: Metric) -> float | None:
     """The distance of two vectors, by its definition."""
     q, r = query.astype(float).tolist(), row.astype(float).tolist()

@@ -94,6 +94,27 @@ def test_a_later_run_loads_only_the_difference(connection: Connection, chroma_di
     assert rows_of(target, "docs") == before
 
 
+@pytest.mark.parametrize("cutover", ["auto", "ask"])
+def test_what_is_written_until_the_switch_is_in_it(
+    connection: Connection, chroma_dir: Callable[..., str], monkeypatch: pytest.MonkeyPatch, cutover: str
+) -> None:
+    """Changes after the run has caught up, however long somebody thinks about the switch, are in the table it switches to."""
+    source = {"path": chroma_dir(count=60)}
+    store, target = chroma.connect(**source), PostgresStore(connection)
+
+    def thinks(*_: Any) -> bool:
+        assert target.collections() == []
+        store.write("docs", records_of(3, start=500))
+        store.write("docs", records_of(2, start=10, seed=3))
+        store.delete("docs", ["row-0000001"])
+        return True
+
+    monkeypatch.setattr("flows.migrate.approved", thinks)
+    assert chroma_to_pgvector(chroma=source, run_id="asked", cutover=cutover)["state"] == "cut_over"
+    assert len(rows_of(target, "docs")) == 62
+    assert rows_of(target, "docs") == rows_of(store, "docs")
+
+
 def test_restore_gives_back_what_was_read(database: str, chroma_dir: Callable[..., str], tmp_path: Path) -> None:
     """A snapshot restored into a new directory equals the source: ids, documents, metadata, uris and vectors."""
     from flows.restore import restore

@@ -139,8 +139,8 @@ def test_a_failed_batch_is_rerun_with_the_parameters_shown(api: Api, flaky: faul
 @pytest.mark.slow
 @pytest.mark.parametrize(("approve", "state"), [(True, "cut_over"), (False, "verified")])
 def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, approve: bool, state: str) -> None:
-    """`cutover=ask` frees the worker and shows a form that names the tables; the answer switches them, or leaves the
-    run verified."""
+    """`cutover=ask` frees the worker and shows a form that names the tables; the answer switches them, with what was
+    written while it was waited for, or leaves the run verified."""
     store, run_id, table = chroma.connect(host="127.0.0.1", port=chroma_server), f"ask-{state}", f"asked_{state}"
     store.create(Collection("docs", "", 0, 8, "cosine"))
     store.write("docs", records_of(60))
@@ -156,6 +156,7 @@ def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, appr
         assert time.monotonic() < until, "the form has no description"  # Prefect stores it after the state
         time.sleep(0.2)
     assert f"public.{table}" in form.text
+    store.write("docs", records_of(61))
     api.ask("POST", f"flow_runs/{run}/resume", run_input={"approve": approve})
 
     found = api.ended(run)
@@ -164,6 +165,8 @@ def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, appr
         assert ledger.get(connection, run_id).state == state
         there = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
         assert there == (approve,)
+        if approve:
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (61,)
 
 
 @pytest.mark.slow

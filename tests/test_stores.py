@@ -20,8 +20,8 @@ import pytest
 from tasks import canonical
 from tasks.errors import TransientError, UsageError
 from tasks.exact_search import exact_search
-from tasks.stores import chroma
-from tasks.stores.connection import connect
+from tasks.stores import chroma, pgvector
+from tasks.stores.connection import Packed, connect
 from tasks.stores.interface import Collection, Metric, records, vectors
 from tasks.stores.memory import MemoryStore
 from tasks.stores.postgres_store import PostgresStore
@@ -357,6 +357,18 @@ def test_postgres_lists_only_tables_of_our_shape(connection: Any) -> None:
     store = PostgresStore(connection)
     store.create(Collection("ours", "", 0, 3, "cosine"))
     assert [c.name for c in store.collections()] == ["ours"]
+
+
+@pytest.mark.parametrize("kind", ["vector", "halfvec"])
+@pytest.mark.parametrize("present", [[True, True, True], [True, False, True], [False, False, False]])
+def test_arrays_of_vectors_in_wire_format(connection: Any, kind: pgvector.VectorType, present: list[bool]) -> None:
+    """What pack_array packs is what PostgreSQL reads, absent vectors as null."""
+    matrix = np.array([[1, -2.5], [0, 3], [65504, 1e-3]], np.float32)
+    packed = pgvector.pack_array(matrix, np.array(present), kind, connection.adapters.types[kind].oid)
+    rows = connection.execute(f"SELECT unnest(%b::{kind}[])", (Packed(packed),), binary=True).fetchall()
+    found = [None if row is None else pgvector.unpack([row], kind)[0].tolist() for (row,) in rows]
+    rounded = matrix.astype(np.float16 if kind == "halfvec" else np.float32).astype(float).tolist()
+    assert found == [row if there else None for row, there in zip(rounded, present, strict=True)]
 
 
 def test_memory_keeps_what_it_was_told() -> None:
