@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 from benchmarks import fixtures
 from benchmarks.figures import Figure
 from flows.parameters import ChromaToPgvector
-from tasks import batches, index, ledger, load, snapshot, work
+from tasks import batches, hnsw, ledger, load, snapshot, work
 from tasks.begin import begin
 from tasks.run import Run, open_run
 from tasks.stores import chroma
@@ -115,10 +115,10 @@ def index_figures(run: Run, rows: int) -> list[Figure]:
     """Builds the HNSW index with the settings we compute and with settings by hand, the first and the best twice."""
     target = run.plan.targets[0]
     with run.connection() as connection:
-        memory, workers = index.settings_for(connection, rows, target)
+        memory, workers = hnsw.settings_for(connection, rows, target.layout, hnsw.limited(target.collection.m))
 
         def ours() -> float:
-            seconds = _seconds(lambda: index._build_hnsw(run, connection, target, "bench"))
+            seconds = _seconds(lambda: hnsw.build(connection, target.hidden, "bench", target.collection))
             connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(target.hidden.schema, "bench")))
             return seconds
 

@@ -1,5 +1,6 @@
 """The ``vecferry`` command: the same flows from a terminal."""
 
+import importlib
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +11,7 @@ import typer
 import yaml
 
 from flows import console, show
-from flows.parameters import Base, Checked, ChromaToPgvector, Contract, OfRun, Restore, parse
+from flows.parameters import Base, Checked, ChromaToPgvector, Contract, Migration, OfRun, Restore, Text384To1536, parse
 from tasks import ledger, settings, status
 from tasks.errors import UsageError, VecferryError
 from tasks.stores.connection import connect
@@ -22,7 +23,7 @@ app = typer.Typer(
     help="Move a live search system to another embedding model or vector store: verified, resumable, reversible.",
 )
 
-FLOWS: dict[str, type[ChromaToPgvector]] = {"chroma-to-pgvector": ChromaToPgvector}
+FLOWS: dict[str, type[Migration]] = {"chroma-to-pgvector": ChromaToPgvector, "text-384-to-1536": Text384To1536}
 
 Flow = Annotated[str, typer.Argument(help=f"one of: {', '.join(FLOWS)}", metavar="FLOW")]
 RunId = Annotated[str, typer.Argument(help="the run's name", metavar="RUN")]
@@ -192,16 +193,15 @@ def _end(error: BaseException, interrupted: bool) -> int:
     return show.explain(error)
 
 
-def _migrate(flow: str, parameters: ChromaToPgvector, as_json: bool) -> None:
-    from flows.chroma_to_pgvector import chroma_to_pgvector
+def _migrate(flow: str, parameters: Migration, as_json: bool) -> None:
     from tasks.begin import preflight
 
     assert parameters.run_id
     preflight(parameters.request(), parameters.run_id, parameters.given())
-    bodies = {"chroma-to-pgvector": chroma_to_pgvector}
-    found = _carry_out(
-        lambda: bodies[flow](**parameters.model_dump(by_alias=True)), parameters.run_id, parameters.database, as_json
-    )
+    name = flow.replace("-", "_")
+    body = getattr(importlib.import_module(f"flows.{name}"), name)
+    call = partial(body, **parameters.model_dump(by_alias=True))
+    found = _carry_out(call, parameters.run_id, parameters.database, as_json)
     if parameters.cutover == "ask" and found["state"] == "verified" and console.confirmed("Switch now?", as_json):
         # With the gates it was verified by: another threshold would refuse what the person has just been shown.
         cutover(parameters.run_id, [f"database={parameters.database}", f"gates={parameters.gates.model_dump_json()}"])
@@ -252,9 +252,9 @@ def _check_run(run_id: str, database: str) -> None:
         ledger.get(connection, run_id)
 
 
-def _parse(flow: str, p: list[str] | None, params: Path | None, run_id: str | None = None) -> ChromaToPgvector:
+def _parse(flow: str, p: list[str] | None, params: Path | None, run_id: str | None = None) -> Migration:
     if flow not in FLOWS:
-        raise UsageError(f"there is no flow {flow!r}; there is: {', '.join(FLOWS)}")
+        raise UsageError(f"there is no flow {flow!r}; there are: {', '.join(FLOWS)}")
     values: dict[str, Any] = {}
     if params is not None:
         try:

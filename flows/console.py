@@ -144,18 +144,17 @@ def _watch(run_id: str, database: str, done: threading.Event) -> None:
 
 
 def _moving(connection: Any, run_id: str, started: float) -> list[dict[str, Any]]:
-    from tasks import artifacts, index, ledger
+    from tasks import artifacts, hnsw, ledger
 
     if ledger.find(connection, run_id) is None:
         return []
     lines = status.stages(connection, run_id)
-    for target in ledger.get(connection, run_id).plan.targets:
-        if at := index.progress(connection, target):
-            phase, share = at
-            lines = [line for line in lines if line["stage"] != "index"]
-            lines.append(
-                {"stage": "index", "done": 0, "pending": 1, "failed": 0, "rows": 0, "note": f"{phase} {share:.0%}"}
-            )
+    if at := hnsw.progress(connection, run_id):
+        phase, share = at
+        lines = [line for line in lines if line["stage"] != "index"]
+        lines.append(
+            {"stage": "index", "done": 0, "pending": 1, "failed": 0, "rows": 0, "note": f"{phase} {share:.0%}"}
+        )
     known = {line["stage"] for line in lines}
     for stage, bar in (("catch_up", "catch-up"), ("verify", "verify")):  # the ledger has these when they are done
         if stage not in known and (moved := artifacts.share(run_id, bar)) is not None:

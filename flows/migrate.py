@@ -19,8 +19,8 @@ from tasks.catch_up import CaughtUp, catch_up_task
 from tasks.checks import Gates
 from tasks.cutover import cutover_task
 from tasks.errors import BatchesFailed, FatalError, VecferryError
-from tasks.index import index_task, key_task
-from tasks.load import load_task, prepare_task
+from tasks.index import index_task
+from tasks.load import expand_task, key_task, load_task, prepare_task
 from tasks.plan import Request
 from tasks.run import Run, chosen, open_run
 from tasks.snapshot import finish_task, list_ids_task, snapshot_task
@@ -37,6 +37,7 @@ def migrate(parameters: Shared, request: Request, given: set[str]) -> Outcome:
     with running(run_id, parameters, before) as run:
         if run:
             reopen_named(run, parameters.batch_ids)
+            expand_task(run.run_id, parameters.database)
             take_snapshot(run, parameters)
             load(run, parameters)
             passes = catch_up(run, parameters)  # goes on while the index is built
@@ -91,7 +92,7 @@ def verify(run: Run, parameters: Gated, passes: list[PrefectFuture[CaughtUp]]) -
 def finish(run: Run, parameters: Shared, passes: list[PrefectFuture[CaughtUp]]) -> None:
     """Verifies, and switches where that was asked for."""
     synced = all(t.mode == "sync" for t in run.plan.targets)
-    smoke = bool(run.plan.request.limit)
+    smoke = bool(run.plan.limited)
     if synced or smoke or parameters.cutover != "auto":
         verify(run, parameters, passes)
     if synced and not smoke:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 
 from tasks.errors import UsageError
-from tasks.plan import Request, check_run_id
+from tasks.plan import Asked, CollectionsRequest, ColumnsRequest, Request, check_run_id
 from tasks.settings import DEFAULT_DATABASE, refuse_secrets
 
 # Prefect builds a model from a flow's signature, and ours has a parameter called schema.
@@ -114,7 +114,101 @@ class Shared(Gated):
     rollback_days: float = Field(7, ge=0, description="days after the cutover in which nothing old is dropped")
 
 
-class ChromaToPgvector(Shared):
+class Migration(Shared):
+    """What a flow that migrates makes of its form."""
+
+    def request(self) -> Request:
+        """The request that a plan is made from."""
+        raise NotImplementedError
+
+    def given(self) -> set[str]:
+        """The names of the request's fields that were set: only those can contradict a frozen plan."""
+        raise NotImplementedError
+
+
+class LiveTable(BaseModel):
+    """One table that goes on being used."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: str = Field(description='the table as SQL names it: docs, schema.docs or "Quoted Name"')
+    id: list[str] | str | None = Field(None, description="columns that tell rows apart; the primary key when left out")
+    text: list[str] | str | None = Field(
+        None,
+        description="what is embedded: a column, several, or a template such as {title}: {body}; the only column of text when left out",
+    )
+    old_column: str = Field("embedding", description="column of the vectors there are")
+    new_column: str = Field("embedding_1536", description="column for the new vectors")
+    function: str | None = Field(None, description="search function to switch; match_TABLE when left out")
+    limit: int | None = Field(None, ge=0, description="a smoke run over this many of its rows (0: everything)")
+
+
+class Text384To1536(Migration):
+    """The form of text-384-to-1536."""
+
+    targets: list[LiveTable] = Field(
+        [LiveTable(table="bora_docs"), LiveTable(table="phrases"), LiveTable(table="lexicon")],
+        description="the tables to migrate",
+    )
+    layout: Literal["column", "side_table"] = Field(
+        "column", description="new vectors in a column of the table, or in a table beside it, which loads far faster"
+    )
+    embedder: str = Field(
+        "openai/text-embedding-3-small", description="model of the new vectors: provider/model[?option=value]"
+    )
+    old_embedder: str | None = Field(
+        None,
+        description="model of the old vectors; where it is named they are checked, and kept current after the switch",
+    )
+    on_too_long: Literal["quarantine", "truncate", "mean"] = Field(
+        "quarantine",
+        description="a text longer than the model takes: quarantine it, cut it, or take the mean of its parts",
+    )
+    budget_usd: float | None = Field(
+        None, ge=0, description="dollars that the run may spend; it stops before they are passed"
+    )
+
+    def request(self) -> ColumnsRequest:
+        model = self.embedder
+        if model.startswith("openai/") and "on_too_long=" not in model and self.on_too_long != "quarantine":
+            model += f"{'&' if '?' in model else '?'}on_too_long={self.on_too_long}"
+        return ColumnsRequest(
+            flow="text-384-to-1536",
+            source={"store": "live_tables"},
+            database=self.database,
+            embedder=model,
+            batch_rows=self.batch_rows,
+            limit=self.limit or None,
+            rollback_days=self.rollback_days,
+            targets=tuple(_asked(t) for t in self.targets),
+            layout=self.layout,
+            old_embedder=self.old_embedder,
+            budget_usd=self.budget_usd,
+        )
+
+    def given(self) -> set[str]:
+        return {"embedder" if name == "on_too_long" else name for name in changed(self)} | {"source"}
+
+
+def _asked(table: LiveTable) -> Asked:
+    def listed(value: list[str] | str) -> list[str]:
+        return [value] if isinstance(value, str) else value
+
+    text = table.text
+    if text is not None and not (isinstance(text, str) and "{" in text):
+        text = "\n\n".join(f"{{{name}}}" for name in listed(text))
+    return Asked(
+        table=table.table,
+        id=None if table.id is None else tuple(listed(table.id)),
+        text=text,
+        old_column=table.old_column,
+        new_column=table.new_column,
+        function=table.function,
+        limit=table.limit or None,
+    )
+
+
+class ChromaToPgvector(Migration):
     """The form of chroma-to-pgvector."""
 
     chroma: Chroma = Field(Chroma(), description="where the collections are")
@@ -129,12 +223,11 @@ class ChromaToPgvector(Shared):
         "quarantine", description="NUL characters, which PostgreSQL cannot store: quarantine the row, or store U+2400"
     )
 
-    def request(self) -> Request:
-        """The request that a plan is made from."""
+    def request(self) -> CollectionsRequest:
         options = {k: v for k, v in self.chroma.model_dump().items() if v is not None}
         if self.chroma.path:
             options = {k: options[k] for k in ("tenant", "database")} | {"path": os.path.abspath(self.chroma.path)}
-        return Request(
+        return CollectionsRequest(
             flow="chroma-to-pgvector",
             source={"store": "chroma", **options},
             collections=None if self.collections is None else tuple(self.collections),
@@ -150,7 +243,6 @@ class ChromaToPgvector(Shared):
         )
 
     def given(self) -> set[str]:
-        """The names of the request's fields that were set: only those can contradict a frozen plan."""
         names = {"schema" if name == "schema_" else name for name in changed(self)}
         return names - {"chroma"} | ({"source"} if self.chroma.path or self.chroma.host else set())
 

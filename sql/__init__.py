@@ -1,7 +1,7 @@
 """Loads the .sql files of this folder and binds their psql variables.
 
 A file is plain SQL that psql can run by hand. Variables are psql's own: ``:"name"`` is an identifier, ``:'name'`` a
-literal, ``:name`` a bare number. They are never expanded inside quoted strings, ``$$`` bodies or comments, which is
+literal, ``:name`` a bare number or SQL of ours. They are never expanded inside quoted strings, ``$$`` bodies or comments, which is
 psql's rule too.
 """
 
@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 
 from psycopg import sql
+
+Value = str | int | float | sql.Composable
 
 _TOKEN = re.compile(
     r"""
@@ -20,7 +22,7 @@ _TOKEN = re.compile(
 )
 
 
-def statement(name: str, **variables: str | int | float) -> sql.Composed:
+def statement(name: str, **variables: Value) -> sql.Composed:
     """The file ``name``.sql with its variables bound.
 
     Raises KeyError for a variable without a value and TypeError for a bare variable that is not a number.
@@ -37,12 +39,14 @@ def statement(name: str, **variables: str | int | float) -> sql.Composed:
     return sql.Composed(parts)
 
 
-def _bind(match: re.Match[str], variables: dict[str, str | int | float]) -> sql.Composable:
+def _bind(match: re.Match[str], variables: dict[str, Value]) -> sql.Composable:
     if match["identifier"]:
         return sql.Identifier(str(variables[match["identifier"]]))
     if match["literal"]:
         return sql.Literal(variables[match["literal"]])
     value = variables[match["number"]]
+    if isinstance(value, sql.Composable):
+        return value
     if not isinstance(value, int | float):
         raise TypeError(f":{match['number']} is a bare number, got {value!r}")
     return sql.SQL(str(value))

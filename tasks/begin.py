@@ -60,10 +60,8 @@ def ready_to_cut_over(run_id: str, database: str) -> str:
     with run.connection() as connection:
         state = ledger.get(connection, run_id).state
         built = {b.number for b in ledger.batches(connection, run_id, "index") if b.status == "done"}
-    if run.plan.request.limit:
-        raise VerificationRefused(
-            f"run {run_id} is a smoke run (limit={run.plan.request.limit}), which never cuts over"
-        )
+    if run.plan.limited:
+        raise VerificationRefused(f"run {run_id} is a smoke run , which never cuts over")
     if missing := [t.name for t in run.plan.targets if t.mode != "sync" and t.number not in built]:
         raise VerificationRefused(
             f"run {run_id} is {state} and {', '.join(missing)} is not built: vecferry run {run.plan.request.flow} --run-id {run_id}"

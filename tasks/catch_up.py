@@ -6,22 +6,19 @@ wait for the build; the switch begins with it once more, and that, after which w
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from prefect import task
 
-from sql import statement
 from tasks import artifacts, ledger
 from tasks.artifacts import Tell, quiet
-from tasks.cutover import current_table
-from tasks.difference import Difference, Named, compare
-from tasks.errors import VerificationRefused
-from tasks.plan import Target
+from tasks.difference import Difference
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
-from tasks.stores.connection import Connection, classified
+from tasks.shadows.registry import shadow_of
+from tasks.stores.connection import classified
 
 PASSES = 5
 
@@ -36,25 +33,14 @@ class CaughtUp:
 
 
 def catch_up(run: Run, number: int, max_deleted: float, tell: Tell = quiet) -> CaughtUp:
-    """Brings one target in line with its source.
-
-    Raises VerificationRefused when a sync would delete more than ``max_deleted`` of a live table: a source that was
-    emptied or swapped by mistake must not empty the table people search.
-    """
+    """Brings one target in line with its source. Raises what its shadow's ``bring`` raises."""
     target, started, total, last = run.plan.targets[number], time.perf_counter(), Difference(), Difference()
-    live = target.mode == "sync"
+    shadow = shadow_of(run, target)
     with classified(f"catch up {target.name}"):
-        with run.connection() as connection:
-            table = current_table(connection, run, target)
-            if live:
-                _guard_deletes(run, connection, target, max_deleted)
         for passes in range(1, PASSES + 1):
-            last = compare(run, target, table, apply=True, journal=live, tell=tell)
-            total += last
+            last = shadow.bring(max_deleted, tell)
             with run.connection() as connection:
-                if live:
-                    missing, stale, orphaned = _touched(connection, run, target)
-                    total = replace(total, missing=missing, stale=stale, orphaned=orphaned)
+                total = shadow.brought(connection, total + last)
                 ledger.done(
                     connection,
                     run.run_id,
@@ -68,26 +54,6 @@ def catch_up(run: Run, number: int, max_deleted: float, tell: Tell = quiet) -> C
                 break
     tell(1.0)
     return CaughtUp(total, last)
-
-
-def _touched(connection: Connection, run: Run, target: Target) -> list[Named]:
-    """What this run has changed in a live table so far, by its journal: a process that was killed counts too."""
-    query = statement("sync_touched", schema=target.schema, table=target.table, run_id=run.run_id, target=target.number)
-    row = connection.execute(query).fetchone()
-    assert row
-    return [Named(count) for count in row]
-
-
-def _guard_deletes(run: Run, connection: Connection, target: Target, max_deleted: float) -> None:
-    row = connection.execute(
-        "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)", (target.final.identifier.as_string(),)
-    ).fetchone()
-    held, offered = max(0, row[0]) if row else 0, run.source().collection(target.collection.name).count
-    if held and offered < held * (1 - max_deleted):
-        raise VerificationRefused(
-            f"{target.name} holds about {held} rows and {target.collection.name} only {offered}: a sync would delete more "
-            f"than {max_deleted:.0%}, so nothing was touched. If that is meant, set -p gates.max_deleted=1"
-        )
 
 
 def _detail(total: Difference, passes: int, last: Difference) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def compare(
 
 
 def _listed(run: Run, source: Source, target: Target) -> pa.Array:
-    if run.plan.request.limit and target.mode != "sync":
+    if run.plan.limited and target.mode != "sync":
         from tasks.snapshot import snapshot_ids
 
         return snapshot_ids(run, target)

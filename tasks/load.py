@@ -1,30 +1,30 @@
-"""Load: the snapshot's parts into shadow tables, by binary COPY, before any key or index is there."""
+"""Load: the snapshot's parts into the shadows, before any key or index is there."""
 
-import json
 import time
-from typing import Any
 
-import pyarrow as pa
 from prefect import task
-from psycopg import sql
 
 from tasks import batches, ledger, quarantine, work
 from tasks.ledger import Batch
-from tasks.plan import SCHEMA, Target
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
+from tasks.shadows.registry import shadow_of
 from tasks.snapshot import part_of
-from tasks.stores.connection import Connection
-from tasks.stores.postgres import copy_in, create_table
+from tasks.stores.connection import Connection, classified
 from tasks.vectors import embedded
 
 
-def prepare(run: Run) -> int:
-    """Makes the shadow tables that are missing and a pending batch for every part; returns how many are pending."""
-    with run.connection() as connection:
+def expand(run: Run) -> int:
+    """Makes the shadows that are missing; returns how many there are."""
+    with run.connection() as connection, classified("make shadows"):
         for target in run.plan.targets:
-            if target.mode != "sync":
-                _make_shadow(run, connection, target)
+            shadow_of(run, target).expand(connection)
+    return len(run.plan.targets)
+
+
+def prepare(run: Run) -> int:
+    """Makes a pending batch for every part of the snapshot; returns how many are pending."""
+    with run.connection() as connection:
         parts = ledger.batches(connection, run.run_id, "snapshot")
         ledger.add(connection, run.run_id, "load", [(b.number, {"target": b.detail["target"]}) for b in parts])
         return sum(b.status != "done" for b in ledger.batches(connection, run.run_id, "load"))
@@ -46,9 +46,7 @@ def load(run: Run, numbers: list[int]) -> work.Tally:
         with connection.transaction():
             if ledger.is_done(connection, run.run_id, "load", batch.number):
                 return 0
-            if batch.rows:
-                _delete(connection, target, page)
-            copy_in(connection, target.hidden.identifier, page, target.type)
+            shadow_of(run, target).write(connection, page, again=bool(batch.rows))
             ledger.done(
                 connection,
                 run.run_id,
@@ -63,28 +61,18 @@ def load(run: Run, numbers: list[int]) -> work.Tally:
     return work.through(run, "load", numbers, one)
 
 
-def _make_shadow(run: Run, connection: Connection, target: Target) -> None:
-    with connection.transaction():
-        created = connection.execute(
-            "INSERT INTO vecferry.relation (table_schema, table_name, run_id, target, role, source, space) "
-            "VALUES (%s, %s, %s, %s, 'shadow', %s::text::jsonb, %s) ON CONFLICT DO NOTHING",
-            (SCHEMA, target.shadow, run.run_id, target.number, json.dumps(source_of(run, target)), target.space),
-        )
-        if created.rowcount:
-            create_table(connection, target.hidden)
+def key(run: Run) -> int:
+    """Makes the key of every shadow that lacks one, once its rows are in: catching up finds rows by it. Returns how many."""
+    with run.connection() as connection, classified("make keys"):
+        return sum(shadow_of(run, target).key(connection) for target in run.plan.targets)
 
 
-def source_of(run: Run, target: Target) -> dict[str, Any]:
-    """What identifies the collection that a table holds, for a later sync to compare."""
-    return {"source": run.plan.request.source, "collection": target.collection.name}
+@task(name="expand", task_run_name="make shadows", **RETRYING)
+def expand_task(run_id: str, database: str) -> int:
+    return expand(open_run(run_id, database))
 
 
-def _delete(connection: Connection, target: Target, page: pa.Table) -> None:
-    query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(target.hidden.identifier)
-    connection.execute(query, (page.column("id").to_pylist(),))
-
-
-@task(name="prepare-load", task_run_name="make shadow tables", **RETRYING)
+@task(name="prepare-load", task_run_name="cut into batches", **RETRYING)
 def prepare_task(run_id: str, database: str) -> int:
     return prepare(open_run(run_id, database))
 
@@ -92,3 +80,8 @@ def prepare_task(run_id: str, database: str) -> int:
 @task(name="load", task_run_name="load batches {first}–{last}", **RETRYING)
 def load_task(run_id: str, database: str, numbers: list[int], first: int, last: int) -> work.Tally:
     return load(open_run(run_id, database), numbers)
+
+
+@task(name="key", task_run_name="make keys", **RETRYING)
+def key_task(run_id: str, database: str) -> int:
+    return key(open_run(run_id, database))

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from tasks.errors import UsageError
+from tasks.stores import live_table
 from tasks.stores.interface import Collection
+from tasks.stores.live_table import LiveTable
 from tasks.stores.pgvector import Layout, VectorType
 from tasks.stores.postgres import Table
 
@@ -15,32 +17,63 @@ SCHEMA = "vecferry"
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
 CARRIED = "carried"
 
-Mode = Literal["create", "replace", "sync"]
-"""create: the final name is free. replace: a table of ours steps aside. sync: a table of ours gets the difference."""
+Mode = Literal["create", "replace", "sync", "column", "side_table"]
+"""create: the final name is free. replace: a table of ours steps aside. sync: a table of ours gets the difference.
+column, side_table: a live table gets other vectors, in itself or beside it."""
 Nul = Literal["quarantine", "escape"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What the user asked for, as a plan is made from it. Secrets are names."""
 
     flow: str
     source: dict[str, Any]
     """{"store": name, **options} for tasks.stores.registry."""
-    collections: tuple[str, ...] | None
-    """None: all of them."""
     database: str
-    schema: str
-    tables: dict[str, str]
-    """Collection → table name, where the default is not wanted."""
-    halfvec: bool
     embedder: str | None
     """None: the vectors are carried."""
     batch_rows: int
     limit: int | None
-    nul: Nul
     rollback_days: float
     """Days after the cutover in which ``contract`` refuses, unless it is told otherwise."""
+    nul: Nul = "quarantine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionsRequest(Request):
+    """Collections of a store become tables."""
+
+    collections: tuple[str, ...] | None
+    """None: all of them."""
+    schema: str
+    tables: dict[str, str]
+    """Collection → table name, where the default is not wanted."""
+    halfvec: bool
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One live table, as the user named it; what is None is read from the catalogue."""
+
+    table: str
+    id: tuple[str, ...] | None
+    text: str | None
+    """A template of columns in braces: ``{title}: {body}``."""
+    old_column: str
+    new_column: str
+    function: str | None
+    limit: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnsRequest(Request):
+    """Live tables get vectors of another space beside the old ones."""
+
+    targets: tuple[Asked, ...]
+    layout: Literal["column", "side_table"]
+    old_embedder: str | None
+    budget_usd: float | None
 
 
 @dataclass(frozen=True)
@@ -77,6 +110,27 @@ class Target:
 
 
 @dataclass(frozen=True)
+class ColumnTarget(Target):
+    """One live table and the column that its new vectors are searched in. Its ``shadow`` is the table of what is known
+    of each row: key, content hash, and in the layout side_table the vector."""
+
+    live: LiveTable
+    new_column: str
+    function: str | None
+    """The search function that switches; None where there is none."""
+    old_space: str | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.schema}.{self.table}.{self.new_column}"
+
+    @property
+    def beside(self) -> bool:
+        """Whether the vectors lie in a table of their own."""
+        return self.mode == "side_table"
+
+
+@dataclass(frozen=True)
 class Plan:
     """The frozen plan of one run."""
 
@@ -84,17 +138,28 @@ class Plan:
     request: Request
     targets: tuple[Target, ...]
 
+    @property
+    def limited(self) -> bool:
+        """Whether this is a smoke run, which never cuts over."""
+        return bool(self.request.limit) or any(isinstance(t, ColumnTarget) and t.live.limit for t in self.targets)
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def from_json(data: dict[str, Any]) -> Plan:
     """The plan that ``as_json`` wrote."""
-    request = dict(data["request"])
+    request, targets = (
+        dict(data["request"]),
+        [dict(t, collection=Collection(**t["collection"])) for t in data["targets"]],
+    )
+    if "layout" in request:
+        request["targets"] = tuple(Asked(**{**a, "id": a["id"] and tuple(a["id"])}) for a in request["targets"])
+        made = tuple(ColumnTarget(**{**t, "live": live_table.from_json(t["live"])}) for t in targets)
+        return Plan(data["run_id"], ColumnsRequest(**request), made)
     if request["collections"] is not None:
         request["collections"] = tuple(request["collections"])
-    targets = tuple(Target(**{**t, "collection": Collection(**t["collection"])}) for t in data["targets"])
-    return Plan(data["run_id"], Request(**request), targets)
+    return Plan(data["run_id"], CollectionsRequest(**request), tuple(Target(**t) for t in targets))
 
 
 def differences(asked: Request, frozen: Request, given: set[str]) -> list[str]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from tasks import allocator, files, ledger, settings
 from tasks.errors import UsageError
-from tasks.plan import Plan, Target
+from tasks.plan import ColumnTarget, Plan, Target
 from tasks.stores import registry
 from tasks.stores.connection import Connection, connect
 from tasks.stores.interface import Source
+from tasks.stores.live_table import LiveTables
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Run:
         return files.join(self.home, "runs", self.run_id, *parts)
 
     def source(self) -> Source:
-        return registry.open_source(self.plan.request.source)
+        live = {t.collection.name: t.live for t in self.plan.targets if isinstance(t, ColumnTarget)}
+        return LiveTables(self.url, live) if live else registry.open_source(self.plan.request.source)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:

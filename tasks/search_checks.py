@@ -12,12 +12,13 @@ from psycopg import sql
 from tasks import checks
 from tasks.artifacts import Tell
 from tasks.checks import Check, Gates, Norms
-from tasks.difference import Difference, compare
+from tasks.difference import Difference
 from tasks.embedders.interface import embed
 from tasks.embedders.registry import open_embedder
 from tasks.exact_search import distances, exact_search
 from tasks.plan import CARRIED, Target
 from tasks.run import Run
+from tasks.shadows.registry import shadow_of
 from tasks.stores.connection import Connection
 from tasks.stores.interface import Hits, Source, vectors
 from tasks.stores.postgres import Table, read, search
@@ -29,9 +30,9 @@ PARITY_SLACK = 0.02
 """How far below the source's own recall ours may lie: one neighbour in 50 of a random sample of queries."""
 
 
-def _moved(run: Run, target: Target, table: Table, ids: list[str], known: Difference) -> set[str]:
+def _moved(run: Run, target: Target, ids: list[str], known: Difference) -> set[str]:
     """Those of ``ids`` that agreed when every row was compared, and have changed at the source since."""
-    return set(compare(run, target, table, apply=False, only=ids).ids) - set(known.ids) if ids else set()
+    return set(shadow_of(run, target).compare(only=ids).ids) - set(known.ids) if ids else set()
 
 
 def search_checks(
@@ -55,7 +56,7 @@ def search_checks(
     exact = exact_search(probes, watched(), table.layout.metric, k)
     measured = total[0]
     # A smoke run holds a part of the source, which would search all of it.
-    comparable = target.space == CARRIED and not run.plan.request.limit
+    comparable = target.space == CARRIED and not run.plan.limited
     ef_search = max(40, target.collection.ef_search, k)
     sweep: list[dict[str, Any]] = []
     for ef in sorted({*SWEEP, ef_search}):
@@ -98,9 +99,7 @@ def search_checks(
                 f"recall {our_recall:.4f}, source {source_recall:.4f}, overlap {benchmark['overlap']:.4f}",
                 f"≥ source − {PARITY_SLACK}",
             ),
-            _distances(
-                probes, ours, theirs, measured, target, benchmark, lambda ids: _moved(run, target, table, ids, known)
-            ),
+            _distances(probes, ours, theirs, measured, target, benchmark, lambda ids: _moved(run, target, ids, known)),
         ]
     return measured, found, benchmark
 
@@ -109,7 +108,9 @@ def _measured_exactly(connection: Connection, table: Table, probes: np.ndarray, 
     """The same hits with exact distances: both stores measure in float32 or in halves, which tears ties apart."""
     ids = sorted({i for h in hits for i in h.ids if "\0" not in i})
     rows: dict[str, np.ndarray] = {}
-    for batch in read(connection, table, sql.SQL("WHERE id = ANY({})").format(sql.Literal(ids)), content=False):
+    for batch in read(
+        connection, table, sql.SQL("WHERE {} = ANY({})").format(sql.SQL(table.key), sql.Literal(ids)), content=False
+    ):
         rows |= zip(batch.column("id").to_pylist(), vectors(batch), strict=True)
     measured = []
     for probe, hit in zip(probes, hits, strict=True):
@@ -148,8 +149,10 @@ def sample_check(
 ) -> list[Check]:
     """Row cosine of a random sample against its source, or against the same documents embedded anew."""
     with run.connection() as connection:
-        where = sql.SQL("WHERE embedding IS NOT NULL AND content_hash IS NOT NULL ORDER BY random() LIMIT {}")
-        held = list(read(connection, table, where.format(sql.Literal(gates.sample))))
+        where = sql.SQL("WHERE {} IS NOT NULL AND {} ORDER BY random() LIMIT {}").format(
+            sql.SQL(table.column), sql.SQL(table.ours), sql.Literal(gates.sample)
+        )
+        held = list(read(connection, table, where))
     if not held:
         return [Check("row cosine", False, 0, "no rows to sample", f"≥ {gates.min_row_cosine:g}")]
     ours = pa.Table.from_batches(held).combine_chunks()
@@ -168,7 +171,7 @@ def sample_check(
     cosine = checks.row_cosine(vectors(ours)[there], np.stack([theirs[names[i]] for i in there]))
     if target.space == CARRIED:
         low = [names[i] for i, near in zip(there, cosine, strict=True) if near < gates.min_row_cosine]
-        moved = _moved(run, target, table, low, known)
+        moved = _moved(run, target, low, known)
         cosine = cosine[[names[i] not in moved for i in there]]
     lowest = float(cosine.min(initial=1.0))
     return [
@@ -185,7 +188,9 @@ def sample_check(
 def probe_vectors(connection: Connection, table: Table) -> np.ndarray:
     """Vectors of random rows, float32[≤ QUERIES, d], none of them zero."""
     with connection.transaction():
-        where = sql.SQL("WHERE embedding IS NOT NULL ORDER BY random() LIMIT {}").format(sql.Literal(QUERIES))
+        where = sql.SQL("WHERE {} IS NOT NULL ORDER BY random() LIMIT {}").format(
+            sql.SQL(table.column), sql.Literal(QUERIES)
+        )
         found = [vectors(batch) for batch in read(connection, table, where, content=False)]
     matrix = np.concatenate(found) if found else np.zeros((0, 0), np.float32)
     return matrix[np.linalg.norm(matrix, axis=1) > 0] if matrix.size else matrix

@@ -76,7 +76,7 @@ def _next(record: RunRecord, failed: list[int]) -> str | None:
     if record.state in ("planned", "running", "failed"):
         return f"vecferry rerun {run_id}" if failed else again
     if record.state == "verified":
-        return None if record.plan.request.limit else f"vecferry cutover {run_id}"
+        return None if record.plan.limited else f"vecferry cutover {run_id}"
     if record.state == "cut_over":
         return f"vecferry contract {run_id}"
     return again if record.state == "rolled_back" else None

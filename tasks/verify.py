@@ -17,13 +17,13 @@ from psycopg import sql
 from tasks import artifacts, ledger, report
 from tasks.artifacts import Tell, quiet
 from tasks.checks import Check, Gates
-from tasks.cutover import current_table
-from tasks.difference import Difference, compare
+from tasks.difference import Difference
 from tasks.errors import VerificationRefused
 from tasks.plan import SCHEMA, Target
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
 from tasks.search_checks import probe_vectors, sample_check, search_checks
+from tasks.shadows.registry import shadow_of
 from tasks.stores.connection import Connection, classified
 from tasks.stores.postgres import Table
 
@@ -89,20 +89,19 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
 
 
 def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tell: Tell) -> TargetReport:
-    source = run.source()
+    source, shadow = run.source(), shadow_of(run, target)
     with run.connection() as connection:
-        table = current_table(connection, run, target)
-    difference = (
-        last if last and not last.touched else compare(run, target, table, apply=False, tell=artifacts.part(tell, 0, 2))
-    )
+        table = shadow.table(connection)
+    proven = last and last.compared and not last.touched
+    difference = last if last and proven else shadow.compare(artifacts.part(tell, 0, 2))
     notes = []
     for _ in range(SETTLE if last and difference.touched <= len(difference.ids) else 0):
         if not difference.touched:
             break
         notes.append(f"{difference.touched} rows changed at the source while they were compared, and were caught up")
         # The ids are kept: a row that settles is compared once more, with what the source says now.
-        compare(run, target, table, apply=True, journal=target.mode == "sync", only=difference.ids)
-        again = compare(run, target, table, apply=False, only=difference.ids)
+        shadow.bring(1.0, only=difference.ids)
+        again = shadow.compare(only=difference.ids)
         difference = replace(difference, missing=again.missing, stale=again.stale, orphaned=again.orphaned)
     with run.connection() as connection:
         rows = _count(connection, table)

@@ -8,8 +8,8 @@ from tasks.begin import begin
 from tasks.catch_up import catch_up
 from tasks.checks import Gates
 from tasks.cutover import cutover
-from tasks.index import index, key
-from tasks.load import load, prepare
+from tasks.index import index
+from tasks.load import expand, key, load, prepare
 from tasks.run import Run, open_run
 from tasks.verify import TargetReport, verify
 
@@ -24,6 +24,7 @@ def build(run_id: str, **parameters: Any) -> Run:
     form = parse(ChromaToPgvector, parameters)
     begin(form.request(), run_id, form.given())
     run = open_run(run_id, settings.DEFAULT_DATABASE)
+    expand(run)
     for listing in range(snapshot.ROUNDS):
         if not snapshot.list_ids(run, listing):
             break

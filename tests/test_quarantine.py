@@ -149,7 +149,7 @@ def test_rejected_rows_are_kept_as_parquet(connection: Connection, tmp_path: Pat
     _, bad = sift(connection, page({"document": "a\0"}, {"embedding": [np.nan, 1]}), VECTOR, "quarantine")
     assert bad is not None
     request = Request(
-        "chroma-to-pgvector", {}, None, "DATABASE_URL", "public", {}, False, None, 10, None, "quarantine", 7
+        flow="any", source={}, database="DATABASE_URL", embedder=None, batch_rows=10, limit=None, rollback_days=7
     )
     path = quarantine.keep(Run(Plan("r", request, ()), "", str(tmp_path)), "load", 3, bad)
     assert Path(path) == tmp_path / "runs/r/quarantine/load-00003.parquet"

@@ -124,6 +124,7 @@ def test_every_file_runs_by_hand(database: str, connection: Connection, name: st
     """The command in the header works as it stands, in psql, on the tables it speaks of."""
     psql = find_psql()
     ledger.ensure(connection)
+    connection.execute(statement("expand_note_change"))
     create_table(connection, Table("public", "docs", Layout("vector", None, "cosine")))
     connection.execute("ALTER TABLE docs ADD PRIMARY KEY (id)")
     if name != "expand_table":

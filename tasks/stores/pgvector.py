@@ -47,10 +47,9 @@ class Layout:
     def opclass(self) -> str:
         return f"{self.index_type}_{self.metric}_ops"
 
-    @property
-    def operand(self) -> str:
-        """The SQL expression that the index is on, and that a query must order by to use it."""
-        return f"embedding::halfvec({self.dimensions})" if self.index_type != self.type else "embedding"
+    def operand(self, column: str) -> str:
+        """The SQL expression that the index is on, and that a query must order by to use it; ``column`` is quoted."""
+        return f"{column}::halfvec({self.dimensions})" if self.index_type != self.type else column
 
     @property
     def probe(self) -> str:

@@ -29,6 +29,14 @@ class Table:
     schema: str
     name: str
     layout: Layout
+    key: str = "id"
+    """SQL expression of a row's id, as text."""
+    column: str = "embedding"
+    """The column of vectors, quoted where it must be."""
+    content: str = "document, metadata::text, uri"
+    """SQL expressions of what a row says: document, metadata and uri, each as text."""
+    ours: str = "content_hash IS NOT NULL"
+    """SQL condition of the rows that we wrote."""
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -76,9 +84,9 @@ def read(
     connection: Connection, table: Table, where: sql.Composable | None = None, *, content: bool = True
 ) -> Iterator[pa.RecordBatch]:
     """Streams records; ``content=False`` leaves documents, metadata and uris null, which is faster."""
-    chosen = "document, metadata::text, uri" if content else "NULL::text, NULL::text, NULL::text"
-    command = sql.SQL("COPY (SELECT id, {}, embedding FROM {} {}) TO STDOUT (FORMAT BINARY)").format(
-        sql.SQL(chosen), table.identifier, where or sql.SQL("")
+    chosen = table.content if content else "NULL::text, NULL::text, NULL::text"
+    command = sql.SQL("COPY (SELECT {}, {}, {} FROM {} {}) TO STDOUT (FORMAT BINARY)").format(
+        sql.SQL(table.key), sql.SQL(chosen), sql.SQL(table.column), table.identifier, where or sql.SQL("")
     )
     # PostgreSQL goes on sending while a batch is worked on, which it would not with a cursor.
     with connection.cursor() as cursor, cursor.copy(command) as copy:
@@ -96,9 +104,10 @@ def search(
     if not layout.dimensions:
         return [Hits([], np.zeros(0)) for _ in queries]
     query = sql.SQL(
-        "SELECT id, {operand} {operator} %b::{probe} AS distance FROM {table} ORDER BY {operand} {operator} %b::{probe} LIMIT {k}"
+        "SELECT {key}, {operand} {operator} %b::{probe} AS distance FROM {table} ORDER BY {operand} {operator} %b::{probe} LIMIT {k}"
     ).format(
-        operand=sql.SQL(f"({layout.operand})"),
+        key=sql.SQL(table.key),
+        operand=sql.SQL(f"({layout.operand(table.column)})"),
         operator=sql.SQL(pgvector.OPERATOR[layout.metric]),
         probe=sql.SQL(layout.probe),
         table=table.identifier,
@@ -118,17 +127,17 @@ def search(
     return answers
 
 
-def describe(connection: Connection, schema: str, name: str) -> Table | None:
-    """The table's layout, read from the catalogue; None when there is no such table with an embedding column."""
+def describe(connection: Connection, schema: str, name: str, column: str = "embedding") -> Table | None:
+    """The table's layout, read from the catalogue; None when there is no such table with that column of vectors."""
     row = connection.execute(
         "SELECT t.typname, a.atttypmod, "
         "  (SELECT o.opcname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid "
-        "   JOIN pg_am m ON m.oid = x.relam AND m.amname = 'hnsw' JOIN pg_opclass o ON o.oid = i.indclass[0] "
-        "   WHERE i.indrelid = c.oid LIMIT 1) "
+        "   JOIN pg_am m ON m.oid = x.relam AND m.amname IN ('hnsw', 'ivfflat') JOIN pg_opclass o ON o.oid = i.indclass[0] "
+        "   WHERE i.indrelid = c.oid AND (i.indkey[0] = a.attnum OR i.indkey[0] = 0) ORDER BY i.indkey[0] = 0 LIMIT 1) "
         "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'embedding' JOIN pg_type t ON t.oid = a.atttypid "
+        "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = %s JOIN pg_type t ON t.oid = a.atttypid "
         "WHERE n.nspname = %s AND c.relname = %s AND t.typname IN ('vector', 'halfvec')",
-        (schema, name),
+        (column, schema, name),
     ).fetchone()
     if row is None:
         return None
@@ -149,23 +158,24 @@ def create_table(connection: Connection, table: Table) -> None:
         )
 
 
-def create_index(connection: Connection, table: Table, name: str, m: int, ef_construction: int) -> None:
+def create_index(
+    connection: Connection, table: Table, name: str, m: int, ef_construction: int, concurrently: bool = False
+) -> None:
     """The HNSW index, where pgvector has one for so many dimensions."""
     layout = table.layout
     if layout.index_type is None:
         return
-    file = "expand_hnsw" if layout.index_type == layout.type else "expand_hnsw_halfvec"
-    variables: dict[str, str | int | float] = {"dims": layout.dimensions or 0} if file == "expand_hnsw_halfvec" else {}
+    file = "expand_hnsw_concurrently" if concurrently else "expand_hnsw"
     connection.execute(
         statement(
             file,
             schema=table.schema,
             table=table.name,
             index=name,
+            operand=sql.SQL(layout.operand(table.column)),
             opclass=layout.opclass,
             m=m,
             ef_construction=ef_construction,
-            **variables,
         )
     )
 

@@ -1,4 +1,0 @@
--- psql "$DATABASE_URL" -v schema=vecferry -v table=docs__1 -v index=docs_hnsw -v dims=3072 -v opclass=halfvec_cosine_ops -v m=16 -v ef_construction=100 -f sql/expand_hnsw_halfvec.sql
--- For vectors of 2,001 to 4,000 dimensions: queries must order by the same cast to use it.
-CREATE INDEX :"index" ON :"schema".:"table" USING hnsw ((embedding::halfvec(:dims)) :"opclass")
-    WITH (m = :m, ef_construction = :ef_construction);

@@ -1,0 +1,26 @@
+-- psql "$DATABASE_URL" -f sql/expand_note_change.sql
+-- What the triggers of a live table call: it notes which row changed, by the key expression and in the queue they name.
+-- SECURITY DEFINER: who writes to the table need have no rights in the schema vecferry.
+CREATE OR REPLACE FUNCTION vecferry.note_change() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before text;
+    after  text;
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        EXECUTE format('INSERT INTO vecferry.%I (id) VALUES (NULL)', TG_ARGV[0]);
+        RETURN NULL;
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+        EXECUTE 'SELECT ' || TG_ARGV[1] INTO before USING OLD;
+        EXECUTE format('INSERT INTO vecferry.%I (id) VALUES ($1)', TG_ARGV[0]) USING before;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        EXECUTE 'SELECT ' || TG_ARGV[1] INTO after USING NEW;
+        IF after IS DISTINCT FROM before THEN
+            EXECUTE format('INSERT INTO vecferry.%I (id) VALUES ($1)', TG_ARGV[0]) USING after;
+        END IF;
+    END IF;
+    RETURN NULL;
+END
+$$;

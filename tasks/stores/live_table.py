@@ -1,0 +1,191 @@
+"""A table that an application reads and writes while we work on it: how its rows are named, what they say, and the SQL
+for both. Satisfies Source: its records are the rows' texts with their old vectors."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from psycopg import sql
+
+from tasks.errors import UsageError
+from tasks.stores.connection import Connection, connect
+from tasks.stores.interface import Collection, Hits, records
+from tasks.stores.pgvector import Layout
+from tasks.stores.postgres import Table, read
+
+_PLACE = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column and its SQL type."""
+
+    name: str
+    type: str
+
+    @property
+    def quoted(self) -> str:
+        return quoted(self.name)
+
+
+@dataclass(frozen=True)
+class LiveTable:
+    """Which rows, and which text of each."""
+
+    schema: str
+    table: str
+    key: tuple[Column, ...]
+    text: str
+    """Template of columns in braces: ``{title}: {body}``."""
+    vectors: str
+    """The column of the old vectors."""
+    layout: Layout
+    """Of the old vectors."""
+    limit: int | None = None
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.table)
+
+    @property
+    def records(self) -> Table:
+        """The rows as records: key, text, old vector."""
+        return Table(
+            self.schema,
+            self.table,
+            self.layout,
+            self.id(),
+            quoted(self.vectors),
+            f"{self.said()}, NULL::text, NULL::text",
+        )
+
+    def id(self, alias: str = "") -> str:
+        """SQL of a row's name: its key as text, and as a JSON array where it is of several columns."""
+        parts = [f"{_of(alias)}{column.quoted}::text" for column in self.key]
+        return parts[0] if len(parts) == 1 else f"jsonb_build_array({', '.join(parts)})::text"
+
+    def said(self, alias: str = "") -> str:
+        """SQL of a row's text: null where every column of the template is, and where it is empty."""
+        columns = [f"{_of(alias)}{quoted(name)}" for name in text_columns(self.text)]
+        if self.text == f"{{{text_columns(self.text)[0]}}}":
+            return f"nullif({columns[0]}::text, '')"
+        pieces = _PLACE.split(self.text)  # literal, column, literal, …
+        parts = [literal(p) if at % 2 == 0 else f"{_of(alias)}{quoted(p)}" for at, p in enumerate(pieces) if p]
+        empty = " AND ".join(f"{column} IS NULL" for column in columns)
+        return f"CASE WHEN {empty} THEN NULL ELSE nullif(concat({', '.join(parts)}), '') END"
+
+    def hash(self, alias: str = "") -> str:
+        """SQL of tasks.canonical.content_hash of the row's text, null where it has none."""
+        said = self.said(alias)
+        return f"sha256(convert_to('+' || octet_length({said}) || ':' || {said} || '--', 'UTF8'))"
+
+    def keys(self, ids: Sequence[str]) -> list[list[str]]:
+        """The parts of these names: one list a key column."""
+        if len(self.key) == 1:
+            return [list(ids)]
+        return [list(parts) for parts in zip(*map(json.loads, ids), strict=True)] or [[] for _ in self.key]
+
+    def unnested(self) -> str:
+        """SQL that takes a text array a key column and gives rows k1, k2, …"""
+        arrays = ", ".join(f"%b::text[]::{column.type}[]" for column in self.key)
+        return f"unnest({arrays}) AS p ({', '.join(self.numbered())})"
+
+    def numbered(self, alias: str = "") -> list[str]:
+        """k1, k2, …: what the key columns are called in tables of ours."""
+        return [f"{_of(alias)}k{n}" for n in range(1, len(self.key) + 1)]
+
+    def same(self, ours: str, theirs: str) -> str:
+        """SQL: the row ``ours`` of a table of ours has the key of the row ``theirs`` of this one."""
+        pairs = zip(self.numbered(ours), self.key, strict=True)
+        return " AND ".join(f"{n} = {_of(theirs)}{column.quoted}" for n, column in pairs)
+
+
+@dataclass(frozen=True)
+class LiveTables:
+    """Live tables of one database by name. Satisfies Source."""
+
+    url: str
+    tables: Mapping[str, LiveTable]
+    consistent_snapshot = False
+
+    def collections(self) -> list[Collection]:
+        return [self.collection(name) for name in self.tables]
+
+    def collection(self, name: str) -> Collection:
+        table = self._table(name)
+        with self._connection() as connection:
+            row = connection.execute(
+                sql.SQL("SELECT count(*), {}::regclass::oid::text FROM {}").format(
+                    sql.Literal(table.identifier.as_string()), table.identifier
+                )
+            ).fetchone()
+        assert row
+        return Collection(name, row[1], row[0], table.layout.dimensions, table.layout.metric)
+
+    def ids(self, name: str) -> pa.Array:
+        table = self._table(name)
+        order = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.key)
+        limit = sql.SQL("LIMIT {}").format(sql.Literal(table.limit)) if table.limit else sql.SQL("")
+        command = sql.SQL("COPY (SELECT {} FROM {} ORDER BY {} {}) TO STDOUT (FORMAT BINARY)").format(
+            sql.SQL(table.id()), table.identifier, order, limit
+        )
+        with self._connection() as connection, connection.cursor() as cursor, cursor.copy(command) as copy:
+            copy.set_types(["text"])
+            return pa.array((row[0] for row in copy.rows()), pa.string())
+
+    def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
+        table = self._table(name)
+        arrays = [
+            sql.SQL("{}::text[]::{}[]").format(sql.Literal(values), sql.SQL(column.type))
+            for values, column in zip(table.keys(ids), table.key, strict=True)
+        ]
+        key = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.key)
+        where = sql.SQL("WHERE ({}) IN (SELECT * FROM unnest({}))").format(key, sql.SQL(", ").join(arrays))
+        with self._connection() as connection:
+            found = list(read(connection, table.records, where)) if len(ids) else []
+        whole = pa.Table.from_batches(found, records(table.layout.dimensions)).combine_chunks()
+        return whole.to_batches()[0] if whole.num_rows else pa.RecordBatch.from_pylist([], whole.schema)
+
+    def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
+        raise NotImplementedError("the old vectors are of another space: nothing to compare a search with")
+
+    def _table(self, name: str) -> LiveTable:
+        if name not in self.tables:
+            raise UsageError(f"there is no table {name} in this plan; there are: {', '.join(self.tables)}")
+        return self.tables[name]
+
+    def _connection(self) -> Connection:
+        return connect(self.url, "vecferry source")
+
+
+def from_json(data: dict[str, Any]) -> LiveTable:
+    """The table that ``dataclasses.asdict`` wrote."""
+    key, layout = tuple(Column(**column) for column in data["key"]), Layout(**data["layout"])
+    return LiveTable(**{**data, "key": key, "layout": layout})
+
+
+def text_columns(template: str) -> list[str]:
+    """The columns that a template names. Raises UsageError where it names none."""
+    found = list(dict.fromkeys(_PLACE.findall(template)))
+    if not found or "" in found:
+        raise UsageError(f"text {template!r}: name columns in braces, as in {{title}}: {{body}}")
+    return found
+
+
+def quoted(name: str) -> str:
+    """An identifier, quoted."""
+    return sql.Identifier(name).as_string()
+
+
+def literal(text: str) -> str:
+    """A text literal without a %, which psycopg would take for a placeholder."""
+    escaped = text.replace("\\", "\\\\").replace("%", "\\0025").replace("'", "''")
+    return f"U&'{escaped}'" if "%" in text or "\\" in text else f"'{escaped}'"
+
+
+def _of(alias: str) -> str:
+    return f"{alias}." if alias else ""
