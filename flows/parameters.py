@@ -112,6 +112,9 @@ class Shared(Gated):
     workers: int = Field(2, ge=1, le=64, description="chunks of batches worked on at once")
     cutover: Cutover = Field("manual", description="after verification: stop, ask for approval, or switch")
     rollback_days: float = Field(7, ge=0, description="days after the cutover in which nothing old is dropped")
+    budget_usd: float | None = Field(
+        None, ge=0, description="dollars that the run may spend; it stops before they are passed"
+    )
 
 
 class Migration(Shared):
@@ -163,9 +166,6 @@ class Text384To1536(Migration):
     on_too_long: Literal["quarantine", "truncate", "mean"] = Field(
         "quarantine",
         description="a text longer than the model takes: quarantine it, cut it, or take the mean of its parts",
-    )
-    budget_usd: float | None = Field(
-        None, ge=0, description="dollars that the run may spend; it stops before they are passed"
     )
 
     def request(self) -> ColumnsRequest:
@@ -239,6 +239,7 @@ class ChromaToPgvector(Migration):
             batch_rows=self.batch_rows,
             limit=self.limit or None,
             nul=self.nul,
+            budget_usd=self.budget_usd,
             rollback_days=self.rollback_days,
         )
 

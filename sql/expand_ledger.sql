@@ -10,6 +10,12 @@ CREATE TABLE IF NOT EXISTS vecferry.run (
     exit_status integer NOT NULL DEFAULT 1,
     stop        text,
     report      text,
+    -- What was spent on vectors, in all starts of the run.
+    requests    bigint NOT NULL DEFAULT 0,
+    tokens      bigint NOT NULL DEFAULT 0,
+    dollars     double precision NOT NULL DEFAULT 0,
+    bought      bigint NOT NULL DEFAULT 0,
+    reused      bigint NOT NULL DEFAULT 0,
     created_at  timestamptz NOT NULL DEFAULT now(),
     updated_at  timestamptz NOT NULL DEFAULT now(),
     cut_over_at timestamptz

@@ -2,7 +2,7 @@
 
 from prefect import task
 
-from tasks import ledger, planning, settings, vectors
+from tasks import ledger, planning, settings, spending, vectors
 from tasks.errors import UsageError, VerificationRefused
 from tasks.plan import Plan, Request, check_run_id
 from tasks.retrying import RETRYING
@@ -29,7 +29,10 @@ def begin(request: Request, run_id: str, given: set[str]) -> str:
             else:
                 ledger.check_same(found.plan, request, given)
                 plan = found.plan
-        vectors.recover(Run(plan, url, settings.home()))
+        run = Run(plan, url, settings.home())
+        vectors.recover(run)
+        if found is None or found.state not in ("cut_over", "contracted"):
+            spending.begin(run)
         return found.state if found else "planned"
     finally:
         connection.close()

@@ -39,14 +39,17 @@ def load(run: Run, numbers: list[int]) -> work.Tally:
 
     def one(connection: Connection, batch: Batch) -> int:
         started, target = time.perf_counter(), run.plan.targets[batch.detail["target"]]
-        page, refused = embedded(run, target, batches.read_part(run.path("snapshot"), parts[batch.number]))
+        page, refused = embedded(run, target, batches.read_part(run.path("snapshot"), parts[batch.number]), tally=True)
         page, rejected = quarantine.sift(connection, page, target.layout, run.plan.request.nul, refused)
         if rejected:
             quarantine.keep(run, "load", batch.number, rejected)
         with connection.transaction():
             if ledger.is_done(connection, run.run_id, "load", batch.number):
                 return 0
-            shadow_of(run, target).write(connection, page, again=bool(batch.rows))
+            shadow = shadow_of(run, target)
+            shadow.write(connection, page, again=bool(batch.rows))
+            if rejected:
+                shadow.refuse(connection, rejected)
             ledger.done(
                 connection,
                 run.run_id,

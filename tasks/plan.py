@@ -38,6 +38,8 @@ class Request:
     rollback_days: float
     """Days after the cutover in which ``contract`` refuses, unless it is told otherwise."""
     nul: Nul = "quarantine"
+    budget_usd: float | None = None
+    """Dollars that the run may spend; None: as many as it takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,6 @@ class ColumnsRequest(Request):
     targets: tuple[Asked, ...]
     layout: Literal["column", "side_table"]
     old_embedder: str | None
-    budget_usd: float | None
 
 
 @dataclass(frozen=True)

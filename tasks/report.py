@@ -44,6 +44,8 @@ def markdown(targets: list[Target]) -> str:
 
 
 def _place(source: dict[str, Any]) -> str:
+    if source["store"] == "live_tables":
+        return "live tables"
     return f"{source['store']} " + str(source.get("path") or f"{source.get('host')}:{source.get('port')}")
 
 

@@ -9,12 +9,11 @@ import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
-from tasks import checks
+from tasks import checks, spending
 from tasks.artifacts import Tell
 from tasks.checks import Check, Gates, Norms
 from tasks.difference import Difference
 from tasks.embedders.interface import embed
-from tasks.embedders.registry import open_embedder
 from tasks.exact_search import distances, exact_search
 from tasks.plan import CARRIED, Target
 from tasks.run import Run
@@ -160,8 +159,7 @@ def sample_check(
         fetched = source.fetch(target.collection.name, ours.column("id").to_pylist())
         theirs = dict(zip(fetched.column("id").to_pylist(), vectors(fetched), strict=True))
     else:
-        assert run.plan.request.embedder
-        again = embed(open_embedder(run.plan.request.embedder), ours.column("document").to_pylist())
+        again = embed(spending.embedder_of(run), ours.column("document").to_pylist())
         named = enumerate(ours.column("id").to_pylist())
         theirs = {name: again.vectors[at] for at, name in named if at not in again.rejected}
     there = [i for i, name in enumerate(ours.column("id").to_pylist()) if name in theirs]

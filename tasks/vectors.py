@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks import batches, files
+from tasks import batches, files, spending
 from tasks.embedders.interface import Embedder, RowError, content_key, embed
 from tasks.embedders.registry import open_embedder
 from tasks.plan import CARRIED, Target
@@ -28,25 +28,28 @@ _BUYING = threading.Lock()
 """Two threads with the same text must not both embed it."""
 
 
-def embedded(run: Run, target: Target, page: pa.Table) -> tuple[pa.Table, Mapping[int, RowError]]:
+def embedded(run: Run, target: Target, page: pa.Table, tally: bool = False) -> tuple[pa.Table, Mapping[int, RowError]]:
     """The page with the vectors of the target's space: its own where they are carried, else those of its documents.
 
     A record without a document gets no vector. The rows whose document the model refuses are told by their index.
+    ``tally`` counts what need not be bought as saved.
     """
     if target.space == CARRIED:
         return page, {}
-    assert run.plan.request.embedder
-    embedder = open_embedder(run.plan.request.embedder)
+    embedder = spending.embedder_of(run)
     documents = page.column("document").to_pylist()
     keys = [None if d is None else content_key(embedder, d) for d in documents]
     texts = {key: d for key, d in zip(keys, documents, strict=True) if key is not None}
     with run.connection() as connection, _BUYING:
         found = _find(run, connection, embedder, list(texts))
         missing = [key for key in texts if key not in found]
+        if tally:
+            spending.note(run, connection, reused=len(found))
 
         def keep(positions: Sequence[int], bought: np.ndarray) -> None:
             names = [missing[at] for at in positions]
             _keep(run, connection, embedder, names, bought)
+            spending.note(run, connection, bought=len(names))
             found.update(zip(names, bought, strict=True))
 
         answer = embed(embedder, [texts[key] for key in missing], keep) if missing else None

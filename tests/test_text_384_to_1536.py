@@ -1,5 +1,7 @@
 """Live tables onto another text model, through their whole life, in both layouts and with keys of every kind."""
 
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,10 @@ from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks import planning
 from tasks.embedders.hashing import HashingEmbedder
+from tasks.errors import FatalError, UsageError
 from tasks.stores.connection import Connection
 from tests.lifecycle import Migration, Rows, drive
+from tests.openai_server import OpenAIServer, openai_server
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -181,3 +185,67 @@ def test_the_search_function_serves_old_and_new_instances(connection: Connection
     assert catalogue() == before
     assert connection.execute("SELECT dimensions FROM vecferry.active_space").fetchall() == [(384,)]
     assert asked("match_docs", old) == found
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch, database: str) -> Iterator[OpenAIServer]:
+    """A server that OPENAI_BASE_URL names; one request at a time fits a batch of the tests."""
+    with openai_server(max_inputs=20) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+        yield server
+
+
+PAID: dict[str, Any] = {
+    "targets": [{"table": "docs", "text": "content"}],
+    "embedder": "openai/text-embedding-3-small",
+    "layout": "side_table",
+    "batch_rows": 50,
+    "gates": {"sample": 1},
+}
+
+
+def test_a_key_that_is_revoked_midway(connection: Connection, provider: OpenAIServer) -> None:
+    """After a 401 at most 10 calls follow and nothing is quarantined; a rerun with the key restored buys only the rest."""
+    Table(connection, rows=400)
+    provider.plant(status=401, after=8)
+    with pytest.raises(FatalError, match="401"):
+        text_384_to_1536(**PAID, run_id="paid")
+    assert 0 < len(provider.answered(401)) <= 11
+    assert connection.execute("SELECT sum(quarantined) FROM vecferry.batch").fetchone() == (0,)
+
+    provider.heal()
+    assert text_384_to_1536(**PAID, run_id="paid")["state"] == "verified"
+    bought = Counter(text for call in provider.answered() for text in call.inputs if text.startswith("what row"))
+    distinct = connection.execute("SELECT count(DISTINCT content) FROM docs WHERE content <> ''").fetchone()
+    sampled = 1
+    assert (len(bought), bought.total() - sampled) == (*distinct, *distinct)
+
+
+def test_a_budget_is_never_passed(connection: Connection, provider: OpenAIServer) -> None:
+    """A run stops before it would spend more than its budget, over all its starts; with more it goes on where it was."""
+    Table(connection, rows=300)
+    price = 0.02 / 1e6
+    whole = sum(len(said) for (said,) in connection.execute("SELECT content FROM docs WHERE content <> ''"))
+    for again in ({**PAID, "budget_usd": whole * price / 10}, {"gates": PAID["gates"]}):
+        with pytest.raises(FatalError, match="budget"):
+            text_384_to_1536(**again, run_id="poor")
+        spent = connection.execute("SELECT dollars, tokens, bought FROM vecferry.run WHERE run_id = 'poor'").fetchone()
+        assert spent
+        assert 0 < spent[0] <= whole * price / 10
+        assert spent[1] == sum(call.tokens for call in provider.answered())
+    assert text_384_to_1536(**PAID, run_id="rich")["state"] == "verified"
+    bought = connection.execute("SELECT sum(bought), max(reused) FROM vecferry.run").fetchone()
+    distinct = connection.execute("SELECT count(DISTINCT content) FROM docs WHERE content <> ''").fetchone()
+    assert bought
+    assert (bought[0],) == distinct
+    assert bought[1] == spent[2] > 0
+
+
+def test_without_a_key_nothing_is_written(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing OPENAI_API_KEY is told before the first table is made."""
+    Table(connection, rows=5)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(UsageError, match="OPENAI_API_KEY"):
+        text_384_to_1536(**PAID, run_id="keyless")
+    assert connection.execute("SELECT to_regnamespace('vecferry')").fetchone() == (None,)

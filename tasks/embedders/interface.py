@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from tasks.embedders.budget import Budget
 from tasks.errors import VecferryError
 
 
@@ -79,6 +80,20 @@ class PaidEmbedder(Embedder, Protocol):
 
     def variant(self, text: str) -> str:
         """What besides the text and the space decides its vector; empty for all but over-long texts."""
+        ...
+
+
+@runtime_checkable
+class PricedEmbedder(PaidEmbedder, Protocol):
+    """A paid embedder whose price is known and whose spending is counted; a frozen dataclass, so that
+    ``dataclasses.replace`` gives it another budget."""
+
+    budget: Budget
+    price: float
+    """Dollars per million tokens."""
+
+    def prepare(self) -> None:
+        """Makes sure, by one small request, that the model can be asked. Raises TransientError and FatalError."""
         ...
 
 

@@ -92,6 +92,11 @@ class OpenAIEmbedder:
             raise RowsRejected(found.rejected)
         return found.vectors
 
+    def prepare(self) -> None:
+        """Forgets an earlier fatal answer, whose cause may have been put right, and probes the server."""
+        self.account.mend()
+        probe(self)
+
     @property
     def _terms(self) -> Terms:
         return Terms(self.dimensions, self.price, self.budget)

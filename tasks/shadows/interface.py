@@ -33,6 +33,10 @@ class Shadow(Protocol):
         may be there."""
         ...
 
+    def refuse(self, connection: Connection, rejected: pa.Table) -> None:
+        """Takes note of rows that were quarantined, in the same transaction."""
+        ...
+
     def key(self, connection: Connection) -> bool:
         """Makes the key that rows are found by, once they are in; whether there was none."""
         ...

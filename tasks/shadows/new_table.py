@@ -45,6 +45,9 @@ class NewTable:
             connection.execute(query, (page.column("id").to_pylist(),))
         copy_in(connection, table.identifier, page, table.layout.type)
 
+    def refuse(self, connection: Connection, rejected: pa.Table) -> None:
+        """Nothing: a comparison meets them again at the source."""
+
     def key(self, connection: Connection) -> bool:
         table, name = self.target.hidden, index_names(self.run.run_id, self.target)["key"]
         if name in existing(connection, table):

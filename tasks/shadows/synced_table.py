@@ -30,6 +30,9 @@ class SyncedTable:
     def write(self, connection: Connection, page: pa.Table, again: bool) -> None:
         raise AssertionError("a sync has no batches to load")
 
+    def refuse(self, connection: Connection, rejected: pa.Table) -> None:
+        """Nothing: a comparison meets them again at the source."""
+
     def key(self, connection: Connection) -> bool:
         return False
 
