@@ -108,6 +108,14 @@ def cutover(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
     _of_run(flow, Checked, run_id, p, as_json)
 
 
+@app.command("catch-up")
+def catch_up(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
+    """Bring a run's vectors in line with their source once more, before or after the cutover."""
+    from flows.catch_up import catch_up as flow
+
+    _of_run(flow, Checked, run_id, p, as_json)
+
+
 @app.command()
 def rollback(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
     """Take a run back: earlier tables get their names again."""

@@ -4,7 +4,7 @@ from prefect import task
 
 from tasks import ledger, planning, settings, spending, vectors
 from tasks.errors import UsageError, VerificationRefused
-from tasks.plan import Plan, Request, check_run_id
+from tasks.plan import ColumnsRequest, Plan, Request, check_run_id
 from tasks.retrying import RETRYING
 from tasks.run import Run, chosen, open_run
 from tasks.stores.connection import Connection, adapt, classified, connect
@@ -70,6 +70,18 @@ def ready_to_cut_over(run_id: str, database: str) -> str:
             f"run {run_id} is {state} and {', '.join(missing)} is not built: vecferry run {run.plan.request.flow} --run-id {run_id}"
         )
     return state
+
+
+def ready_to_catch_up(run_id: str, database: str) -> None:
+    """Raises UsageError for a run that has nothing to be brought in line, or whose table a sync brings in line."""
+    run = open_run(run_id, database)
+    with run.connection() as connection:
+        state = ledger.get(connection, run_id).state
+    flow = run.plan.request.flow
+    if state not in ("verified", "cut_over"):
+        raise UsageError(f"run {run_id} is {state}: vecferry run {flow} --run-id {run_id}")
+    if state == "cut_over" and not isinstance(run.plan.request, ColumnsRequest):
+        raise UsageError(f"run {run_id} is switched: a new run of {flow} syncs its tables, and can be taken back")
 
 
 def _new_plan(connection: Connection, request: Request, run_id: str, given: set[str]) -> Plan:

@@ -44,10 +44,11 @@ _purses: dict[tuple[str, str], Purse] = {}
 _lock = threading.Lock()
 
 
-def embedder_of(run: Run) -> Embedder:
-    """The run's model; what it costs counts against the run's budget."""
-    assert run.plan.request.embedder
-    return _within_budget(run, open_embedder(run.plan.request.embedder))
+def embedder_of(run: Run, model: str | None = None) -> Embedder:
+    """The run's model, or the one named; what it costs counts against the run's budget."""
+    name = model or run.plan.request.embedder
+    assert name
+    return _within_budget(run, open_embedder(name))
 
 
 def begin(run: Run) -> None:

@@ -28,15 +28,17 @@ _BUYING = threading.Lock()
 """Two threads with the same text must not both embed it."""
 
 
-def embedded(run: Run, target: Target, page: pa.Table, tally: bool = False) -> tuple[pa.Table, Mapping[int, RowError]]:
+def embedded(
+    run: Run, target: Target, page: pa.Table, tally: bool = False, model: str | None = None
+) -> tuple[pa.Table, Mapping[int, RowError]]:
     """The page with the vectors of the target's space: its own where they are carried, else those of its documents.
 
     A record without a document gets no vector. The rows whose document the model refuses are told by their index.
-    ``tally`` counts what need not be bought as saved.
+    ``tally`` counts what need not be bought as saved. ``model`` stands in for the run's.
     """
-    if target.space == CARRIED:
+    if target.space == CARRIED and model is None:
         return page, {}
-    embedder = spending.embedder_of(run)
+    embedder = spending.embedder_of(run, model)
     documents = page.column("document").to_pylist()
     keys = [None if d is None else content_key(embedder, d) for d in documents]
     texts = {key: d for key, d in zip(keys, documents, strict=True) if key is not None}

@@ -23,7 +23,7 @@ from tasks.artifacts import Tell, quiet
 from tasks.difference import Difference, Named, named
 from tasks.errors import UsageError, VerificationRefused
 from tasks.locking import locked
-from tasks.plan import SCHEMA, ColumnTarget, short
+from tasks.plan import SCHEMA, ColumnsRequest, ColumnTarget, short
 from tasks.run import Run
 from tasks.shadows import search_functions
 from tasks.shadows.interface import Switched
@@ -178,27 +178,44 @@ class LiveColumn:
             keys=sql.SQL(numbered),
             page=sql.SQL(self._page("content_hash bytea", f"embedding {self.target.type}")),
         )
-        connection.execute(query, (*self.live.keys(ids), hashes, self._array(connection, page)), prepare=False)
+        connection.execute(
+            query, (*self.live.keys(ids), hashes, _packed(connection, page, self.target.type)), prepare=False
+        )
 
     def _update(self, connection: Connection, page: pa.Table, ids: list[str], hashes: list[bytes]) -> None:
         """The column, where the text is still the one that was embedded; then what is known of these rows."""
-        numbered = ", ".join(self.live.numbered())
         query = sql.SQL(
-            "WITH written AS (UPDATE {live} AS b SET {column} = p.embedding FROM {page} WHERE {same} "
-            "AND {hash} = p.content_hash RETURNING {keys}, p.content_hash) "
+            "WITH written AS ({fill} RETURNING {keys}, p.content_hash) "
             "INSERT INTO {side} ({numbered}, content_hash) SELECT * FROM written ORDER BY {numbered} "
             "ON CONFLICT ({numbered}) DO UPDATE SET content_hash = excluded.content_hash, refused = NULL"
         ).format(
-            live=self.live.identifier,
-            column=sql.Identifier(self.target.new_column),
-            page=sql.SQL(self._page("content_hash bytea", f"embedding {self.target.type}")),
-            same=sql.SQL(self.live.same("p", "b")),
-            hash=sql.SQL(self.live.hash("b")),
+            fill=self._fill(self.target.new_column, self.target.type),
             keys=sql.SQL(", ".join(self.live.numbered("p"))),
             side=self.side,
-            numbered=sql.SQL(numbered),
+            numbered=sql.SQL(", ".join(self.live.numbered())),
         )
-        connection.execute(query, (*self.live.keys(ids), hashes, self._array(connection, page)), prepare=False)
+        packed = _packed(connection, page, self.target.type)
+        connection.execute(query, (*self.live.keys(ids), hashes, packed), prepare=False)
+
+    def _update_old(self, connection: Connection, page: pa.Table) -> None:
+        """The old vectors too, so that the old column can be gone back to."""
+        if page.num_rows:
+            kind = self.live.layout.type
+            keys, hashes = self.live.keys(page["id"].to_pylist()), page["content_hash"].to_pylist()
+            query = self._fill(self.live.vectors, kind)
+            connection.execute(query, (*keys, hashes, _packed(connection, page, kind)), prepare=False)
+
+    def _fill(self, column: str, kind: pgvector.VectorType) -> sql.Composed:
+        """Sets a column of the live table from a page, where the text is still the one that was embedded."""
+        return sql.SQL(
+            "UPDATE {live} AS b SET {column} = p.embedding FROM {page} WHERE {same} AND {hash} = p.content_hash"
+        ).format(
+            live=self.live.identifier,
+            column=sql.Identifier(column),
+            page=sql.SQL(self._page("content_hash bytea", f"embedding {kind}")),
+            same=sql.SQL(self.live.same("p", "b")),
+            hash=sql.SQL(self.live.hash("b")),
+        )
 
     def _recheck(self, connection: Connection, ids: list[str], hashes: list[bytes]) -> None:
         """Takes out what was overtaken while it was embedded or written, and notes it again."""
@@ -246,11 +263,6 @@ class LiveColumn:
             arrays.append(f"%b::{kind}[]")
             names = [*names, name]
         return f"unnest({', '.join(arrays)}) AS p ({', '.join(names)})"
-
-    def _array(self, connection: Connection, page: pa.Table) -> Packed:
-        kind = self.target.type
-        present = np.ones(page.num_rows, bool)
-        return Packed(pgvector.pack_array(vectors(page), present, kind, connection.adapters.types[kind].oid))
 
     def _numbered_id(self, alias: str) -> str:
         parts = [f"{n}::text" for n in self.live.numbered(alias)]
@@ -328,12 +340,15 @@ class LiveColumn:
         page, refused = embedded(self.run, self.target, fetched)
         page, rejected = quarantine.sift(connection, page, self.target.layout, "quarantine", refused)
         said = page.filter(pc.is_valid(page["embedding"]))
+        old = self._of_old_model(connection, fetched)
         with connection.transaction():
             ledger.check_stop(connection, self.run.run_id)
             there = self._held(connection, ids)
             silent = sorted(set(ids) - set(said["id"].to_pylist()))
             removed = self._remove(connection, silent)
             self._put(connection, said, fresh=False)
+            if old is not None:
+                self._update_old(connection, old)
             if rejected:
                 self.refuse(connection, rejected)
             connection.execute(sql.SQL("DELETE FROM {} WHERE seq = ANY(%s)").format(self.queue), (seqs,))
@@ -344,6 +359,16 @@ class LiveColumn:
             orphaned=Named(removed),
             quarantined=named(rejected["id"].to_pylist()) if rejected else Named(),
         )
+
+    def _of_old_model(self, connection: Connection, fetched: pa.Table) -> pa.Table | None:
+        """The page with old vectors made anew, once the application has moved on and makes none itself; None before, or
+        where the old model is not named."""
+        request = self.run.plan.request
+        assert isinstance(request, ColumnsRequest)
+        if request.old_embedder is None or ledger.get(connection, self.run.run_id).state != "cut_over":
+            return None
+        page, _ = embedded(self.run, self.target, fetched, model=request.old_embedder)
+        return page.filter(pc.is_valid(page["embedding"]))
 
     def _held(self, connection: Connection, ids: list[str]) -> set[str]:
         query = sql.SQL("SELECT {} FROM {} JOIN {} AS s USING ({})").format(
@@ -485,6 +510,11 @@ class LiveColumn:
 
 
 WORKERS = 2
+
+
+def _packed(connection: Connection, page: pa.Table, kind: pgvector.VectorType) -> Packed:
+    present = np.ones(page.num_rows, bool)
+    return Packed(pgvector.pack_array(vectors(page), present, kind, connection.adapters.types[kind].oid))
 
 
 def queue_name(target: ColumnTarget) -> str:

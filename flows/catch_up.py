@@ -1,0 +1,24 @@
+"""Catching up, at any later time: what changed at the source since reaches the new vectors, and the old ones too where the
+old model is named, so that a rollback stays true."""
+
+from prefect import flow
+from prefect.futures import wait
+
+from flows import migrate
+from flows.migrate import Outcome, holding, outcome
+from flows.naming import RUNNER, run_name
+from flows.parameters import Checked, form
+from tasks.begin import ready_to_catch_up
+
+
+@flow(name="catch-up", flow_run_name=run_name, task_runner=RUNNER)
+@form(Checked)
+def catch_up(parameters: Checked) -> Outcome:
+    """Bring a run's vectors in line with their source once more, before or after the cutover."""
+    ready_to_catch_up(parameters.run_id, parameters.database)
+    with holding(parameters) as run:
+        passes = migrate.catch_up(run, parameters)
+        wait(passes)
+        for caught_up in passes:
+            caught_up.result()
+    return outcome(parameters.run_id, parameters.database)
