@@ -22,6 +22,7 @@ lint: $(VENV)/test
 
 chaos: $(VENV)/test
 	$(BIN)/python -m tests.chaos --kills 100
+	$(BIN)/python -m tests.chaos_live --kills 100
 
 bench: $(VENV)/base
 	$(BIN)/python -m benchmarks

@@ -19,7 +19,7 @@ from tasks.artifacts import Tell, quiet
 from tasks.checks import Check, Gates
 from tasks.difference import Difference
 from tasks.errors import VerificationRefused
-from tasks.plan import SCHEMA, Target
+from tasks.plan import SCHEMA, ColumnTarget, Target
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
 from tasks.search_checks import probe_vectors, sample_check, search_checks
@@ -105,7 +105,9 @@ def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tel
         difference = replace(difference, missing=again.missing, stale=again.stale, orphaned=again.orphaned)
     with run.connection() as connection:
         rows = _count(connection, table)
-        found = _row_checks(difference, rows, bool(notes) or table.schema != SCHEMA, target, gates)
+        found = _row_checks(
+            difference, rows, bool(notes) or table.schema != SCHEMA or isinstance(target, ColumnTarget), target, gates
+        )
         if difference.foreign:
             notes.append(f"{difference.foreign} rows were written or changed by somebody else and left as they are")
         if rows == 0 and difference.compared == 0 and source.collection(target.collection.name).count == 0:

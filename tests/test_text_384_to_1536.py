@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from psycopg import errors
 
+from flows.catch_up import catch_up
 from flows.cutover import cutover
 from flows.parameters import Text384To1536, parse
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
-from tasks import planning
+from tasks import hnsw, ledger, planning
 from tasks.embedders.hashing import HashingEmbedder
-from tasks.errors import FatalError, UsageError
+from tasks.errors import FatalError, UsageError, VerificationRefused
 from tasks.stores.connection import Connection
 from tests.lifecycle import Migration, Rows, drive
 from tests.openai_server import OpenAIServer, openai_server
@@ -249,3 +250,63 @@ def test_without_a_key_nothing_is_written(connection: Connection, monkeypatch: p
     with pytest.raises(UsageError, match="OPENAI_API_KEY"):
         text_384_to_1536(**PAID, run_id="keyless")
     assert connection.execute("SELECT to_regnamespace('vecferry')").fetchone() == (None,)
+
+
+@pytest.mark.parametrize("layout", ["column", "side_table"])
+def test_after_the_switch_both_columns_are_kept_current(connection: Connection, layout: str) -> None:
+    """catch-up brings later inserts, updates and deletes into the new vectors and, the old model being named, into the old
+    ones, so that what is gone back to is right."""
+    table = Table(connection)
+    parameters: dict[str, Any] = {
+        "targets": [{"table": "docs", "text": "content"}],
+        "embedder": "hashing/1536",
+        "old_embedder": "hashing/384",
+        "layout": layout,
+    }
+    assert text_384_to_1536(**parameters, run_id="one", cutover="auto")["state"] == "cut_over"
+    connection.execute("INSERT INTO docs (id, content) VALUES (900, 'new and without a vector')")
+    table.do("UPDATE docs SET content = %s", 7, "seven was changed")
+    table.do("DELETE FROM docs", 8)
+    found = catch_up(run_id="one")
+    assert found["targets"][0]["touched"] == {"inserted": 1, "updated": 1, "deleted": 1}
+
+    place = connection.execute("SELECT oid::regclass::text FROM pg_class WHERE relname LIKE 'docs%rows'").fetchone()
+    assert table.held(place[0] if place else "docs") == table.expected()
+    rollback(run_id="one")
+    for n, said in ((900, "new and without a vector"), (7, "seven was changed")):
+        row = connection.execute("SELECT embedding::text FROM docs WHERE id = %s", (n,)).fetchone()
+        assert row
+        assert np.allclose(np.array(row[0][1:-1].split(","), float), OLD.embed_batch([said])[0], atol=1e-6)
+
+
+def test_a_column_with_strange_vectors_is_refused(connection: Connection) -> None:
+    """Vectors of unknown make in the new column stop a run at the plan; those that come later stop the switch."""
+    table = Table(connection, rows=20)
+    parameters: dict[str, Any] = {"targets": [{"table": "docs", "text": "content"}], "embedder": "hashing/1536"}
+    connection.execute("ALTER TABLE docs ADD COLUMN embedding_1536 vector(1536)")
+    table.do("UPDATE docs SET embedding_1536 = %s", 3, text_vector([1.0] * 1536))
+    with pytest.raises(UsageError, match="1 vectors that run one did not write"):
+        text_384_to_1536(**parameters, run_id="one")
+    connection.execute("UPDATE docs SET embedding_1536 = NULL")
+    assert text_384_to_1536(**parameters, run_id="one")["state"] == "verified"
+    table.do("UPDATE docs SET embedding_1536 = %s", 10, text_vector([1.0] * 1536))  # a row without a text
+    with pytest.raises(VerificationRefused):
+        cutover(run_id="one")
+
+
+def test_an_index_that_was_cut_off_is_built_again(connection: Connection) -> None:
+    """An invalid leftover of CREATE INDEX CONCURRENTLY under the index's name is dropped and the index built."""
+    Table(connection, rows=20)
+    parameters: dict[str, Any] = {"targets": [{"table": "docs", "text": "content"}], "embedder": "hashing/1536"}
+    assert text_384_to_1536(**parameters, run_id="one")["state"] == "verified"
+    query = "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = indexrelid WHERE indrelid = 'docs'::regclass AND indisvalid"
+    before = {name for (name,) in connection.execute(query)}
+    name = next(n for n in before if n.endswith(hnsw.index_names("one", _target(connection))["hnsw"][-8:]))
+    connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass", (f'"{name}"',))
+    connection.execute("UPDATE vecferry.batch SET status = 'pending' WHERE stage = 'index'")
+    assert text_384_to_1536(**parameters, run_id="one")["state"] == "verified"
+    assert {name for (name,) in connection.execute(query)} == before
+
+
+def _target(connection: Connection) -> Any:
+    return ledger.get(connection, "one").plan.targets[0]

@@ -291,7 +291,10 @@ class LiveColumn:
                 f"run {self.run.run_id} has nothing of {target.name} any more: run it again, or see `vecferry status`"
             )
         said = f"{live.said()}, NULL::text, NULL::text"
-        return Table(*place, target.layout, live.id(), quoted(target.new_column), said, "true")
+        # A row that waits in the queue may say something else by now than its vector does.
+        waiting = f"SELECT q.id FROM {self.queue.as_string()} AS q WHERE q.id IS NOT NULL"
+        settled = f"{live.said()} IS NOT NULL AND {live.id()} NOT IN ({waiting})"
+        return Table(*place, target.layout, live.id(), quoted(target.new_column), said, settled)
 
     # ── catch up, compare ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -391,7 +394,7 @@ class LiveColumn:
         query = sql.SQL(
             "WITH looked AS (SELECT coalesce({live_id}, {side_id}) AS id, CASE "
             "  WHEN b.{first} IS NULL THEN 'orphaned' WHEN {said} IS NULL THEN "
-            "    CASE WHEN s.k1 IS NULL AND {vector} IS NULL THEN 'silent' ELSE 'orphaned' END "
+            "    CASE WHEN s.k1 IS NOT NULL THEN 'orphaned' WHEN {vector} IS NULL THEN 'silent' ELSE 'added' END "
             "  WHEN s.k1 IS NULL THEN CASE WHEN {vector} IS NULL THEN 'missing' ELSE 'added' END "
             "  WHEN s.content_hash <> {hash} THEN 'stale' WHEN s.refused IS NOT NULL THEN 'quarantined' "
             "  WHEN {vector} IS NULL THEN 'missing' ELSE 'right' END AS how "
@@ -541,9 +544,18 @@ def strangers(connection: Connection, run_id: str, target: ColumnTarget) -> Iter
         return
     column = sql.Identifier(target.new_column)
     if ours:
+        # A row whose key was changed took its vector along; it waits in the queue.
         query = sql.SQL(
-            "SELECT count(*) FROM {} AS b WHERE {} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {} AS s WHERE {})"
-        ).format(target.live.identifier, column, side, sql.SQL(target.live.same("s", "b")))
+            "SELECT count(*) FROM {live} AS b WHERE {column} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {side} AS s WHERE {same}) "
+            "AND {id} NOT IN (SELECT q.id FROM {queue} AS q WHERE q.id IS NOT NULL)"
+        ).format(
+            live=target.live.identifier,
+            column=column,
+            side=side,
+            same=sql.SQL(target.live.same("s", "b")),
+            id=sql.SQL(target.live.id("b")),
+            queue=sql.Identifier(SCHEMA, queue_name(target)),
+        )
     else:
         query = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL").format(target.live.identifier, column)
     row = connection.execute(query).fetchone()

@@ -1,0 +1,142 @@
+"""A live table with people writing to it, and a look at both sides that uses none of the code that migrates."""
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import psycopg
+
+from tasks.embedders.hashing import HashingEmbedder
+
+KINDS = ("insert", "text", "other", "delete", "reuse", "key")
+OLD, NEW = HashingEmbedder(384), HashingEmbedder(1536)
+
+
+def text_of(seed: object) -> str:
+    """A text of its own for every seed: rows that differ in one word have no neighbours worth finding."""
+    chance = random.Random(str(seed))
+    return f"{seed}: " + " ".join("".join(chance.choices("bcdfglmnprst", k=3)) for _ in range(12))
+
+
+def make_table(connection: "psycopg.Connection[Any]", rows: int) -> None:
+    """``docs``, with an index and a search function on its old vectors."""
+    connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+    connection.execute(
+        "CREATE TABLE docs (id bigint PRIMARY KEY, content text, seen int NOT NULL DEFAULT 0, embedding vector(384))"
+    )
+    old = OLD.embed_batch([text_of(i) for i in range(rows)])
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO docs (id, content, embedding) VALUES (%s, %s, %s)",
+            [(i, text_of(i), str(v.tolist())) for i, v in enumerate(old)],
+        )
+    connection.execute("CREATE INDEX docs_old ON docs USING hnsw (embedding vector_cosine_ops)")
+    connection.execute(
+        "CREATE FUNCTION match_docs(query_embedding vector(384), match_threshold float, match_count int) "
+        "RETURNS TABLE (id bigint, content text, similarity float) LANGUAGE sql STABLE AS $$ "
+        "SELECT d.id, d.content, 1 - (d.embedding <=> query_embedding) FROM docs d "
+        "WHERE 1 - (d.embedding <=> query_embedding) > match_threshold ORDER BY d.embedding <=> query_embedding LIMIT match_count $$"
+    )
+
+
+@dataclass
+class Writers:
+    """Several connections that insert, change texts and other columns, delete, reuse and change keys, all at once."""
+
+    url: str
+    count: int = 4
+    pause: float = 0.01
+    wrote: Counter[str] = field(default_factory=Counter)
+    errors: list[BaseException] = field(default_factory=list)
+    _go: threading.Event = field(default_factory=threading.Event)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _busy: list[threading.Lock] = field(default_factory=list)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        self._busy = [threading.Lock() for _ in range(self.count)]
+        threads = [threading.Thread(target=self._until, args=(n,)) for n in range(self.count)]
+        self._go.set()
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            self._go.set()
+            for thread in threads:
+                thread.join()
+            if self.errors:
+                raise self.errors[0]
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Nobody writes while the body runs."""
+        self._go.clear()
+        for lock in self._busy:
+            lock.acquire()
+        try:
+            yield
+        finally:
+            for lock in self._busy:
+                lock.release()
+            self._go.set()
+
+    def _until(self, number: int) -> None:
+        try:
+            chance, step = random.Random(number), 0
+            with psycopg.connect(self.url, autocommit=True, application_name="writer") as connection:
+                while self._go.wait() and not self._stop.wait(self.pause):
+                    with self._busy[number]:
+                        step += 1
+                        self._write(connection, chance, number, step, KINDS[step % len(KINDS)])
+        except BaseException as error:  # noqa: BLE001  raised where the writers are stopped
+            self.errors.append(error)
+
+    def _write(
+        self, connection: "psycopg.Connection[Any]", chance: random.Random, number: int, step: int, kind: str
+    ) -> None:
+        said, new = text_of(f"writer {number}, {step}"), 1_000_000 * (number + 1) + step
+        row = connection.execute("SELECT id FROM docs TABLESAMPLE SYSTEM (50) ORDER BY random() LIMIT 1").fetchone()
+        name = row[0] if row else new
+        with connection.transaction():
+            if kind == "insert":
+                connection.execute("INSERT INTO docs (id, content) VALUES (%s, %s)", (new, said))
+            elif kind == "text":
+                connection.execute("UPDATE docs SET content = %s WHERE id = %s", (said if step % 3 else None, name))
+            elif kind == "other":
+                connection.execute("UPDATE docs SET seen = seen + 1 WHERE id = %s", (name,))
+            elif kind == "key":
+                connection.execute("UPDATE docs SET id = %s WHERE id = %s", (new, name))
+            else:
+                connection.execute("DELETE FROM docs WHERE id = %s", (name,))
+                if kind == "reuse":
+                    connection.execute(
+                        "INSERT INTO docs (id, content) VALUES (%s, %s) ON CONFLICT DO NOTHING", (name, said)
+                    )
+        self.wrote[kind] += 1
+
+
+def faults(connection: "psycopg.Connection[Any]") -> list[str]:
+    """Every row whose new vector is missing, stale or of no row, by name."""
+    place = connection.execute(
+        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'embedding' "
+        "AND NOT a.attisdropped WHERE c.relnamespace = 'vecferry'::regnamespace AND c.relkind = 'r' AND c.relname LIKE 'docs%'"
+    ).fetchone()
+    query = f"SELECT k1, embedding::text FROM {place[0]}" if place else "SELECT id, embedding_1536::text FROM docs"
+    held = {name: vector for name, vector in connection.execute(query) if vector is not None}  # type: ignore[arg-type]
+    said = dict(connection.execute("SELECT id, content FROM docs WHERE content <> ''").fetchall())
+    found = [f"{name} is missing" for name in said.keys() - held.keys()]
+    found += [f"{name} is orphaned" for name in held.keys() - said.keys()]
+    both = sorted(said.keys() & held.keys())
+    if both:
+        expected = NEW.embed_batch([said[name] for name in both])
+        for name, vector in zip(both, expected, strict=True):
+            if not np.allclose(np.array(held[name][1:-1].split(","), np.float32), vector, atol=1e-5):
+                found.append(f"{name} is stale")
+    return sorted(found)
