@@ -50,7 +50,7 @@ class Writers:
 
     url: str
     count: int = 4
-    pause: float = 0.01
+    pause: float = 0.04
     wrote: Counter[str] = field(default_factory=Counter)
     errors: list[BaseException] = field(default_factory=list)
     _go: threading.Event = field(default_factory=threading.Event)

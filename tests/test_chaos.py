@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests import chaos_live
 from tests.chaos import (
     RUN,
     Chaos,
@@ -174,3 +175,14 @@ def test_postgresql_restarted_in_the_middle(api: str, source: Any, tmp_path: Pat
         assert here.start(*arguments).wait(120) == 0, here.log
         with here.connection() as connection:
             assert connection.execute("SELECT state FROM vecferry.run").fetchone() == ("verified",)
+
+
+@pytest.mark.parametrize("layout", chaos_live.LAYOUTS)
+def test_kills_while_people_write(place: Callable[[str], Place], layout: str) -> None:
+    """Killed a few times while four connections write to the table: no vector missing, stale or orphaned in the end."""
+    usual = dict.fromkeys(("run", "cutover", "cutover again"), 6.0) | {"catch-up": 2.0, "rollback": 2.0}
+    chaos = chaos_live.Chaos(random.Random(7), seconds=usual)
+    chaos_live.cycle(chaos, place(f"live_{layout}"), layout, 3, 300, 4, lambda line: None)
+    assert chaos.different == []
+    assert chaos.kills.total() > 0
+    assert min(chaos.wrote.values()) > 20

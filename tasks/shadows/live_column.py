@@ -314,7 +314,17 @@ class LiveColumn:
         workers = min(WORKERS, -(-total // READ_ROWS))
         with ThreadPoolExecutor(workers, "catch-up") as pool:
             shares = [pool.submit(self._drain, worker, workers, last) for worker in range(workers)]
-            return sum((share.result() for share in shares), Difference())
+            found = sum((share.result() for share in shares), Difference())
+        if self.target.beside:
+            self._tidy(found.touched)
+        return found
+
+    def _tidy(self, replaced: int) -> None:
+        """A search passes over what was replaced until it is vacuumed, and finds less for it."""
+        with self.run.connection() as connection:
+            row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(self.side)).fetchone()
+            if row and replaced > DEAD * row[0]:
+                connection.execute(sql.SQL("VACUUM {}").format(self.side))
 
     def _drain(self, worker: int, workers: int, last: int) -> Difference:
         """The part of one worker: a row's changes all fall to the same, so that no two write it at once."""
@@ -513,6 +523,8 @@ class LiveColumn:
 
 
 WORKERS = 2
+DEAD = 0.2
+"""Share of replaced rows from which the side table is vacuumed: autovacuum's own, which comes a minute later."""
 
 
 def _packed(connection: Connection, page: pa.Table, kind: pgvector.VectorType) -> Packed:
