@@ -20,7 +20,7 @@ from tasks import ledger
 from tasks.stores import chroma
 from tasks.stores.connection import connect
 from tasks.stores.interface import Collection
-from tests import faults
+from tests import faults, live
 from tests.data import records_of
 from tests.servers import free_port
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).parents[1]
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 READABLE = re.compile(
-    r"plan \S+|list ids, pass \d+|(snapshot|load) batches \d+–\d+|write the manifest|make shadow tables|[a-z][a-z -]* \S+"
+    r"plan \S+|list ids, pass \d+|(snapshot|load) batches \d+–\d+|write the manifest|make (shadows|keys)|cut into batches|[a-z][a-z -]* \S+"
 )
 
 
@@ -170,6 +170,48 @@ def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, appr
 
 
 @pytest.mark.slow
+def test_live_tables_from_the_deployments(api: Api) -> None:
+    """`manual` ends Failed with the batch that a trigger of the user's refuses, `rerun-failed` with the parameters of the
+    artifact finishes and switches it, `scheduled` with a finished run looks at it, and `catch-up` brings what came later."""
+    with connect(os.environ["DATABASE_URL"], "vecferry test") as connection:
+        connection.execute("DROP TABLE IF EXISTS docs")  # what another test migrated
+        live.make_table(connection, 60)
+        connection.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'row 7 is frozen'; END $$; "
+            "CREATE TRIGGER frozen BEFORE UPDATE ON docs FOR EACH ROW WHEN (OLD.id = 7) EXECUTE FUNCTION refuse()"
+        )
+        targets = [{"table": "docs", "text": "content"}]
+        asked = {
+            "targets": targets,
+            "embedder": "hashing/1536",
+            "run_id": "frozen",
+            "batch_rows": 10,
+            "cutover": "auto",
+        }
+        run = api.ended(api.start("text-384-to-1536/manual", parameters=asked))
+        assert run["state_type"] == "FAILED"
+        assert "1 batches failed in load: 0 (RaiseException: row 7 is frozen" in run["state"]["message"]
+
+        shown = api.artifact("frozen-rerun")
+        parameters = json.loads(re.search(r"```json\n(.*)\n```", shown["description"], re.DOTALL)[1])  # type: ignore[index]
+        assert parameters["batch_ids"] == [0]
+        connection.execute("DROP TRIGGER frozen ON docs")
+        again = api.ended(api.start("text-384-to-1536/rerun-failed", parameters=parameters))
+        assert again["state_type"] == "COMPLETED", again["state"]["message"]
+        assert live.faults(connection) == []
+        assert not [name for name in api.task_names(again["id"]) if not READABLE.fullmatch(name)]
+
+        looked = api.ended(api.start("text-384-to-1536/scheduled", parameters={"targets": targets, "run_id": "frozen"}))
+        assert looked["state_type"] == "COMPLETED", looked["state"]["message"]
+
+        connection.execute("UPDATE docs SET content = 'changed later' WHERE id = 9")
+        assert live.faults(connection) == ["9 is stale"]
+        caught_up = api.ended(api.start("catch-up/catch-up", parameters={"run_id": "frozen"}))
+        assert caught_up["state_type"] == "COMPLETED", caught_up["state"]["message"]
+        assert live.faults(connection) == []
+
+
+@pytest.mark.slow
 def test_every_field_of_every_form_has_help(api: Api) -> None:
     """Each deployment has a description, and each field of its form too, nested ones included."""
     found = api.ask("POST", "deployments/filter")
@@ -185,7 +227,8 @@ def test_every_field_of_every_form_has_help(api: Api) -> None:
 @pytest.mark.slow
 def test_the_schedule_is_off_and_one_run_goes_at_a_time(api: Api) -> None:
     """The nightly sync is shipped inactive, and a second run is cancelled while one is going."""
-    assert [s["active"] for s in api.deployment("chroma-to-pgvector/scheduled")["schedules"]] == [False]
+    for name in ("chroma-to-pgvector/scheduled", "text-384-to-1536/scheduled", "catch-up/catch-up"):
+        assert [s["active"] for s in api.deployment(name)["schedules"]] == [False], name
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     due = {"type": "SCHEDULED", "state_details": {"scheduled_time": tomorrow}}
     first, second = (api.start("chroma-to-pgvector/scheduled", state=due) for _ in range(2))

@@ -128,9 +128,10 @@ class LiveTables:
 
     def ids(self, name: str) -> pa.Array:
         table = self._table(name)
-        order = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.key)
+        # Qualified: a bare name would be the text that is selected, and sort by it.
+        order = sql.SQL(", ").join(sql.Identifier("t", column.name) for column in table.key)
         limit = sql.SQL("LIMIT {}").format(sql.Literal(table.limit)) if table.limit else sql.SQL("")
-        command = sql.SQL("COPY (SELECT {} FROM {} ORDER BY {} {}) TO STDOUT (FORMAT BINARY)").format(
+        command = sql.SQL("COPY (SELECT {} FROM {} AS t ORDER BY {} {}) TO STDOUT (FORMAT BINARY)").format(
             sql.SQL(table.id()), table.identifier, order, limit
         )
         with self._connection() as connection, connection.cursor() as cursor, cursor.copy(command) as copy:
