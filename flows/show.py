@@ -41,6 +41,8 @@ def plan(planned: Any, as_json: bool) -> None:
                     for t, look in zip(plan.targets, planned.looks, strict=True)
                 ],
                 "sql": planned.sql,
+                "cost": planned.cost
+                and {**vars(planned.cost), "dollars": planned.cost.dollars, "most_dollars": planned.cost.most_dollars},
                 "problems": planned.problems,
                 "warnings": planned.warnings,
             }
@@ -58,6 +60,12 @@ def plan(planned: Any, as_json: bool) -> None:
     out.print(table)
     cost = f"about {_duration(planned.seconds)} and {planned.storage_bytes / 1e6:,.1f} MB"
     out.print(f"\n{planned.rows:,} rows in {planned.batches} batches; {cost}")
+    if planned.cost:
+        c = planned.cost
+        most = "" if c.exact else f", at most {c.most_tokens:,}: ${c.most_dollars:.4f}"
+        kept = f"; {c.kept:,} more are kept already" if c.kept else ""
+        how = "" if c.exact else "about "
+        out.print(f"{c.texts:,} different texts of {how}{c.tokens:,} tokens: {how}${c.dollars:.4f}{most}{kept}")
     out.print("\nSQL that changes something:")
     for line in planned.sql:
         out.print(f"  {line};" if not line.startswith("--") else f"  {line}", markup=False)

@@ -28,6 +28,31 @@ class Look:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a paid model will take at the most, and probably."""
+
+    texts: int
+    """Different texts that are not kept yet."""
+    kept: int
+    """Different texts whose vectors are kept from earlier runs."""
+    tokens: int
+    exact: bool
+    """Whether the tokens were counted; else they are the usual quarter of the bytes."""
+    most_tokens: int
+    """The bytes: no token has less than one."""
+    price: float
+    """Dollars per million tokens."""
+
+    @property
+    def dollars(self) -> float:
+        return self.tokens * self.price / 1e6
+
+    @property
+    def most_dollars(self) -> float:
+        return self.most_tokens * self.price / 1e6
+
+
+@dataclass(frozen=True)
 class Planned:
     """A plan with what a person wants to know before it is run."""
 
@@ -37,6 +62,8 @@ class Planned:
     problems: list[str] = field(default_factory=list)
     """Each would stop the run."""
     warnings: list[str] = field(default_factory=list)
+    cost: Cost | None = None
+    """None where the model costs nothing."""
 
     @property
     def rows(self) -> int:

@@ -5,10 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 from psycopg import sql
 
+from tasks import ledger
+from tasks.embedders.interface import PricedEmbedder
+from tasks.embedders.packing import count_tokens
 from tasks.embedders.registry import open_embedder
 from tasks.errors import UsageError
 from tasks.plan import SCHEMA, Asked, ColumnsRequest, ColumnTarget, Plan, check_run_id, shadow_name
-from tasks.planning import Look, Planned, server_problems, server_warnings
+from tasks.planning import Cost, Look, Planned, server_problems, server_warnings
 from tasks.shadows import search_functions
 from tasks.shadows.live_column import queue_name, strangers, trigger_name
 from tasks.stores.connection import Connection
@@ -61,7 +64,12 @@ def plan_columns(connection: Connection, request: ColumnsRequest, run_id: str) -
     for target in targets:
         problems += [*_problems(connection, run_id, target)]
         warnings += [*_warnings(connection, target)]
-    return Planned(plan, looks, [line for t in targets for line in _sql(t)], problems, warnings)
+    cost = _cost(connection, request, targets)
+    if cost and request.budget_usd is not None and cost.dollars > request.budget_usd:
+        warnings.append(
+            f"about ${cost.dollars:.4f} are needed and budget_usd is ${request.budget_usd:.4f}: the run will stop there"
+        )
+    return Planned(plan, looks, [line for t in targets for line in _sql(t)], problems, warnings, cost)
 
 
 def _place(connection: Connection, name: str) -> tuple[str, str]:
@@ -71,7 +79,10 @@ def _place(connection: Connection, name: str) -> tuple[str, str]:
         (name,),
     ).fetchone()
     if row is None:
-        raise UsageError(f'there is no table {name}: write it as SQL would, schema.table or "Quoted Name"')
+        raise UsageError(
+            f'there is no table {name}: name yours, -p \'targets=[{{"table": "docs", "text": "content"}}]\', '
+            f'as SQL would, schema.table or "Quoted Name"'
+        )
     if row[2] != "r":
         raise UsageError(
             f"{name} is no plain table (pg_class.relkind {row[2]!r}): views and partitioned tables are not served"
@@ -192,6 +203,40 @@ def _look(connection: Connection, target: ColumnTarget) -> Look:
     sizes = [row[0] for row in connection.execute(query)]
     known = [size for size in sizes if size is not None]
     return Look(len(sizes), {}, 0, len(sizes) - len(known), float(np.mean(known)) if known else 0.0)
+
+
+def _cost(connection: Connection, request: ColumnsRequest, targets: list[ColumnTarget]) -> Cost | None:
+    assert request.embedder
+    embedder = open_embedder(request.embedder)
+    if not isinstance(embedder, PricedEmbedder):
+        return None
+    texts = sql.SQL(" UNION ").join(
+        sql.SQL("(SELECT {} AS said FROM {} {})").format(
+            sql.SQL(t.live.said()),
+            t.live.identifier,
+            sql.SQL(f"LIMIT {t.live.limit}" if t.live.limit else ""),
+        )
+        for t in targets
+    )
+    kept: sql.Composable = sql.SQL("false")
+    if ledger.exists(connection):
+        kept = sql.SQL("EXISTS (SELECT 1 FROM vecferry.vector v WHERE v.space = {} AND v.content = {})").format(
+            sql.Literal(embedder.space.fingerprint), sql.SQL("sha256(convert_to(said, 'UTF8'))")
+        )
+    wanted = sql.SQL("SELECT DISTINCT said, {} AS kept FROM ({}) AS t WHERE said IS NOT NULL").format(kept, texts)
+    row = connection.execute(
+        sql.SQL(
+            "SELECT count(*) FILTER (WHERE NOT kept), count(*) FILTER (WHERE kept), "
+            "coalesce(sum(octet_length(said)) FILTER (WHERE NOT kept), 0)::bigint FROM ({}) AS w"
+        ).format(wanted)
+    ).fetchone()
+    assert row
+    exact, tokens = count_tokens("").exact, row[2] // 4
+    if exact:
+        with connection.transaction(), connection.cursor("vecferry_tokens") as cursor:
+            cursor.execute(sql.SQL("SELECT said FROM ({}) AS w WHERE NOT kept").format(wanted))
+            tokens = sum(count_tokens(said).tokens for (said,) in cursor)
+    return Cost(row[0], row[1], tokens, exact, tokens if exact else row[2], embedder.price)
 
 
 def _sql(target: ColumnTarget) -> Iterator[str]:

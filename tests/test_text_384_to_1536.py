@@ -310,3 +310,20 @@ def test_an_index_that_was_cut_off_is_built_again(connection: Connection) -> Non
 
 def _target(connection: Connection) -> Any:
     return ledger.get(connection, "one").plan.targets[0]
+
+
+def test_the_plan_tells_what_it_costs(connection: Connection, provider: OpenAIServer) -> None:
+    """Different texts, tokens and dollars before a run; after it nothing is left to buy. No request is sent for it."""
+    Table(connection, rows=50)
+    connection.execute("INSERT INTO docs (id, content) SELECT 1000 + n, 'said twice' FROM generate_series(1, 2) n")
+    said = [row[0] for row in connection.execute("SELECT DISTINCT content FROM docs WHERE content <> ''")]
+
+    def cost() -> Any:
+        return planning.make_plan(connection, parse(Text384To1536, PAID).request(), "any").cost
+
+    before = cost()
+    assert (before.texts, before.kept, before.most_tokens) == (len(said), 0, sum(len(s.encode()) for s in said))
+    assert before.dollars == before.tokens * 0.02 / 1e6
+    assert provider.answered() == []
+    text_384_to_1536(**PAID, run_id="bought")
+    assert (cost().texts, cost().kept, cost().dollars) == (0, len(said), 0)

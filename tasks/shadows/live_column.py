@@ -73,14 +73,15 @@ class LiveColumn:
         target, live = self.target, self.live
         connection.execute(
             "INSERT INTO vecferry.relation (table_schema, table_name, run_id, target, role, source, space) "
-            "VALUES (%s, %s, %s, %s, 'shadow', jsonb_build_object('table', %s::text, 'column_is_ours', %s::boolean), %s) "
-            "ON CONFLICT DO NOTHING",
+            "VALUES (%s, %s, %s, %s, 'shadow', "
+            "jsonb_build_object('table', %s::text, 'column', %s::text, 'column_is_ours', %s::boolean), %s) ON CONFLICT DO NOTHING",
             (
                 SCHEMA,
                 target.shadow,
                 self.run.run_id,
                 target.number,
                 f"{target.schema}.{target.table}",
+                target.new_column,
                 not _has_column(connection, target),
                 target.space,
             ),
@@ -413,7 +414,7 @@ class LiveColumn:
             "told AS (SELECT how, id FROM looked WHERE how NOT IN ('right', 'silent') "
             "  AND NOT EXISTS (SELECT 1 FROM waiting w WHERE w.id = looked.id OR w.id IS NULL)) "
             "SELECT how, count(*), (array_agg(id ORDER BY id))[1:1000] FROM told GROUP BY how "
-            "UNION ALL SELECT 'compared', count(*), NULL FROM looked WHERE how <> 'silent'"
+            "UNION ALL SELECT 'compared', count(*), NULL FROM looked WHERE how <> 'silent' AND (how <> 'missing' OR NOT {limited})"
         ).format(
             live_id=sql.SQL(live.id("b")),
             side_id=sql.SQL(self._numbered_id("s")),
@@ -425,6 +426,7 @@ class LiveColumn:
             side=self.side,
             same=sql.SQL(live.same("s", "b")),
             queue=self.queue,
+            limited=sql.Literal(limited),
         )
         with self.run.connection() as connection:
             found = {how: (count, tuple(ids or ())) for how, count, ids in connection.execute(query)}
@@ -550,6 +552,17 @@ def refuse_strangers(connection: Connection, run_id: str, target: ColumnTarget) 
 
 def strangers(connection: Connection, run_id: str, target: ColumnTarget) -> Iterator[str]:
     """What is in the way of a column that holds this run's vectors and no others."""
+    if ledger.exists(connection):
+        others = connection.execute(
+            "SELECT run_id FROM vecferry.relation WHERE run_id <> %s AND source ->> 'table' = %s AND source ->> 'column' = %s",
+            (run_id, f"{target.schema}.{target.table}", target.new_column),
+        ).fetchall()
+        if others:
+            yield (
+                f"{target.name} belongs to run {others[0][0]}: take that back first, vecferry rollback {others[0][0]} "
+                f"(what it bought is kept), or choose another new_column"
+            )
+            return
     side = sql.Identifier(SCHEMA, target.shadow)
     ours = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (side.as_string(),)).fetchone() == (True,)
     if target.beside or not _has_column(connection, target):
