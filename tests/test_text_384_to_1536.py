@@ -224,7 +224,7 @@ def test_a_key_that_is_revoked_midway(connection: Connection, provider: OpenAISe
 
 
 def test_a_budget_is_never_passed(connection: Connection, provider: OpenAIServer) -> None:
-    """A run stops before it would spend more than its budget, over all its starts; with more it goes on where it was."""
+    """A run stops before it would spend more than its budget, over all its starts; what it bought serves the next run."""
     Table(connection, rows=300)
     price = 0.02 / 1e6
     whole = sum(len(said) for (said,) in connection.execute("SELECT content FROM docs WHERE content <> ''"))
@@ -235,6 +235,9 @@ def test_a_budget_is_never_passed(connection: Connection, provider: OpenAIServer
         assert spent
         assert 0 < spent[0] <= whole * price / 10
         assert spent[1] == sum(call.tokens for call in provider.answered())
+    with pytest.raises(UsageError, match="vecferry rollback poor"):
+        text_384_to_1536(**PAID, run_id="rich")
+    rollback(run_id="poor")
     assert text_384_to_1536(**PAID, run_id="rich")["state"] == "verified"
     bought = connection.execute("SELECT sum(bought), max(reused) FROM vecferry.run").fetchone()
     distinct = connection.execute("SELECT count(DISTINCT content) FROM docs WHERE content <> ''").fetchone()
