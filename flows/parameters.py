@@ -168,6 +168,14 @@ class Text384To1536(Migration):
         description="a text longer than the model takes: quarantine it, cut it, or take the mean of its parts",
     )
 
+    similarity_threshold: float | None = Field(
+        None, ge=-1, le=1, description="the application's threshold for the old vectors; the report translates it"
+    )
+    queries: str | None = Field(
+        None,
+        description='a file of JSON lines {"query": text, "relevant": {id: grade}}; the report compares old and new',
+    )
+
     def request(self) -> ColumnsRequest:
         model = self.embedder
         if model.startswith("openai/") and "on_too_long=" not in model and self.on_too_long != "quarantine":
@@ -183,6 +191,8 @@ class Text384To1536(Migration):
             targets=tuple(_asked(t) for t in self.targets),
             layout=self.layout,
             old_embedder=self.old_embedder,
+            similarity_threshold=self.similarity_threshold,
+            queries=self.queries and os.path.abspath(self.queries),
             budget_usd=self.budget_usd,
         )
 

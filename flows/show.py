@@ -134,6 +134,12 @@ def outcome(found: dict[str, Any], as_json: bool, checked: bool = True) -> None:
         more = f"; caught up: {touched}" if touched and t["mode"] != "sync" else ""
         held = f"; [red]{t['quarantined']} quarantined[/red]" if t["quarantined"] else ""
         out.print(f"{t['name']} → {t['table']}: {what}{more}{held}")
+    if spent := found["spent"]:
+        saved = f"; {spent['reused']:,} were kept, which saved ${spent['saved']:.4f}" if spent["reused"] else ""
+        out.print(
+            f"spent ${spent['dollars']:.4f} on {spent['bought']:,} texts: {spent['tokens']:,} tokens in "
+            f"{spent['requests']:,} requests{saved}"
+        )
     out.print(f"[bold]{found['state']}[/bold]")
     _print_tail(found)
 

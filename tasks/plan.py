@@ -75,6 +75,10 @@ class ColumnsRequest(Request):
     targets: tuple[Asked, ...]
     layout: Literal["column", "side_table"]
     old_embedder: str | None
+    similarity_threshold: float | None
+    """What the application asks of a hit by the old vectors, to be translated."""
+    queries: str | None
+    """A file of labelled queries."""
 
 
 @dataclass(frozen=True)

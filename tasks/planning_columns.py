@@ -14,6 +14,7 @@ from tasks.plan import SCHEMA, Asked, ColumnsRequest, ColumnTarget, Plan, check_
 from tasks.planning import Cost, Look, Planned, server_problems, server_warnings
 from tasks.shadows import search_functions
 from tasks.shadows.live_column import queue_name, strangers, trigger_name
+from tasks.space_checks import read_queries
 from tasks.stores.connection import Connection
 from tasks.stores.interface import Collection
 from tasks.stores.live_table import Column, LiveTable, text_columns
@@ -64,6 +65,8 @@ def plan_columns(connection: Connection, request: ColumnsRequest, run_id: str) -
     for target in targets:
         problems += [*_problems(connection, run_id, target)]
         warnings += [*_warnings(connection, target)]
+    if request.queries:
+        read_queries(request.queries)
     cost = _cost(connection, request, targets)
     if cost and request.budget_usd is not None and cost.dollars > request.budget_usd:
         warnings.append(

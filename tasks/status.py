@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks import ledger
+from tasks import ledger, spending
 from tasks.ledger import Batch, RunRecord
 from tasks.settings import DEFAULT_DATABASE
 from tasks.stores.connection import Connection
@@ -41,9 +41,16 @@ def outcome(connection: Connection, run_id: str) -> dict[str, Any]:
         "state": record.state,
         "exit": record.exit_status,
         "targets": targets,
+        "spent": _spent(connection, run_id),
         "report": record.report,
         "next": next_step(record, [b for t in targets for b in t["failed_batches"]]),
     }
+
+
+def _spent(connection: Connection, run_id: str) -> dict[str, Any] | None:
+    """What the run has bought and did not have to; None where its model costs nothing."""
+    found = spending.spending(connection, run_id)
+    return {**vars(found), "saved": found.saved} if found.requests else None
 
 
 def stages(connection: Connection, run_id: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import psutil
 from prefect import task
 from psycopg import sql
 
-from tasks import artifacts, ledger, report
+from tasks import artifacts, ledger, report, spending
 from tasks.artifacts import Tell, quiet
 from tasks.checks import Check, Gates
 from tasks.difference import Difference
@@ -24,6 +24,7 @@ from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
 from tasks.search_checks import probe_vectors, sample_check, search_checks
 from tasks.shadows.registry import shadow_of
+from tasks.space_checks import space_checks
 from tasks.stores.connection import Connection, classified
 from tasks.stores.postgres import Table
 
@@ -69,6 +70,7 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
             "cpu_seconds": round(used.user + used.system - cpu.user - cpu.system, 2),
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "stages": _stages(connection, run),
+            "spent": vars(spending.spending(connection, run.run_id)),
         }
         path = report.write(run, [asdict(t) | {"passed": t.passed} for t in found], figures)
         ledger.set_report(connection, run.run_id, path)
@@ -122,6 +124,10 @@ def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tel
         )
         if measured.zero and target.collection.metric == "cosine":
             notes.append(f"{measured.zero} zero vectors: a cosine index cannot find them, nor did it before")
+        if isinstance(target, ColumnTarget):
+            compared = space_checks(run, connection, target, table, gates)
+            found, notes = found + compared.checks, notes + compared.notes
+            benchmark |= compared.figures
     found += more + sample_check(run, source, target, table, gates, difference)
     return TargetReport(target.collection.name, target.name, rows, found, benchmark, notes)
 

@@ -1,7 +1,9 @@
 """Live tables onto another text model, through their whole life, in both layouts and with keys of every kind."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -330,3 +332,40 @@ def test_the_plan_tells_what_it_costs(connection: Connection, provider: OpenAISe
     assert provider.answered() == []
     text_384_to_1536(**PAID, run_id="bought")
     assert (cost().texts, cost().kept, cost().dollars) == (0, len(said), 0)
+
+
+def test_what_the_change_of_model_does(connection: Connection, tmp_path: Any) -> None:
+    """The report tells the overlap of neighbours, the translated threshold and the verdict on labelled queries; old
+    vectors that are not the named model's fail the check of the old model."""
+    Table(connection, rows=120)
+    labelled = tmp_path / "queries.jsonl"
+    rows = connection.execute("SELECT id, content FROM docs WHERE content <> '' ORDER BY id LIMIT 30").fetchall()
+    labelled.write_text("\n".join(json.dumps({"query": said, "relevant": [str(name)]}) for name, said in rows))
+    parameters: dict[str, Any] = {
+        "targets": [{"table": "docs", "text": "content"}],
+        "embedder": "hashing/1536",
+        "old_embedder": "hashing/384",
+        "similarity_threshold": 0.6,
+        "queries": str(labelled),
+        "gates": {"min_recall": 0},
+    }
+    found = text_384_to_1536(**parameters, run_id="told")
+    target = json.loads(Path(found["report"]).with_suffix(".json").read_text())["targets"][0]
+    checks = {check["name"]: check for check in target["checks"]}
+    assert checks["old model"]["passed"]
+    figures = target["benchmark"]
+    assert 0 < figures["old_new_overlap"]["p5"] <= figures["old_new_overlap"]["mean"] <= 1
+    assert figures["threshold"]["low"] <= figures["threshold"]["new"] <= figures["threshold"]["high"]
+    assert (figures["ndcg"]["old"], figures["ndcg"]["new"], figures["ndcg"]["verdict"]) == (
+        1.0,
+        1.0,
+        "no difference is shown",
+    )
+    assert len(target["notes"]) == 3
+
+    rollback(run_id="told")
+    connection.execute(
+        "UPDATE docs SET embedding = %s WHERE id = 5", (text_vector(OLD.embed_batch(["something else"])[0]),)
+    )
+    with pytest.raises(VerificationRefused, match="old model"):
+        text_384_to_1536(**parameters, run_id="lied")
