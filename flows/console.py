@@ -114,7 +114,7 @@ def watching(run_id: str, database: str, as_json: bool) -> Iterator[None]:
 
 
 def _watch(run_id: str, database: str, done: threading.Event) -> None:
-    from tasks.stores.connection import connect
+    from tasks.stores.connection import classified, connect
 
     columns = (
         TextColumn("{task.description:<10}"),
@@ -128,7 +128,7 @@ def _watch(run_id: str, database: str, done: threading.Event) -> None:
     with Progress(*columns, console=show.err, transient=False) as progress:
         while not (finished := done.wait(0.5)) or finished:
             try:
-                with connect(settings.database_url(database), "vecferry watch") as connection:
+                with classified("watch"), connect(settings.database_url(database), "vecferry watch") as connection:
                     lines = _moving(connection, run_id, started)
             except (UsageError, TransientError):
                 lines = []  # no such run yet, or the server is restarting: shown again in half a second

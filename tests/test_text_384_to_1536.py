@@ -1,6 +1,7 @@
 """Live tables onto another text model, through their whole life, in both layouts and with keys of every kind."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -369,3 +370,38 @@ def test_what_the_change_of_model_does(connection: Connection, tmp_path: Any) ->
     )
     with pytest.raises(VerificationRefused, match="old model"):
         text_384_to_1536(**parameters, run_id="lied")
+
+
+@pytest.mark.parametrize("layout", ["column", "side_table"])
+def test_row_level_security_stays_in_force(connection: Connection, layout: str) -> None:
+    """A role that a policy shows some rows sees those by the new vectors too, and no others, by the function or beside it;
+    and a role that is no superuser, but owns the table, can run the whole migration."""
+    Table(connection, rows=40)
+    for role, rights in (("app", "NOLOGIN"), ("owner", "LOGIN")):
+        connection.execute(
+            f"DO $$ BEGIN CREATE ROLE {role} {rights}; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+        )
+    connection.execute("ALTER TABLE docs ENABLE ROW LEVEL SECURITY; GRANT SELECT ON docs TO app")
+    connection.execute("CREATE POLICY low ON docs FOR SELECT TO app USING (id < 10)")
+    connection.execute("ALTER TABLE docs OWNER TO owner; ALTER FUNCTION match_docs OWNER TO owner")
+    database = connection.info.dbname
+    connection.execute(f'GRANT CREATE ON DATABASE "{database}" TO owner; GRANT CREATE, USAGE ON SCHEMA public TO owner')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", f"{os.environ['DATABASE_URL'].replace('postgres:', 'owner:', 1)}")
+        parameters: dict[str, Any] = {"targets": [{"table": "docs", "text": "content"}], "embedder": "hashing/1536"}
+        found = text_384_to_1536(**parameters, layout=layout, run_id="guarded", cutover="auto", gates={"min_recall": 0})
+        assert found["state"] == "cut_over"
+
+    query = text_vector(NEW.embed_batch(["what row 3 says of topic 3"])[0])
+    connection.execute("SET ROLE app")
+    for function in ("match_docs", "match_docs_v2"):
+        seen = {row[0] for row in connection.execute(f"SELECT * FROM {function}(%s::vector, -1, 100)", (query,))}
+        assert seen == set(range(10)), function
+    if layout == "side_table":
+        connection.execute("RESET ROLE")
+        side = connection.execute(
+            "SELECT oid::regclass::text FROM pg_class WHERE relrowsecurity AND relname LIKE 'docs.%'"
+        ).fetchone()
+        assert side
+        connection.execute("SET ROLE app")
+        assert connection.execute(f"SELECT max(k1) FROM {side[0]}").fetchone() == (9,)

@@ -256,7 +256,10 @@ def _note_space(
 
 
 def _share(connection: Connection, target: ColumnTarget) -> None:
-    """Lets those who read the live table read what is beside it and which space is active."""
+    """Lets those who read the live table read what is beside it, row by row where its rows are guarded, and which space is
+    active."""
+    if target.beside:
+        _guard(connection, target)
     rows = connection.execute(
         "SELECT DISTINCT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END "
         "FROM pg_class c, aclexplode(c.relacl) AS g WHERE c.oid = to_regclass(%s) AND g.privilege_type = 'SELECT' "
@@ -270,6 +273,23 @@ def _share(connection: Connection, target: ColumnTarget) -> None:
         for place in places:
             if connection.execute("SELECT to_regclass(%s) IS NOT NULL", (place.as_string(),)).fetchone() == (True,):
                 connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(place, sql.SQL(who)))
+
+
+def _guard(connection: Connection, target: ColumnTarget) -> None:
+    """Where policies decide who sees which row of the live table, they decide it for the vectors beside it too."""
+    guarded = connection.execute(
+        "SELECT relrowsecurity FROM pg_class WHERE oid = to_regclass(%s)", (target.live.identifier.as_string(),)
+    ).fetchone()
+    if guarded != (True,):
+        return
+    side = sql.Identifier(SCHEMA, target.shadow)
+    connection.execute(sql.SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(side))
+    connection.execute(sql.SQL("DROP POLICY IF EXISTS as_the_live_table ON {}").format(side))
+    connection.execute(
+        sql.SQL(
+            "CREATE POLICY as_the_live_table ON {} FOR SELECT USING (EXISTS (SELECT 1 FROM {} AS b WHERE {}))"
+        ).format(side, target.live.identifier, sql.SQL(target.live.same("", "b")))
+    )
 
 
 def _define_as(connection: Connection, function: Function, name: sql.Identifier) -> None:
