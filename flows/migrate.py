@@ -106,6 +106,14 @@ def switch(run: Run, parameters: Gated, passes: Sequence[PrefectFuture[CaughtUp]
     wait(list(passes))
     verify(run, parameters, catch_up(run, parameters))
     cutover_task(run.run_id, parameters.database)
+    mirror(run)
+
+
+def mirror(run: Run) -> None:
+    """Tells Prefect which vectors of live tables are meant now."""
+    with run.connection() as connection:
+        for table, says in status.active_spaces(connection, run.plan):
+            artifacts.active_space(table, says)
 
 
 @contextmanager

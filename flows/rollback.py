@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.migrate import Outcome, holding, outcome
+from flows.migrate import Outcome, holding, mirror, outcome
 from flows.naming import RUNNER, run_name
 from flows.parameters import OfRun, form
 from tasks.cutover import rollback_task
@@ -14,4 +14,5 @@ def rollback(parameters: OfRun) -> Outcome:
     """Take a run back: earlier tables get their names again; what was built is kept where it was switched."""
     with holding(parameters) as run:
         lines = rollback_task(run.run_id, parameters.database)
+        mirror(run)
     return {**outcome(parameters.run_id, parameters.database), "done": lines}

@@ -16,6 +16,7 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.variables import Variable
 
 from tasks.ledger import Batch
 
@@ -137,6 +138,12 @@ def rerun(run_id: str, failed: list[Batch], parameters: str) -> None:
 def verification(run_id: str, text: str) -> None:
     """The verification table."""
     create_markdown_artifact(text, key=_key(run_id, "verification"), description=f"verification of {run_id}")
+
+
+@_shown
+def active_space(table: str, says: dict[str, Any]) -> None:
+    """Mirrors which vectors of a live table are meant now to the variable vecferry_active_space_SCHEMA_TABLE."""
+    Variable.set(f"vecferry_active_space_{re.sub(r'[^a-z0-9]+', '_', table.lower())}", says, overwrite=True)
 
 
 def _key(run_id: str, what: str) -> str:

@@ -1,9 +1,11 @@
 """What a run has come to, in the words of the command line: from the ledger alone."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from tasks import ledger, spending
 from tasks.ledger import Batch, RunRecord
+from tasks.plan import ColumnTarget, Plan
 from tasks.settings import DEFAULT_DATABASE
 from tasks.stores.connection import Connection
 
@@ -87,6 +89,20 @@ def _next(record: RunRecord, failed: list[int]) -> str | None:
     if record.state == "cut_over":
         return f"vecferry contract {run_id}"
     return again if record.state == "rolled_back" else None
+
+
+def active_spaces(connection: Connection, plan: Plan) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The live tables of a plan, each with the column, dimensions and space that are meant now."""
+    if connection.execute("SELECT to_regclass('vecferry.active_space')").fetchone() == (None,):
+        return
+    for target in plan.targets:
+        if isinstance(target, ColumnTarget):
+            row = connection.execute(
+                "SELECT column_name, dimensions, space FROM vecferry.active_space WHERE table_schema = %s AND table_name = %s",
+                (target.schema, target.table),
+            ).fetchone()
+            if row:
+                yield f"{target.schema}.{target.table}", dict(zip(("column", "dimensions", "space"), row, strict=True))
 
 
 def failures(connection: Connection, run_id: str) -> list[Batch]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prefect.variables import Variable
 from psycopg import errors
 
 from flows.catch_up import catch_up
@@ -184,10 +185,12 @@ def test_the_search_function_serves_old_and_new_instances(connection: Connection
     assert connection.execute("SELECT dimensions, column_name FROM vecferry.active_space").fetchall() == [
         (1536, "embedding_1536")
     ]
+    assert Variable.get("vecferry_active_space_public_docs")["dimensions"] == 1536  # type: ignore[index,call-overload]
 
     assert rollback(run_id="one")["state"] == "rolled_back"
     assert catalogue() == before
     assert connection.execute("SELECT dimensions FROM vecferry.active_space").fetchall() == [(384,)]
+    assert Variable.get("vecferry_active_space_public_docs")["dimensions"] == 384  # type: ignore[index,call-overload]
     assert asked("match_docs", old) == found
 
 
