@@ -101,14 +101,18 @@ class Writers:
     def _write(
         self, connection: "psycopg.Connection[Any]", chance: random.Random, number: int, step: int, kind: str
     ) -> None:
+        said: str | None
         said, new = text_of(f"writer {number}, {step}"), 1_000_000 * (number + 1) + step
+        if kind == "text" and step % 3 == 0:
+            said = None
+        old = said and str(OLD.embed_batch([said])[0].tolist())  # what an application before the switch does
         row = connection.execute("SELECT id FROM docs TABLESAMPLE SYSTEM (50) ORDER BY random() LIMIT 1").fetchone()
         name = row[0] if row else new
         with connection.transaction():
             if kind == "insert":
-                connection.execute("INSERT INTO docs (id, content) VALUES (%s, %s)", (new, said))
+                connection.execute("INSERT INTO docs (id, content, embedding) VALUES (%s, %s, %s)", (new, said, old))
             elif kind == "text":
-                connection.execute("UPDATE docs SET content = %s WHERE id = %s", (said if step % 3 else None, name))
+                connection.execute("UPDATE docs SET content = %s, embedding = %s WHERE id = %s", (said, old, name))
             elif kind == "other":
                 connection.execute("UPDATE docs SET seen = seen + 1 WHERE id = %s", (name,))
             elif kind == "key":
@@ -117,7 +121,8 @@ class Writers:
                 connection.execute("DELETE FROM docs WHERE id = %s", (name,))
                 if kind == "reuse":
                     connection.execute(
-                        "INSERT INTO docs (id, content) VALUES (%s, %s) ON CONFLICT DO NOTHING", (name, said)
+                        "INSERT INTO docs (id, content, embedding) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                        (name, said, old),
                     )
         self.wrote[kind] += 1
 
