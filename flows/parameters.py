@@ -18,6 +18,8 @@ warnings.filterwarnings("ignore", message='Field name "schema" in .* shadows an 
 
 M = TypeVar("M", bound="Base")
 Cutover = Literal["manual", "ask", "auto"]
+LIMITED = ("openai/", "sentence-transformers/")
+"""Providers whose models take texts of a limited length, and ``on_too_long``."""
 
 
 class Gates(BaseModel):
@@ -178,7 +180,7 @@ class Text384To1536(Migration):
 
     def request(self) -> ColumnsRequest:
         model = self.embedder
-        if model.startswith("openai/") and "on_too_long=" not in model and self.on_too_long != "quarantine":
+        if model.startswith(LIMITED) and "on_too_long=" not in model and self.on_too_long != "quarantine":
             model += f"{'&' if '?' in model else '?'}on_too_long={self.on_too_long}"
         return ColumnsRequest(
             flow="text-384-to-1536",

@@ -64,6 +64,13 @@ class Embedded:
     rejected: Mapping[int, RowError] = field(default_factory=dict)
     """By position in the batch."""
 
+    @property
+    def whole(self) -> np.ndarray:
+        """float32[n, d] where every text has a vector. Raises RowsRejected where one has none."""
+        if self.rejected:
+            raise RowsRejected(self.rejected)
+        return self.vectors
+
 
 OnBought = Callable[[Sequence[int], np.ndarray], None]
 """Called with positions in the batch and their vectors, float32[k, d], as soon as each answer has arrived."""
@@ -71,7 +78,8 @@ OnBought = Callable[[Sequence[int], np.ndarray], None]
 
 @runtime_checkable
 class PaidEmbedder(Embedder, Protocol):
-    """An embedder that answers in parts: rows can be rejected, and each answer is handed over before the next."""
+    """An embedder that answers in parts: rows can be rejected, and each answer is handed over before the next. Paid for
+    in money, or in hours of this machine."""
 
     def embed(self, texts: Sequence[str], on_bought: OnBought | None = None) -> Embedded:
         """``on_bought`` is called from the calling thread, never twice for a row, and before any error is raised for

@@ -15,11 +15,11 @@ import numpy as np
 
 from tasks import settings
 from tasks.embedders.budget import Budget, Spent
-from tasks.embedders.interface import Embedded, OnBought, RowsRejected, Space
+from tasks.embedders.interface import Embedded, OnBought, Space
 from tasks.embedders.naming import ModelName
 from tasks.embedders.openai_account import Account, Probe, Terms, account
-from tasks.embedders.openai_batch import Batch, OnTooLong
-from tasks.embedders.packing import MAX_INPUT_TOKENS, size
+from tasks.embedders.openai_batch import Batch
+from tasks.embedders.packing import MAX_INPUT_TOKENS, OnTooLong, size
 from tasks.errors import UsageError
 
 OFFICIAL = "https://api.openai.com/v1"
@@ -87,10 +87,7 @@ class OpenAIEmbedder:
 
     def embed_batch(self, texts: Sequence[str]) -> np.ndarray:
         """float32[len(texts), dimensions]. Raises RowsRejected where a text has none; ``embed`` leaves it out."""
-        found = self.embed(texts)
-        if found.rejected:
-            raise RowsRejected(found.rejected)
-        return found.vectors
+        return self.embed(texts).whole
 
     def prepare(self) -> None:
         """Forgets an earlier fatal answer, whose cause may have been put right, and probes the server."""

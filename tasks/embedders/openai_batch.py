@@ -9,16 +9,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from tasks.embedders.interface import Embedded, OnBought, RowError
 from tasks.embedders.openai_account import CONCURRENCY, PROBES, Account, Refused, Shape, Terms
-from tasks.embedders.packing import RUNGS, Caps, count_tokens, cut, mean, size, take
+from tasks.embedders.packing import RUNGS, Caps, OnTooLong, count_tokens, cut, cuts, mean, size, take, unfit
 from tasks.errors import FatalError, TransientError, VecferryError
-
-OnTooLong = Literal["quarantine", "truncate", "mean"]
 
 # How much is sent before the server has said how many tokens that is.
 _FIRST_BYTES = 32_768
@@ -212,14 +209,10 @@ class Batch:
     def _admit(self, row: int) -> None:
         """Queues a text whole, or cut where it is known to be too long, or rejects it without a call."""
         text = self.texts[row]
-        if not text:
-            self.rejected[row] = RowError("empty", "the text is empty, and the service takes none such")
+        if error := unfit(text):
+            self.rejected[row] = error
             return
-        try:
-            length = len(text.encode())
-        except UnicodeEncodeError as error:
-            self.rejected[row] = RowError("encoding", f"the text is not Unicode: {error.reason} at {error.start}")
-            return
+        length = size(text)
         piece = _piece(row, text, length)
         if piece.tokens is not None and piece.tokens > self.max_tokens:
             self._cut(row, -1, f"{piece.tokens} tokens, of at most {self.max_tokens}")
@@ -235,11 +228,7 @@ class Batch:
         if rung >= 0:
             self._waiting = deque(piece for piece in self._waiting if piece.row != row)
         text = self.texts[row]
-        for smaller in range(rung + 1, len(RUNGS)) if self.on_too_long != "quarantine" else ():
-            limit = int(RUNGS[smaller] * self.max_tokens)
-            if limit >= size(text):
-                continue
-            pieces = cut(text, limit)
+        for smaller, pieces in cuts(text, self.max_tokens, rung) if self.on_too_long != "quarantine" else ():
             cut_pieces = [_piece(row, part, size(part), smaller, i) for i, part in enumerate(pieces)]
             if self.on_too_long == "truncate":
                 cut_pieces = cut_pieces[:1]

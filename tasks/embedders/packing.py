@@ -1,4 +1,5 @@
-"""Texts into requests: how many tokens a text has, how many texts fit into a request, and how an over-long one is cut.
+"""Texts into requests: which texts no model takes, how many tokens a text has, how many texts fit into a request, and how
+an over-long one is cut.
 
 Tokens are counted exactly where tiktoken and its vocabulary are at hand. Elsewhere the UTF-8 bytes stand for them: every
 token of a byte-pair encoding covers at least one byte, so that is an upper bound, about four times too high for English.
@@ -9,12 +10,18 @@ import os
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+
+from tasks.embedders.interface import RowError
+
+OnTooLong = Literal["quarantine", "truncate", "mean"]
+"""What becomes of a text with more tokens than the model takes."""
 
 MAX_INPUTS = 2048
 MAX_TOKENS = 300_000
@@ -49,6 +56,17 @@ def count_tokens(text: str) -> TokenCount:
 def size(text: str) -> int:
     """UTF-8 bytes; a lone surrogate, which UTF-8 has no form for, counts three."""
     return len(text.encode("utf-8", "surrogatepass"))
+
+
+def unfit(text: str) -> RowError | None:
+    """Why no model has a vector for this text, whichever it is."""
+    if not text:
+        return RowError("empty", "the text is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return RowError("encoding", f"the text is not Unicode: {error.reason} at {error.start}")
+    return None
 
 
 @lru_cache(maxsize=1)
@@ -143,6 +161,15 @@ def cut(text: str, size_limit: int) -> list[str]:
         pieces.append(rest[:end].decode())
         rest = rest[end:]
     return [*pieces, rest.decode()] if rest else pieces
+
+
+def cuts(text: str, max_tokens: int, after: int = -1) -> Iterator[tuple[int, list[str]]]:
+    """The ways to cut ``text``, from the fewest pieces to the most: an index into RUNGS, beyond ``after``, and the pieces.
+    The first whose pieces have ``max_tokens`` at most is the one to take."""
+    for rung in range(after + 1, len(RUNGS)):
+        limit = int(RUNGS[rung] * max_tokens)
+        if limit < size(text):
+            yield rung, cut(text, limit)
 
 
 def mean(vectors: np.ndarray, lengths: Sequence[int]) -> np.ndarray:

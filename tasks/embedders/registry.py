@@ -4,7 +4,7 @@ from tasks.embedders.interface import Embedder
 from tasks.embedders.naming import parse_model
 from tasks.errors import UsageError
 
-PROVIDERS = ("hashing", "openai")
+PROVIDERS = ("hashing", "openai", "sentence-transformers")
 
 
 def open_embedder(name: str) -> Embedder:
@@ -22,4 +22,8 @@ def open_embedder(name: str) -> Embedder:
         from tasks.embedders.openai import open_openai
 
         return open_openai(parsed)
+    if parsed.provider == "sentence-transformers":
+        from tasks.embedders.sentence_transformers import open_sentence_transformers
+
+        return open_sentence_transformers(parsed)
     raise UsageError(f"embedder {name!r}: there is no provider {parsed.provider!r}; there is: {', '.join(PROVIDERS)}")
