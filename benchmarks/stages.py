@@ -1,14 +1,7 @@
-"""Snapshot, load and index beside a bare version of the same work, turn and turn about in one process.
+"""Snapshot, load and index of chroma-to-pgvector beside a bare version of the same work."""
 
-The machine's other load changes from minute to minute. So both versions take slices of the same rows in turns, the one
-first and then the other: what disturbs one disturbs the other, and neither always finds the rows in a warm cache.
-"""
-
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -22,8 +15,9 @@ from psycopg.types.json import Jsonb
 
 from benchmarks import fixtures
 from benchmarks.figures import Figure
+from benchmarks.turns import WORKERS, in_turns, slices, timed, together
 from flows.parameters import ChromaToPgvector
-from tasks import batches, hnsw, ledger, load, snapshot, work
+from tasks import batches, hnsw, ledger, load, snapshot
 from tasks.begin import begin
 from tasks.run import Run, open_run
 from tasks.stores import chroma
@@ -31,7 +25,6 @@ from tasks.stores.connection import Connection
 from tasks.stores.interface import vectors
 from tasks.stores.postgres import COLUMNS, Table, create_index, create_table
 
-WORKERS = ChromaToPgvector().workers
 INCLUDE: Any = ["embeddings", "documents", "metadatas", "uris"]
 MEGABYTE = 1 << 20
 
@@ -53,22 +46,22 @@ def snapshot_figures(run: Run, port: int, rows: int) -> list[Figure]:
         for at in range(0, len(ids), page):
             collection.get(ids=ids[at : at + page], include=INCLUDE)
 
-    listing = _seconds(lambda: snapshot.list_ids(run, 0))
-    bare_listing = _seconds(lambda: collection.get(include=[]))
+    listing = timed(lambda: snapshot.list_ids(run, 0))
+    bare_listing = timed(lambda: collection.get(include=[]))
     found = _batches(run, "snapshot")
     ids = {b.number: _ids(run, b) for b in found}
 
     def loops(chunks: list[list[int]], workers: int) -> None:
         jobs: list[Callable[[], Any]] = [partial(bare, ids[number]) for chunk in chunks for number in chunk]
-        _together(jobs, workers)
+        together(jobs, workers)
 
-    ours, one, many = _in_turns(
-        _slices([b.number for b in found]),
-        lambda chunks: _together([partial(snapshot.snapshot, run, chunk) for chunk in chunks], WORKERS),
+    ours, one, many = in_turns(
+        slices([b.number for b in found]),
+        lambda chunks: together([partial(snapshot.snapshot, run, chunk) for chunk in chunks], WORKERS),
         lambda chunks: loops(chunks, 1),
         lambda chunks: loops(chunks, WORKERS),
     )
-    ours += listing + _seconds(lambda: snapshot.finish(run))
+    ours += listing + timed(lambda: snapshot.finish(run))
     one, many = one + bare_listing, many + bare_listing
     speed = f"{rows / ours:,.0f} rows/s, bare loop {rows / one:,.0f}"
     return [
@@ -98,11 +91,11 @@ def load_figures(run: Run, url: str, rows: int) -> list[Figure]:
             for chunk in chunks:
                 for number in chunk:
                     ready += _python_rows(batches.read_part(run.path("snapshot"), parts[number]))
-            bare_seconds.append(_seconds(lambda: _copy(connection, table, ready)))
+            bare_seconds.append(timed(lambda: _copy(connection, table, ready)))
 
-        (ours, _) = _in_turns(
-            _slices(sorted(parts)),
-            lambda chunks: _together([partial(load.load, run, chunk) for chunk in chunks], WORKERS),
+        (ours, _) = in_turns(
+            slices(sorted(parts)),
+            lambda chunks: together([partial(load.load, run, chunk) for chunk in chunks], WORKERS),
             bare,
         )
         connection.execute("DROP TABLE public.bare")
@@ -118,7 +111,7 @@ def index_figures(run: Run, rows: int) -> list[Figure]:
         memory, workers = hnsw.settings_for(connection, rows, target.layout, hnsw.limited(target.collection.m))
 
         def ours() -> float:
-            seconds = _seconds(lambda: hnsw.build(connection, target.hidden, "bench", target.collection))
+            seconds = timed(lambda: hnsw.build(connection, target.hidden, "bench", target.collection))
             connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(target.hidden.schema, "bench")))
             return seconds
 
@@ -198,46 +191,6 @@ def _batches(run: Run, stage: str) -> list[ledger.Batch]:
 def _ids(run: Run, batch: ledger.Batch) -> list[str]:
     found: list[str] = batches.read_ids(run.path("snapshot", batch.detail["ids"]), batch.detail["group"]).to_pylist()
     return found
-
-
-def _slices(numbers: list[int]) -> list[list[list[int]]]:
-    """The flow's chunks, a turn having one for each worker; more turns than the flow has where batches allow it."""
-    chunks = work.chunks(numbers, WORKERS * 2)
-    return [chunks[at : at + WORKERS] for at in range(0, len(chunks), WORKERS)]
-
-
-def _in_turns(slices: Sequence[Any], *versions: Callable[[Any], Any]) -> list[float]:
-    """Seconds that each version took over all slices; who goes first changes with every slice."""
-    seconds = [0.0] * len(versions)
-    for turn, piece in enumerate(slices):
-        for place in range(len(versions)):
-            which = (turn + place) % len(versions)
-            seconds[which] += _seconds(partial(versions[which], piece))
-    return seconds
-
-
-def _together(jobs: list[Callable[[], Any]], workers: int) -> None:
-    with ThreadPoolExecutor(workers) as pool:
-        for future in [pool.submit(job) for job in jobs]:
-            future.result()
-
-
-def _seconds(do: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    do()
-    return time.perf_counter() - started
-
-
-@contextmanager
-def environment(url: str, home: str) -> Iterator[None]:
-    """DATABASE_URL and VECFERRY_HOME for the code that runs in this process."""
-    before = {name: os.environ.get(name) for name in ("DATABASE_URL", "VECFERRY_HOME")}
-    os.environ.update(DATABASE_URL=url, VECFERRY_HOME=home)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def drop(run: Run) -> None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks import batches, files, spending
-from tasks.embedders.interface import Embedder, RowError, content_key, embed
+from tasks.embedders.interface import Embedder, RowError, content_keys, embed
 from tasks.embedders.registry import open_embedder
 from tasks.plan import CARRIED, Target
 from tasks.run import Run
@@ -40,8 +40,10 @@ def embedded(
         return page, {}
     embedder = spending.embedder_of(run, model)
     documents = page.column("document").to_pylist()
-    keys = [None if d is None else content_key(embedder, d) for d in documents]
-    texts = {key: d for key, d in zip(keys, documents, strict=True) if key is not None}
+    said = [d for d in documents if d is not None]
+    made = content_keys(embedder, said)
+    texts, each = dict(zip(made, said, strict=True)), iter(made)
+    keys = [None if d is None else next(each) for d in documents]
     with run.connection() as connection, _BUYING:
         found = _find(run, connection, embedder, list(texts))
         missing = [key for key in texts if key not in found]
@@ -109,11 +111,11 @@ def _keep(run: Run, connection: Connection, embedder: Embedder, keys: list[bytes
 
 
 def _index(connection: Connection, embedder: Embedder, segment: str, keys: list[bytes]) -> None:
-    with connection.transaction(), connection.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO vecferry.vector (space, content, segment, position) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            [(embedder.space.fingerprint, key, segment, position) for position, key in enumerate(keys)],
-        )
+    connection.execute(
+        "INSERT INTO vecferry.vector (space, content, segment, position) SELECT %s, content, %s, place - 1 "
+        "FROM unnest(%b::bytea[]) WITH ORDINALITY AS t (content, place) ON CONFLICT DO NOTHING",
+        (embedder.space.fingerprint, segment, keys),
+    )
 
 
 def _read(run: Run, embedder: Embedder, segment: str) -> pa.Table:

@@ -34,7 +34,7 @@ from tasks.catch_up import PASSES
 from tasks.stores import chroma
 from tasks.stores.interface import Collection
 from tests.data import records_of
-from tests.servers import free_port, wait_for
+from tests.servers import prefect_server
 
 RUN, SYNC = "chaos", "chaos-sync"
 COMMAND = str(Path(sys.executable).parent / "vecferry")
@@ -493,38 +493,6 @@ def make_source(folder: Path, rows: int, dimensions: int) -> Source:
     store.delete("docs", [f"row-{i:07d}" for i in range(rows // 2, rows // 2 + rows // 8)])
     store.delete("notes", ["row-0000003"])
     return source
-
-
-@contextmanager
-def prefect_server(folder: Path) -> Iterator[str]:
-    """One real Prefect server for all processes; yields its API's URL."""
-    port = free_port()
-    command = [
-        str(Path(sys.executable).parent / "prefect"),
-        "server",
-        "start",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    quiet = {
-        "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
-    process = subprocess.Popen(
-        command,
-        env=os.environ | quiet | {"PREFECT_HOME": str(folder)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/api/health", 120)
-        yield f"http://127.0.0.1:{port}/api"
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @contextmanager

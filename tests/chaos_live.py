@@ -16,8 +16,9 @@ from typing import Any
 
 import psycopg
 
-from tests.chaos import Place, Step, new_database, postgres_server, prefect_server, stage_of
+from tests.chaos import Place, Step, new_database, postgres_server, stage_of
 from tests.live import Writers, faults, make_table
+from tests.servers import prefect_server
 
 RUN = "live"
 LAYOUTS = ("column", "side_table")

@@ -1,5 +1,6 @@
 """Real servers on a free port of this machine, for the tests and the benchmarks."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -33,6 +34,31 @@ def chroma_server(path: str | Path) -> Iterator[Served]:
     finally:
         process.terminate()
         process.wait(20)
+
+
+@contextmanager
+def prefect_server(folder: Path) -> Iterator[str]:
+    """One real Prefect server for all processes; yields its API's URL."""
+    port = free_port()
+    program = str(Path(sys.executable).parent / "prefect")
+    command = [program, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    quiet = {
+        "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    process = subprocess.Popen(
+        command,
+        env=os.environ | quiet | {"PREFECT_HOME": str(folder)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/api/health", 120)
+        yield f"http://127.0.0.1:{port}/api"
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def free_port() -> int:

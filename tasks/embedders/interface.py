@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import repeat
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -127,5 +128,12 @@ def embed(embedder: Embedder, texts: Sequence[str], on_bought: OnBought | None =
 def content_key(embedder: Embedder, text: str) -> bytes:
     """The 32 bytes under which the vector of ``text`` is kept within the embedder's space: the SHA-256 of the text,
     and for an over-long one of what was done to it, lest a truncated text's vector be taken for a mean."""
-    variant = embedder.variant(text) if isinstance(embedder, PaidEmbedder) else ""
-    return hashlib.sha256((f"{text}\0{variant}" if variant else text).encode()).digest()
+    return content_keys(embedder, [text])[0]
+
+
+def content_keys(embedder: Embedder, texts: Sequence[str]) -> list[bytes]:
+    """``content_key`` of each."""
+    # Whether an object satisfies a protocol is found out attribute by attribute: once, not once a text.
+    variants = map(embedder.variant, texts) if isinstance(embedder, PaidEmbedder) else repeat("")
+    named = (f"{text}\0{variant}" if variant else text for text, variant in zip(texts, variants, strict=False))
+    return [hashlib.sha256(name.encode()).digest() for name in named]
