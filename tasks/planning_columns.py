@@ -13,7 +13,8 @@ from tasks.errors import UsageError
 from tasks.plan import SCHEMA, Asked, ColumnsRequest, ColumnTarget, Plan, check_run_id, shadow_name
 from tasks.planning import Cost, Look, Planned, server_problems, server_warnings
 from tasks.shadows import search_functions
-from tasks.shadows.live_column import queue_name, strangers, trigger_name
+from tasks.shadows.live_place import queue_name, trigger_name
+from tasks.shadows.strangers import strangers
 from tasks.space_checks import read_queries
 from tasks.stores.connection import Connection
 from tasks.stores.interface import Collection

@@ -10,9 +10,12 @@ from flows.parameters import Text384To1536, parse
 from tasks import ledger, settings, snapshot
 from tasks.begin import begin
 from tasks.load import expand, load, prepare
+from tasks.plan import ColumnTarget
 from tasks.run import Run, open_run
-from tasks.shadows import live_column
+from tasks.shadows import live_queue
 from tasks.shadows.live_column import LiveColumn
+from tasks.shadows.live_place import queue
+from tasks.shadows.live_rows import LiveRows
 from tasks.shadows.registry import shadow_of
 from tasks.stores.connection import Connection
 from tests.chaos_live import LAYOUTS
@@ -56,7 +59,7 @@ def loaded(run: Run) -> LiveColumn:
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Any]) -> None:
     """``happens`` once, after the next texts were read and before their vectors are written."""
-    embed, left = live_column.embedded, [happens]
+    embed, left = live_queue.embedded, [happens]
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         found = embed(*args, **kwargs)
@@ -64,7 +67,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Any]) -> No
             left.pop()()
         return found
 
-    monkeypatch.setattr(live_column, "embedded", slow)
+    monkeypatch.setattr(live_queue, "embedded", slow)
 
 
 def drained(shadow: LiveColumn) -> None:
@@ -101,15 +104,15 @@ def test_a_change_while_the_text_is_at_the_provider(
     connection.execute(change, ("first change",))
     meanwhile(monkeypatch, lambda: connection.execute(change, ("second change",)))
     if planted:
-        monkeypatch.setattr(LiveColumn, "_recheck", lambda *_: None)
-        again = LiveColumn._again
+        monkeypatch.setattr(LiveRows, "recheck", lambda *_: None)
+        again = live_queue.again
 
-        def by_id(self: LiveColumn, other: Connection, ids: list[str], seqs: list[int]) -> Any:
-            found = again(self, other, ids, seqs)
-            other.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self.queue), (ids,))
+        def by_id(run: Run, target: ColumnTarget, other: Connection, ids: list[str], seqs: list[int]) -> Any:
+            found = again(run, target, other, ids, seqs)
+            other.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(queue(target)), (ids,))
             return found
 
-        monkeypatch.setattr(LiveColumn, "_again", by_id)
+        monkeypatch.setattr(live_queue, "again", by_id)
     drained(shadow)
     assert faults(connection) == (["7 is stale"] if planted else [])
 
@@ -128,7 +131,7 @@ def test_two_workers_with_one_row(connection: Connection, monkeypatch: pytest.Mo
 
     meanwhile(monkeypatch, overtake)
     if planted:
-        monkeypatch.setattr(LiveColumn, "_recheck", lambda *_: None)
+        monkeypatch.setattr(LiveRows, "recheck", lambda *_: None)
     drained(shadow)
     assert faults(connection) == (["7 is stale"] if planted else [])
 

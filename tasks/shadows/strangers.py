@@ -1,0 +1,67 @@
+"""Vectors of unknown make where a run's own are, or are to be: two spaces in one column cannot be told apart."""
+
+from collections.abc import Iterator
+
+from psycopg import sql
+
+from tasks import ledger
+from tasks.errors import VerificationRefused
+from tasks.plan import SCHEMA, ColumnTarget
+from tasks.shadows.live_place import has_column, queue, side_table
+from tasks.stores.connection import Connection
+
+
+def refuse_strangers(connection: Connection, run_id: str, target: ColumnTarget) -> None:
+    """Raises VerificationRefused when the new column holds, or may come to hold, vectors that this run did not write."""
+    for row in strangers(connection, run_id, target):
+        raise VerificationRefused(row)
+
+
+def strangers(connection: Connection, run_id: str, target: ColumnTarget) -> Iterator[str]:
+    """What is in the way of a column that holds this run's vectors and no others."""
+    if ledger.exists(connection):
+        others = connection.execute(
+            "SELECT run_id FROM vecferry.relation WHERE run_id <> %s AND source ->> 'table' = %s AND source ->> 'column' = %s",
+            (run_id, f"{target.schema}.{target.table}", target.new_column),
+        ).fetchall()
+        if others:
+            yield (
+                f"{target.name} belongs to run {others[0][0]}: take that back first, vecferry rollback {others[0][0]} "
+                f"(what it bought is kept), or choose another new_column"
+            )
+            return
+    side = side_table(target)
+    ours = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (side.as_string(),)).fetchone() == (True,)
+    if target.beside or not has_column(connection, target):
+        return
+    column = sql.Identifier(target.new_column)
+    if ours:
+        # A row whose key was changed took its vector along; it waits in the queue.
+        query = sql.SQL(
+            "SELECT count(*) FROM {live} AS b WHERE {column} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {side} AS s WHERE {same}) "
+            "AND {id} NOT IN (SELECT q.id FROM {queue} AS q WHERE q.id IS NOT NULL)"
+        ).format(
+            live=target.live.identifier,
+            column=column,
+            side=side,
+            same=sql.SQL(target.live.same("s", "b")),
+            id=sql.SQL(target.live.id("b")),
+            queue=queue(target),
+        )
+    else:
+        query = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL").format(target.live.identifier, column)
+    row = connection.execute(query).fetchone()
+    if row and row[0]:
+        yield (
+            f"{target.name} holds {row[0]} vectors that run {run_id} did not write, and two spaces in one column cannot be "
+            f"told apart: choose another new_column, or empty it"
+        )
+    space = (
+        connection.execute(
+            "SELECT space FROM vecferry.relation WHERE table_schema = %s AND table_name = %s", (SCHEMA, target.shadow)
+        ).fetchone()
+        if ours
+        else None
+    )
+    if space and space[0] != target.space:
+        yield f"{target.name} holds vectors of {space[0]}, and this run makes those of {target.space}"
