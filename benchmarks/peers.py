@@ -19,7 +19,7 @@ PGAI, VECSHIFT = "pgai[vectorizer-worker]==0.12.1", "vecshift==0.4.0"
 def pgai(url: str, base_url: str, rows: int) -> float:
     """Seconds of ``pgai vectorizer worker --once``, 512 texts a request and 4 at once, into a table of its own; what it
     installs and enqueues before is not counted."""
-    programs, vocabulary = _environment("pgai", PGAI), _vocabulary()
+    programs, vocabulary = _environment("pgai", PGAI, needs="torch"), _vocabulary()
     texts.make_table(url, "pgai_docs", rows)
     _run([str(programs / "pgai"), "install", "-d", url], base_url)
     with psycopg.connect(url, autocommit=True) as connection:
@@ -58,13 +58,16 @@ def vecshift(url: str, base_url: str, rows: int) -> float:
     return seconds
 
 
-def _environment(name: str, requirement: str) -> Path:
+def _environment(name: str, requirement: str, needs: str = "") -> Path:
     """The folder of programs of a virtual environment with this package, made when it is not there yet."""
     place = (fixtures.PLACE / "peers" / name).absolute()
     if not (place / requirement).exists():
         print(f"installing {requirement} …", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
-        subprocess.run([str(place / "bin" / "pip"), "install", "--quiet", requirement], check=True)
+        pip = [str(place / "bin" / "pip"), "install", "--quiet"]
+        if needs:  # by itself, or pip takes a build that is gigabytes larger
+            subprocess.run([*pip, "-c", "constraints.txt", needs], check=True)
+        subprocess.run([*pip, requirement], check=True)
         (place / requirement).touch()
     return place / "bin"
 
