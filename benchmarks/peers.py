@@ -19,7 +19,7 @@ PGAI, VECSHIFT = "pgai[vectorizer-worker]==0.12.1", "vecshift==0.4.0"
 def pgai(url: str, base_url: str, rows: int) -> float:
     """Seconds of ``pgai vectorizer worker --once``, 512 texts a request and 4 at once, into a table of its own; what it
     installs and enqueues before is not counted."""
-    programs, vocabulary = _environment("pgai", PGAI, needs="torch"), _vocabulary()
+    programs, vocabulary = _environment("pgai", PGAI, "torch"), _vocabulary()
     texts.make_table(url, "pgai_docs", rows)
     _run([str(programs / "pgai"), "install", "-d", url], base_url)
     with psycopg.connect(url, autocommit=True) as connection:
@@ -58,16 +58,19 @@ def vecshift(url: str, base_url: str, rows: int) -> float:
     return seconds
 
 
-def _environment(name: str, requirement: str, needs: str = "") -> Path:
+def _environment(name: str, requirement: str, *needs: str) -> Path:
     """The folder of programs of a virtual environment with this package, made when it is not there yet."""
     place = (fixtures.PLACE / "peers" / name).absolute()
     if not (place / requirement).exists():
         print(f"installing {requirement} …", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
-        pip = [str(place / "bin" / "pip"), "install", "--quiet"]
-        if needs:  # by itself, or pip takes a build that is gigabytes larger
-            subprocess.run([*pip, "-c", "constraints.txt", needs], check=True)
-        subprocess.run([*pip, requirement], check=True)
+        # Unpinned, pip takes builds for other machines that are gigabytes larger.
+        pins = place / "torch.txt"
+        tested = Path("constraints.txt").read_text().splitlines()
+        pins.write_text("\n".join(line for line in tested if line.startswith("torch")))
+        pip = [str(place / "bin" / "pip"), "install", "--quiet", "--constraint", str(pins)]
+        for wanted in (*needs, requirement):
+            subprocess.run([*pip, wanted], check=True)
         (place / requirement).touch()
     return place / "bin"
 

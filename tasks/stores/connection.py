@@ -12,6 +12,7 @@ from psycopg.pq import Format
 from psycopg.types import TypeInfo
 
 from tasks.errors import FatalError, TransientError, UsageError
+from tasks.stores.pooler import is_transaction_pooler
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -58,7 +59,15 @@ def connect(url: str, application: str = "vecferry") -> Connection:
     """An autocommit connection. Raises UsageError with the reason when the server cannot be used, and TransientError
     when it could be a moment ago."""
     try:
-        connection = psycopg.connect(url, autocommit=True, application_name=application[:63], connect_timeout=10)
+        connection = _open(url, application)
+        if url not in _REACHED and is_transaction_pooler(connection, lambda: _open(url, application)):
+            place = f"{connection.info.host}:{connection.info.port}"
+            connection.close()
+            raise UsageError(
+                f"the database's URL leads to a transaction pooler ({place}): locks and settings of a session "
+                f"do not last there. Name the server itself, or the pooler's session mode; on Supabase that is the direct "
+                f"connection, or port 5432 of the pooler instead of 6543"
+            )
         _REACHED.add(url)
         connection.execute("SET client_connection_check_interval = '2s'")  # a killed client's query ends soon after it
         connection.execute("SET statement_timeout = 0")
@@ -72,6 +81,10 @@ def connect(url: str, application: str = "vecferry") -> Connection:
             "the database's URL is no PostgreSQL connection string: postgresql://USER@HOST/NAME"
         ) from error
     return connection
+
+
+def _open(url: str, application: str) -> Connection:
+    return psycopg.connect(url, autocommit=True, application_name=application[:63], connect_timeout=10)
 
 
 def adapt(connection: Connection) -> None:
