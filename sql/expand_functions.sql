@@ -1,5 +1,8 @@
 -- psql "$DATABASE_URL" -f sql/expand_functions.sql
 -- For the users of a migrated table: SELECT * FROM vecferry.find_similar_documents('docs', '[0.1, …]', 5, '{"kind": "x"}', 0.5);
+-- Loads pgvector's library: before that, only a superuser may name its settings.
+SELECT '[1]'::vector;
+
 CREATE OR REPLACE FUNCTION vecferry.cosine_similarity(a vector, b vector) RETURNS double precision
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN 1 - (a <=> b);

@@ -117,12 +117,12 @@ def server_problems(connection: Connection) -> Iterator[str]:
     row = connection.execute(
         "SELECT (SELECT extversion FROM pg_extension WHERE extname = 'vector'), "
         "(SELECT default_version FROM pg_available_extensions WHERE name = 'vector'), "
-        "has_database_privilege(current_database(), 'CREATE'), "
+        "has_database_privilege(current_database(), 'CREATE'), quote_ident(current_database()), quote_ident(current_user), "
         "coalesce((SELECT trusted OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) "
         "          FROM pg_available_extension_versions WHERE name = 'vector' LIMIT 1), false)"
     ).fetchone()
     assert row
-    installed, available, may_create, may_install = row
+    installed, available, may_create, database, role, may_install = row
     if not installed and not available:
         yield "pgvector is not on this server: install its package (postgresql-NN-pgvector), then run again"
     elif not installed and not (may_create and may_install):
@@ -134,7 +134,7 @@ def server_problems(connection: Connection) -> Iterator[str]:
     if version and _version(version) < pgvector.OLDEST:
         yield f"pgvector {version} is too old: {'.'.join(map(str, pgvector.OLDEST))} or newer is needed"
     if not may_create and not ledger.exists(connection):
-        yield f"this role may not create the schema {SCHEMA}: GRANT CREATE ON DATABASE … TO it"
+        yield f"this role may not create the schema {SCHEMA}: GRANT CREATE ON DATABASE {database} TO {role}"
 
 
 def server_warnings(connection: Connection) -> Iterator[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from psycopg import sql
 
-from tasks import ledger
+from tasks import grants, ledger
 from tasks.embedders.interface import PricedEmbedder
 from tasks.embedders.packing import count_tokens
 from tasks.embedders.registry import open_embedder
@@ -160,20 +160,8 @@ def _problems(connection: Connection, run_id: str, target: ColumnTarget) -> Iter
     ).fetchone()
     if unique is None:
         yield f"{live.schema}.{live.table}: no unique index on ({', '.join(c.name for c in live.key)}), so rows cannot be told apart"
-    rights = connection.execute(
-        "SELECT pg_has_role(c.relowner, 'USAGE'), has_table_privilege(c.oid, 'TRIGGER'), has_table_privilege(c.oid, 'SELECT') "
-        "FROM pg_class c WHERE c.oid = to_regclass(%s)",
-        (live.identifier.as_string(),),
-    ).fetchone()
-    assert rights
-    owner, _, may_read = rights
-    if not may_read:
-        yield f"this role may not read {live.schema}.{live.table}: GRANT SELECT ON it"
-    if not owner:
-        yield (
-            f"this role does not own {live.schema}.{live.table}, and only its owner may add columns and triggers: "
-            f"GRANT the owner's role to it"
-        )
+    for statement in grants.missing(connection, target):
+        yield f"this role lacks a right on {live.schema}.{live.table} or beside it: {statement}"
     names = [live.schema, live.table, target.new_column, *(c.name for c in live.key), *text_columns(live.text)]
     if bad := [name for name in names if "%" in name]:
         yield f"{bad[0]!r} cannot be named here: it holds a %"

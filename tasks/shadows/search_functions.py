@@ -14,7 +14,8 @@ from psycopg import sql
 from sql import statement
 from tasks.errors import UsageError
 from tasks.plan import SCHEMA, ColumnTarget, short
-from tasks.stores.connection import Connection
+from tasks.stores import pgvector
+from tasks.stores.connection import Connection, pgvector_schema
 from tasks.stores.live_table import quoted, text_columns
 
 SIMILARITY = ("similarity", "score")
@@ -136,11 +137,9 @@ def make_v2(connection: Connection, target: ColumnTarget) -> None:
     found = find(connection, target.schema, target.function)
     columns = found.columns if found else _default_columns(target)
     live, column = target.live, f"t.{quoted(target.new_column)}"
-    distance = {
-        "cosine": f"{column} <=> query_embedding",
-        "l2": f"{column} <-> query_embedding",
-        "ip": f"{column} <#> query_embedding",
-    }[target.layout.metric]
+    # By its schema: an application's search_path need not lead to pgvector, nor that of the function that calls this.
+    operator = f"OPERATOR({pgvector_schema(connection)}.{pgvector.OPERATOR[target.layout.metric]})"
+    distance = f"{column} {operator} query_embedding"
     similarity = {"cosine": f"1 - ({distance})", "l2": f"1 / (1 + ({distance}))", "ip": f"-({distance})"}[
         target.layout.metric
     ]
@@ -190,15 +189,16 @@ def switch(connection: Connection, run_id: str, target: ColumnTarget) -> None:
     served = f"{target.live.layout.dimensions} and {target.dimensions}"
     arguments = ", ".join(quoted(name) for name in found.names)
     options = [found.volatility, *(["SECURITY DEFINER"] if found.definer else []), *(_setting(c) for c in found.config)]
+    dims = f"{pgvector_schema(connection)}.vector_dims({quoted(found.query)})"
     body = (
         f"BEGIN\n"
-        f"    IF public.vector_dims({quoted(found.query)}) = {target.live.layout.dimensions} THEN\n"
+        f"    IF {dims} = {target.live.layout.dimensions} THEN\n"
         f"        RETURN QUERY SELECT * FROM {old.as_string()}({arguments});\n"
-        f"    ELSIF public.vector_dims({quoted(found.query)}) = {target.dimensions} THEN\n"
+        f"    ELSIF {dims} = {target.dimensions} THEN\n"
         f"        RETURN QUERY SELECT * FROM {sql.Identifier(target.schema, f'{target.function}_v2').as_string()}({arguments});\n"
         f"    ELSE\n"
         f"        RAISE EXCEPTION '{target.function} serves queries of {served} dimensions, not %', "
-        f"public.vector_dims({quoted(found.query)}) USING ERRCODE = 'data_exception';\n"
+        f"{dims} USING ERRCODE = 'data_exception';\n"
         f"    END IF;\nEND"
     )
     connection.execute(
@@ -329,4 +329,10 @@ def _dollars(body: str) -> str:
 
 def _setting(setting: str) -> str:
     name, _, value = setting.partition("=")
-    return f"SET {name} = {value}" if name == "search_path" else f"SET {name} = {sql.Literal(value).as_string()}"
+    if name == "search_path":  # a list of quoted names already; the empty one has no such form in SQL
+        return f"SET search_path = {value if value != EMPTY_PATH else sql.Literal('').as_string()}"
+    return f"SET {name} = {sql.Literal(value).as_string()}"
+
+
+EMPTY_PATH = '""'
+"""What the catalogue holds for SET search_path = ''."""

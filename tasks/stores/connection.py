@@ -88,18 +88,38 @@ def _open(url: str, application: str) -> Connection:
 
 
 def adapt(connection: Connection) -> None:
-    """Passes vectors, halfvecs and jsonb through as wire-format bytes. A no-op before the extension is there."""
-    # One question: TypeInfo.fetch takes three round trips a type, and a connection is made for every page compared.
-    known = connection.execute(
-        "SELECT typname, oid, typarray FROM pg_type "
-        "WHERE oid IN (to_regtype('vector'), to_regtype('halfvec'), to_regtype('jsonb'))"
-    ).fetchall()
+    """Passes vectors, halfvecs and jsonb through as wire-format bytes, and finds pgvector in whichever schema it is. A
+    no-op before the extension is there."""
+    known = _types(connection)
+    if "vector" not in {name for name, *_ in known} and (schema := pgvector_schema(connection)):
+        connection.execute(
+            "SELECT set_config('search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), %s::text), false)",
+            (schema,),
+        )
+        known = _types(connection)
     for name, oid, array_oid in known:
         TypeInfo(name, oid, array_oid).register(connection)
         dumper = type(f"Raw_{name}", (_Raw,), {"oid": oid})
         connection.adapters.register_dumper(None, dumper)
         if name != "jsonb":
             connection.adapters.register_loader(oid, _RawLoader)
+
+
+def pgvector_schema(connection: Connection) -> str | None:
+    """The schema that pgvector lies in, quoted; None before it is installed. Supabase puts it into ``extensions``."""
+    row = connection.execute(
+        "SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
+        "WHERE e.extname = 'vector'"
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _types(connection: Connection) -> list[tuple[Any, ...]]:
+    # One question: TypeInfo.fetch takes three round trips a type, and a connection is made for every page compared.
+    return connection.execute(
+        "SELECT typname, oid, typarray FROM pg_type "
+        "WHERE oid IN (to_regtype('vector'), to_regtype('halfvec'), to_regtype('jsonb'))"
+    ).fetchall()
 
 
 @contextmanager
