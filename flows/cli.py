@@ -43,7 +43,7 @@ def plan(flow: Flow, p: Parameters = None, params: ParameterFile = None, as_json
     url = settings.database_url(parameters.database)
     with connect(url, "vecferry plan") as connection:
         run_id = parameters.run_id or f"{flow}-plan"
-        planned = planning.make_plan(connection, parameters.request(), run_id)
+        planned = planning.ask_account(planning.make_plan(connection, parameters.request(), run_id))
     show.plan(planned, as_json)
     if planned.problems:
         raise UsageError("this plan cannot run; see the problems above")

@@ -43,6 +43,8 @@ def plan(planned: Any, as_json: bool) -> None:
                 "sql": planned.sql,
                 "cost": planned.cost
                 and {**vars(planned.cost), "dollars": planned.cost.dollars, "most_dollars": planned.cost.most_dollars},
+                "limits": planned.allowed and {**vars(planned.allowed), "seconds": planned.least_seconds},
+                "layouts": [vars(cost) for cost in planned.layouts],
                 "problems": planned.problems,
                 "warnings": planned.warnings,
             }
@@ -66,6 +68,19 @@ def plan(planned: Any, as_json: bool) -> None:
         kept = f"; {c.kept:,} more are kept already" if c.kept else ""
         how = "" if c.exact else "about "
         out.print(f"{c.texts:,} different texts of {how}{c.tokens:,} tokens: {how}${c.dollars:.4f}{most}{kept}")
+    if planned.allowed and planned.least_seconds is not None:
+        limits = ((planned.allowed.requests, "requests"), (planned.allowed.tokens, "tokens"))
+        said = " and ".join(f"{limit:,.0f} {what}" for limit, what in limits if limit)
+        out.print(
+            f"the account allows {said} a minute: at least {_duration(planned.least_seconds)}"
+            if said
+            else "the server tells no limits of the account"
+        )
+    for c in planned.layouts:
+        chosen = "" if c in planned.chosen_layouts else "otherwise, "
+        out.print(
+            f"{c.table}: {chosen}layout={c.layout} takes about {_duration(c.seconds)} and {c.bytes / 1e6:,.1f} MB; {c.why}"
+        )
     out.print("\nSQL that changes something:")
     for line in planned.sql:
         out.print(f"  {line};" if not line.startswith("--") else f"  {line}", markup=False)

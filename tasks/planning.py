@@ -1,12 +1,15 @@
 """What a plan is shown as, and what any plan wants of the server. Writes nothing."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from tasks import ledger
-from tasks.errors import UsageError
-from tasks.plan import SCHEMA, CollectionsRequest, ColumnsRequest, Plan, Request, Target
+from tasks.embedders.interface import Allowed, PricedEmbedder
+from tasks.embedders.registry import open_embedder
+from tasks.errors import FatalError, TransientError, UsageError
+from tasks.plan import SCHEMA, CollectionsRequest, ColumnsRequest, ColumnTarget, Plan, Request, Target
+from tasks.planning_layouts import LayoutCost
 from tasks.stores import pgvector
 from tasks.stores.connection import Connection
 
@@ -64,6 +67,10 @@ class Planned:
     warnings: list[str] = field(default_factory=list)
     cost: Cost | None = None
     """None where the model costs nothing."""
+    allowed: Allowed | None = None
+    """The limits of the account; None where it was not asked, or would not say."""
+    layouts: Sequence[LayoutCost] = ()
+    """For live tables: both layouts of each, the chosen one first."""
 
     @property
     def rows(self) -> int:
@@ -75,22 +82,37 @@ class Planned:
 
     @property
     def storage_bytes(self) -> int:
-        """Rows, their vectors, the HNSW graph on disk, and the snapshot, which is about as large as the rows."""
+        """The snapshot, which is about as large as the rows; the new vectors, where they are kept and where they are
+        searched; and the HNSW graph on disk."""
         total = 0.0
         for target, look in zip(self.plan.targets, self.looks, strict=True):
             width = (target.dimensions or 0) * (4 if target.type == "vector" else 2)
             graph = (width + 300) if target.layout.index_type else 0
             total += rows_of(self.plan, target) * (2 * (look.row_bytes + width) + graph)
-        return int(total)
+        vectors = sum(4 * rows_of(self.plan, t) * (t.dimensions or 0) for t in self.plan.targets)
+        chosen = sum(cost.bytes for cost in self.chosen_layouts)
+        return int(total + max(0, chosen - vectors))
+
+    @property
+    def chosen_layouts(self) -> list[LayoutCost]:
+        """What the plan's own layout costs each live table."""
+        return [cost for cost in self.layouts if cost.layout in {t.mode for t in self.plan.targets}]
 
     @property
     def seconds(self) -> float:
-        """A rough guess; the first batches tell better."""
-        return sum(
-            rows_of(self.plan, t)
-            * (3 / MOVE_ROWS_PER_SECOND + max(t.dimensions or 0, 100) / 384 / INDEX_ROWS_PER_SECOND)
-            for t in self.plan.targets
+        """A rough guess; the first batches tell better. A paid model's limits set the least."""
+        moved = sum(rows_of(self.plan, t) for t in self.plan.targets) * 3 / MOVE_ROWS_PER_SECOND
+        indexed = sum(
+            rows_of(self.plan, t) * max(t.dimensions or 0, 100) / 384 / INDEX_ROWS_PER_SECOND for t in self.plan.targets
         )
+        return moved + indexed + sum(cost.seconds for cost in self.chosen_layouts) + (self.least_seconds or 0.0)
+
+    @property
+    def least_seconds(self) -> float | None:
+        """What the account's limits make embedding take at least; None where they are not known."""
+        if self.cost is None or self.allowed is None:
+            return None
+        return self.allowed.seconds(self.cost.texts, self.cost.tokens)
 
 
 def make_plan(connection: Connection, request: Request, run_id: str) -> Planned:
@@ -103,6 +125,22 @@ def make_plan(connection: Connection, request: Request, run_id: str) -> Planned:
 
     assert isinstance(request, CollectionsRequest)
     return plan_collections(connection, request, run_id)
+
+
+def ask_account(planned: Planned) -> Planned:
+    """The plan with the limits of the account that is to pay, which one request of two short texts tells. A key that is
+    refused is a problem of the plan; that nobody answers is only said."""
+    if planned.cost is None:
+        return planned
+    embedder = open_embedder(planned.plan.request.embedder or "")
+    assert isinstance(embedder, PricedEmbedder)
+    try:
+        return replace(planned, allowed=embedder.allowed())
+    except FatalError as error:
+        return replace(planned, problems=[*planned.problems, str(error)])
+    except TransientError as error:
+        said = f"the limits of the account are not known, nor whether its key is good: {error}"
+        return replace(planned, warnings=[*planned.warnings, said])
 
 
 def refuse_problems(planned: Planned) -> Plan:
@@ -157,7 +195,8 @@ def one_line(text: str) -> str:
 
 def rows_of(plan: Plan, target: Target) -> int:
     """How many rows of the target are migrated."""
-    return min(target.collection.count, plan.request.limit or target.collection.count)
+    limit = target.live.limit if isinstance(target, ColumnTarget) else plan.request.limit
+    return min(target.collection.count, limit or target.collection.count)
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -11,7 +11,8 @@ from tasks.embedders.packing import count_tokens
 from tasks.embedders.registry import open_embedder
 from tasks.errors import UsageError
 from tasks.plan import SCHEMA, Asked, ColumnsRequest, ColumnTarget, Plan, check_run_id, shadow_name
-from tasks.planning import Cost, Look, Planned, server_problems, server_warnings
+from tasks.planning import Cost, Look, Planned, rows_of, server_problems, server_warnings
+from tasks.planning_layouts import layout_costs
 from tasks.shadows import search_functions
 from tasks.shadows.live_place import queue_name, trigger_name
 from tasks.shadows.strangers import strangers
@@ -73,7 +74,8 @@ def plan_columns(connection: Connection, request: ColumnsRequest, run_id: str) -
         warnings.append(
             f"about ${cost.dollars:.4f} are needed and budget_usd is ${request.budget_usd:.4f}: the run will stop there"
         )
-    return Planned(plan, looks, [line for t in targets for line in _sql(t)], problems, warnings, cost)
+    layouts = [cost for t in targets for cost in layout_costs(connection, t, rows_of(plan, t))]
+    return Planned(plan, looks, [line for t in targets for line in _sql(t)], problems, warnings, cost, layouts=layouts)
 
 
 def _place(connection: Connection, name: str) -> tuple[str, str]:
@@ -169,15 +171,6 @@ def _problems(connection: Connection, run_id: str, target: ColumnTarget) -> Iter
 
 def _warnings(connection: Connection, target: ColumnTarget) -> Iterator[str]:
     live = target.live
-    indexes = connection.execute(
-        "SELECT count(*) FROM pg_index WHERE indrelid = to_regclass(%s)", (live.identifier.as_string(),)
-    ).fetchone()
-    assert indexes
-    if not target.beside and indexes[0] > 1:
-        yield (
-            f"{live.schema}.{live.table} has {indexes[0]} indexes: filling a column of it writes every row into each of them "
-            f"anew (330 rows/s were measured beside an HNSW index); layout=side_table loads 75 times as fast and leaves the table alone"
-        )
     firing = connection.execute(
         "SELECT string_agg(tgname, ', ') FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND NOT tgisinternal "
         "AND tgtype & 16 <> 0 AND tgname NOT LIKE 'vecferry%%' AND tgenabled <> 'D'",

@@ -36,6 +36,11 @@ class Space:
         return f"{self.provider}/{self.model}/{digest[:12]}"
 
 
+MAX_INPUTS = 2048
+MAX_TOKENS = 300_000
+"""OpenAI's API reference, "Create embeddings": inputs a request, tokens a request."""
+
+
 class Embedder(Protocol):
     """A model, ready to be called."""
 
@@ -92,6 +97,21 @@ class PaidEmbedder(Embedder, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Allowed:
+    """What an account may ask of a provider in a minute; None where nothing is said of it."""
+
+    requests: float | None
+    tokens: float | None
+
+    def seconds(self, texts: int, tokens: int) -> float:
+        """The least that so many texts take, in requests of MAX_INPUTS and MAX_TOKENS at most. A minute's worth is there
+        at the start."""
+        asked = max(-(-texts // MAX_INPUTS), -(-tokens // MAX_TOKENS))
+        waits = [wanted / limit for wanted, limit in ((asked, self.requests), (tokens, self.tokens)) if limit]
+        return 60 * max(0.0, max(waits, default=0.0) - 1)
+
+
 @runtime_checkable
 class PricedEmbedder(PaidEmbedder, Protocol):
     """A paid embedder whose price is known and whose spending is counted; a frozen dataclass, so that
@@ -103,6 +123,10 @@ class PricedEmbedder(PaidEmbedder, Protocol):
 
     def prepare(self) -> None:
         """Makes sure, by one small request, that the model can be asked. Raises TransientError and FatalError."""
+        ...
+
+    def allowed(self) -> Allowed:
+        """The limits of the account, by one small request that is sent once. Raises TransientError and FatalError."""
         ...
 
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from tasks import settings
 from tasks.embedders.budget import Budget, Spent
-from tasks.embedders.interface import Embedded, OnBought, Space
+from tasks.embedders.interface import Allowed, Embedded, OnBought, Space
 from tasks.embedders.naming import ModelName
-from tasks.embedders.openai_account import Account, Probe, Terms, account
+from tasks.embedders.openai_account import ATTEMPTS, Account, Probe, Terms, account
 from tasks.embedders.openai_batch import Batch
 from tasks.embedders.packing import MAX_INPUT_TOKENS, OnTooLong, size
 from tasks.errors import UsageError
@@ -94,19 +94,26 @@ class OpenAIEmbedder:
         self.account.mend()
         probe(self)
 
+    def allowed(self) -> Allowed:
+        """One attempt: who plans does not want to wait for a server that is not there."""
+        self.account.mend()
+        probe(self, attempts=1)
+        return self.account.limiter.allowed
+
     @property
     def _terms(self) -> Terms:
         return Terms(self.dimensions, self.price, self.budget)
 
 
-def probe(embedder: OpenAIEmbedder) -> Probe:
+def probe(embedder: OpenAIEmbedder, attempts: int = ATTEMPTS) -> Probe:
     """One request of two short texts, once a process: the dimension and norm of the vectors, and whether the server
     takes base64 and ``dimensions``. How many inputs it takes is learned from the first request that it refuses.
 
     Raises TransientError and FatalError; FatalError for another dimension than the space's.
     """
     known = MODELS.get(embedder.model)
-    return embedder.account.probe(embedder._terms, sends_dimensions=known is not None and known.shortens)
+    shortens = known is not None and known.shortens
+    return embedder.account.probe(embedder._terms, sends_dimensions=shortens, attempts=attempts)
 
 
 def open_openai(name: ModelName) -> OpenAIEmbedder:

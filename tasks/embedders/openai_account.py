@@ -140,11 +140,12 @@ class Account:
         shape: Shape,
         terms: Terms,
         stop: Callable[[], None] = lambda: None,
+        attempts: int = ATTEMPTS,
     ) -> np.ndarray | Refused:
         """float32[len(texts), dimensions], one row a text, or why the server will not take them.
 
         ``tokens`` is the most they may have, as now known; ``stop`` raises when the caller has given up.
-        Raises TransientError after ATTEMPTS, FatalError for what will not pass by itself.
+        Raises TransientError after ``attempts``, FatalError for what will not pass by itself.
         """
 
         def halted() -> None:
@@ -153,7 +154,7 @@ class Account:
 
         halted()
         with terms.budget.reserve(lambda: tokens() * terms.price / 1e6):
-            for attempt in range(ATTEMPTS):
+            for attempt in range(attempts):
                 delay = min(0.5 * 2**attempt, 30.0) * random.uniform(0.75, 1.25)
                 with self._slots:
                     ticket = self.limiter.acquire(tokens, halted)
@@ -172,14 +173,14 @@ class Account:
                 asked = retry_after(found.headers)
                 if asked is not None:
                     delay = asked + random.uniform(0, 0.1 * asked)
-                if delay > LONGEST_WAIT or attempt == ATTEMPTS - 1:
+                if delay > LONGEST_WAIT or attempt == attempts - 1:
                     raise TransientError(found.message + (f" (retry after {delay:.0f} s)" if asked else ""))
                 if found.status == 429:
                     self.limiter.refused(ticket, delay, found.headers)
                 self._wait(delay, halted)
         raise AssertionError("the last attempt returns or raises")
 
-    def probe(self, terms: Terms, sends_dimensions: bool) -> Probe:
+    def probe(self, terms: Terms, sends_dimensions: bool, attempts: int = ATTEMPTS) -> Probe:
         """Asks once a process how the model is to be asked; later calls return what was found.
 
         Raises FatalError when no way of asking is accepted, or the vectors are not of ``terms.dimensions``.
@@ -192,7 +193,7 @@ class Account:
             for dimensions in asked:
                 for base64 in (True, False):
                     shape = Shape(base64, dimensions)
-                    answer = self.request(PROBES, lambda: sum(map(size, PROBES)), shape, terms)
+                    answer = self.request(PROBES, lambda: sum(map(size, PROBES)), shape, terms, attempts=attempts)
                     if isinstance(answer, np.ndarray):
                         norm = float(np.linalg.norm(answer, axis=1).mean())
                         self.probes[terms.dimensions] = Probe(answer.shape[1], norm, shape)

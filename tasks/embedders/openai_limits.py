@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-from tasks.embedders.packing import MAX_INPUTS, MAX_TOKENS
+from tasks.embedders.interface import MAX_INPUTS, MAX_TOKENS, Allowed
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -162,6 +162,12 @@ class Limiter:
         self._answered = False
         self._paused_until = float("-inf")
         self._requests_scarce = False
+
+    @property
+    def allowed(self) -> Allowed:
+        """The limits a minute, as the last answers told them."""
+        with self._lock:
+            return Allowed(self._requests.limit, self._tokens.limit)
 
     def acquire(self, tokens: Callable[[], float], stop: Callable[[], None] = lambda: None) -> Ticket:
         """Waits until a request of ``tokens`` may be sent. ``stop`` raises when nothing may be sent any more.

@@ -18,15 +18,13 @@ from typing import Literal
 
 import numpy as np
 
-from tasks.embedders.interface import RowError
+from tasks.embedders.interface import MAX_INPUTS, MAX_TOKENS, RowError
 
 OnTooLong = Literal["quarantine", "truncate", "mean"]
 """What becomes of a text with more tokens than the model takes."""
 
-MAX_INPUTS = 2048
-MAX_TOKENS = 300_000
 MAX_INPUT_TOKENS = 8192
-"""OpenAI's API reference, "Create embeddings": inputs a request, tokens a request, tokens an input."""
+"""OpenAI's API reference, "Create embeddings": tokens an input."""
 
 # What tiktoken calls the file of cl100k_base, the encoding of all three models, in its cache, and what it must hold.
 _VOCABULARY = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"

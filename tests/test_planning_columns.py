@@ -1,0 +1,97 @@
+"""The plan of a live table: what either layout costs, and what the account allows, before anything is written."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from flows.parameters import Text384To1536, parse
+from tasks import planning
+from tasks.embedders.interface import Allowed
+from tasks.planning import Planned
+from tasks.stores.connection import Connection
+from tests.live import make_table
+from tests.openai_server import OpenAIServer, openai_server
+
+ROWS = 200
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
+    with openai_server() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+        yield server
+
+
+def plan(connection: Connection, **parameters: Any) -> Planned:
+    form = parse(Text384To1536, {"targets": [{"table": "docs", "text": "content"}], **parameters})
+    return planning.make_plan(connection, form.request(), "planned")
+
+
+def test_time_at_the_limits_of_the_account(connection: Connection, server: OpenAIServer) -> None:
+    """One request of two short texts tells the limits; the least time is what the tighter of them lets through."""
+    make_table(connection, ROWS)
+    server.limit(requests=500, tokens=1_000)
+    planned = planning.ask_account(plan(connection))
+    assert planned.allowed == Allowed(500, 1_000)
+    assert planned.cost
+    assert planned.least_seconds == pytest.approx(60 * (planned.cost.tokens / 1_000 - 1))
+    assert planned.seconds > planned.least_seconds
+    assert [len(call.inputs) for call in server.answered()] == [2]
+
+
+def test_requests_may_be_what_is_short() -> None:
+    """A minute's worth is there at once; after it, requests of 2,048 texts come at the pace of their limit."""
+    assert Allowed(10, 1e9).seconds(texts=10 * 2048, tokens=1) == 0
+    assert Allowed(10, 1e9).seconds(texts=30 * 2048, tokens=1) == 120
+    assert Allowed(10, 1e9).seconds(texts=1, tokens=30 * 300_000) == 120
+    assert Allowed(None, None).seconds(10**9, 10**12) == 0
+
+
+def test_a_key_that_is_refused_is_a_problem_of_the_plan(
+    connection: Connection, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong key is told before anything is written; a server that is not there is only noted, and not waited for."""
+    make_table(connection, 5)
+    server.plant(status=401, code="invalid_api_key")
+    assert "401" in planning.ask_account(plan(connection)).problems[0]
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    asked = planning.ask_account(plan(connection))
+    assert asked.problems == []
+    assert "not known" in asked.warnings[-1]
+
+
+@pytest.mark.parametrize("layout", ["column", "side_table"])
+def test_both_layouts_are_priced_by_the_indexes_there_are(connection: Connection, layout: str) -> None:
+    """The chosen layout comes first; a column takes longer and more space with every index of the table, a table beside
+    it does not."""
+    make_table(connection, ROWS)
+
+    def costs() -> dict[str, Any]:
+        found = plan(connection, embedder="hashing/1536", layout=layout)
+        assert found.layouts[0].layout == layout
+        assert found.chosen_layouts == [found.layouts[0]]
+        return {cost.layout: cost for cost in found.layouts}
+
+    before = costs()
+    assert "docs_old (hnsw" in before["column"].why
+    assert before["column"].bytes > before["side_table"].bytes
+    connection.execute("CREATE INDEX again ON docs USING hnsw (embedding vector_cosine_ops)")
+    after = costs()
+    assert after["column"].seconds > before["column"].seconds
+    assert after["column"].bytes > before["column"].bytes
+    assert (after["side_table"].seconds, after["side_table"].bytes) == (
+        before["side_table"].seconds,
+        before["side_table"].bytes,
+    )
+
+
+def test_a_smoke_run_is_planned_as_one(connection: Connection) -> None:
+    """A target's own limit is what is counted, in rows and in layouts."""
+    make_table(connection, ROWS)
+    found = plan(connection, embedder="hashing/1536", targets=[{"table": "docs", "text": "content", "limit": 50}])
+    whole = plan(connection, embedder="hashing/1536")
+    assert (found.rows, whole.rows) == (50, ROWS)
+    assert found.storage_bytes < whole.storage_bytes
+    assert found.layouts[0].bytes < whole.layouts[0].bytes
