@@ -5,9 +5,10 @@ from prefect import flow
 from prefect.futures import wait
 
 from flows import migrate
+from flows.forms import form
 from flows.migrate import Outcome, holding, outcome
 from flows.naming import RUNNER, run_name
-from flows.parameters import Checked, form
+from flows.parameters import Checked
 from tasks.begin import ready_to_catch_up
 
 

@@ -2,9 +2,10 @@
 
 from prefect import flow
 
+from flows.forms import form
 from flows.migrate import Outcome, migrate
 from flows.naming import RUNNER, run_name
-from flows.parameters import ChromaToPgvector, form
+from flows.parameters import ChromaToPgvector
 
 
 @flow(name="chroma-to-pgvector", flow_run_name=run_name, task_runner=RUNNER)

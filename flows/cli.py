@@ -11,7 +11,8 @@ import typer
 import yaml
 
 from flows import console, show
-from flows.parameters import Base, Checked, ChromaToPgvector, Contract, Migration, OfRun, Restore, Text384To1536, parse
+from flows.forms import parse
+from flows.parameters import Base, Checked, ChromaToPgvector, Contract, Migration, OfRun, Restore, Text384To1536
 from tasks import ledger, settings, status
 from tasks.errors import UsageError, VecferryError
 from tasks.stores.connection import connect

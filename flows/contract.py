@@ -2,9 +2,10 @@
 
 from prefect import flow
 
+from flows.forms import form
 from flows.migrate import Outcome, holding, outcome
 from flows.naming import RUNNER, run_name
-from flows.parameters import Contract, form
+from flows.parameters import Contract
 from tasks.cutover import contract_task
 
 

@@ -2,9 +2,10 @@
 
 from prefect import flow
 
+from flows.forms import form
 from flows.migrate import Outcome, outcome, running, switch
 from flows.naming import RUNNER, run_name
-from flows.parameters import Checked, form
+from flows.parameters import Checked
 from tasks.begin import ready_to_cut_over
 
 

@@ -1,22 +1,19 @@
 """What a flow can be asked for: the fields of its form, of ``-p`` and of a parameter file. Defaults stand here only."""
 
-import inspect
 import os
 import warnings
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from abc import abstractmethod
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tasks.errors import UsageError
-from tasks.plan import Asked, CollectionsRequest, ColumnsRequest, Request, check_run_id
-from tasks.settings import DEFAULT_DATABASE, refuse_secrets
+from flows.forms import changed
+from tasks.plan import Asked, CollectionsRequest, ColumnsRequest, Request
+from tasks.settings import DEFAULT_DATABASE
 
 # Prefect builds a model from a flow's signature, and ours has a parameter called schema.
 warnings.filterwarnings("ignore", message='Field name "schema" in .* shadows an attribute')
 
-M = TypeVar("M", bound="Base")
 Cutover = Literal["manual", "ask", "auto"]
 LIMITED = ("openai/", "sentence-transformers/")
 """Providers whose models take texts of a limited length, and ``on_too_long``."""
@@ -122,13 +119,13 @@ class Shared(Gated):
 class Migration(Shared):
     """What a flow that migrates makes of its form."""
 
+    @abstractmethod
     def request(self) -> Request:
         """The request that a plan is made from."""
-        raise NotImplementedError
 
+    @abstractmethod
     def given(self) -> set[str]:
         """The names of the request's fields that were set: only those can contradict a frozen plan."""
-        raise NotImplementedError
 
 
 class LiveTable(BaseModel):
@@ -258,77 +255,3 @@ class ChromaToPgvector(Migration):
     def given(self) -> set[str]:
         names = {"schema" if name == "schema_" else name for name in changed(self)}
         return names - {"chroma"} | ({"source"} if self.chroma.path or self.chroma.host else set())
-
-
-def changed(parameters: BaseModel) -> set[str]:
-    """Fields that differ from their default. Prefect hands over every field, so being set says nothing."""
-    fields = type(parameters).model_fields
-    return {
-        name
-        for name, field in fields.items()
-        if getattr(parameters, name) != field.get_default(call_default_factory=True)
-    }
-
-
-def parse(model: type[M], values: dict[str, Any]) -> M:
-    """The parameters, checked. Raises UsageError naming the parameter, what is wrong and what there is."""
-    refuse_secrets(values)
-    try:
-        parameters = model.model_validate(values)
-    except ValidationError as error:
-        raise UsageError("; ".join(_explain(model, e) for e in error.errors())) from error
-    if (run_id := getattr(parameters, "run_id", None)) is not None:
-        check_run_id(run_id)
-    if getattr(parameters, "batch_ids", None) == []:
-        raise UsageError("batch_ids is empty: name the batches to rerun, or leave the parameter out for all")
-    return parameters
-
-
-def form(model: type[M]) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
-    """Gives a flow body one keyword for every field of ``model``, with its help, so that Prefect shows them as a form."""
-
-    def decorate(body: Callable[[M], Any]) -> Callable[..., Any]:
-        def flow_function(**values: Any) -> Any:
-            plain = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in values.items()}
-            return body(parse(model, plain))
-
-        fields = {model.model_fields[name].alias or name: model.model_fields[name] for name in _in_order(model)}
-        flow_function.__name__, flow_function.__module__ = body.__name__, body.__module__
-        flow_function.__doc__ = "\n".join(
-            [inspect.getdoc(body) or "", "", "Args:", *(f"    {n}: {f.description}" for n, f in fields.items())]
-        )
-        flow_function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [
-                inspect.Parameter(
-                    name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=_default(field),
-                    annotation=Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation,
-                )
-                for name, field in fields.items()
-            ]
-        )
-        return flow_function
-
-    return decorate
-
-
-def _in_order(model: type[BaseModel]) -> list[str]:
-    """The fields as a person fills them in: what must be given, then what is special to the flow, then what all have."""
-    depth = {
-        name: i for i, base in reversed([*enumerate(model.__mro__)]) for name in vars(base).get("__annotations__", {})
-    }
-    fields = model.model_fields
-    return sorted(fields, key=lambda name: 0 if fields[name].is_required() else 1 + depth[name])
-
-
-def _default(field: FieldInfo) -> Any:
-    return inspect.Parameter.empty if field.is_required() else field.get_default()
-
-
-def _explain(model: type[BaseModel], error: Any) -> str:
-    where = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
-        known = sorted(field.alias or name for name, field in model.model_fields.items())
-        return f"there is no parameter {where!r}; there are: {', '.join(known)}"
-    return f"parameter {where or model.__name__}: {error['msg'].removeprefix('Value error, ')}, got {error['input']!r}"

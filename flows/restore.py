@@ -2,9 +2,10 @@
 
 from prefect import flow
 
+from flows.forms import form
 from flows.migrate import Outcome, outcome
 from flows.naming import RUNNER, run_name
-from flows.parameters import Restore, form
+from flows.parameters import Restore
 from tasks.restore import restore_task
 
 

@@ -2,9 +2,10 @@
 
 from prefect import flow
 
+from flows.forms import form
 from flows.migrate import Outcome, holding, mirror, outcome
 from flows.naming import RUNNER, run_name
-from flows.parameters import OfRun, form
+from flows.parameters import OfRun
 from tasks.cutover import rollback_task
 
 

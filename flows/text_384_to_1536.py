@@ -2,9 +2,10 @@
 
 from prefect import flow
 
+from flows.forms import form
 from flows.migrate import Outcome, migrate
 from flows.naming import RUNNER, run_name
-from flows.parameters import Text384To1536, form
+from flows.parameters import Text384To1536
 
 
 @flow(name="text-384-to-1536", flow_run_name=run_name, task_runner=RUNNER)

@@ -4,9 +4,10 @@ from dataclasses import asdict
 
 from prefect import flow
 
+from flows.forms import form
 from flows.migrate import Outcome, gates_of, holding, outcome
 from flows.naming import RUNNER, run_name
-from flows.parameters import Checked, form
+from flows.parameters import Checked
 from tasks import artifacts, report
 from tasks.verify import verify_task
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from flows.parameters import ChromaToPgvector, parse
+from flows.forms import parse
+from flows.parameters import ChromaToPgvector
 from tasks import ledger, settings, snapshot
 from tasks.begin import begin
 from tasks.catch_up import catch_up

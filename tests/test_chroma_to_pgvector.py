@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from flows.chroma_to_pgvector import chroma_to_pgvector
-from flows.parameters import ChromaToPgvector, parse
+from flows.forms import parse
+from flows.parameters import ChromaToPgvector
 from tasks import planning
 from tasks.stores import chroma
 from tasks.stores.connection import Connection

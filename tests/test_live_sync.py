@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from flows.parameters import Text384To1536, parse
+from flows.forms import parse
+from flows.parameters import Text384To1536
 from tasks import ledger, settings, snapshot
 from tasks.begin import begin
 from tasks.load import expand, load, prepare

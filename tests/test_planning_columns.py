@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from flows.parameters import Text384To1536, parse
+from flows.forms import parse
+from flows.parameters import Text384To1536
 from tasks import planning
 from tasks.embedders.interface import Allowed
 from tasks.planning import Planned

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.parameters import Text384To1536, parse
+from flows.forms import parse
+from flows.parameters import Text384To1536
 from tasks.embedders import torchvision_repair, weights
 from tasks.embedders.interface import RowsRejected, content_key
 from tasks.embedders.packing import cuts, size

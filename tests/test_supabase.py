@@ -11,7 +11,8 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from flows.parameters import Text384To1536, parse
+from flows.forms import parse
+from flows.parameters import Text384To1536
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks import planning

@@ -14,7 +14,8 @@ from psycopg import errors
 
 from flows.catch_up import catch_up
 from flows.cutover import cutover
-from flows.parameters import Text384To1536, parse
+from flows.forms import parse
+from flows.parameters import Text384To1536
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks import hnsw, ledger, planning
