@@ -6,6 +6,7 @@
     live_comparison   how it is held against the table
     strangers         what keeps two spaces out of one column
     search_functions  how it is searched, and switched
+    live_access       who may read it
 
 The queue is made before the first row is listed, so a row is right, or it is in the queue.
 """
@@ -25,6 +26,7 @@ from tasks.plan import SCHEMA, ColumnTarget
 from tasks.run import Run
 from tasks.shadows import live_comparison, live_place, live_queue, search_functions
 from tasks.shadows.interface import Switched
+from tasks.shadows.live_access import view_name
 from tasks.shadows.live_rows import LiveRows
 from tasks.shadows.strangers import refuse_strangers
 from tasks.stores.connection import Connection
@@ -76,7 +78,7 @@ class LiveColumn:
 
     def table(self, connection: Connection) -> Table:
         target, live = self.target, self.live
-        place = (SCHEMA, search_functions.view_name(target)) if target.beside else (target.schema, target.table)
+        place = (SCHEMA, view_name(target)) if target.beside else (target.schema, target.table)
         if connection.execute("SELECT to_regclass(%s)", (self.side.as_string(),)).fetchone() == (None,):
             raise UsageError(
                 f"run {self.run.run_id} has nothing of {target.name} any more: run it again, or see `vecferry status`"

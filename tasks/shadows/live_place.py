@@ -8,9 +8,9 @@ from psycopg import sql
 from sql import statement
 from tasks import hnsw
 from tasks.plan import SCHEMA, ColumnTarget, short
-from tasks.shadows import search_functions
+from tasks.shadows.live_access import make_view
 from tasks.stores.connection import Connection
-from tasks.stores.live_table import LiveTable
+from tasks.stores.live_table import LiveTable, has_column
 from tasks.stores.postgres import Table
 
 TRIGGERS = ("write", "update", "truncate")
@@ -30,7 +30,7 @@ def make(connection: Connection, run_id: str, target: ColumnTarget) -> None:
             target.number,
             f"{target.schema}.{target.table}",
             target.new_column,
-            not has_column(connection, target),
+            not has_column(connection, target.live, target.new_column),
             target.space,
         ),
     )
@@ -48,7 +48,7 @@ def make(connection: Connection, run_id: str, target: ColumnTarget) -> None:
         )
     if not target.beside:
         connection.execute(sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS embedding").format(side_table(target)))
-        if not has_column(connection, target):
+        if not has_column(connection, target.live, target.new_column):
             _add_column(connection, target)
     connection.execute(statement("expand_note_change"))
     connection.execute(
@@ -62,7 +62,7 @@ def make(connection: Connection, run_id: str, target: ColumnTarget) -> None:
         )
     )
     if target.beside:
-        search_functions.make_view(connection, target)
+        make_view(connection, target)
 
 
 def drop(connection: Connection, target: ColumnTarget) -> None:
@@ -125,15 +125,6 @@ def queue_name(target: ColumnTarget) -> str:
 def trigger_name(target: ColumnTarget, kind: str) -> str:
     """A trigger of this target's on the live table."""
     return f"vecferry_{short(target.shadow, 44)}_{kind}"
-
-
-def has_column(connection: Connection, target: ColumnTarget) -> bool:
-    """Whether the live table has the new column."""
-    row = connection.execute(
-        "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped",
-        (target.live.identifier.as_string(), target.new_column),
-    ).fetchone()
-    return row is not None
 
 
 def numbered_id(target: ColumnTarget, alias: str) -> str:

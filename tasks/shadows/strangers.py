@@ -7,8 +7,9 @@ from psycopg import sql
 from tasks import ledger
 from tasks.errors import VerificationRefused
 from tasks.plan import SCHEMA, ColumnTarget
-from tasks.shadows.live_place import has_column, queue, side_table
+from tasks.shadows.live_place import queue, side_table
 from tasks.stores.connection import Connection
+from tasks.stores.live_table import has_column
 
 
 def refuse_strangers(connection: Connection, run_id: str, target: ColumnTarget) -> None:
@@ -32,7 +33,7 @@ def strangers(connection: Connection, run_id: str, target: ColumnTarget) -> Iter
             return
     side = side_table(target)
     ours = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (side.as_string(),)).fetchone() == (True,)
-    if target.beside or not has_column(connection, target):
+    if target.beside or not has_column(connection, target.live, target.new_column):
         return
     column = sql.Identifier(target.new_column)
     if ours:

@@ -163,6 +163,15 @@ class LiveTables:
         return connect(self.url, "vecferry source")
 
 
+def has_column(connection: Connection, table: LiveTable, name: str) -> bool:
+    """Whether the table has a column of that name."""
+    found = connection.execute(
+        "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped AND attnum > 0",
+        (table.identifier.as_string(), name),
+    ).fetchone()
+    return found is not None
+
+
 def from_json(data: dict[str, Any]) -> LiveTable:
     """The table that ``dataclasses.asdict`` wrote."""
     key, layout = tuple(Column(**column) for column in data["key"]), Layout(**data["layout"])
