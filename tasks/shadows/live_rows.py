@@ -27,6 +27,7 @@ BINARY: dict[str, tuple[str, Any]] = {
     "bigint": ("int8", int),
     "uuid": ("uuid", UUID),
     "text": ("text", str),
+    "character varying": ("varchar", str),
 }
 """Key types that go into a binary COPY: what psycopg calls them, and what makes one of its text."""
 
