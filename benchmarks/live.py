@@ -73,7 +73,7 @@ def copy(url: str, base_url: str, rows: int) -> Figure:
         target = {"table": "docs", "text": "content"}
         parameters = Text384To1536.model_validate({"targets": [target], "layout": "side_table"})
         again = f"again-{time.time_ns()}"
-        begin(parameters.request(), again, set())
+        begin(parameters.request(), again, {"source"})
         run, embedder = open_run(again, parameters.database), open_embedder(MODEL)
         load.expand(run)
         snapshot.list_ids(run, 0)
@@ -130,7 +130,8 @@ def readers(url: str, base_url: str, rows: int, layout: str) -> Iterator[Figure]
             ["cutover", name, "-p", "gates.min_recall=0"], name, url, keep=True, environment=_key(base_url)
         )
         switched = time.time()
-    vecferry(["rollback", name], name, url, keep=True, environment=_key(base_url))
+    for _ in ("back to the old vectors", "and the new ones away"):
+        vecferry(["rollback", name], name, url, keep=True, environment=_key(base_url))
     before = np.percentile(reader.latencies(file, began, started), 99)
     phases = {
         "backfill": (started + ran.spans["list"][0], started + ran.spans["load"][1], 2.0),

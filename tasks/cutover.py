@@ -1,5 +1,6 @@
 """Cutover: every target's shadow becomes what people use, in one transaction; rollback takes it back; contract ends the choice."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from prefect import task
@@ -9,9 +10,9 @@ from tasks.errors import UsageError, VerificationRefused
 from tasks.locking import locked
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
-from tasks.shadows.interface import Switched
+from tasks.shadows.interface import Shadow, Switched
 from tasks.shadows.registry import shadow_of
-from tasks.stores.connection import classified
+from tasks.stores.connection import Connection, classified
 
 
 def cutover(run: Run) -> list[Switched]:
@@ -71,15 +72,18 @@ def rollback(run: Run) -> list[str]:
 
 
 def contract(run: Run, rollback_days: float | None, now: datetime | None = None) -> list[str]:
-    """Drops what a rollback would need, once the rollback window is over; returns what was dropped.
+    """Drops what a rollback would need, once the rollback window is over; of a run that was rolled back, what another
+    cutover would need, at once. Returns what was dropped.
 
     ``rollback_days`` None stands for those of the plan. Raises VerificationRefused before that, and UsageError when the
-    run was not cut over. ``now`` is the server's clock.
+    run was neither cut over nor rolled back. ``now`` is the server's clock.
     """
     with run.connection() as connection, classified("contract"):
         record = ledger.get(connection, run.run_id)
         if record.state == "contracted":
             return []
+        if record.state == "rolled_back":
+            return locked(connection, lambda: _end(run, connection, lambda s: [s.take_back(connection, False)]))
         if record.state != "cut_over":
             raise UsageError(f"run {run.run_id} is {record.state}: only a run that was cut over can be contracted")
         row = connection.execute("SELECT now()").fetchone()
@@ -91,12 +95,13 @@ def contract(run: Run, rollback_days: float | None, now: datetime | None = None)
                 f"the rollback window of {days:g} days ends {opens:%Y-%m-%d %H:%M %Z}; until then the old tables stay"
             )
 
-        def drop() -> list[str]:
-            dropped = [line for t in run.plan.targets for line in shadow_of(run, t).contract(connection)]
-            ledger.set_state(connection, run.run_id, "contracted")
-            return dropped
+        return locked(connection, lambda: _end(run, connection, lambda s: s.contract(connection)))
 
-        return locked(connection, drop)
+
+def _end(run: Run, connection: Connection, drop: Callable[[Shadow], list[str]]) -> list[str]:
+    lines = [line for t in run.plan.targets for line in drop(shadow_of(run, t))]
+    ledger.set_state(connection, run.run_id, "contracted")
+    return lines
 
 
 @task(name="cutover", task_run_name="cut over {run_id}", **RETRYING)

@@ -118,9 +118,7 @@ class LiveColumn:
         if not switched:
             search_functions.drop(connection, target)
             live_place.drop(connection, target)
-            return (
-                f"{target.name} was not switched yet; it was dropped with its trigger and queue, the vectors are kept"
-            )
+            return f"{target.name} is not switched; it was dropped with its trigger and queue, the vectors are kept"
         search_functions.switch_back(connection, target)
         connection.execute(
             "UPDATE vecferry.relation SET role = 'shadow' WHERE table_schema = %s AND table_name = %s",

@@ -164,7 +164,7 @@ class NewTable:
             "DELETE FROM vecferry.relation WHERE run_id = %s AND target = %s AND role = 'shadow'",
             (self.run.run_id, self.target.number),
         )
-        return f"{self.target.name} was not switched yet; its shadow table was dropped, the snapshot is kept"
+        return f"{self.target.name} is not switched; its shadow table was dropped, the snapshot is kept"
 
 
 def _move(connection: Connection, table: Table, schema: str, name: str) -> None:

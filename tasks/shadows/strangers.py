@@ -21,15 +21,18 @@ def refuse_strangers(connection: Connection, run_id: str, target: ColumnTarget) 
 def strangers(connection: Connection, run_id: str, target: ColumnTarget) -> Iterator[str]:
     """What is in the way of a column that holds this run's vectors and no others."""
     if ledger.exists(connection):
-        others = connection.execute(
-            "SELECT run_id FROM vecferry.relation WHERE run_id <> %s AND source ->> 'table' = %s AND source ->> 'column' = %s",
+        other = connection.execute(
+            "SELECT run_id, run.state FROM vecferry.relation JOIN vecferry.run USING (run_id) "
+            "WHERE run_id <> %s AND source ->> 'table' = %s AND source ->> 'column' = %s",
             (run_id, f"{target.schema}.{target.table}", target.new_column),
-        ).fetchall()
-        if others:
-            yield (
-                f"{target.name} belongs to run {others[0][0]}: take that back first, vecferry rollback {others[0][0]} "
-                f"(what it bought is kept), or choose another new_column"
-            )
+        ).fetchone()
+        if other:
+            name, state = other
+            way = {
+                "cut_over": "people search by it",
+                "rolled_back": f"it could be cut over again; to drop it instead, vecferry contract {name}",
+            }.get(state, f"take that back first, vecferry rollback {name}")
+            yield f"{target.name} belongs to run {name}: {way} (what it bought is kept), or choose another new_column"
             return
     side = side_table(target)
     ours = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (side.as_string(),)).fetchone() == (True,)
