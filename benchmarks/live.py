@@ -130,8 +130,8 @@ def readers(url: str, base_url: str, rows: int, layout: str) -> Iterator[Figure]
             ["cutover", name, "-p", "gates.min_recall=0"], name, url, keep=True, environment=_key(base_url)
         )
         switched = time.time()
-    for _ in ("back to the old vectors", "and the new ones away"):
-        vecferry(["rollback", name], name, url, keep=True, environment=_key(base_url))
+    for command in ("rollback", "contract"):
+        vecferry([command, name], name, url, keep=True, environment=_key(base_url))
     before = np.percentile(reader.latencies(file, began, started), 99)
     phases = {
         "backfill": (started + ran.spans["list"][0], started + ran.spans["load"][1], 2.0),

@@ -10,7 +10,7 @@ import hashlib
 import io
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,9 @@ from tasks.plan import CARRIED, Target
 from tasks.run import Run
 from tasks.stores.connection import Connection
 from tasks.stores.interface import vector_column, vectors
+
+Place = Callable[[Sequence[bytes], np.ndarray], None]
+"""Takes keys and their vectors, float32[k, d]."""
 
 _BUYING = threading.Lock()
 """Two threads with the same text must not both embed it."""
@@ -44,25 +47,29 @@ def embedded(
     made = content_keys(embedder, said)
     texts, each = dict(zip(made, said, strict=True)), iter(made)
     keys = [None if d is None else next(each) for d in documents]
+    rows: dict[bytes | None, list[int]] = defaultdict(list)
+    for row, key in enumerate(keys):
+        rows[key].append(row)
+    matrix, present = np.zeros((len(keys), embedder.space.dimensions), np.float32), np.zeros(len(keys), bool)
+
+    def place(names: Sequence[bytes], found: np.ndarray) -> None:
+        at = [row for name in names for row in rows[name]]
+        matrix[at] = found if len(at) == len(names) else np.repeat(found, [len(rows[name]) for name in names], axis=0)
+        present[at] = True
+
     with run.connection() as connection, _BUYING:
-        found = _find(run, connection, embedder, list(texts))
-        missing = [key for key in texts if key not in found]
+        missing = _missing(run, connection, embedder, list(texts), place)
         if tally:
-            spending.note(run, connection, reused=len(found))
+            spending.note(run, connection, reused=len(texts) - len(missing))
 
         def keep(positions: Sequence[int], bought: np.ndarray) -> None:
             names = [missing[at] for at in positions]
             _keep(run, connection, embedder, names, bought)
             spending.note(run, connection, bought=len(names))
-            found.update(zip(names, bought, strict=True))
+            place(names, bought)
 
         answer = embed(embedder, [texts[key] for key in missing], keep) if missing else None
     refused = {missing[at]: error for at, error in answer.rejected.items()} if answer else {}
-    matrix = np.zeros((len(documents), embedder.space.dimensions), np.float32)
-    present = np.array([key in found for key in keys], bool)
-    for row, key in enumerate(keys):
-        if key in found:
-            matrix[row] = found[key]
     column = vector_column(matrix, present)
     page = page.set_column(page.schema.get_field_index("embedding"), "embedding", column)
     return page, {row: refused[key] for row, key in enumerate(keys) if key in refused}
@@ -84,23 +91,24 @@ def recover(run: Run) -> int:
     return len(lost)
 
 
-def _find(run: Run, connection: Connection, embedder: Embedder, keys: list[bytes]) -> dict[bytes, np.ndarray]:
+def _missing(run: Run, connection: Connection, embedder: Embedder, keys: list[bytes], place: Place) -> list[bytes]:
+    """Hands what is kept to ``place``, a segment at a time, and returns the keys that are not."""
     rows = connection.execute(
-        "SELECT content, segment, position FROM vecferry.vector WHERE space = %s AND content = ANY(%s)",
+        "SELECT segment, array_agg(content), array_agg(position) FROM vecferry.vector "
+        "WHERE space = %s AND content = ANY(%b::bytea[]) GROUP BY segment",
         (embedder.space.fingerprint, keys),
+        binary=True,
     ).fetchall()
-    by_segment: dict[str, list[tuple[bytes, int]]] = defaultdict(list)
-    for content, segment, position in rows:
-        by_segment[segment].append((bytes(content), position))
-    found: dict[bytes, np.ndarray] = {}
-    for segment, wanted in by_segment.items():
+    found: set[bytes] = set()
+    for segment, names, positions in rows:
         try:
             matrix = vectors(_read(run, embedder, segment))
         except FileNotFoundError:  # somebody cleared the folder: these are bought again
             connection.execute("DELETE FROM vecferry.vector WHERE segment = %s", (segment,))
             continue
-        found.update({content: matrix[position] for content, position in wanted})
-    return found
+        place(names, matrix[positions])
+        found.update(names)
+    return [key for key in keys if key not in found]
 
 
 def _keep(run: Run, connection: Connection, embedder: Embedder, keys: list[bytes], bought: np.ndarray) -> None:

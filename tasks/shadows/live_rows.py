@@ -44,7 +44,7 @@ class LiveRows:
 
     def write(self, connection: Connection, page: pa.Table, again: bool) -> None:
         """Puts in what of a page has a vector; ``again`` when some of its rows may be there."""
-        said = page.filter(pc.is_valid(page["embedding"]))
+        said = page if not page["embedding"].null_count else page.filter(pc.is_valid(page["embedding"]))
         if again:
             self.remove(connection, page["id"].to_pylist(), keep_column=True)
         self.put(connection, said, fresh=True)

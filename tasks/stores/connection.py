@@ -37,7 +37,7 @@ class _RawLoader(Loader):
 class Packed:
     """A value in wire format, sent with an unknown type so that the cast in the SQL names it."""
 
-    data: bytes
+    data: bytes | memoryview
 
 
 class _PackedDumper(Dumper):

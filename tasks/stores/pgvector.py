@@ -72,10 +72,11 @@ def graph_bytes(rows: int, dimensions: int, m: int, index_type: VectorType) -> i
     return int(rows * element * 1.1)
 
 
-def pack(matrix: np.ndarray, kind: VectorType) -> list[bytes]:
-    """pgvector's binary format (vector_send): int16 dimensions, int16 unused, big-endian components; one a row."""
+def pack(matrix: np.ndarray, kind: VectorType) -> list[memoryview]:
+    """pgvector's binary format (vector_send): int16 dimensions, int16 unused, big-endian components; one a row, all in
+    one buffer."""
     whole = _wire(matrix, kind, [(matrix.shape[1], ">u2"), (0, ">u2")])
-    data, width = whole.tobytes(), whole.shape[1]
+    data, width = memoryview(whole.view(np.uint8).data), whole.itemsize
     return [data[at : at + width] for at in range(0, len(data), width)]
 
 
@@ -97,9 +98,11 @@ def unpack(rows: list[bytes], kind: VectorType) -> np.ndarray:
 
 
 def _wire(matrix: np.ndarray, kind: VectorType, lead: list[tuple[int, str]]) -> np.ndarray:
-    """uint8[rows, bytes]: the leading integers, then the components, the same way for every row."""
-    head = b"".join(np.array(value, width).tobytes() for value, width in lead)
-    whole = np.empty((len(matrix), len(head) + matrix.shape[1] * np.dtype(_WIRE[kind]).itemsize), np.uint8)
-    whole[:, : len(head)] = np.frombuffer(head, np.uint8)
-    whole[:, len(head) :] = np.ascontiguousarray(matrix.astype(_WIRE[kind])).view(np.uint8).reshape(len(matrix), -1)
+    """One item a row: the leading integers, the same for every row, then the components."""
+    names = [f"lead{at}" for at in range(len(lead))]
+    formats = [(name, width) for name, (_, width) in zip(names, lead, strict=True)]
+    whole = np.empty(len(matrix), [*formats, ("components", _WIRE[kind], (matrix.shape[1],))])
+    for name, (value, _) in zip(names, lead, strict=True):
+        whole[name] = value
+    whole["components"] = matrix
     return whole

@@ -49,7 +49,7 @@ class Table:
 def copy_in(connection: Connection, into: sql.Composable, batch: pa.Table, kind: pgvector.VectorType) -> None:
     """Binary COPY of records with their ``content_hash`` column. metadata is JSON text; memory is that of the batch."""
     present = np.asarray(batch.column("embedding").is_valid())
-    packed: list[bytes | None] = [None] * batch.num_rows
+    packed: list[memoryview | None] = [None] * batch.num_rows
     if present.any():
         matrix = pgvector.pack(vectors(batch), kind)
         packed = [row if there else None for row, there in zip(matrix, present.tolist(), strict=True)]
