@@ -1,9 +1,11 @@
 """A live table for the flow text-384-to-1536, what it should say, and the ``Migration`` that the lifecycle harness drives."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from flows.catch_up import catch_up
 from flows.parameters import Text384To1536, parse
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks import planning
@@ -24,10 +26,27 @@ def text_vector(values: Any) -> str:
     return "[" + ",".join(f"{x:.6g}" for x in values) + "]"
 
 
-class Table:
-    """A live table ``docs`` with an old column, its index and its search function."""
+def rounded(vector: np.ndarray) -> list[float]:
+    return np.round(vector.astype(float), 4).tolist()
 
-    def __init__(self, connection: Connection, key: str = "bigint", rows: int = 60) -> None:
+
+Embed = Callable[[Sequence[str]], np.ndarray]
+"""float32[n, d] of n texts."""
+
+
+class Table:
+    """A live table ``docs`` with an old column, its index and its search function, and an application that writes to it:
+    it makes the old vectors itself as long as those are the ones meant, and no vectors afterwards."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        key: str = "bigint",
+        rows: int = 60,
+        old: Embed = OLD.embed_batch,
+        new: Embed = NEW.embed_batch,
+    ) -> None:
+        self.old, self.new = old, new
         self.connection, (self.columns, self.value) = connection, KEYS[key]
         self.names = ["tenant", '"No."'] if key == "composite" else ["id"]
         kinds = {"bigint": "bigint", "uuid": "uuid", "text": "text"}
@@ -56,10 +75,27 @@ class Table:
         said = (
             None if n % 11 == 10 else "" if n % 13 == 12 else f"what row {n} says of topic {n % 7}, version {self.next}"
         )
-        old = text_vector(OLD.embed_batch([said or "nothing"])[0])
         self.connection.execute(
             f"INSERT INTO docs ({', '.join(self.names)}, title, content, embedding) VALUES ({self.value.format(n=n)}, 't', %s, %s)",
-            (said, old),
+            (said, None if self.switched() else self.old_vector(said)),
+        )
+
+    def say(self, n: int, said: str | None) -> None:
+        """The application changes a text."""
+        if self.switched():
+            self.do("UPDATE docs SET content = %s", n, said)
+        else:
+            self.do("UPDATE docs SET content = %s, embedding = %s", n, said, self.old_vector(said))
+
+    def old_vector(self, said: str | None) -> str:
+        return text_vector(self.old([said or "nothing"])[0])
+
+    def switched(self) -> bool:
+        """Whether the new vectors are the ones meant, by the row that tells the application."""
+        if self.connection.execute("SELECT to_regclass('vecferry.active_space')").fetchone() == (None,):
+            return False
+        return self.connection.execute("SELECT column_name FROM vecferry.active_space").fetchone() == (
+            "embedding_1536",
         )
 
     def where(self, n: int) -> str:
@@ -73,54 +109,50 @@ class Table:
         rows = self.connection.execute(
             f"SELECT ({', '.join(self.names)})::text, content FROM docs WHERE content <> ''"
         ).fetchall()
-        return {name: np.round(NEW.embed_batch([said])[0].astype(float), 4).tolist() for name, said in rows}
+        vectors = self.new([said for _, said in rows])
+        return {name: rounded(vector) for (name, _), vector in zip(rows, vectors, strict=True)}
 
-    def held(self, place: str = "docs") -> Rows:
-        names = ", ".join(self.names)
+    def held(self) -> Rows:
+        """Every row with a new vector, whether that lies in the table or beside it."""
+        beside = self.connection.execute(
+            "SELECT oid::regclass::text FROM pg_class WHERE relname LIKE 'docs%rows' AND relkind = 'v'"
+        ).fetchone()
         rows = self.connection.execute(
-            f"SELECT ({names})::text, embedding_1536::text FROM {place} WHERE embedding_1536 IS NOT NULL"
+            f"SELECT ({', '.join(self.names)})::text, embedding_1536::text FROM {beside[0] if beside else 'docs'} "
+            f"WHERE embedding_1536 IS NOT NULL"
         ).fetchall()
-        return {name: np.round(np.array(v[1:-1].split(","), np.float32).astype(float), 4).tolist() for name, v in rows}
+        return {name: rounded(np.array(v[1:-1].split(","), np.float32)) for name, v in rows}
 
 
-def migration_of(table: Table, layout: str) -> Migration:
+def migration_of(table: Table, layout: str, embedder: str = "hashing/1536", **more: Any) -> Migration:
+    """The flow over ``table`` with these parameters; the application's changes are those of its life."""
     connection = table.connection
     parameters: dict[str, Any] = {
         "targets": [{"table": "docs", "text": "content"}],
-        "embedder": "hashing/1536",
+        "embedder": embedder,
         "layout": layout,
+        **more,
     }
     step = iter(range(1, 50))
 
     def change() -> None:
         n = next(step)
         table.insert()
-        table.do("UPDATE docs SET content = %s", 20 + n, f"changed {n}")
+        table.say(20 + n, f"changed {n}")
         table.do("UPDATE docs SET seen = seen + 1", 21 + n)
         table.do("DELETE FROM docs", 30 + n)
         table.do("DELETE FROM docs", 40 + n)
         table.insert(40 + n)
-        table.do("UPDATE docs SET content = NULL", 50 + n)
-
-    def served() -> Rows | None:
-        if connection.execute("SELECT to_regclass('vecferry.active_space')").fetchone() == (None,):
-            return None
-        active = connection.execute("SELECT column_name FROM vecferry.active_space").fetchone()
-        if active != ("embedding_1536",):
-            return None
-        place = connection.execute(
-            "SELECT oid::regclass::text FROM pg_class WHERE relname LIKE %s AND relkind = 'v'", ("docs%rows",)
-        ).fetchone()
-        return table.held(place[0] if place and layout == "side_table" else "docs")
+        table.say(50 + n, None)
 
     def plan() -> planning.Planned:
         return planning.make_plan(connection, parse(Text384To1536, parameters).request(), "life")
 
     return Migration(
-        run=lambda run_id: text_384_to_1536(**parameters, run_id=run_id, batch_rows=20),
+        run=lambda run_id: text_384_to_1536(**{"batch_rows": 20, **parameters}, run_id=run_id),
         plan=plan,
         expected=table.expected,
-        served=served,
+        served=lambda: table.held() if table.switched() else None,
         change=change,
         writes=lambda: [
             f"{s}.{n}"
@@ -128,4 +160,5 @@ def migration_of(table: Table, layout: str) -> Migration:
                 "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2"
             ).fetchall()
         ],
+        catch_up=lambda: catch_up(run_id="life"),
     )
