@@ -1,0 +1,164 @@
+"""Live tables onto a paid model through their whole life, over HTTP, while the provider plays up."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks import status
+from tasks.embedders import openai_account
+from tasks.embedders.openai_account import PROBES, TIMEOUT, Account
+from tasks.errors import FatalError
+from tasks.stores.connection import Connection
+from tests.lifecycle import Migration, drive
+from tests.live_table import Embed, Table, migration_of
+from tests.openai_server import OpenAIServer, shuffled, with_vector
+
+pytestmark = pytest.mark.usefixtures("prefect")
+
+MODEL = "openai/text-embedding-3-small"
+SAMPLED = {"sample": 1}
+"""Gates of a verification that buys one text again."""
+LAYOUTS = ("column", "side_table")
+HASTE = 20
+"""How many times shorter than they say the waits of a hasty account are."""
+PATIENCE = 1.0
+"""Seconds until an impatient account gives up waiting for an answer."""
+
+
+def vectors_of(provider: OpenAIServer) -> Embed:
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        return np.array([provider.vector(text) for text in texts])
+
+    return embed
+
+
+def bought(provider: OpenAIServer, faulty: bool = False) -> Counter[str]:
+    """How often each text was paid for with an answer that arrived; ``faulty`` where those of planted faults do too."""
+    calls = [call for call in provider.answered() if faulty or not call.faulty]
+    return Counter(text for call in calls for text in call.inputs if text not in PROBES)
+
+
+def hasten(monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
+    """From now on the clocks of new accounts run faster, save for the time until an answer must be there."""
+    clock, sleep = lambda: time.monotonic() * HASTE, lambda delay: time.sleep(delay / HASTE)
+    monkeypatch.setattr(openai_account, "Account", partial(Account, timeout=timeout, clock=clock, sleep=sleep))
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What passes by itself."""
+
+    fault: dict[str, Any]
+    times: int = 1
+    """In a row, each time that the flow goes to the provider."""
+    wait: float = 0.375
+    """Seconds before the same is asked again: as many as the provider says, else half a second, less a quarter."""
+    timeout: float = TIMEOUT
+    answers: bool = False
+    """Whether there is a good answer all the same."""
+
+
+TROUBLES = {
+    "retry-after": Trouble({"status": 429, "headers": {"retry-after": "5"}}, wait=5),
+    "retry-after-ms": Trouble({"status": 429, "headers": {"retry-after-ms": "5000"}}, wait=5),
+    "no-retry-after": Trouble({"status": 429, "code": "rate_limit_exceeded"}, times=2),
+    "storm": Trouble({"status": 500}, times=4),
+    "slow": Trouble({"delay": PATIENCE + 0.2}, wait=PATIENCE * HASTE, timeout=PATIENCE),
+    "cut": Trouble({"cut": True}, times=2),
+    "out-of-order": Trouble({"spoil": shuffled}, times=9, wait=0, answers=True),
+}
+
+
+def troubled(migration: Migration, provider: OpenAIServer, trouble: Trouble) -> Migration:
+    """The provider plays up in each run, and each time that there is something to catch up with."""
+
+    def plant() -> None:
+        at_the_first_texts = 0 if provider.calls else 1  # and not at the probe before them
+        provider.plant(**trouble.fault, times=trouble.times, after=at_the_first_texts)
+
+    def run(run_id: str) -> dict[str, Any]:
+        plant()
+        return migration.run(run_id=run_id)
+
+    def change() -> None:
+        plant()
+        migration.change()
+
+    return replace(migration, run=run, change=change)
+
+
+@pytest.mark.parametrize(("name", "layout"), zip(TROUBLES, cycle(LAYOUTS)))
+def test_what_passes_by_itself_is_waited_for(
+    connection: Connection, provider: OpenAIServer, monkeypatch: pytest.MonkeyPatch, name: str, layout: str
+) -> None:
+    """Every vector is right and bought once, no batch fails, and nothing is asked again before its time."""
+    trouble = TROUBLES[name]
+    hasten(monkeypatch, trouble.timeout)
+    provider.max_inputs = 5  # several requests a batch, and so several at a time
+    table = Table(connection, new=vectors_of(provider))
+    migration = migration_of(table, layout, MODEL, gates=SAMPLED)
+
+    def run(run_id: str) -> dict[str, Any]:
+        found = migration.run(run_id=run_id)
+        tries = connection.execute("SELECT max(attempts) FROM vecferry.batch WHERE stage = 'load'").fetchone()
+        assert tries == (1,), "a batch failed"
+        return found
+
+    drive(troubled(replace(migration, run=run, gates=SAMPLED), provider, trouble))
+    played = [call for call in provider.calls if call.faulty]
+    for call in played:
+        again = [other.at for other in provider.calls if other.at > call.at and other.inputs == call.inputs]
+        assert all(at - call.at >= trouble.wait / HASTE for at in again), "asked again too early"
+    assert len(played) >= 5, "two runs, and three times something to catch up with"
+    assert trouble.answers or all(fault.times == 0 for fault in provider.faults)
+    everything_once(connection, bought(provider, faulty=trouble.answers))
+
+
+def everything_once(connection: Connection, texts: Counter[str]) -> None:
+    """Each text was bought once in a whole life, and its samples: two runs and two cutovers verify."""
+    assert connection.execute("SELECT count(*) FROM vecferry.vector").fetchone() == (len(texts),)
+    assert texts.total() == len(texts) + 4 * SAMPLED["sample"]
+
+
+FATAL = {
+    "quota": ({"status": 429, "code": "insufficient_quota"}, "insufficient_quota"),
+    "key": ({"status": 401, "code": "invalid_api_key"}, "401 invalid_api_key"),
+    "dimension": ({"spoil": with_vector(lambda vector: vector[:-1])}, "1535 dimensions, not the 1536"),
+    "nan": ({"spoil": with_vector(lambda vector: np.append(vector[:-1], np.nan))}, "NaN or infinity"),
+}
+
+
+@pytest.mark.parametrize(("name", "layout"), zip(FATAL, cycle(LAYOUTS)))
+def test_what_does_not_pass_by_itself_stops_the_run(
+    connection: Connection, provider: OpenAIServer, name: str, layout: str, tmp_path: Path
+) -> None:
+    """At most ten more calls, nothing quarantined and no wrong vector anywhere; once it is put right the same run goes on,
+    buys what was not bought, and lives its whole life."""
+    fault, reason = FATAL[name]
+    table = Table(connection, rows=100, new=vectors_of(provider))
+    migration = replace(migration_of(table, layout, MODEL, gates=SAMPLED, batch_rows=40), gates=SAMPLED)
+    provider.max_inputs, provider.delay = 2, 0.01  # many requests, to see that they are not sent
+    provider.plant(**fault, after=22)
+    with pytest.raises(FatalError, match=reason):
+        migration.run(run_id="life")
+    first = min(call.ended for call in provider.calls if call.faulty)
+    assert sum(call.at > first for call in provider.calls) <= 10
+    found = status.outcome(connection, "life")
+    assert (found["state"], found["exit"], found["targets"][0]["quarantined"]) == ("failed", 1, 0)
+    assert not (tmp_path / "home/runs/life/quarantine").exists()
+    held, expected = table.held(), table.expected()
+    assert held
+    assert held.items() <= expected.items()
+    assert len(expected) - len(bought(provider)) > 10 * provider.max_inputs, "ten calls more, and all were bought"
+
+    provider.heal()
+    drive(migration)
+    everything_once(connection, bought(provider))
