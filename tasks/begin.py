@@ -58,7 +58,8 @@ def reopen_named(run: Run, batch_ids: list[int] | None) -> None:
 
 
 def ready_to_cut_over(run_id: str, database: str) -> str:
-    """The run's state. Raises VerificationRefused when it was never built to the end, or is a smoke run."""
+    """The run's state. Raises VerificationRefused when it was never built to the end, or is a smoke run, and FatalError
+    when its model cannot be asked, without which nothing is verified."""
     run = open_run(run_id, database)
     with run.connection() as connection:
         state = ledger.get(connection, run_id).state
@@ -69,6 +70,8 @@ def ready_to_cut_over(run_id: str, database: str) -> str:
         raise VerificationRefused(
             f"run {run_id} is {state} and {', '.join(missing)} is not built: vecferry run {run.plan.request.flow} --run-id {run_id}"
         )
+    if state not in ("cut_over", "contracted"):
+        spending.begin(run)
     return state
 
 

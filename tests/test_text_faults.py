@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows.catch_up import catch_up
+from flows.cutover import cutover
 from tasks import status
 from tasks.embedders import openai_account
 from tasks.embedders.openai_account import PROBES, TIMEOUT, Account
+from tasks.embedders.registry import open_embedder
 from tasks.errors import FatalError
 from tasks.stores.connection import Connection
 from tests.lifecycle import Migration, drive
@@ -162,3 +165,23 @@ def test_what_does_not_pass_by_itself_stops_the_run(
     provider.heal()
     drive(migration)
     everything_once(connection, bought(provider))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_key_that_is_revoked_later(connection: Connection, provider: OpenAIServer, layout: str) -> None:
+    """What changed waits to be caught up with and nothing is switched; with the key restored the switch, and catching up
+    after it, go on."""
+    table = Table(connection, new=vectors_of(provider))
+    migration = migration_of(table, layout, MODEL, gates=SAMPLED)
+    assert migration.run(run_id="life")["state"] == "verified"
+    for switched, go_on in ((False, cutover), (True, catch_up)):
+        migration.change()
+        provider.plant(status=401)
+        with pytest.raises(FatalError, match="401"):
+            go_on(run_id="life", gates=SAMPLED)
+        assert table.switched() == switched
+        provider.heal()
+        if switched:
+            open_embedder(MODEL).account.mend()  # type: ignore[attr-defined]  as another process would find it
+        assert go_on(run_id="life", gates=SAMPLED)["state"] == "cut_over"
+        assert migration.served() == migration.expected()
