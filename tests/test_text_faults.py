@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from flows.catch_up import catch_up
@@ -18,9 +19,9 @@ from tasks import status
 from tasks.embedders import openai_account
 from tasks.embedders.openai_account import PROBES, TIMEOUT, Account
 from tasks.embedders.registry import open_embedder
-from tasks.errors import FatalError
+from tasks.errors import FatalError, VerificationRefused
 from tasks.stores.connection import Connection
-from tests.lifecycle import Migration, drive
+from tests.lifecycle import Migration, Rows, drive
 from tests.live_table import Embed, Table, migration_of
 from tests.openai_server import OpenAIServer, shuffled, with_vector
 
@@ -185,3 +186,42 @@ def test_a_key_that_is_revoked_later(connection: Connection, provider: OpenAISer
             open_embedder(MODEL).account.mend()  # type: ignore[attr-defined]  as another process would find it
         assert go_on(run_id="life", gates=SAMPLED)["state"] == "cut_over"
         assert migration.served() == migration.expected()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_text_that_is_refused_is_set_aside_alone(
+    connection: Connection, provider: OpenAIServer, layout: str, tmp_path: Path
+) -> None:
+    """A run that quarantined rows is neither green nor switched until their number is accepted. Then every other row has
+    its vector, a row whose text is refused later loses its own, and one that says something else gets one."""
+    table = Table(connection, new=vectors_of(provider))
+    provider.plant(status=400, message="bad input", text="row 7")
+    with pytest.raises(VerificationRefused, match=r"quarantined \(1 \('7'\), wanted ≤ 0\)"):
+        migration_of(table, layout, MODEL, gates=SAMPLED).run(run_id="life")
+    found = status.outcome(connection, "life")
+    assert (found["state"], found["exit"], found["targets"][0]["quarantined"]) == ("failed", 3, 1)
+    with pytest.raises(VerificationRefused, match="quarantined"):
+        cutover(run_id="life", gates=SAMPLED)
+    assert not table.switched()
+
+    accepted = {**SAMPLED, "max_quarantined": 2}
+    migration = migration_of(table, layout, MODEL, gates=accepted)
+    said = iter([(8, "as row 7"), (7, "good words"), (9, "as row 7 too")])
+
+    def change() -> None:
+        migration.change()
+        table.say(*next(said))
+
+    def expected() -> Rows:
+        bad = connection.execute("SELECT id::text FROM docs WHERE content LIKE '%row 7%'").fetchall()
+        return {name: vector for name, vector in migration.expected().items() if (name,) not in bad}
+
+    drive(replace(migration, change=change, expected=expected, gates=accepted))
+    folder = tmp_path / "home/runs/life/quarantine"
+    kept = [row for file in folder.iterdir() for row in pq.read_table(file).to_pylist()]
+    assert {(row["id"], row["document"], row["class"]) for row in kept} == {
+        ("7", "what row 7 says of topic 0, version 8", "refused"),
+        ("8", "as row 7", "refused"),
+        ("9", "as row 7 too", "refused"),
+    }
+    assert all("bad input" in row["message"] for row in kept)

@@ -78,6 +78,8 @@ def again(run: Run, target: ColumnTarget, connection: Connection, ids: list[str]
     page, refused = embedded(run, target, fetched)
     page, rejected = quarantine.sift(connection, page, target.layout, "quarantine", refused)
     said = page.filter(pc.is_valid(page["embedding"]))
+    if rejected:
+        quarantine.keep_page(run, target.number, rejected)
     old = _of_old_model(run, target, connection, fetched)
     with connection.transaction():
         ledger.check_stop(connection, run.run_id)
