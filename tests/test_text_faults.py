@@ -217,6 +217,7 @@ def test_a_text_that_is_refused_is_set_aside_alone(
         return {name: vector for name, vector in migration.expected().items() if (name,) not in bad}
 
     drive(replace(migration, change=change, expected=expected, gates=accepted))
+    assert status.outcome(connection, "life")["targets"][0]["quarantined"] == 2
     folder = tmp_path / "home/runs/life/quarantine"
     kept = [row for file in folder.iterdir() for row in pq.read_table(file).to_pylist()]
     assert {(row["id"], row["document"], row["class"]) for row in kept} == {
