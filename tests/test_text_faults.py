@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
@@ -22,7 +21,7 @@ from tasks.embedders.registry import open_embedder
 from tasks.errors import FatalError, VerificationRefused
 from tasks.stores.connection import Connection
 from tests.lifecycle import Migration, Rows, drive
-from tests.live_table import Embed, Table, migration_of
+from tests.live_table import LAYOUTS, Table, migration_of
 from tests.openai_server import OpenAIServer, shuffled, with_vector
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -30,18 +29,10 @@ pytestmark = pytest.mark.usefixtures("prefect")
 MODEL = "openai/text-embedding-3-small"
 SAMPLED = {"sample": 1}
 """Gates of a verification that buys one text again."""
-LAYOUTS = ("column", "side_table")
 HASTE = 20
 """How many times shorter than they say the waits of a hasty account are."""
 PATIENCE = 1.0
 """Seconds until an impatient account gives up waiting for an answer."""
-
-
-def vectors_of(provider: OpenAIServer) -> Embed:
-    def embed(texts: Sequence[str]) -> np.ndarray:
-        return np.array([provider.vector(text) for text in texts])
-
-    return embed
 
 
 def bought(provider: OpenAIServer, faulty: bool = False) -> Counter[str]:
@@ -107,7 +98,7 @@ def test_what_passes_by_itself_is_waited_for(
     trouble = TROUBLES[name]
     hasten(monkeypatch, trouble.timeout)
     provider.max_inputs = 5  # several requests a batch, and so several at a time
-    table = Table(connection, new=vectors_of(provider))
+    table = Table(connection, new=provider.vectors)
     migration = migration_of(table, layout, MODEL, gates=SAMPLED)
 
     def run(run_id: str) -> dict[str, Any]:
@@ -147,7 +138,7 @@ def test_what_does_not_pass_by_itself_stops_the_run(
     """At most ten more calls, nothing quarantined and no wrong vector anywhere; once it is put right the same run goes on,
     buys what was not bought, and lives its whole life."""
     fault, reason = FATAL[name]
-    table = Table(connection, rows=100, new=vectors_of(provider))
+    table = Table(connection, rows=100, new=provider.vectors)
     migration = replace(migration_of(table, layout, MODEL, gates=SAMPLED, batch_rows=40), gates=SAMPLED)
     provider.max_inputs, provider.delay = 2, 0.01  # many requests, to see that they are not sent
     provider.plant(**fault, after=22)
@@ -172,7 +163,7 @@ def test_what_does_not_pass_by_itself_stops_the_run(
 def test_a_key_that_is_revoked_later(connection: Connection, provider: OpenAIServer, layout: str) -> None:
     """What changed waits to be caught up with and nothing is switched; with the key restored the switch, and catching up
     after it, go on."""
-    table = Table(connection, new=vectors_of(provider))
+    table = Table(connection, new=provider.vectors)
     migration = migration_of(table, layout, MODEL, gates=SAMPLED)
     assert migration.run(run_id="life")["state"] == "verified"
     for switched, go_on in ((False, cutover), (True, catch_up)):
@@ -194,7 +185,7 @@ def test_a_text_that_is_refused_is_set_aside_alone(
 ) -> None:
     """A run that quarantined rows is neither green nor switched until their number is accepted. Then every other row has
     its vector, a row whose text is refused later loses its own, and one that says something else gets one."""
-    table = Table(connection, new=vectors_of(provider))
+    table = Table(connection, new=provider.vectors)
     provider.plant(status=400, message="bad input", text="row 7")
     with pytest.raises(VerificationRefused, match=r"quarantined \(1 \('7'\), wanted ≤ 0\)"):
         migration_of(table, layout, MODEL, gates=SAMPLED).run(run_id="life")
