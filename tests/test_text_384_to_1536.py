@@ -158,6 +158,21 @@ def test_after_the_switch_both_columns_are_kept_current(connection: Connection, 
         assert np.allclose(np.array(row[0][1:-1].split(","), float), OLD.embed_batch([said])[0], atol=1e-6)
 
 
+def test_old_vectors_that_must_be_there(connection: Connection) -> None:
+    """In an old column that takes no null, a row whose text is taken away keeps its old vector, and catching up goes on."""
+    table = Table(connection, rows=20)
+    connection.execute("ALTER TABLE docs ALTER COLUMN embedding SET NOT NULL")
+    parameters = {"embedder": "hashing/1536", "old_embedder": "hashing/384", "cutover": "auto"}
+    text_384_to_1536(targets=[{"table": "docs", "text": "content"}], **parameters, run_id="one")
+    table.say(7, None)
+    table.say(8, "eight was changed")
+    assert catch_up(run_id="one")["targets"][0]["touched"] == {"inserted": 0, "updated": 1, "deleted": 1}
+    assert table.held() == table.expected()
+    row = connection.execute("SELECT embedding::text FROM docs WHERE id = 8").fetchone()
+    assert row
+    assert np.allclose(np.array(row[0][1:-1].split(","), float), OLD.embed_batch(["eight was changed"])[0], atol=1e-6)
+
+
 def test_a_column_with_strange_vectors_is_refused(connection: Connection) -> None:
     """Vectors of unknown make in the new column stop a run at the plan; those that come later stop the switch."""
     table = Table(connection, rows=20)

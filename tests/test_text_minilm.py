@@ -17,13 +17,17 @@ from tests.openai_server import OpenAIServer
 
 pytestmark = [pytest.mark.usefixtures("prefect"), needs_minilm]
 
+TOO_LONG = "more words than it takes " * 80
+"""More than 256 tokens, and fewer than 8192."""
+
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_from_all_minilm(
     connection: Connection, provider: OpenAIServer, minilm: Path, layout: str, tmp_path: Path
 ) -> None:
     """The old vectors are found to be all-MiniLM's before each switch; after it they are kept current although nobody else
-    does so, and each is all-MiniLM's of what its row says now when the switch is rolled back."""
+    does so, and when the switch is rolled back each is all-MiniLM's of what its row says now. A row that says nothing by
+    then, or too much for all-MiniLM, has none."""
     name = f"sentence-transformers/{minilm}"
     model = open_embedder(name)
     table = Table(connection, old=model.embed_batch, new=provider.vectors)
@@ -33,12 +37,19 @@ def test_from_all_minilm(
         report = json.loads((tmp_path / "home/runs/life/report.json").read_text())
         return next(check for check in report["targets"][0]["checks"] if check["name"] == "old model")
 
-    def gone_back() -> None:
-        rows = connection.execute("SELECT content, embedding::text FROM docs WHERE content <> ''").fetchall()
-        held = np.array([vector[1:-1].split(",") for _, vector in rows], np.float32)
-        np.testing.assert_allclose(held, model.embed_batch([said for said, _ in rows]), atol=1e-5)
-        assert len(rows) > 40
+    def change() -> None:
+        if table.switched():
+            table.say(9, TOO_LONG)
+        migration.change()
 
-    drive(replace(migration, gone_back=gone_back))
+    def gone_back() -> None:
+        rows = connection.execute("SELECT id, content, embedding::text FROM docs").fetchall()
+        assert {name for name, _, vector in rows if vector is None} == {9, 52}, "too long, and without a text"
+        said = {said: vector for _, said, vector in rows if said and vector}
+        assert len(said) > 40
+        held = np.array([vector[1:-1].split(",") for vector in said.values()], np.float32)
+        np.testing.assert_allclose(held, model.embed_batch(list(said)), atol=1e-5)
+
+    drive(replace(migration, change=change, gone_back=gone_back))
     assert old_model()["passed"]
     assert old_model()["looked_at"] > 40

@@ -108,5 +108,4 @@ def _of_old_model(run: Run, target: ColumnTarget, connection: Connection, fetche
     assert isinstance(request, ColumnsRequest)
     if request.old_embedder is None or ledger.get(connection, run.run_id).state != "cut_over":
         return None
-    page, _ = embedded(run, target, fetched, model=request.old_embedder)
-    return page.filter(pc.is_valid(page["embedding"]))
+    return embedded(run, target, fetched, model=request.old_embedder)[0]
