@@ -14,7 +14,7 @@ import pytest
 from flows.contract import contract
 from flows.cutover import cutover
 from flows.rollback import rollback
-from tasks.errors import VerificationRefused
+from tasks.errors import UsageError, VerificationRefused
 
 Rows = dict[str, Any]
 
@@ -39,6 +39,8 @@ class Migration:
     """Gates of the cutover that are not the defaults."""
     catch_up: Callable[[], Any] | None = None
     """Keeps the target in line with its source after the cutover; None where a later run does that."""
+    lives_on: bool = False
+    """Whether ``catch_up`` is needed after the contract too, because nothing else would keep the target in line."""
     gone_back: Callable[[], None] = lambda: None
     """Asserts, after a cutover was rolled back, that what people use again is right."""
 
@@ -78,3 +80,11 @@ def drive(migration: Migration) -> None:
     assert contract(run_id="life", rollback_days=0)["state"] == "contracted"
     assert migration.served() == migration.expected()
     assert contract(run_id="life", rollback_days=0)["state"] == "contracted", "contracting twice is no harm"
+
+    if migration.catch_up and migration.lives_on:
+        migration.change()
+        migration.catch_up()
+        assert migration.served() == migration.expected()
+    elif migration.catch_up:
+        with pytest.raises(UsageError, match="contracted"):
+            migration.catch_up()

@@ -76,9 +76,11 @@ class Table:
         said = (
             None if n % 11 == 10 else "" if n % 13 == 12 else f"what row {n} says of topic {n % 7}, version {self.next}"
         )
+        columns, values = [*self.names, "title", "content"], ["t", said]
+        if not self.switched():
+            columns, values = [*columns, "embedding"], [*values, self.old_vector(said)]
         self.connection.execute(
-            f"INSERT INTO docs ({', '.join(self.names)}, title, content, embedding) VALUES ({self.value.format(n=n)}, 't', %s, %s)",
-            (said, None if self.switched() else self.old_vector(said)),
+            f"INSERT INTO docs ({', '.join(columns)}) VALUES ({self.value.format(n=n)}{', %s' * len(values)})", values
         )
 
     def say(self, n: int, said: str | None) -> None:
@@ -162,4 +164,5 @@ def migration_of(table: Table, layout: str, embedder: str = "hashing/1536", **mo
             ).fetchall()
         ],
         catch_up=lambda: catch_up(run_id="life"),
+        lives_on=layout == "side_table",
     )

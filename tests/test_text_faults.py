@@ -112,7 +112,7 @@ def test_what_passes_by_itself_is_waited_for(
     for call in played:
         again = [other.at for other in provider.calls if other.at > call.at and other.inputs == call.inputs]
         assert all(at - call.at >= trouble.wait / HASTE for at in again), "asked again too early"
-    assert len(played) >= 5, "two runs, and three times something to catch up with"
+    assert len(played) >= 5, "in two runs, and three times that there was something to catch up with"
     assert trouble.answers or all(fault.times == 0 for fault in provider.faults)
     everything_once(connection, bought(provider, faulty=trouble.answers))
 
@@ -197,7 +197,7 @@ def test_a_text_that_is_refused_is_set_aside_alone(
 
     accepted = {**SAMPLED, "max_quarantined": 2}
     migration = migration_of(table, layout, MODEL, gates=accepted)
-    said = iter([(8, "as row 7"), (7, "good words"), (9, "as row 7 too")])
+    said = iter([(8, "as row 7"), (7, "good words"), (9, "as row 7 too"), (8, "better words")])
 
     def change() -> None:
         migration.change()
