@@ -4,7 +4,7 @@ from prefect import task
 
 from tasks import ledger, planning, settings, spending, vectors
 from tasks.errors import UsageError, VerificationRefused
-from tasks.plan import ColumnsRequest, Plan, Request, check_run_id
+from tasks.plan import ColumnsRequest, ColumnTarget, Plan, Request, check_run_id
 from tasks.retrying import RETRYING
 from tasks.run import Run, chosen, open_run
 from tasks.stores.connection import Connection, adapt, classified, connect
@@ -58,7 +58,8 @@ def reopen_named(run: Run, batch_ids: list[int] | None) -> None:
 
 
 def ready_to_cut_over(run_id: str, database: str) -> str:
-    """The run's state. Raises VerificationRefused when it was never built to the end, or is a smoke run."""
+    """The run's state. Raises VerificationRefused when it was never built to the end, or is a smoke run, and FatalError
+    when its model cannot be asked, without which nothing is verified."""
     run = open_run(run_id, database)
     with run.connection() as connection:
         state = ledger.get(connection, run_id).state
@@ -69,6 +70,8 @@ def ready_to_cut_over(run_id: str, database: str) -> str:
         raise VerificationRefused(
             f"run {run_id} is {state} and {', '.join(missing)} is not built: vecferry run {run.plan.request.flow} --run-id {run_id}"
         )
+    if state not in ("cut_over", "contracted"):
+        spending.begin(run)
     return state
 
 
@@ -78,10 +81,14 @@ def ready_to_catch_up(run_id: str, database: str) -> None:
     with run.connection() as connection:
         state = ledger.get(connection, run_id).state
     flow = run.plan.request.flow
-    if state not in ("verified", "cut_over"):
+    if state not in ("verified", "cut_over", "contracted"):
         raise UsageError(f"run {run_id} is {state}: vecferry run {flow} --run-id {run_id}")
-    if state == "cut_over" and not isinstance(run.plan.request, ColumnsRequest):
+    if state != "verified" and not isinstance(run.plan.request, ColumnsRequest):
         raise UsageError(f"run {run_id} is switched: a new run of {flow} syncs its tables, and can be taken back")
+    if state == "contracted" and any(isinstance(t, ColumnTarget) and not t.beside for t in run.plan.targets):
+        raise UsageError(
+            f"run {run_id} is contracted: nothing notes changes any more, the application makes the vectors"
+        )
 
 
 def _new_plan(connection: Connection, request: Request, run_id: str, given: set[str]) -> Plan:

@@ -148,7 +148,7 @@ def _page(
     page, rejected = quarantine.sift(connection, page, target.layout, run.plan.request.nul, refused)
     bad = rejected.column("id").to_pylist() if rejected else []
     if apply and rejected:
-        quarantine.keep(run, f"catch_up-{target.number}-{bad[0].encode().hex()[:40]}", len(bad), rejected)
+        quarantine.keep_page(run, target.number, rejected)
     with connection.transaction():
         ledger.check_stop(connection, run.run_id)
         missing: list[str] = []

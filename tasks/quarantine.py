@@ -72,6 +72,12 @@ def keep(run: Run, stage: str, batch: int, rejected: pa.Table) -> str:
     return path
 
 
+def keep_page(run: Run, target: int, rejected: pa.Table) -> str:
+    """The same for a page of catching up, which has no number: it is known by the first of its ids."""
+    first = rejected.column("id")[0].as_py()
+    return keep(run, f"catch_up-{target}-{first.encode().hex()[:40]}", rejected.num_rows, rejected)
+
+
 def _matching(column: pa.ChunkedArray, pattern: str) -> list[int]:
     rows: list[int] = np.flatnonzero(np.asarray(pc.fill_null(pc.match_substring(column, pattern), False))).tolist()
     return rows

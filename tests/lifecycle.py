@@ -1,12 +1,12 @@
 """The harness that drives every flow through its whole life.
 
 A flow's test makes a ``Migration``: how to call the flow, how to change its source, and how to read both sides. The
-harness then goes plan → run → rollback → run → cutover → rollback → cutover → contract and checks, after every step,
-that the target says what the source says and that nothing is there that should not be.
+harness then goes plan → run → rollback → run → cutover → catch-up → rollback → cutover → contract and checks, after every
+step, that the target says what the source says and that nothing is there that should not be.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from flows.contract import contract
 from flows.cutover import cutover
 from flows.rollback import rollback
-from tasks.errors import VerificationRefused
+from tasks.errors import UsageError, VerificationRefused
 
 Rows = dict[str, Any]
 
@@ -35,6 +35,14 @@ class Migration:
     """Inserts, changes and deletes at the source."""
     writes: Callable[[], list[str]]
     """The names of all tables there are, to see what was written."""
+    gates: dict[str, Any] = field(default_factory=dict)
+    """Gates of the cutover that are not the defaults."""
+    catch_up: Callable[[], Any] | None = None
+    """Keeps the target in line with its source after the cutover; None where a later run does that."""
+    lives_on: bool = False
+    """Whether ``catch_up`` is needed after the contract too, because nothing else would keep the target in line."""
+    gone_back: Callable[[], None] = lambda: None
+    """Asserts, after a cutover was rolled back, that what people use again is right."""
 
 
 def drive(migration: Migration) -> None:
@@ -50,14 +58,21 @@ def drive(migration: Migration) -> None:
     assert migration.run(run_id="life")["state"] == "verified"
 
     migration.change()
-    assert cutover(run_id="life")["state"] == "cut_over"
+    assert cutover(run_id="life", gates=migration.gates)["state"] == "cut_over"
     assert migration.served() == migration.expected()
+
+    if migration.catch_up:
+        migration.change()
+        assert migration.served() != migration.expected(), "the change is none"
+        migration.catch_up()
+        assert migration.served() == migration.expected()
 
     assert rollback(run_id="life")["state"] == "rolled_back"
     assert migration.served() is None, "still visible after the rollback"
+    migration.gone_back()
 
     migration.change()
-    assert cutover(run_id="life")["state"] == "cut_over"
+    assert cutover(run_id="life", gates=migration.gates)["state"] == "cut_over"
     assert migration.served() == migration.expected()
 
     with pytest.raises(VerificationRefused, match="rollback window"):
@@ -65,3 +80,11 @@ def drive(migration: Migration) -> None:
     assert contract(run_id="life", rollback_days=0)["state"] == "contracted"
     assert migration.served() == migration.expected()
     assert contract(run_id="life", rollback_days=0)["state"] == "contracted", "contracting twice is no harm"
+
+    if migration.catch_up and migration.lives_on:
+        migration.change()
+        migration.catch_up()
+        assert migration.served() == migration.expected()
+    elif migration.catch_up:
+        with pytest.raises(UsageError, match="contracted"):
+            migration.catch_up()

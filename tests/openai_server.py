@@ -136,6 +136,10 @@ class OpenAIServer:
         """The float32[dimensions] that this server gives for ``text``."""
         return np.frombuffer(base64.b64decode(_encoded(text, dimensions or self.dimensions)), "<f4")
 
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """The float32[n, dimensions] that this server gives for ``texts``."""
+        return np.array([self.vector(text) for text in texts])
+
     def answer(self, body: dict[str, Any], key: str) -> tuple[int, dict[str, str], bytes, Fault | None, int]:
         """Status, headers, body, the fault that concerns it, and the tokens counted."""
         texts: list[str] = body["input"] if isinstance(body["input"], list) else [body["input"]]

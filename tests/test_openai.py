@@ -452,6 +452,15 @@ def test_a_compatible_server_is_learned(server: OpenAIServer) -> None:
     assert [len(call.inputs) for call in server.calls[before:]] == [32] * 10
 
 
+def test_a_cap_is_read_in_what_the_server_says(server: OpenAIServer) -> None:
+    """Digits of the model's name and of the address are not taken for it: one request is refused, and no more."""
+    server.max_inputs = 2
+    ours = embedder(server)
+    assert not ours.embed(texts_of(200)).rejected
+    assert len(server.answered(422)) == 1
+    assert ours.account.max_inputs == 2
+
+
 def test_a_cap_is_found_though_the_server_does_not_say_it(server: OpenAIServer) -> None:
     """Refused whole, but no part of it: then it was too many, and no row's fault."""
     server.max_inputs, server.too_many = 50, "no"

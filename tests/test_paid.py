@@ -1,7 +1,7 @@
 """A migration that buys its vectors, against a real HTTP server: nothing is bought twice, whatever happens."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -10,20 +10,11 @@ from tasks.embedders.registry import open_embedder
 from tasks.errors import FatalError, VerificationRefused
 from tasks.stores import chroma
 from tasks.stores.connection import Connection
-from tests.openai_server import OpenAIServer, openai_server
+from tests.openai_server import OpenAIServer
 
 pytestmark = [pytest.mark.usefixtures("prefect"), pytest.mark.timeout(300)]
 
 MODEL = "openai/text-embedding-3-small"
-
-
-@pytest.fixture
-def provider(monkeypatch: pytest.MonkeyPatch, database: str) -> Iterator[OpenAIServer]:
-    """A server that OPENAI_BASE_URL names; one request at a time fits a batch of the tests."""
-    with openai_server(max_inputs=20) as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
-        monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
-        yield server
 
 
 def _directory(chroma_dir: Callable[..., str], count: int) -> dict[str, str]:

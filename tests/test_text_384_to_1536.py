@@ -3,7 +3,6 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,135 +18,16 @@ from flows.parameters import Text384To1536
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks import hnsw, ledger, planning
-from tasks.embedders.hashing import HashingEmbedder
 from tasks.errors import FatalError, UsageError, VerificationRefused
 from tasks.stores.connection import Connection
-from tests.lifecycle import Migration, Rows, drive
-from tests.openai_server import OpenAIServer, openai_server
+from tests.lifecycle import drive
+from tests.live_table import KEYS, LAYOUTS, NEW, OLD, Table, migration_of, text_vector
+from tests.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
-OLD, NEW = HashingEmbedder(384), HashingEmbedder(1536)
-KEYS = {
-    "bigint": ("id bigint PRIMARY KEY", "{n}"),
-    "uuid": ("id uuid PRIMARY KEY", "'00000000-0000-0000-0000-{n:012d}'"),
-    "text": ("id text PRIMARY KEY", "'it''s \"{n}\" %%'"),
-    "composite": ('tenant text, "No." integer, PRIMARY KEY (tenant, "No.")', "'t{n}', {n}"),
-}
 
-
-def text_vector(values: Any) -> str:
-    return "[" + ",".join(f"{x:.6g}" for x in values) + "]"
-
-
-class Table:
-    """A live table ``docs`` with an old column, its index and its search function."""
-
-    def __init__(self, connection: Connection, key: str = "bigint", rows: int = 60) -> None:
-        self.connection, (self.columns, self.value) = connection, KEYS[key]
-        self.names = ["tenant", '"No."'] if key == "composite" else ["id"]
-        kinds = {"bigint": "bigint", "uuid": "uuid", "text": "text"}
-        returned = ", ".join(
-            f"{n} {k}"
-            for n, k in zip(self.names, ["text", "integer"] if key == "composite" else [kinds[key]], strict=True)
-        )
-        connection.execute(
-            f"CREATE TABLE docs ({self.columns}, title text, content text, seen int DEFAULT 0, embedding vector(384))"
-        )
-        connection.execute("CREATE INDEX docs_old ON docs USING hnsw (embedding vector_cosine_ops)")
-        connection.execute(
-            f"CREATE FUNCTION match_docs(query_embedding vector(384), match_threshold float, match_count int DEFAULT 5) "
-            f"RETURNS TABLE ({returned}, content text, similarity float) LANGUAGE sql STABLE AS $$ "
-            f"SELECT {', '.join(f'd.{n}' for n in self.names)}, d.content, 1 - (d.embedding <=> query_embedding) FROM docs d "
-            f"WHERE 1 - (d.embedding <=> query_embedding) > match_threshold ORDER BY d.embedding <=> query_embedding "
-            f"LIMIT match_count $$"
-        )
-        self.next = 0
-        for _ in range(rows):
-            self.insert()
-
-    def insert(self, n: int | None = None) -> None:
-        n = self.next if n is None else n
-        self.next = max(self.next, n + 1)
-        said = (
-            None if n % 11 == 10 else "" if n % 13 == 12 else f"what row {n} says of topic {n % 7}, version {self.next}"
-        )
-        old = text_vector(OLD.embed_batch([said or "nothing"])[0])
-        self.connection.execute(
-            f"INSERT INTO docs ({', '.join(self.names)}, title, content, embedding) VALUES ({self.value.format(n=n)}, 't', %s, %s)",
-            (said, old),
-        )
-
-    def where(self, n: int) -> str:
-        return f"({', '.join(self.names)}) = ({self.value.format(n=n)})"
-
-    def do(self, statement: str, n: int, *values: Any) -> None:
-        self.connection.execute(f"{statement} WHERE {self.where(n)}", values)
-
-    def expected(self) -> Rows:
-        """Every row with a text, and the vector of that text."""
-        rows = self.connection.execute(
-            f"SELECT ({', '.join(self.names)})::text, content FROM docs WHERE content <> ''"
-        ).fetchall()
-        return {name: np.round(NEW.embed_batch([said])[0].astype(float), 4).tolist() for name, said in rows}
-
-    def held(self, place: str = "docs") -> Rows:
-        names = ", ".join(self.names)
-        rows = self.connection.execute(
-            f"SELECT ({names})::text, embedding_1536::text FROM {place} WHERE embedding_1536 IS NOT NULL"
-        ).fetchall()
-        return {name: np.round(np.array(v[1:-1].split(","), np.float32).astype(float), 4).tolist() for name, v in rows}
-
-
-def migration_of(table: Table, layout: str) -> Migration:
-    connection = table.connection
-    parameters: dict[str, Any] = {
-        "targets": [{"table": "docs", "text": "content"}],
-        "embedder": "hashing/1536",
-        "layout": layout,
-    }
-    step = iter(range(1, 50))
-
-    def change() -> None:
-        n = next(step)
-        table.insert()
-        table.do("UPDATE docs SET content = %s", 20 + n, f"changed {n}")
-        table.do("UPDATE docs SET seen = seen + 1", 21 + n)
-        table.do("DELETE FROM docs", 30 + n)
-        table.do("DELETE FROM docs", 40 + n)
-        table.insert(40 + n)
-        table.do("UPDATE docs SET content = NULL", 50 + n)
-
-    def served() -> Rows | None:
-        if connection.execute("SELECT to_regclass('vecferry.active_space')").fetchone() == (None,):
-            return None
-        active = connection.execute("SELECT column_name FROM vecferry.active_space").fetchone()
-        if active != ("embedding_1536",):
-            return None
-        place = connection.execute(
-            "SELECT oid::regclass::text FROM pg_class WHERE relname LIKE %s AND relkind = 'v'", ("docs%rows",)
-        ).fetchone()
-        return table.held(place[0] if place and layout == "side_table" else "docs")
-
-    def plan() -> planning.Planned:
-        return planning.make_plan(connection, parse(Text384To1536, parameters).request(), "life")
-
-    return Migration(
-        run=lambda run_id: text_384_to_1536(**parameters, run_id=run_id, batch_rows=20),
-        plan=plan,
-        expected=table.expected,
-        served=served,
-        change=change,
-        writes=lambda: [
-            f"{s}.{n}"
-            for s, n in connection.execute(
-                "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2"
-            ).fetchall()
-        ],
-    )
-
-
-@pytest.mark.parametrize("layout", ["column", "side_table"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("key", list(KEYS))
 def test_lifecycle(connection: Connection, key: str, layout: str) -> None:
     """Plan, run, roll back, run, cut over, roll back, cut over and contract, with inserts, updates, deletes and reused keys."""
@@ -193,15 +73,6 @@ def test_the_search_function_serves_old_and_new_instances(connection: Connection
     assert connection.execute("SELECT dimensions FROM vecferry.active_space").fetchall() == [(384,)]
     assert Variable.get("vecferry_active_space_public_docs")["dimensions"] == 384  # type: ignore[index,call-overload]
     assert asked("match_docs", old) == found
-
-
-@pytest.fixture
-def provider(monkeypatch: pytest.MonkeyPatch, database: str) -> Iterator[OpenAIServer]:
-    """A server that OPENAI_BASE_URL names; one request at a time fits a batch of the tests."""
-    with openai_server(max_inputs=20) as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
-        monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
-        yield server
 
 
 PAID: dict[str, Any] = {
@@ -262,7 +133,7 @@ def test_without_a_key_nothing_is_written(connection: Connection, monkeypatch: p
     assert connection.execute("SELECT to_regnamespace('vecferry')").fetchone() == (None,)
 
 
-@pytest.mark.parametrize("layout", ["column", "side_table"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_after_the_switch_both_columns_are_kept_current(connection: Connection, layout: str) -> None:
     """catch-up brings later inserts, updates and deletes into the new vectors and, the old model being named, into the old
     ones, so that what is gone back to is right."""
@@ -280,13 +151,27 @@ def test_after_the_switch_both_columns_are_kept_current(connection: Connection, 
     found = catch_up(run_id="one")
     assert found["targets"][0]["touched"] == {"inserted": 1, "updated": 1, "deleted": 1}
 
-    place = connection.execute("SELECT oid::regclass::text FROM pg_class WHERE relname LIKE 'docs%rows'").fetchone()
-    assert table.held(place[0] if place else "docs") == table.expected()
+    assert table.held() == table.expected()
     rollback(run_id="one")
     for n, said in ((900, "new and without a vector"), (7, "seven was changed")):
         row = connection.execute("SELECT embedding::text FROM docs WHERE id = %s", (n,)).fetchone()
         assert row
         assert np.allclose(np.array(row[0][1:-1].split(","), float), OLD.embed_batch([said])[0], atol=1e-6)
+
+
+def test_old_vectors_that_must_be_there(connection: Connection) -> None:
+    """In an old column that takes no null, a row whose text is taken away keeps its old vector, and catching up goes on."""
+    table = Table(connection, rows=20)
+    connection.execute("ALTER TABLE docs ALTER COLUMN embedding SET NOT NULL")
+    parameters = {"embedder": "hashing/1536", "old_embedder": "hashing/384", "cutover": "auto"}
+    text_384_to_1536(targets=[{"table": "docs", "text": "content"}], **parameters, run_id="one")
+    table.say(7, None)
+    table.say(8, "eight was changed")
+    assert catch_up(run_id="one")["targets"][0]["touched"] == {"inserted": 0, "updated": 1, "deleted": 1}
+    assert table.held() == table.expected()
+    row = connection.execute("SELECT embedding::text FROM docs WHERE id = 8").fetchone()
+    assert row
+    assert np.allclose(np.array(row[0][1:-1].split(","), float), OLD.embed_batch(["eight was changed"])[0], atol=1e-6)
 
 
 def test_a_column_with_strange_vectors_is_refused(connection: Connection) -> None:
@@ -376,7 +261,7 @@ def test_what_the_change_of_model_does(connection: Connection, tmp_path: Any) ->
         text_384_to_1536(**parameters, run_id="lied")
 
 
-@pytest.mark.parametrize("layout", ["column", "side_table"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_row_level_security_stays_in_force(connection: Connection, layout: str) -> None:
     """A role that a policy shows some rows sees those by the new vectors too, and no others, by the function or beside it;
     and a role that is no superuser, but owns the table, can run the whole migration."""

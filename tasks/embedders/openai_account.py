@@ -41,6 +41,8 @@ class Refused:
 
     verdict: Literal["too_large", "too_many", "row"]
     message: str
+    said: str
+    """The server's own words: ``message`` names the model and the address too, and both have digits."""
     param: str = ""
 
 
@@ -54,6 +56,7 @@ class _Answer:
 class _Failure:
     verdict: Verdict
     message: str
+    said: str = ""
     status: int = 0
     param: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -169,7 +172,7 @@ class Account:
                 if found.verdict == "fatal":
                     raise self.fail(found.message)
                 if found.verdict != "transient":
-                    return Refused(found.verdict, found.message, found.param)
+                    return Refused(found.verdict, found.message, found.said, found.param)
                 asked = retry_after(found.headers)
                 if asked is not None:
                     delay = asked + random.uniform(0, 0.1 * asked)
@@ -220,8 +223,8 @@ class Account:
             code = code_of(body)
             param = str(body.get("param") or "")
             verdict = classify(error.status_code, code, message, param)
-            said = self.says(f"{error.status_code} {code} {message}")
-            return _Failure(verdict, said, error.status_code, param, error.response.headers)
+            full = self.says(f"{error.status_code} {code} {message}")
+            return _Failure(verdict, full, message, error.status_code, param, error.response.headers)
         except openai.APIConnectionError as error:
             return _Failure("transient", self.says(f"{error.message} {error.__cause__ or ''}"))
         return _Answer(answer.content, answer.headers)

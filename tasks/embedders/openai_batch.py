@@ -165,8 +165,8 @@ class Batch:
             self._alone_refused(pieces[0], found)
             self._closed(pack, faulty=True)
             return
-        named = _NAMED_INPUT.search(found.param) or _NAMED_INPUT.search(found.message)
-        most = [int(n) for n in re.findall(r"\d+", found.message) if 0 < int(n) < len(pieces)]
+        named = _NAMED_INPUT.search(found.param) or _NAMED_INPUT.search(found.said)
+        most = [int(n) for n in re.findall(r"\d+", found.said) if 0 < int(n) < len(pieces)]
         if found.verdict == "too_many" and most:
             step = max(most)
             self.account.max_inputs = min(self.account.max_inputs, step)

