@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from flows.catch_up import catch_up
-from flows.parameters import Text384To1536, parse
+from flows.forms import parse
+from flows.parameters import Text384To1536
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks import planning
 from tasks.embedders.hashing import HashingEmbedder
@@ -19,6 +20,7 @@ KEYS = {
     "bigint": ("id bigint PRIMARY KEY", "{n}"),
     "uuid": ("id uuid PRIMARY KEY", "'00000000-0000-0000-0000-{n:012d}'"),
     "text": ("id text PRIMARY KEY", "'it''s \"{n}\" %%'"),
+    "varchar": ("id varchar(40) PRIMARY KEY", "'key {n}'"),
     "composite": ('tenant text, "No." integer, PRIMARY KEY (tenant, "No.")', "'t{n}', {n}"),
 }
 
@@ -50,7 +52,7 @@ class Table:
         self.old, self.new = old, new
         self.connection, (self.columns, self.value) = connection, KEYS[key]
         self.names = ["tenant", '"No."'] if key == "composite" else ["id"]
-        kinds = {"bigint": "bigint", "uuid": "uuid", "text": "text"}
+        kinds = {"bigint": "bigint", "uuid": "uuid", "text": "text", "varchar": "varchar"}
         returned = ", ".join(
             f"{n} {k}"
             for n, k in zip(self.names, ["text", "integer"] if key == "composite" else [kinds[key]], strict=True)

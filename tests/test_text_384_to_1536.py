@@ -12,6 +12,7 @@ from prefect.variables import Variable
 from psycopg import errors
 
 from flows.catch_up import catch_up
+from flows.contract import contract
 from flows.cutover import cutover
 from flows.forms import parse
 from flows.parameters import Text384To1536
@@ -187,6 +188,29 @@ def test_a_column_with_strange_vectors_is_refused(connection: Connection) -> Non
     table.do("UPDATE docs SET embedding_1536 = %s", 10, text_vector([1.0] * 1536))  # a row without a text
     with pytest.raises(VerificationRefused):
         cutover(run_id="one")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_run_that_was_rolled_back_makes_room(connection: Connection, layout: str) -> None:
+    """After a rollback the new vectors are kept for another cutover, and another run is told so; contract drops them at
+    once, and the column is the next run's."""
+    table = Table(connection)
+    parameters: dict[str, Any] = {"targets": [{"table": "docs", "text": "content"}], "embedder": "hashing/1536"}
+    text_384_to_1536(**parameters, layout=layout, run_id="one", cutover="auto", gates={"min_recall": 0})
+    with pytest.raises(UsageError, match="people search by it"):
+        text_384_to_1536(**parameters, run_id="two")
+    rollback(run_id="one")
+    with pytest.raises(UsageError, match="vecferry contract one"):
+        text_384_to_1536(**parameters, run_id="two")
+    assert contract(run_id="one")["state"] == "contracted"
+    left = connection.execute(
+        "SELECT (SELECT count(*) FROM pg_trigger WHERE tgrelid = 'docs'::regclass AND NOT tgisinternal), "
+        "(SELECT count(*) FROM pg_proc WHERE proname = 'match_docs_v2'), "
+        "(SELECT count(*) FROM pg_attribute WHERE attrelid = 'docs'::regclass AND attname = 'embedding_1536')"
+    ).fetchone()
+    assert left == (0, 0, 0)
+    assert text_384_to_1536(**parameters, run_id="two")["state"] == "verified"
+    assert table.held() == table.expected()
 
 
 def test_an_index_that_was_cut_off_is_built_again(connection: Connection) -> None:
