@@ -43,11 +43,12 @@ def text(rows: int, parts: set[str], url: str) -> Iterator[Figure]:
             yield from live.speed(url, base_url, rows)
         if "copy" in parts:
             yield live.copy(url, base_url, rows)
-        if "readers" in parts:
-            for layout in ("side_table", "column"):
-                yield from live.readers(url, base_url, rows, layout)
         if "live-memory" in parts:
             yield from live.memory(url, base_url, [rows // 5, rows])
+    if "readers" in parts:
+        with texts.provider(apart=True) as base_url:
+            for layout in ("side_table", "column"):
+                yield from live.readers(url, base_url, rows, layout)
     if "limits" in parts:
         yield from live.limits(url)
 

@@ -32,8 +32,14 @@ QUIET = {
 
 
 def prepare_environment() -> None:
+    """Prefect kept quiet, and a process that gives way to what else its machine does: that may be the database."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if os.name == "posix":
+        os.nice(NICENESS)
+
+
+NICENESS = 10
 
 
 def noting_interrupts() -> threading.Event:
