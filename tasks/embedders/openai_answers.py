@@ -62,18 +62,20 @@ def decode(body: Any, count: int, dimensions: int) -> np.ndarray:
         places = [row.get("index", place) for place, row in enumerate(rows)]
         if sorted(places) != list(range(count)):
             raise ValueError(f"the answer's indexes are not 0 to {count - 1}, each once")
-        out = np.empty((count, dimensions), np.float32)
+        parts = [b""] * count
         for place, row in zip(places, rows, strict=True):
             value = row["embedding"]
-            vector = np.frombuffer(binascii.a2b_base64(value), "<f4") if isinstance(value, str) else np.asarray(value)
-            if vector.shape != (dimensions,):
+            part = binascii.a2b_base64(value) if isinstance(value, str) else np.asarray(value, "<f4").tobytes()
+            if len(part) != 4 * dimensions:
                 raise ValueError(
-                    f"a vector has {vector.size} dimensions, not the {dimensions} of the space; "
-                    f"write ?dimensions={vector.size} if that is what is meant"
+                    f"a vector has {len(part) // 4} dimensions, not the {dimensions} of the space; "
+                    f"write ?dimensions={len(part) // 4} if that is what is meant"
                 )
-            out[place] = vector
+            parts[place] = part
     except (AttributeError, KeyError, TypeError, binascii.Error) as error:
         raise ValueError(f"the answer is not one of the embeddings API: {error!r}") from None
+    # All at once: an array that is filled row by row gives the interpreter's lock away, and waits for it, at every row.
+    out = np.frombuffer(b"".join(parts), "<f4").reshape(count, dimensions)
     if not np.isfinite(out).all():
         raise ValueError("a vector holds NaN or infinity")
     return out

@@ -142,20 +142,18 @@ class Batch:
             return
         self._answered = True
         self._closed(pack, faulty=False)
-        rows: list[int] = []
-        for piece, vector in zip(pack.pieces, found, strict=True):
-            if piece.rung != self._rungs[piece.row] or piece.row in self.rejected:
-                continue  # a part of a text that has been cut again, smaller
-            parts = self._parts.get(piece.row)
-            if parts is None:
-                self.vectors[piece.row] = vector
-            else:
-                parts[piece.part] = vector
-                whole = [part for part in parts if part is not None]
-                if len(whole) < len(parts):
-                    continue
-                self.vectors[piece.row] = mean(np.array(whole), self._lengths(piece.row))
-            rows.append(piece.row)
+        current = [p.rung == self._rungs[p.row] and p.row not in self.rejected for p in pack.pieces]
+        whole = [at for at, p in enumerate(pack.pieces) if current[at] and p.row not in self._parts]
+        rows = [pack.pieces[at].row for at in whole]
+        self.vectors[rows] = found[whole]
+        for at, piece in enumerate(pack.pieces):
+            if current[at] and piece.row in self._parts:  # else a part of a text that has been cut again, smaller
+                parts = self._parts[piece.row]
+                parts[piece.part] = found[at]
+                there = [part for part in parts if part is not None]
+                if len(there) == len(parts):
+                    self.vectors[piece.row] = mean(np.array(there), self._lengths(piece.row))
+                    rows.append(piece.row)
         if rows and self.on_bought:
             self.on_bought(rows, self.vectors[rows])
 
