@@ -17,6 +17,7 @@ from psycopg import sql
 from tasks.plan import ColumnTarget
 from tasks.shadows.live_place import numbered_id, queue, side_table
 from tasks.stores import pgvector
+from tasks.stores.binary_copy import FIXED, binary, blocks
 from tasks.stores.connection import Connection, Packed
 from tasks.stores.interface import vectors
 from tasks.stores.live_table import LiveTable, quoted
@@ -76,15 +77,19 @@ class LiveRows:
         self.recheck(connection, ids, hashes)
 
     def _copy(self, connection: Connection, page: pa.Table, ids: list[str], hashes: list[bytes]) -> None:
-        kinds = [BINARY[column.type] for column in self.live.key]
-        keys = [list(map(make, part)) for part, (_, make) in zip(self.live.keys(ids), kinds, strict=True)]
-        packed = pgvector.pack(vectors(page), self.target.type)
+        keys, matrix = list(zip(self.live.keys(ids), self.live.key, strict=True)), vectors(page)
         command = sql.SQL("COPY {} ({}, content_hash, embedding) FROM STDIN (FORMAT BINARY)").format(
             side_table(self.target), sql.SQL(", ".join(self.live.numbered()))
         )
         with connection.cursor() as cursor, cursor.copy(command) as copy:
-            copy.set_types([*(name for name, _ in kinds), "bytea", self.target.type])
-            for row in zip(*keys, hashes, packed, strict=True):
+            if all(column.type in FIXED for column in self.live.key):
+                columns = [FIXED[column.type](part) for part, column in keys]
+                for block in blocks([*columns, binary(hashes)], matrix, self.target.type):
+                    copy.write(block)
+                return
+            copy.set_types([*(BINARY[column.type][0] for _, column in keys), "bytea", self.target.type])
+            made = [list(map(BINARY[column.type][1], part)) for part, column in keys]
+            for row in zip(*made, hashes, pgvector.pack(matrix, self.target.type), strict=True):
                 copy.write_row(row)
 
     def _upsert(self, connection: Connection, page: pa.Table, ids: list[str], hashes: list[bytes]) -> None:

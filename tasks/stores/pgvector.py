@@ -20,7 +20,8 @@ HALF_MAX = 65504.0
 """The largest finite half-precision number."""
 
 OPERATOR: dict[Metric, str] = {"cosine": "<=>", "l2": "<->", "ip": "<#>"}
-_WIRE = {"vector": ">f4", "halfvec": ">f2"}
+WIRE = {"vector": ">f4", "halfvec": ">f2"}
+"""numpy's format of a component in vector_send."""
 _NULL = struct.pack(">i", -1)
 
 VectorType = Literal["vector", "halfvec"]
@@ -83,7 +84,7 @@ def pack(matrix: np.ndarray, kind: VectorType) -> list[memoryview]:
 def pack_array(matrix: np.ndarray, present: np.ndarray, kind: VectorType, oid: int) -> bytes:
     """An array of vectors in PostgreSQL's binary format (array_send): number of dimensions, whether it has nulls, the
     element's type, length, lower bound; then the length of each element, -1 for null, and its bytes."""
-    size = 4 + matrix.shape[1] * np.dtype(_WIRE[kind]).itemsize
+    size = 4 + matrix.shape[1] * np.dtype(WIRE[kind]).itemsize
     whole = _wire(matrix, kind, [(size, ">u4"), (matrix.shape[1], ">u2"), (0, ">u2")])
     head = struct.pack(">iiIii", 1, not present.all(), oid, len(matrix), 1)
     if present.all():
@@ -94,14 +95,14 @@ def pack_array(matrix: np.ndarray, present: np.ndarray, kind: VectorType, oid: i
 def unpack(rows: list[bytes], kind: VectorType) -> np.ndarray:
     """The float32[n, d] that ``pack`` packed."""
     whole = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
-    return np.ascontiguousarray(whole[:, 4:]).view(_WIRE[kind]).astype(np.float32)
+    return np.ascontiguousarray(whole[:, 4:]).view(WIRE[kind]).astype(np.float32)
 
 
 def _wire(matrix: np.ndarray, kind: VectorType, lead: list[tuple[int, str]]) -> np.ndarray:
     """One item a row: the leading integers, the same for every row, then the components."""
     names = [f"lead{at}" for at in range(len(lead))]
     formats = [(name, width) for name, (_, width) in zip(names, lead, strict=True)]
-    whole = np.empty(len(matrix), [*formats, ("components", _WIRE[kind], (matrix.shape[1],))])
+    whole = np.empty(len(matrix), [*formats, ("components", WIRE[kind], (matrix.shape[1],))])
     for name, (value, _) in zip(names, lead, strict=True):
         whole[name] = value
     whole["components"] = matrix
