@@ -19,6 +19,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PERIODS = (60.0, 86400.0)  # OpenAI's limits are by the minute and, in the free tier, by the day
 _PROOF = 100  # answers in a row that fit a steady refill, after one that did not, until it is believed
 _REGAIN = 0.002  # of the refill, at each answer, after others have taken some of it
+_FRACTION = 0.999  # what a whole number in a header may leave unsaid: of a few requests a minute that is a lot
 _SLICE = 0.25  # a waiting thread looks this often whether to stop
 
 
@@ -124,7 +125,7 @@ class _Bucket:
         if self.limit is None:
             self._level = said.remaining - uncounted
         else:
-            self._level = min(max(self._level, said.remaining - uncounted), said.remaining)
+            self._level = min(max(self._level, said.remaining - uncounted), said.remaining + _FRACTION)
         self.limit, self._at = said.limit, now
         self._rate, self._full_at = said.limit / _PERIODS[0], None
         self._share = min(1.0, self._share + _REGAIN)
