@@ -131,8 +131,9 @@ class _Bucket:
         self._share = min(1.0, self._share + _REGAIN)
         if said.reset is None:
             return
-        steadily = [(said.limit - said.remaining) * period / said.limit for period in _PERIODS]
-        fits = [abs(said.reset - steady) <= max(1.0, 0.05 * steady) for steady in steadily]
+        steadily = [((said.limit - said.remaining) * period / said.limit, period / said.limit) for period in _PERIODS]
+        # The whole number left may hide almost one more, whose return takes ``one``.
+        fits = [abs(said.reset - steady) <= max(1.0, 0.05 * steady) + one for steady, one in steadily]
         # A window that was emptied at its start looks for a moment like a steady refill: one answer proves little.
         self._steady_answers = self._steady_answers + 1 if any(fits) else 0
         if self._steady_answers < _PROOF:
