@@ -641,6 +641,8 @@ class VirtualServer:
     ("requests", "tokens", "estimate", "actual"),
     [
         (60, 10_000_000, 1100, 1000),  # requests are short
+        (15, 10_000_000, 1100, 1000),  # so short that a whole number in a header hides much
+        (3, 10_000_000, 1100, 1000),
         (3000, 150_000, 1100, 1000),  # tokens are short
         (600, 1_000_000, 44_000, 40_000),  # large requests
         (500, 500_000, 1000, 1000),  # both alike

@@ -78,6 +78,15 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
+def _steadily(said: Reported, period: float, hidden: float) -> bool:
+    """Whether the answer is that of a limit which comes back steadily over ``period``. The whole number that is left may
+    hide almost one more, which comes back within ``hidden`` seconds."""
+    assert said.reset is not None
+    steady = (said.limit - said.remaining) * period / said.limit
+    slack = max(1.0, 0.05 * steady)
+    return -hidden - slack <= said.reset - steady <= slack
+
+
 class _Bucket:
     """What is left of one limit: refilled steadily, or all at once where the server counts in fixed windows."""
 
@@ -131,9 +140,10 @@ class _Bucket:
         self._share = min(1.0, self._share + _REGAIN)
         if said.reset is None:
             return
-        steadily = [((said.limit - said.remaining) * period / said.limit, period / said.limit) for period in _PERIODS]
-        # The whole number left may hide almost one more, whose return takes ``one``.
-        fits = [abs(said.reset - steady) <= max(1.0, 0.05 * steady) + one for steady, one in steadily]
+        fits = [
+            _steadily(said, _PERIODS[0], hidden=_PERIODS[0] / said.limit),
+            _steadily(said, _PERIODS[1], hidden=0.0),  # most of a day for one of few: any answer would do
+        ]
         # A window that was emptied at its start looks for a moment like a steady refill: one answer proves little.
         self._steady_answers = self._steady_answers + 1 if any(fits) else 0
         if self._steady_answers < _PROOF:
