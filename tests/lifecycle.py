@@ -15,6 +15,7 @@ from flows.contract import contract
 from flows.cutover import cutover
 from flows.rollback import rollback
 from tasks.errors import UsageError, VerificationRefused
+from tasks.stores.connection import Connection
 
 Rows = dict[str, Any]
 
@@ -43,6 +44,14 @@ class Migration:
     """Whether ``catch_up`` is needed after the contract too, because nothing else would keep the target in line."""
     gone_back: Callable[[], None] = lambda: None
     """Asserts, after a cutover was rolled back, that what people use again is right."""
+
+
+def tables(connection: Connection) -> list[str]:
+    """The names of all tables there are, PostgreSQL's own aside."""
+    rows = connection.execute(
+        "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2"
+    ).fetchall()
+    return [f"{schema}.{name}" for schema, name in rows]
 
 
 def drive(migration: Migration) -> None:

@@ -12,7 +12,7 @@ from flows.text_384_to_1536 import text_384_to_1536
 from tasks import planning
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.stores.connection import Connection
-from tests.lifecycle import Migration, Rows
+from tests.lifecycle import Migration, Rows, tables
 
 OLD, NEW = HashingEmbedder(384), HashingEmbedder(1536)
 LAYOUTS = ("column", "side_table")
@@ -159,12 +159,7 @@ def migration_of(table: Table, layout: str, embedder: str = "hashing/1536", **mo
         expected=table.expected,
         served=lambda: table.held() if table.switched() else None,
         change=change,
-        writes=lambda: [
-            f"{s}.{n}"
-            for s, n in connection.execute(
-                "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2"
-            ).fetchall()
-        ],
+        writes=lambda: tables(connection),
         catch_up=lambda: catch_up(run_id="life"),
         lives_on=layout == "side_table",
     )

@@ -15,7 +15,7 @@ from tasks.stores.connection import Connection
 from tasks.stores.interface import Collection
 from tasks.stores.postgres_store import PostgresStore
 from tests.data import records_of
-from tests.lifecycle import Migration, Rows, drive
+from tests.lifecycle import Migration, Rows, drive, tables
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -50,12 +50,7 @@ def migration_of(connection: Connection, source: dict[str, Any]) -> Migration:
         expected=lambda: rows_of(store, "docs"),
         served=served,
         change=change,
-        writes=lambda: [
-            f"{s}.{n}"
-            for s, n in connection.execute(
-                "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2"
-            ).fetchall()
-        ],
+        writes=lambda: tables(connection),
     )
 
 

@@ -11,7 +11,8 @@ from tasks import planning
 from tasks.embedders.interface import Allowed
 from tasks.planning import Planned
 from tasks.stores.connection import Connection
-from tests.live import make_table
+from tasks.stores.live_table import LiveTables
+from tests.live import OLD, make_table, text_of
 from tests.openai_server import OpenAIServer, openai_server
 
 ROWS = 200
@@ -86,6 +87,15 @@ def test_both_layouts_are_priced_by_the_indexes_there_are(connection: Connection
         before["side_table"].seconds,
         before["side_table"].bytes,
     )
+
+
+def test_the_old_vectors_are_searched_as_any_source(connection: Connection, database: str) -> None:
+    """The nearest rows by the vectors there are, under the rows' names."""
+    make_table(connection, 20)
+    source = LiveTables(database, {"public.docs": plan(connection, embedder="hashing/1536").plan.targets[0].live})
+    (hits,) = source.search("public.docs", OLD.embed_batch([text_of(7)]), 3)
+    assert (len(hits.ids), hits.ids[0]) == (3, "7")
+    assert hits.distances[0] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_smoke_run_is_planned_as_one(connection: Connection) -> None:

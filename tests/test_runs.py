@@ -250,6 +250,18 @@ def _suffix(connection: Connection) -> str:
     return suffix("half", "public.docs")
 
 
+def test_contract_of_a_run_that_was_rolled_back(connection: Connection, chroma_dir: Callable[..., str]) -> None:
+    """Its table, which is kept for another cutover until then, is dropped; an earlier table stays what people use."""
+    source = {"path": chroma_dir(count=5)}
+    chroma_to_pgvector(chroma=source, run_id="back", cutover="auto")
+    assert rollback(run_id="back")["state"] == "rolled_back"
+    kept = "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'docs%'"
+    assert connection.execute(kept).fetchone() == (1,)
+    assert contract(run_id="back")["state"] == "contracted"
+    assert connection.execute(kept).fetchone() == (0,)
+    assert connection.execute("SELECT count(*) FROM vecferry.relation").fetchone() == (0,)
+
+
 def test_contract_waits_as_long_as_the_run_was_told(connection: Connection, chroma_dir: Callable[..., str]) -> None:
     """`rollback_days` given to the run holds for its contract, which may still be told otherwise."""
     source = {"path": chroma_dir(count=5)}

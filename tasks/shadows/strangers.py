@@ -30,6 +30,7 @@ def strangers(connection: Connection, run_id: str, target: ColumnTarget) -> Iter
             name, state = other
             way = {
                 "cut_over": "people search by it",
+                "contracted": "people search by it",
                 "rolled_back": f"it could be cut over again; to drop it instead, vecferry contract {name}",
             }.get(state, f"take that back first, vecferry rollback {name}")
             yield f"{target.name} belongs to run {name}: {way} (what it bought is kept), or choose another new_column"

@@ -15,7 +15,7 @@ from tasks.errors import UsageError
 from tasks.stores.connection import Connection, connect
 from tasks.stores.interface import Collection, Hits, records
 from tasks.stores.pgvector import Layout
-from tasks.stores.postgres import Table, read
+from tasks.stores.postgres import Table, read, search
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
 
@@ -159,7 +159,8 @@ class LiveTables:
         return whole.to_batches()[0] if whole.num_rows else pa.RecordBatch.from_pylist([], whole.schema)
 
     def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
-        raise NotImplementedError("the old vectors are of another space: nothing to compare a search with")
+        with self._connection() as connection:
+            return search(connection, self._table(name).records, queries, k)
 
     def _table(self, name: str) -> LiveTable:
         if name not in self.tables:
