@@ -10,12 +10,12 @@ from tasks.errors import UsageError, VerificationRefused
 from tasks.locking import locked
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
-from tasks.shadows.interface import Shadow, Switched
+from tasks.shadows.interface import Shadow
 from tasks.shadows.registry import shadow_of
 from tasks.stores.connection import Connection, classified
 
 
-def cutover(run: Run) -> list[Switched]:
+def cutover(run: Run) -> None:
     """Switches every target, all in one transaction.
 
     Raises VerificationRefused when the run is not verified or something depends on a table that would step aside.
@@ -25,7 +25,7 @@ def cutover(run: Run) -> list[Switched]:
         if run.plan.limited:
             raise VerificationRefused(f"run {run.run_id} is a smoke run , which never cuts over")
         if record.state == "cut_over":
-            return []
+            return
         if record.state != "verified":
             raise VerificationRefused(
                 f"run {run.run_id} is {record.state}, not verified: `vecferry run` it again first"
@@ -36,12 +36,12 @@ def cutover(run: Run) -> list[Switched]:
                 "cutover refused, because these would stay on the old table: " + "; ".join(depending)
             )
 
-        def switch() -> list[Switched]:
-            switched = [shadow.switch(connection) for shadow in shadows]
+        def switch() -> None:
+            for shadow in shadows:
+                shadow.switch(connection)
             ledger.set_state(connection, run.run_id, "cut_over")
-            return switched
 
-        return locked(connection, switch)
+        locked(connection, switch)
 
 
 def rollback(run: Run) -> list[str]:
@@ -105,8 +105,8 @@ def _end(run: Run, connection: Connection, drop: Callable[[Shadow], list[str]]) 
 
 
 @task(name="cutover", task_run_name="cut over {run_id}", **RETRYING)
-def cutover_task(run_id: str, database: str) -> list[Switched]:
-    return cutover(open_run(run_id, database))
+def cutover_task(run_id: str, database: str) -> None:
+    cutover(open_run(run_id, database))
 
 
 @task(name="rollback", task_run_name="roll back {run_id}", **RETRYING)

@@ -1,22 +1,21 @@
 """Vectors by content: each is kept under its space and the hash of its text before it is loaded anywhere, so that no
 retry, rerun or second run buys it again.
 
-    VECFERRY_HOME/vectors/<space>/<segment>.parquet     content: binary[32], embedding: float32[d]
+    VECFERRY_HOME/vectors/<space>/<segment>.arrow     content: binary[32], embedding: float32[d]
 
-The segments are the store. vecferry.vector is only an index into them, and is rebuilt from them where it lacks one.
+The segments are the store. vecferry.vector is only an index into them, and is rebuilt from them where it lacks one. They
+are Arrow files, not Parquet: Parquet has levels to write and to read for every component of a list.
 """
 
 import hashlib
-import io
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tasks import batches, files, spending
+from tasks import files, spending
 from tasks.embedders.interface import Embedder, RowError, content_keys, embed
 from tasks.embedders.registry import open_embedder
 from tasks.plan import CARRIED, Target
@@ -112,9 +111,12 @@ def _missing(run: Run, connection: Connection, embedder: Embedder, keys: list[by
 
 
 def _keep(run: Run, connection: Connection, embedder: Embedder, keys: list[bytes], bought: np.ndarray) -> None:
-    data = batches.encode(pa.table({"content": pa.array(keys, pa.binary()), "embedding": vector_column(bought)}))
-    segment = f"{hashlib.sha256(data).hexdigest()[:32]}.parquet"
-    files.write(files.join(_folder(run, embedder), segment), data)
+    table = pa.table({"content": pa.array(keys, pa.binary()), "embedding": vector_column(bought)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    segment = f"{hashlib.sha256(b''.join(keys)).hexdigest()[:32]}.arrow"
+    files.write(files.join(_folder(run, embedder), segment), memoryview(sink.getvalue()))
     _index(connection, embedder, segment, keys)
 
 
@@ -127,7 +129,7 @@ def _index(connection: Connection, embedder: Embedder, segment: str, keys: list[
 
 
 def _read(run: Run, embedder: Embedder, segment: str) -> pa.Table:
-    return pq.read_table(io.BytesIO(files.read(files.join(_folder(run, embedder), segment))))
+    return pa.ipc.open_file(pa.py_buffer(files.read(files.join(_folder(run, embedder), segment)))).read_all()
 
 
 def _folder(run: Run, embedder: Embedder) -> str:

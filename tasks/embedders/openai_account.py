@@ -212,7 +212,9 @@ class Account:
         try:
             answer = self.client.embeddings.with_raw_response.create(
                 model=self.model,
-                input=list(texts),
+                input=[],
+                # As ``input`` the client would look through every text for files to send along.
+                extra_body={"input": list(texts)},
                 # The client's own base64 path makes a list of Python floats of each vector: twice the time.
                 encoding_format="base64" if shape.base64 else "float",
                 **extra,

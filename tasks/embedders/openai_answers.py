@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+import pybase64
 
 _NO_MONEY = re.compile(r"insufficient_quota|credit_balance_exhausted|.*_(spend|usage)_limit_exceeded")
 _NOT_THE_INPUT = re.compile(r"model_not_found|invalid_api_key|unknown_model|model_not_supported|unsupported_model")
@@ -65,7 +66,11 @@ def decode(body: Any, count: int, dimensions: int) -> np.ndarray:
         parts = [b""] * count
         for place, row in zip(places, rows, strict=True):
             value = row["embedding"]
-            part = binascii.a2b_base64(value) if isinstance(value, str) else np.asarray(value, "<f4").tobytes()
+            part = (
+                pybase64.b64decode(value, validate=True)
+                if isinstance(value, str)
+                else np.asarray(value, "<f4").tobytes()
+            )
             if len(part) != 4 * dimensions:
                 raise ValueError(
                     f"a vector has {len(part) // 4} dimensions, not the {dimensions} of the space; "

@@ -97,14 +97,9 @@ class Batch:
                         flying[threads.submit(self._request, pack.pieces)] = pack
                     if not flying:
                         break
-                    for done in wait(flying, return_when=FIRST_COMPLETED).done:
-                        try:
-                            self._settle(flying.pop(done), done.result())
-                        except _Halted:
-                            pass
-                        except Exception as error:  # noqa: BLE001  raised below, when all that is paid for is kept
-                            self._halt.set()
-                            failure = _graver(failure, error)
+                    failure = self._settle_all(
+                        [(flying.pop(done), done) for done in wait(flying, return_when=FIRST_COMPLETED).done], failure
+                    )
             finally:
                 self._halt.set()  # an interrupt too must not wait for the retries of the others
         if failure:
@@ -136,16 +131,41 @@ class Batch:
 
         return self.account.request([piece.text for piece in pieces], tokens, self._shape, self.terms, stop)
 
-    def _settle(self, pack: _Pack, found: np.ndarray | Refused) -> None:
+    def _settle_all(
+        self, arrived: list[tuple[_Pack, "Future[np.ndarray | Refused]"]], failure: BaseException | None
+    ) -> BaseException | None:
+        """Takes in what has arrived and hands it over at once; returns the failure to raise when all that is paid for is
+        kept."""
+        rows: list[int] = []
+        for pack, future in arrived:
+            try:
+                rows += self._settle(pack, future.result())
+            except _Halted:
+                pass
+            except Exception as error:  # noqa: BLE001
+                failure = self._failed(failure, error)
+        try:
+            if rows and self.on_bought:
+                self.on_bought(rows, self.vectors[rows])
+        except Exception as error:  # noqa: BLE001
+            failure = self._failed(failure, error)
+        return failure
+
+    def _failed(self, failure: BaseException | None, error: BaseException) -> BaseException:
+        self._halt.set()
+        return _graver(failure, error)
+
+    def _settle(self, pack: _Pack, found: np.ndarray | Refused) -> list[int]:
+        """Takes in one answer; returns the rows that have their vector by it."""
         if isinstance(found, Refused):
             self._refused(pack, found)
-            return
+            return []
         self._answered = True
         self._closed(pack, faulty=False)
         current = [p.rung == self._rungs[p.row] and p.row not in self.rejected for p in pack.pieces]
         whole = [at for at, p in enumerate(pack.pieces) if current[at] and p.row not in self._parts]
         rows = [pack.pieces[at].row for at in whole]
-        self.vectors[rows] = found[whole]
+        self.vectors[rows] = found if len(whole) == len(found) else found[whole]
         for at, piece in enumerate(pack.pieces):
             if current[at] and piece.row in self._parts:  # else a part of a text that has been cut again, smaller
                 parts = self._parts[piece.row]
@@ -154,8 +174,7 @@ class Batch:
                 if len(there) == len(parts):
                     self.vectors[piece.row] = mean(np.array(there), self._lengths(piece.row))
                     rows.append(piece.row)
-        if rows and self.on_bought:
-            self.on_bought(rows, self.vectors[rows])
+        return rows
 
     def _refused(self, pack: _Pack, found: Refused) -> None:
         pieces = pack.pieces

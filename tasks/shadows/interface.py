@@ -1,7 +1,6 @@
 """The shadow: where a target's new vectors live until the switch, and how they get there, are searched, switched and
 taken back. One module a kind of place."""
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -10,15 +9,6 @@ from tasks.artifacts import Tell, quiet
 from tasks.difference import Difference
 from tasks.stores.connection import Connection
 from tasks.stores.postgres import Table
-
-
-@dataclass(frozen=True)
-class Switched:
-    """What one target's switch did."""
-
-    table: str
-    rows: int
-    previous: str | None
 
 
 class Shadow(Protocol):
@@ -66,7 +56,7 @@ class Shadow(Protocol):
         """What would silently stay with the old when this is switched."""
         ...
 
-    def switch(self, connection: Connection) -> Switched:
+    def switch(self, connection: Connection) -> None:
         """Makes the new what people use, in the caller's transaction."""
         ...
 

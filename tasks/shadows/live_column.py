@@ -25,7 +25,6 @@ from tasks.locking import locked
 from tasks.plan import SCHEMA, ColumnTarget
 from tasks.run import Run
 from tasks.shadows import live_comparison, live_place, live_queue, search_functions
-from tasks.shadows.interface import Switched
 from tasks.shadows.live_access import view_name
 from tasks.shadows.live_rows import LiveRows
 from tasks.shadows.strangers import refuse_strangers
@@ -102,16 +101,13 @@ class LiveColumn:
     def dependents(self, connection: Connection) -> list[str]:
         return search_functions.problems(connection, self.target)
 
-    def switch(self, connection: Connection) -> Switched:
+    def switch(self, connection: Connection) -> None:
         refuse_strangers(connection, self.run.run_id, self.target)
         search_functions.switch(connection, self.run.run_id, self.target)
         connection.execute(
             "UPDATE vecferry.relation SET role = 'live' WHERE table_schema = %s AND table_name = %s",
             (SCHEMA, self.target.shadow),
         )
-        row = connection.execute(sql.SQL("SELECT count(*) FROM {} WHERE refused IS NULL").format(self.side)).fetchone()
-        assert row
-        return Switched(self.target.name, row[0], f"{self.target.schema}.{self.target.table}.{self.live.vectors}")
 
     def take_back(self, connection: Connection, switched: bool) -> str:
         target = self.target

@@ -12,16 +12,16 @@ from tasks.stores.live_table import quoted
 def compare(run: Run, target: ColumnTarget, only: list[str] | None = None) -> Difference:
     """In one statement, and so of one moment: every row is right, or in the queue, or told here."""
     live = target.live
-    vector = "s.embedding" if target.beside else f"b.{quoted(target.new_column)}"
+    lacks = "s.lacks IS NOT FALSE" if target.beside else f"b.{quoted(target.new_column)} IS NULL"
     limited = run.plan.limited
     query = sql.SQL(
         "WITH looked AS (SELECT coalesce({live_id}, {side_id}) AS id, CASE "
         "  WHEN b.{first} IS NULL THEN 'orphaned' WHEN {said} IS NULL THEN "
-        "    CASE WHEN s.k1 IS NOT NULL THEN 'orphaned' WHEN {vector} IS NULL THEN 'silent' ELSE 'added' END "
-        "  WHEN s.k1 IS NULL THEN CASE WHEN {vector} IS NULL THEN 'missing' ELSE 'added' END "
+        "    CASE WHEN s.k1 IS NOT NULL THEN 'orphaned' WHEN {lacks} THEN 'silent' ELSE 'added' END "
+        "  WHEN s.k1 IS NULL THEN CASE WHEN {lacks} THEN 'missing' ELSE 'added' END "
         "  WHEN s.content_hash <> {hash} THEN 'stale' WHEN s.refused IS NOT NULL THEN 'quarantined' "
-        "  WHEN {vector} IS NULL THEN 'missing' ELSE 'right' END AS how "
-        "FROM {live} AS b FULL JOIN {side} AS s ON {same}), "
+        "  WHEN {lacks} THEN 'missing' ELSE 'right' END AS how "
+        "FROM {live} AS b FULL JOIN {known} AS s ON {same}), "
         "waiting AS (SELECT DISTINCT id FROM {queue}), "
         "told AS (SELECT how, id FROM looked WHERE how NOT IN ('right', 'silent') "
         "  AND NOT EXISTS (SELECT 1 FROM waiting w WHERE w.id = looked.id OR w.id IS NULL)) "
@@ -33,9 +33,9 @@ def compare(run: Run, target: ColumnTarget, only: list[str] | None = None) -> Di
         first=sql.Identifier(live.key[0].name),
         said=sql.SQL(live.said("b")),
         hash=sql.SQL(live.hash("b")),
-        vector=sql.SQL(vector),
+        lacks=sql.SQL(lacks),
         live=live.identifier,
-        side=side_table(target),
+        known=_known(target),
         same=sql.SQL(live.same("s", "b")),
         queue=queue(target),
         limited=sql.Literal(limited),
@@ -58,4 +58,13 @@ def compare(run: Run, target: ColumnTarget, only: list[str] | None = None) -> Di
         orphaned=told("orphaned"),
         added=told("added"),
         quarantined=told("quarantined"),
+    )
+
+
+def _known(target: ColumnTarget) -> sql.Composed:
+    """What is known of each row, without its vector: those that lie in their rows would all go through the join."""
+    if not target.beside:
+        return side_table(target) + sql.SQL("")
+    return sql.SQL("(SELECT {}, content_hash, refused, embedding IS NULL AS lacks FROM {} OFFSET 0)").format(
+        sql.SQL(", ".join(target.live.numbered())), side_table(target)
     )

@@ -11,9 +11,12 @@ from tasks.plan import SCHEMA, ColumnTarget, short
 from tasks.shadows.live_access import make_view
 from tasks.stores.connection import Connection
 from tasks.stores.live_table import LiveTable, has_column
+from tasks.stores.pgvector import tuple_target
 from tasks.stores.postgres import Table
 
 TRIGGERS = ("write", "update", "truncate")
+BESIDE = 100
+"""Bytes of a side table's row beside its vector: the header, the key, the hash of the text."""
 
 
 def make(connection: Connection, run_id: str, target: ColumnTarget) -> None:
@@ -38,7 +41,16 @@ def make(connection: Connection, run_id: str, target: ColumnTarget) -> None:
         sql.SQL("{} AS {}").format(sql.Identifier(c.name), sql.SQL(n))
         for c, n in zip(live.key, live.numbered(), strict=True)
     )
-    connection.execute(statement("expand_side_table", side=target.shadow, keys=keys, **_where(target), **_dims(target)))
+    connection.execute(
+        statement(
+            "expand_side_table",
+            side=target.shadow,
+            keys=keys,
+            toast_tuple_target=tuple_target(target.layout, BESIDE),
+            **_where(target),
+            **_dims(target),
+        )
+    )
     name = hnsw.index_names(run_id, target)["key"]
     if name not in hnsw.existing(connection, Table(SCHEMA, target.shadow, target.layout)):
         connection.execute(

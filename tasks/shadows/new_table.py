@@ -14,7 +14,6 @@ from tasks.errors import UsageError, VerificationRefused
 from tasks.hnsw import build, existing, index_names
 from tasks.plan import SCHEMA, Target, short, suffix
 from tasks.run import Run
-from tasks.shadows.interface import Switched
 from tasks.stores.connection import Connection
 from tasks.stores.postgres import Table, copy_in, create_table
 
@@ -89,7 +88,7 @@ class NewTable:
         rows = connection.execute(statement("cutover_dependents", table=final.identifier.as_string())).fetchall()
         return [f"{kind} {name} depends on {final}" for kind, name in rows]
 
-    def switch(self, connection: Connection) -> Switched:
+    def switch(self, connection: Connection) -> None:
         target, run_id = self.target, self.run.run_id
         held = connection.execute(
             "SELECT c.relname, r.run_id, r.role FROM pg_class c LEFT JOIN vecferry.relation r "
@@ -116,9 +115,6 @@ class NewTable:
             "UPDATE vecferry.relation SET table_schema = %s, table_name = %s, role = 'live' WHERE table_schema = %s AND table_name = %s",
             (target.schema, target.table, SCHEMA, target.shadow),
         )
-        rows = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(target.final.identifier)).fetchone()
-        assert rows
-        return Switched(target.name, rows[0], f"{SCHEMA}.{previous}" if previous else None)
 
     def take_back(self, connection: Connection, switched: bool) -> str:
         return self._switch_back(connection) if switched else self._drop(connection)

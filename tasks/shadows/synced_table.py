@@ -12,7 +12,6 @@ from tasks.difference import Difference, Named, compare, ours
 from tasks.errors import VerificationRefused
 from tasks.plan import Target
 from tasks.run import Run
-from tasks.shadows.interface import Switched
 from tasks.stores.connection import Connection
 from tasks.stores.postgres import Table
 
@@ -62,8 +61,8 @@ class SyncedTable:
     def dependents(self, connection: Connection) -> list[str]:
         return []
 
-    def switch(self, connection: Connection) -> Switched:
-        return Switched(self.target.name, 0, None)
+    def switch(self, connection: Connection) -> None:
+        pass  # the table is searched already
 
     def take_back(self, connection: Connection, switched: bool) -> str:
         """Puts back what the sync replaced or removed, save rows that somebody else has changed since."""

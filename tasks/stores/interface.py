@@ -102,8 +102,8 @@ def records(dimensions: int | None) -> pa.Schema:
 def vectors(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
     """The embeddings of a batch as float32[rows, d]; rows without one are zero, see the column's null mask."""
     column = batch.column("embedding")
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # combining copies, one chunk too
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if not pa.types.is_fixed_size_list(column.type):
         return np.zeros((len(column), 0), np.float32)
     width = column.type.list_size
