@@ -13,7 +13,7 @@ import yaml
 from flows import console, show
 from flows.forms import parse
 from flows.parameters import Base, Checked, ChromaToPgvector, Contract, Migration, OfRun, Restore, Text384To1536
-from tasks import ledger, settings, status
+from tasks import allocator, ledger, settings, status
 from tasks.errors import UsageError, VecferryError
 from tasks.stores.connection import connect
 
@@ -174,6 +174,7 @@ TYPER_INTERRUPTED = 130
 
 def main() -> None:
     """The command. A user's mistake is one line on standard error, never a traceback."""
+    allocator.starting()
     console.prepare_environment()
     interrupted = console.noting_interrupts()
     try:

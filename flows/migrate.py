@@ -24,6 +24,7 @@ from tasks.load import expand_task, key_task, load_task, prepare_task
 from tasks.plan import Request
 from tasks.run import Run, chosen, open_run
 from tasks.snapshot import finish_task, list_ids_task, snapshot_task
+from tasks.stores import idle
 from tasks.verify import verify_task
 
 Outcome = dict[str, Any]
@@ -120,7 +121,7 @@ def mirror(run: Run) -> None:
 def holding(parameters: OfRun) -> Iterator[Run]:
     """Holds a run there is, so that nobody else works on it meanwhile."""
     run = open_run(parameters.run_id, parameters.database)
-    with ledger.sole_runner(run.url, run.run_id):
+    with ledger.sole_runner(run.url, run.run_id), idle.keeping(run.url):
         yield run
 
 
@@ -131,7 +132,7 @@ def running(run_id: str, parameters: Base, before: str) -> Iterator[Run | None]:
     if before in FINISHED:
         yield None
         return
-    with ledger.sole_runner(run.url, run_id):
+    with ledger.sole_runner(run.url, run_id), idle.keeping(run.url):
         files.clear_partial(run.path())
         with run.connection() as connection:
             ledger.request_stop(connection, run_id, None)

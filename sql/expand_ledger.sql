@@ -71,7 +71,7 @@ CREATE TABLE IF NOT EXISTS vecferry.vector (
     content  bytea NOT NULL,
     segment  text NOT NULL,
     position integer NOT NULL,
-    PRIMARY KEY (space, content)
+    PRIMARY KEY (content, space)
 );
 
 -- For people: one line a run and stage. SELECT * FROM vecferry.status;

@@ -1,25 +1,47 @@
-"""Freed memory goes back to the system instead of piling up: a page of vectors is freed on another thread than the one
-that comes next, and glibc, once it has seen a large block freed, keeps the like of it in its heap.
+"""Memory and its collection, set for processes that move pages of vectors.
 
-A run over 50,000 × 384 rows peaked at 580 MB with the defaults and at 541 MB with these; a threshold of 1 MB makes it
-444 MB and loads a sixth slower, since every buffer of a batch is then mapped anew.
+Freed memory goes back to the system instead of piling up: a page of vectors is freed on another thread than the one
+that comes next, and glibc, once it has seen a large block freed, keeps the like of it in its heap. A run over
+50,000 × 384 rows peaked at 580 MB with the defaults and at 541 MB with these.
+
+But a block that is mapped anew costs a fault for each 4 kB of it, so those of a page's size are kept in the heap: faults
+were a fifth of the work of loading pages of 12 MB.
 """
 
 import ctypes
+import gc
 from contextlib import suppress
 from functools import cache
 
 import pyarrow as pa
 
-OPTIONS = {-8: 2, -3: 4 << 20}
-"""mallopt's M_ARENA_MAX, and M_MMAP_THRESHOLD in bytes, which setting keeps from growing (malloc.h of glibc)."""
+ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -3, -1
+"""mallopt's options (malloc.h of glibc). Setting a threshold keeps it from growing by itself."""
+LEAST, MOST = 4 << 20, 32 << 20
+"""Bytes from which blocks are mapped; glibc takes no more."""
+
+
+def starting() -> None:
+    """No collections while modules are imported: they look through ever more of them, and find nothing."""
+    gc.disable()
+
+
+def bounded(page: int) -> None:
+    """Sets it for this process and for pages of so many bytes of vectors; what is not glibc is left as it is."""
+    _settled()
+    threshold = min(max(LEAST, page + page // 4), MOST)
+    options = {ARENA_MAX: 2, MMAP_THRESHOLD: threshold}
+    if threshold > LEAST:
+        options[TRIM_THRESHOLD] = 4 * threshold
+    with suppress(AttributeError, OSError, TypeError):
+        library = ctypes.CDLL(None)
+        for option, value in options.items():
+            library.mallopt(option, value)
 
 
 @cache
-def bounded() -> None:
-    """Sets it for this process; what is not glibc is left as it is."""
+def _settled() -> None:
+    """What was imported is not looked through for garbage again."""
+    gc.freeze()
+    gc.enable()
     pa.set_memory_pool(pa.system_memory_pool())
-    with suppress(AttributeError, OSError, TypeError):
-        library = ctypes.CDLL(None)
-        for option, value in OPTIONS.items():
-            library.mallopt(option, value)

@@ -37,12 +37,14 @@ def loads(text: str | None) -> dict[str, Any] | None:
 
 def content_hash(document: str | None, metadata: str | None, uri: str | None) -> bytes:
     """SHA-256 over what a record says, its vector apart: 32 bytes. Null and '' differ."""
-    digest = hashlib.sha256()
-    for part in (document, metadata, uri):
-        data = b"" if part is None else part.encode()
-        digest.update(b"-" if part is None else b"+%d:" % len(data))
-        digest.update(data)
-    return digest.digest()
+    return hashlib.sha256(b"".join(map(_said, (document, metadata, uri)))).digest()
+
+
+def _said(part: str | None) -> bytes:
+    if part is None:
+        return b"-"
+    data = part.encode()
+    return b"+%d:%b" % (len(data), data)
 
 
 def _careful(value: Any) -> str:

@@ -148,6 +148,11 @@ class Plan:
         """Whether this is a smoke run, which never cuts over."""
         return bool(self.request.limit) or any(isinstance(t, ColumnTarget) and t.live.limit for t in self.targets)
 
+    @property
+    def page_bytes(self) -> int:
+        """Of the new vectors of a batch."""
+        return self.request.batch_rows * 4 * max((t.dimensions or 0 for t in self.targets), default=0)
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 

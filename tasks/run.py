@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from tasks import allocator, files, ledger, settings
 from tasks.errors import UsageError
 from tasks.plan import ColumnTarget, Plan, Target
-from tasks.stores import registry
-from tasks.stores.connection import Connection, connect
+from tasks.stores import idle, registry
+from tasks.stores.connection import Connection
 from tasks.stores.interface import Source
 from tasks.stores.live_table import LiveTables
 
@@ -38,22 +38,17 @@ class Run:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """A connection whose name tells a successor that it is this run's."""
-        connection = connect(self.url, ledger.application(self.run_id))
-        try:
+        with idle.connection(self.url, ledger.application(self.run_id)) as connection:
             yield connection
-        finally:
-            connection.close()
 
 
 def open_run(run_id: str, database: str) -> Run:
     """Opens the run whose ledger is in the database called ``database``. Raises UsageError when there is none."""
-    allocator.bounded()
     url = settings.database_url(database)
-    connection = connect(url)
-    try:
-        return Run(ledger.get(connection, run_id).plan, url, settings.home())
-    finally:
-        connection.close()
+    with idle.connection(url, "vecferry") as connection:
+        plan = ledger.get(connection, run_id).plan
+    allocator.bounded(plan.page_bytes)
+    return Run(plan, url, settings.home())
 
 
 def pick(plan: Plan, number: int) -> Target:

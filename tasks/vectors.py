@@ -8,14 +8,14 @@ are Arrow files, not Parquet: Parquet has levels to write and to read for every 
 """
 
 import hashlib
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
-from tasks import files, spending
+from tasks import claims, files, spending
 from tasks.embedders.interface import Embedder, RowError, content_keys, embed
 from tasks.embedders.registry import open_embedder
 from tasks.plan import CARRIED, Target
@@ -25,9 +25,6 @@ from tasks.stores.interface import vector_column, vectors
 
 Place = Callable[[Sequence[bytes], np.ndarray], None]
 """Takes keys and their vectors, float32[k, d]."""
-
-_BUYING = threading.Lock()
-"""Two threads with the same text must not both embed it."""
 
 
 def embedded(
@@ -56,22 +53,34 @@ def embedded(
         matrix[at] = found if len(at) == len(names) else np.repeat(found, [len(rows[name]) for name in names], axis=0)
         present[at] = True
 
-    with run.connection() as connection, _BUYING:
-        missing = _missing(run, connection, embedder, list(texts), place)
-        if tally:
-            spending.note(run, connection, reused=len(texts) - len(missing))
-
-        def keep(positions: Sequence[int], bought: np.ndarray) -> None:
-            names = [missing[at] for at in positions]
-            _keep(run, connection, embedder, names, bought)
-            spending.note(run, connection, bought=len(names))
-            place(names, bought)
-
-        answer = embed(embedder, [texts[key] for key in missing], keep) if missing else None
-    refused = {missing[at]: error for at, error in answer.rejected.items()} if answer else {}
+    refused: dict[bytes | None, RowError] = {}
+    with run.connection() as connection:
+        for mine in claims.in_turn(embedder.space.fingerprint, list(texts)):
+            missing = _missing(run, connection, embedder, mine, place)
+            if tally:
+                spending.note(run, connection, reused=len(mine) - len(missing))
+            if missing:
+                bought = partial(_bought, run, connection, embedder, missing, place)
+                answer = embed(embedder, [texts[key] for key in missing], bought)
+                refused |= {missing[at]: error for at, error in answer.rejected.items()}
     column = vector_column(matrix, present)
     page = page.set_column(page.schema.get_field_index("embedding"), "embedding", column)
     return page, {row: refused[key] for row, key in enumerate(keys) if key in refused}
+
+
+def _bought(
+    run: Run,
+    connection: Connection,
+    embedder: Embedder,
+    missing: list[bytes],
+    place: Place,
+    positions: Sequence[int],
+    bought: np.ndarray,
+) -> None:
+    names = [missing[at] for at in positions]
+    _keep(run, connection, embedder, names, bought)
+    spending.note(run, connection, bought=len(names))
+    place(names, bought)
 
 
 def recover(run: Run) -> int:

@@ -4,6 +4,7 @@ for both. Satisfies Source: its records are the rows' texts with their old vecto
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,10 +13,11 @@ import pyarrow as pa
 from psycopg import sql
 
 from tasks.errors import UsageError
-from tasks.stores.connection import Connection, connect
+from tasks.stores import idle
+from tasks.stores.connection import Connection
 from tasks.stores.interface import Collection, Hits, records
 from tasks.stores.pgvector import Layout
-from tasks.stores.postgres import Table, read, search
+from tasks.stores.postgres import Table, page, search
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
 
@@ -89,11 +91,6 @@ class LiveTable:
             return [list(ids)]
         return [list(parts) for parts in zip(*map(json.loads, ids), strict=True)] or [[] for _ in self.key]
 
-    def unnested(self) -> str:
-        """SQL that takes a text array a key column and gives rows k1, k2, …"""
-        arrays = ", ".join(f"%b::text[]::{column.type}[]" for column in self.key)
-        return f"unnest({arrays}) AS p ({', '.join(self.numbered())})"
-
     def numbered(self, alias: str = "") -> list[str]:
         """k1, k2, …: what the key columns are called in tables of ours."""
         return [f"{_of(alias)}k{n}" for n in range(1, len(self.key) + 1)]
@@ -147,16 +144,13 @@ class LiveTables:
         return self._fetch(table, replace(table.records, column=f"NULL::{table.layout.type}"), ids)
 
     def _fetch(self, table: LiveTable, selected: Table, ids: Sequence[str]) -> pa.RecordBatch:
-        arrays = [
-            sql.SQL("{}::text[]::{}[]").format(sql.Literal(values), sql.SQL(column.type))
-            for values, column in zip(table.keys(ids), table.key, strict=True)
-        ]
+        if not len(ids):
+            return pa.RecordBatch.from_pylist([], records(table.layout.dimensions))
         key = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.key)
-        where = sql.SQL("WHERE ({}) IN (SELECT * FROM unnest({}))").format(key, sql.SQL(", ").join(arrays))
+        arrays = ", ".join(f"${n}::text[]::{column.type}[]" for n, column in enumerate(table.key, 1))
+        where = sql.SQL("WHERE ({}) IN (SELECT * FROM unnest({}))").format(key, sql.SQL(arrays))
         with self._connection() as connection:
-            found = list(read(connection, selected, where)) if len(ids) else []
-        whole = pa.Table.from_batches(found, records(table.layout.dimensions)).combine_chunks()
-        return whole.to_batches()[0] if whole.num_rows else pa.RecordBatch.from_pylist([], whole.schema)
+            return page(connection, selected, where, table.keys(ids))
 
     def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
         with self._connection() as connection:
@@ -167,8 +161,8 @@ class LiveTables:
             raise UsageError(f"there is no table {name} in this plan; there are: {', '.join(self.tables)}")
         return self.tables[name]
 
-    def _connection(self) -> Connection:
-        return connect(self.url, "vecferry source")
+    def _connection(self) -> AbstractContextManager[Connection]:
+        return idle.connection(self.url, "vecferry source")
 
 
 def has_column(connection: Connection, table: LiveTable, name: str) -> bool:

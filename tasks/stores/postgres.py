@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from psycopg import sql
+from psycopg import RawCursor, sql
 
 from sql import statement
 from tasks import canonical
@@ -78,6 +78,16 @@ def copy_ids(connection: Connection, into: sql.Composable, ids: pa.Array) -> Non
         for at in range(0, len(ids), READ_ROWS):
             for name in ids[at : at + READ_ROWS].to_pylist():
                 copy.write_row((name,))
+
+
+def page(connection: Connection, table: Table, where: sql.Composable, parameters: Sequence[Any]) -> pa.RecordBatch:
+    """The records that ``where`` names, all at once; its parameters are $1 and so on."""
+    query = sql.SQL("SELECT {}, {}, {} FROM {} {}").format(
+        sql.SQL(table.key), sql.SQL(table.content), sql.SQL(table.column), table.identifier, where
+    )
+    with RawCursor(connection) as cursor:  # a name may hold a %, which other cursors take for a parameter
+        rows = cursor.execute(query, parameters, binary=True).fetchall()
+    return _batch(rows, table.layout) if rows else pa.RecordBatch.from_pylist([], records(table.layout.dimensions))
 
 
 def read(
