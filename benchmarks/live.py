@@ -20,6 +20,7 @@ from tasks.begin import begin
 from tasks.embedders.interface import content_key
 from tasks.embedders.registry import open_embedder
 from tasks.run import open_run
+from tasks.stores import idle
 from tests.openai_server import Call, OpenAIServer, openai_server
 from tests.servers import prefect_server
 
@@ -81,7 +82,7 @@ def copy(url: str, base_url: str, rows: int) -> Figure:
             snapshot.snapshot(run, [b.number for b in ledger.batches(connection, again, "snapshot")])
             parts = {b.number: snapshot.part_of(b) for b in ledger.batches(connection, again, "snapshot")}
         load.prepare(run)
-        with psycopg.connect(url, autocommit=True) as connection, run.connection() as held:
+        with idle.keeping(url), psycopg.connect(url, autocommit=True) as connection, run.connection() as held:
             register_vector(connection)
             connection.execute(
                 "CREATE TABLE bare (id bigint NOT NULL, content_hash bytea NOT NULL, embedding vector(1536))"

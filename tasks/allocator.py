@@ -10,7 +10,9 @@ were a fifth of the work of loading pages of 12 MB.
 
 import ctypes
 import gc
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import pyarrow as pa
@@ -19,6 +21,10 @@ ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -3, -1
 """mallopt's options (malloc.h of glibc). Setting a threshold keeps it from growing by itself."""
 LEAST, MOST = 4 << 20, 32 << 20
 """Bytes from which blocks are mapped; glibc takes no more."""
+USUAL_TRIM = 128 << 10
+
+_lock = threading.Lock()
+_keeping = 0
 
 
 def starting() -> None:
@@ -26,22 +32,37 @@ def starting() -> None:
     gc.disable()
 
 
-def bounded(page: int) -> None:
-    """Sets it for this process and for pages of so many bytes of vectors; what is not glibc is left as it is."""
-    _settled()
+@cache
+def bounded() -> None:
+    """Sets it for this process; what is not glibc is left as it is. What was imported is not looked through again."""
+    gc.freeze()
+    gc.enable()
+    pa.set_memory_pool(pa.system_memory_pool())
+    _set({ARENA_MAX: 2, MMAP_THRESHOLD: LEAST})
+
+
+@contextmanager
+def keeping(page: int) -> Iterator[None]:
+    """While the body runs, here or on another thread, blocks of up to ``page`` bytes of vectors stay in the heap."""
+    global _keeping
     threshold = min(max(LEAST, page + page // 4), MOST)
-    options = {ARENA_MAX: 2, MMAP_THRESHOLD: threshold}
-    if threshold > LEAST:
-        options[TRIM_THRESHOLD] = 4 * threshold
+    with _lock:
+        _keeping += 1
+        if threshold > LEAST:
+            _set({MMAP_THRESHOLD: threshold, TRIM_THRESHOLD: 4 * threshold})
+    try:
+        yield
+    finally:
+        with _lock:
+            _keeping -= 1
+            if not _keeping and threshold > LEAST:
+                _set({MMAP_THRESHOLD: LEAST, TRIM_THRESHOLD: USUAL_TRIM})
+                with suppress(AttributeError, OSError, TypeError):
+                    ctypes.CDLL(None).malloc_trim(0)
+
+
+def _set(options: dict[int, int]) -> None:
     with suppress(AttributeError, OSError, TypeError):
         library = ctypes.CDLL(None)
         for option, value in options.items():
             library.mallopt(option, value)
-
-
-@cache
-def _settled() -> None:
-    """What was imported is not looked through for garbage again."""
-    gc.freeze()
-    gc.enable()
-    pa.set_memory_pool(pa.system_memory_pool())

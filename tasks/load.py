@@ -4,7 +4,7 @@ import time
 
 from prefect import task
 
-from tasks import batches, ledger, quarantine, work
+from tasks import allocator, batches, ledger, quarantine, work
 from tasks.ledger import Batch
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
@@ -61,7 +61,8 @@ def load(run: Run, numbers: list[int]) -> work.Tally:
             )
         return page.num_rows
 
-    return work.through(run, "load", numbers, one)
+    with allocator.keeping(run.plan.page_bytes):
+        return work.through(run, "load", numbers, one)
 
 
 def key(run: Run) -> int:

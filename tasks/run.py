@@ -44,11 +44,10 @@ class Run:
 
 def open_run(run_id: str, database: str) -> Run:
     """Opens the run whose ledger is in the database called ``database``. Raises UsageError when there is none."""
+    allocator.bounded()
     url = settings.database_url(database)
     with idle.connection(url, "vecferry") as connection:
-        plan = ledger.get(connection, run_id).plan
-    allocator.bounded(plan.page_bytes)
-    return Run(plan, url, settings.home())
+        return Run(ledger.get(connection, run_id).plan, url, settings.home())
 
 
 def pick(plan: Plan, number: int) -> Target:
