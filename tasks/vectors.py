@@ -10,6 +10,7 @@ are Arrow files, not Parquet: Parquet has levels to write and to read for every 
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 
 import numpy as np
@@ -54,8 +55,9 @@ def embedded(
         present[at] = True
 
     refused: dict[bytes | None, RowError] = {}
-    with run.connection() as connection:
-        for mine in claims.in_turn(embedder.space.fingerprint, list(texts)):
+    turns = claims.in_turn(embedder.space.fingerprint, list(texts))
+    with run.connection() as connection, closing(turns):
+        for mine in turns:
             missing = _missing(run, connection, embedder, mine, place)
             if tally:
                 spending.note(run, connection, reused=len(mine) - len(missing))

@@ -1,5 +1,6 @@
 """The openai embedder against a real server over HTTP that limits its callers and fails on command."""
 
+import base64
 import heapq
 import subprocess
 import sys
@@ -771,3 +772,14 @@ def test_an_answer_without_indexes_is_taken_in_its_order() -> None:
     """Some compatible servers leave them out."""
     rows = [{"embedding": [1.0, 0.0]}, {"embedding": [0.0, 1.0]}]
     np.testing.assert_array_equal(decode({"data": rows}, 2, 2), [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3, 4, 384, 1536])
+def test_base64_is_the_same_with_and_without_padding(dimensions: int, rng: np.random.Generator) -> None:
+    """Where there is none, the vectors of an answer are decoded at once."""
+    sent = rng.standard_normal((5, dimensions)).astype("<f4")
+    rows = [{"index": at, "embedding": base64.b64encode(sent[at].tobytes()).decode()} for at in (3, 0, 4, 1, 2)]
+    np.testing.assert_array_equal(decode({"data": rows}, 5, dimensions), sent)
+    for spoilt in (rows[0]["embedding"] + "AAAA", "!" + rows[0]["embedding"][1:]):
+        with pytest.raises(ValueError, match=r"dimensions, not the|not one of the embeddings API"):
+            decode({"data": [{**rows[0], "embedding": spoilt}, *rows[1:]]}, 5, dimensions)
