@@ -126,11 +126,12 @@ def everything_once(connection: Connection, texts: Counter[str]) -> None:
 def test_a_storm_that_outlasts_a_request(
     connection: Connection, provider: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It fails a batch, which is tried again: the run goes on by itself, and buys nothing twice."""
+    """It fails a batch, which is tried again: the run goes on by itself, and buys nothing twice. One worker, so that one
+    request meets all of it."""
     hasten(monkeypatch, TIMEOUT)
     provider.plant(status=500, times=ATTEMPTS, after=1)
     table = Table(connection, new=provider.vectors)
-    assert migration_of(table, "side_table", MODEL, gates=SAMPLED).run(run_id="life")["state"] == "verified"
+    assert migration_of(table, "side_table", MODEL, gates=SAMPLED, workers=1).run(run_id="life")["state"] == "verified"
     tries = connection.execute("SELECT array_agg(attempts ORDER BY attempts) FROM vecferry.batch WHERE stage = 'load'")
     assert tries.fetchone() == ([1, 1, 2],)
     assert table.held() == table.expected()
@@ -153,9 +154,9 @@ def test_what_does_not_pass_by_itself_stops_the_run(
     buys what was not bought, and lives its whole life."""
     fault, reason = FATAL[name]
     table = Table(connection, rows=120, new=provider.vectors)
-    migration = replace(migration_of(table, layout, MODEL, gates=SAMPLED, batch_rows=60), gates=SAMPLED)
-    provider.max_inputs, provider.delay = 2, 0.01  # 25 requests a batch, to see that they are not sent
-    provider.plant(**fault, after=29)  # in the second batch
+    migration = replace(migration_of(table, layout, MODEL, gates=SAMPLED, batch_rows=20), gates=SAMPLED)
+    provider.max_inputs, provider.delay = 2, 0.01  # ten requests a batch, to see that they are not sent
+    provider.plant(**fault, after=39)  # when the first batches are there
     with pytest.raises(FatalError, match=reason):
         migration.run(run_id="life")
     first = min(call.ended for call in provider.calls if call.faulty)
