@@ -6,7 +6,7 @@ from prefect.futures import wait
 
 from flows import migrate
 from flows.forms import form
-from flows.migrate import Outcome, holding, outcome
+from flows.migrate import Outcome, giving_way, holding, outcome
 from flows.naming import RUNNER, run_name
 from flows.parameters import Checked
 from tasks.begin import ready_to_catch_up
@@ -17,7 +17,7 @@ from tasks.begin import ready_to_catch_up
 def catch_up(parameters: Checked) -> Outcome:
     """Bring a run's vectors in line with their source once more, before or after the cutover."""
     ready_to_catch_up(parameters.run_id, parameters.database)
-    with holding(parameters) as run:
+    with holding(parameters) as run, giving_way(run, parameters):
         passes = migrate.catch_up(run, parameters)
         wait(passes)
         for caught_up in passes:

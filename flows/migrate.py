@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 
 from flows.approval import approved
 from flows.parameters import Base, Gated, OfRun, Shared
-from tasks import artifacts, files, ledger, report, snapshot, status, work
+from tasks import artifacts, files, ledger, pace, report, snapshot, status, work
 from tasks.begin import begin_task, reopen_named
 from tasks.catch_up import CaughtUp, catch_up_task
 from tasks.checks import Gates
@@ -117,6 +117,11 @@ def mirror(run: Run) -> None:
             artifacts.active_space(table, says)
 
 
+def giving_way(run: Run, parameters: Gated) -> AbstractContextManager[None]:
+    """While the body runs, others come first in the database."""
+    return pace.giving_way(run.url, parameters.database_share)
+
+
 @contextmanager
 def holding(parameters: OfRun) -> Iterator[Run]:
     """Holds a run there is, so that nobody else works on it meanwhile."""
@@ -126,13 +131,13 @@ def holding(parameters: OfRun) -> Iterator[Run]:
 
 
 @contextmanager
-def running(run_id: str, parameters: Base, before: str) -> Iterator[Run | None]:
+def running(run_id: str, parameters: Gated, before: str) -> Iterator[Run | None]:
     """Holds the run while the body works on it, and records how it ended. None when it is switched and done."""
     run = open_run(run_id, parameters.database)
     if before in FINISHED:
         yield None
         return
-    with ledger.sole_runner(run.url, run_id), idle.keeping(run.url):
+    with ledger.sole_runner(run.url, run_id), idle.keeping(run.url), giving_way(run, parameters):
         files.clear_partial(run.path())
         with run.connection() as connection:
             ledger.request_stop(connection, run_id, None)

@@ -76,6 +76,9 @@ class Gated(Base):
     """What the flows that verify take."""
 
     gates: Gates = Field(Gates(), description="what must hold before the switch")
+    database_share: float = Field(
+        0.2, gt=0, le=1, description="share of the time to work in the database while others use it; 1 gives no way"
+    )
 
 
 class Checked(OfRun, Gated):

@@ -2,9 +2,10 @@
 
 import time
 
+import pyarrow as pa
 from prefect import task
 
-from tasks import allocator, batches, ledger, quarantine, work
+from tasks import allocator, batches, ledger, pace, quarantine, work
 from tasks.ledger import Batch
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
@@ -43,26 +44,39 @@ def load(run: Run, numbers: list[int]) -> work.Tally:
         page, rejected = quarantine.sift(connection, page, target.layout, run.plan.request.nul, refused)
         if rejected:
             quarantine.keep(run, "load", batch.number, rejected)
-        with connection.transaction():
-            if ledger.is_done(connection, run.run_id, "load", batch.number):
-                return 0
-            shadow = shadow_of(run, target)
-            shadow.write(connection, page, again=bool(batch.rows))
-            if rejected:
-                shadow.refuse(connection, rejected)
-            ledger.done(
-                connection,
-                run.run_id,
-                "load",
-                batch.number,
-                rows=page.num_rows,
-                quarantined=rejected.num_rows if rejected else 0,
-                seconds=time.perf_counter() - started,
-            )
+        shadow, again = shadow_of(run, target), bool(batch.rows)
+        with pace.turn(connection) as turn:
+            *early, last = _pieces(page, shadow.piece_rows)
+            for piece in early:
+                with connection.transaction():
+                    # What a crash loses of them is written again with their batch, whose commit waits for them all.
+                    connection.execute("SET LOCAL synchronous_commit = off")
+                    shadow.write(connection, piece, again, turn)
+                turn.rest()
+            with connection.transaction():
+                if ledger.is_done(connection, run.run_id, "load", batch.number):
+                    return 0
+                shadow.write(connection, last, again, turn)
+                if rejected:
+                    shadow.refuse(connection, rejected)
+                ledger.done(
+                    connection,
+                    run.run_id,
+                    "load",
+                    batch.number,
+                    rows=page.num_rows,
+                    quarantined=rejected.num_rows if rejected else 0,
+                    seconds=time.perf_counter() - started,
+                )
         return page.num_rows
 
     with allocator.keeping(run.plan.page_bytes):
         return work.through(run, "load", numbers, one)
+
+
+def _pieces(page: pa.Table, rows: int | None) -> list[pa.Table]:
+    """The page cut into pieces of so many rows; one piece where it is empty, or is not cut."""
+    return [page.slice(at, rows) for at in range(0, page.num_rows, rows)] if rows and page.num_rows else [page]
 
 
 def key(run: Run) -> int:

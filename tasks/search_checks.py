@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
-from tasks import checks, spending
+from tasks import checks, pace, spending
 from tasks.artifacts import Tell
 from tasks.checks import Check, Gates, Norms
 from tasks.difference import Difference
@@ -60,7 +60,7 @@ def search_checks(
     sweep: list[dict[str, Any]] = []
     for ef in sorted({*SWEEP, ef_search}):
         tell((1 + len(sweep)) / (len(SWEEP) + 3))
-        hits, latencies = _timed(lambda q, ef=ef: search(connection, table, q, k, ef), probes)
+        hits, latencies = _timed(connection, lambda q, ef=ef: search(connection, table, q, k, ef), probes)
         reached = checks.recall(_measured_exactly(connection, table, probes, hits), exact)
         sweep.append({"ef_search": ef, "recall": reached, **_percentiles(latencies)})
         if ef == ef_search:
@@ -86,7 +86,7 @@ def search_checks(
         ),
     ]
     if comparable:
-        theirs, latencies = _timed(lambda q: source.search(target.collection.name, q, k), probes)
+        theirs, latencies = _timed(connection, lambda q: source.search(target.collection.name, q, k), probes)
         benchmark["source"] = _percentiles(latencies)
         source_recall = checks.recall(_measured_exactly(connection, table, probes, theirs), exact)
         benchmark |= {"source_recall": source_recall, "overlap": checks.overlap(ours, theirs)}
@@ -202,14 +202,16 @@ def probe_vectors(connection: Connection, table: Table) -> np.ndarray:
     return matrix[np.linalg.norm(matrix, axis=1) > 0] if matrix.size else matrix
 
 
-def _timed(ask: Any, probes: np.ndarray) -> tuple[list[Hits], list[float]]:
+def _timed(connection: Connection, ask: Any, probes: np.ndarray) -> tuple[list[Hits], list[float]]:
     """One query at a time, as an application asks; the first is asked twice, so that connecting is not counted."""
     ask(probes[:1])
     hits, seconds = [], []
-    for row in range(len(probes)):
-        started = time.perf_counter()
-        hits += ask(probes[row : row + 1])
-        seconds.append(time.perf_counter() - started)
+    with pace.turns(connection) as take:
+        for row in range(len(probes)):
+            with take():
+                started = time.perf_counter()
+                hits += ask(probes[row : row + 1])
+                seconds.append(time.perf_counter() - started)
     return hits, seconds
 
 

@@ -67,7 +67,7 @@ def _old_model(run: Run, connection: Connection, old: Table, new: Table, model: 
         sql.SQL(old.column), sql.SQL(new.ours), sql.Literal(gates.sample)
     )
     lowest, looked = 1.0, 0
-    for batch in read(connection, old, where):
+    for batch in list(read(connection, old, where)):  # no COPY is open while the model is asked
         again = embed(spending.embedder_of(run, model), batch.column("document").to_pylist())
         kept = [row for row in range(batch.num_rows) if row not in again.rejected]
         cosine = checks.row_cosine(vectors(batch)[kept], again.vectors[kept])

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from tasks import claims, files, spending
+from tasks import claims, files, pace, spending
 from tasks.embedders.interface import Embedder, RowError, content_keys, embed
 from tasks.embedders.registry import open_embedder
 from tasks.plan import CARRIED, Target
@@ -103,14 +103,20 @@ def recover(run: Run) -> int:
 
 def _missing(run: Run, connection: Connection, embedder: Embedder, keys: list[bytes], place: Place) -> list[bytes]:
     """Hands what is kept to ``place``, a segment at a time, and returns the keys that are not."""
-    rows = connection.execute(
-        "SELECT segment, array_agg(content), array_agg(position) FROM vecferry.vector "
-        "WHERE space = %s AND content = ANY(%b::bytea[]) GROUP BY segment",
-        (embedder.space.fingerprint, keys),
-        binary=True,
-    ).fetchall()
+    kept: dict[str, tuple[list[bytes], list[int]]] = defaultdict(lambda: ([], []))
+    with pace.turn(connection) as turn:
+        for part in turn.cut(len(keys)):
+            rows = connection.execute(
+                "SELECT segment, array_agg(content), array_agg(position) FROM vecferry.vector "
+                "WHERE space = %s AND content = ANY(%b::bytea[]) GROUP BY segment",
+                (embedder.space.fingerprint, keys[part]),
+                binary=True,
+            )
+            for segment, names, positions in rows:
+                kept[segment][0].extend(names)
+                kept[segment][1].extend(positions)
     found: set[bytes] = set()
-    for segment, names, positions in rows:
+    for segment, (names, positions) in kept.items():
         try:
             matrix = vectors(_read(run, embedder, segment))
         except FileNotFoundError:  # somebody cleared the folder: these are bought again
@@ -132,11 +138,13 @@ def _keep(run: Run, connection: Connection, embedder: Embedder, keys: list[bytes
 
 
 def _index(connection: Connection, embedder: Embedder, segment: str, keys: list[bytes]) -> None:
-    connection.execute(
-        "INSERT INTO vecferry.vector (space, content, segment, position) SELECT %s, content, %s, place - 1 "
-        "FROM unnest(%b::bytea[]) WITH ORDINALITY AS t (content, place) ON CONFLICT DO NOTHING",
-        (embedder.space.fingerprint, segment, keys),
-    )
+    with pace.turn(connection) as turn:
+        for rows in turn.cut(len(keys)):
+            connection.execute(
+                "INSERT INTO vecferry.vector (space, content, segment, position) SELECT %s, content, %s, %s + place - 1 "
+                "FROM unnest(%b::bytea[]) WITH ORDINALITY AS t (content, place) ON CONFLICT DO NOTHING",
+                (embedder.space.fingerprint, segment, rows.start, keys[rows]),
+            )
 
 
 def _read(run: Run, embedder: Embedder, segment: str) -> pa.Table:

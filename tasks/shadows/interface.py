@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from tasks.artifacts import Tell, quiet
 from tasks.difference import Difference
+from tasks.pace import AT_ONCE, Turn
 from tasks.stores.connection import Connection
 from tasks.stores.postgres import Table
 
@@ -18,9 +19,15 @@ class Shadow(Protocol):
         """Makes the place, before anything is read from the source."""
         ...
 
-    def write(self, connection: Connection, page: pa.Table, again: bool) -> None:
-        """Puts in a page of records with hashes, in the transaction that marks its batch; ``again`` when some of them
-        may be there."""
+    @property
+    def piece_rows(self) -> int | None:
+        """Rows that may be locked at once where people use what is written, so that nobody waits long for one of them;
+        None where a page is written whole, in the transaction that marks its batch."""
+        ...
+
+    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn = AT_ONCE) -> None:
+        """Puts in a page of records with hashes, or a piece of one; the last in the transaction that marks its batch.
+        ``again`` when some of them may be there. It rests where it holds no lock on what people use."""
         ...
 
     def refuse(self, connection: Connection, rejected: pa.Table) -> None:

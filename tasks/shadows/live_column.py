@@ -22,6 +22,7 @@ from tasks.artifacts import Tell, quiet
 from tasks.difference import Difference
 from tasks.errors import UsageError
 from tasks.locking import locked
+from tasks.pace import AT_ONCE, Turn
 from tasks.plan import SCHEMA, ColumnTarget
 from tasks.run import Run
 from tasks.shadows import live_comparison, live_place, live_queue, search_functions
@@ -31,6 +32,9 @@ from tasks.shadows.strangers import refuse_strangers
 from tasks.stores.connection import Connection
 from tasks.stores.live_table import LiveTable, quoted
 from tasks.stores.postgres import Table
+
+PIECE_ROWS = 10
+"""Rows of a live table that are updated at once: a few milliseconds where the table has an HNSW index."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,12 @@ class LiveColumn:
         refuse_strangers(connection, self.run.run_id, self.target)
         locked(connection, lambda: live_place.make(connection, self.run.run_id, self.target))
 
-    def write(self, connection: Connection, page: pa.Table, again: bool) -> None:
-        self.rows.write(connection, page, again)
+    @property
+    def piece_rows(self) -> int | None:
+        return None if self.target.beside else PIECE_ROWS
+
+    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn = AT_ONCE) -> None:
+        self.rows.write(connection, page, again, turn)
 
     def refuse(self, connection: Connection, rejected: pa.Table) -> None:
         self.rows.refuse(connection, rejected)

@@ -2,6 +2,7 @@
 
 from psycopg import sql
 
+from tasks import pace
 from tasks.difference import Difference, Named, named
 from tasks.plan import ColumnTarget
 from tasks.run import Run
@@ -40,7 +41,7 @@ def compare(run: Run, target: ColumnTarget, only: list[str] | None = None) -> Di
         queue=queue(target),
         limited=sql.Literal(limited),
     )
-    with run.connection() as connection:
+    with run.connection() as connection, pace.turn(connection):
         found = {how: (count, tuple(ids or ())) for how, count, ids in connection.execute(query)}
     chosen = set(only) if only is not None else None
 

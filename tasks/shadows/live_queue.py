@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
-from tasks import ledger, quarantine
+from tasks import ledger, pace, quarantine
 from tasks.difference import Difference, Named, named
 from tasks.plan import ColumnsRequest, ColumnTarget
 from tasks.run import Run
@@ -85,7 +85,7 @@ def again(run: Run, target: ColumnTarget, connection: Connection, ids: list[str]
     if rejected:
         quarantine.keep_page(run, target.number, rejected)
     old = _of_old_model(run, target, connection, fetched)
-    with connection.transaction():
+    with pace.turn(connection), connection.transaction():
         ledger.check_stop(connection, run.run_id)
         there = rows.held(connection, ids)
         silent = sorted(set(ids) - set(said["id"].to_pylist()))

@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
+from tasks.pace import AT_ONCE, Turn
 from tasks.plan import ColumnTarget
 from tasks.shadows.live_place import numbered_id, queue, side_table
 from tasks.stores import pgvector
-from tasks.stores.binary_copy import FIXED, binary, blocks
+from tasks.stores.binary_copy import BLOCK, FIXED, SHORT, binary, blocks
 from tasks.stores.connection import Connection, Packed
 from tasks.stores.interface import vectors
 from tasks.stores.live_table import LiveTable, quoted
@@ -43,12 +44,12 @@ class LiveRows:
     def live(self) -> LiveTable:
         return self.target.live
 
-    def write(self, connection: Connection, page: pa.Table, again: bool) -> None:
+    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn = AT_ONCE) -> None:
         """Puts in what of a page has a vector; ``again`` when some of its rows may be there."""
         said = page if not page["embedding"].null_count else page.filter(pc.is_valid(page["embedding"]))
         if again:
             self.remove(connection, page["id"].to_pylist(), keep_column=True)
-        self.put(connection, said, fresh=True)
+        self.put(connection, said, fresh=True, turn=turn)
 
     def refuse(self, connection: Connection, rejected: pa.Table) -> None:
         """Notes rows whose text has no vector, with why, so that they are neither missing nor tried again."""
@@ -63,7 +64,7 @@ class LiveRows:
         connection.execute(query, (*self.live.keys(ids), hashes, messages))
         self.recheck(connection, ids, hashes)
 
-    def put(self, connection: Connection, page: pa.Table, fresh: bool) -> None:
+    def put(self, connection: Connection, page: pa.Table, fresh: bool, turn: Turn = AT_ONCE) -> None:
         """Writes vectors; ``fresh`` where the side table has none of these rows."""
         if not page.num_rows:
             return
@@ -71,12 +72,14 @@ class LiveRows:
         if not self.target.beside:
             self._update(connection, page, ids, hashes)
         elif fresh and all(column.type in BINARY for column in self.live.key):
-            self._copy(connection, page, ids, hashes)
+            self._copy(connection, page, ids, hashes, turn)
         else:
             self._upsert(connection, page, ids, hashes)
-        self.recheck(connection, ids, hashes)
+        turn.rest()
+        for rows in turn.cut(len(ids)):
+            self.recheck(connection, ids[rows], hashes[rows])
 
-    def _copy(self, connection: Connection, page: pa.Table, ids: list[str], hashes: list[bytes]) -> None:
+    def _copy(self, connection: Connection, page: pa.Table, ids: list[str], hashes: list[bytes], turn: Turn) -> None:
         keys, matrix = list(zip(self.live.keys(ids), self.live.key, strict=True)), vectors(page)
         command = sql.SQL("COPY {} ({}, content_hash, embedding) FROM STDIN (FORMAT BINARY)").format(
             side_table(self.target), sql.SQL(", ".join(self.live.numbered()))
@@ -84,13 +87,16 @@ class LiveRows:
         with connection.cursor() as cursor, cursor.copy(command) as copy:
             if all(column.type in FIXED for column in self.live.key):
                 columns = [FIXED[column.type](part) for part, column in keys]
-                for block in blocks([*columns, binary(hashes)], matrix, self.target.type):
+                size = SHORT if turn.gives_way else BLOCK
+                for block in blocks([*columns, binary(hashes)], matrix, self.target.type, size):
                     copy.write(block)
+                    turn.rest()
                 return
             copy.set_types([*(BINARY[column.type][0] for _, column in keys), "bytea", self.target.type])
             made = [list(map(BINARY[column.type][1], part)) for part, column in keys]
             for row in zip(*made, hashes, pgvector.pack(matrix, self.target.type), strict=True):
                 copy.write_row(row)
+                turn.rest()
 
     def _upsert(self, connection: Connection, page: pa.Table, ids: list[str], hashes: list[bytes]) -> None:
         numbered = ", ".join(self.live.numbered())

@@ -12,6 +12,7 @@ from tasks.artifacts import Tell, quiet
 from tasks.difference import Difference, compare
 from tasks.errors import UsageError, VerificationRefused
 from tasks.hnsw import build, existing, index_names
+from tasks.pace import AT_ONCE, Turn
 from tasks.plan import SCHEMA, Target, short, suffix
 from tasks.run import Run
 from tasks.stores.connection import Connection
@@ -37,12 +38,16 @@ class NewTable:
             if created.rowcount:
                 create_table(connection, target.hidden)
 
-    def write(self, connection: Connection, page: pa.Table, again: bool) -> None:
+    @property
+    def piece_rows(self) -> None:
+        return None
+
+    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn = AT_ONCE) -> None:
         table = self.target.hidden
         if again:
             query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(table.identifier)
             connection.execute(query, (page.column("id").to_pylist(),))
-        copy_in(connection, table.identifier, page, table.layout.type)
+        copy_in(connection, table.identifier, page, table.layout.type, turn)
 
     def refuse(self, connection: Connection, rejected: pa.Table) -> None:
         """Nothing: a comparison meets them again at the source."""

@@ -10,6 +10,7 @@ from sql import statement
 from tasks.artifacts import Tell, quiet
 from tasks.difference import Difference, Named, compare, ours
 from tasks.errors import VerificationRefused
+from tasks.pace import AT_ONCE, Turn
 from tasks.plan import Target
 from tasks.run import Run
 from tasks.stores.connection import Connection
@@ -26,7 +27,11 @@ class SyncedTable:
     def expand(self, connection: Connection) -> None:
         """The table is there."""
 
-    def write(self, connection: Connection, page: pa.Table, again: bool) -> None:
+    @property
+    def piece_rows(self) -> None:
+        return None
+
+    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn = AT_ONCE) -> None:
         raise AssertionError("a sync has no batches to load")
 
     def refuse(self, connection: Connection, rejected: pa.Table) -> None:

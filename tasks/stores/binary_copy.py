@@ -12,7 +12,8 @@ import numpy as np
 
 from tasks.stores.pgvector import WIRE, VectorType
 
-BLOCK = 1 << 20
+BLOCK, SHORT = 1 << 20, 1 << 17
+"""Bytes sent at once: for speed, and for a server that is at work on them for less than a millisecond."""
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
 
@@ -39,9 +40,11 @@ def binary(values: Sequence[bytes]) -> Column:
     return width, np.frombuffer(b"".join(values), width)
 
 
-def blocks(columns: Sequence[Column], matrix: np.ndarray, kind: VectorType) -> Iterator[memoryview | bytes]:
+def blocks(
+    columns: Sequence[Column], matrix: np.ndarray, kind: VectorType, size: int = BLOCK
+) -> Iterator[memoryview | bytes]:
     """What COPY … FROM STDIN (FORMAT BINARY) takes for these columns and a last one of vectors, float32[rows, d]; a
-    block has BLOCK bytes or one row. The memory is that of the rows once more."""
+    block has ``size`` bytes or one row. The memory is that of the rows once more."""
     layout: list[tuple[Any, ...]] = [("fields", ">i2")]
     for at, (width, _) in enumerate(columns):
         layout += [(f"size{at}", ">i4"), (f"value{at}", width)]
@@ -53,7 +56,7 @@ def blocks(columns: Sequence[Column], matrix: np.ndarray, kind: VectorType) -> I
         rows[f"size{at}"], rows[f"value{at}"] = np.dtype(width).itemsize, values
     rows["size"] = 4 + dimensions * np.dtype(WIRE[kind]).itemsize
     rows["dimensions"], rows["vector"] = dimensions, matrix
-    step = max(1, BLOCK // rows.itemsize)
+    step = max(1, size // rows.itemsize)
     yield HEADER
     for start in range(0, len(rows), step):
         yield memoryview(rows[start : start + step].view(np.uint8).data)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
+from tasks import pace
 from tasks.errors import UsageError
 from tasks.stores import idle
 from tasks.stores.connection import Connection
@@ -149,8 +150,9 @@ class LiveTables:
         key = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.key)
         arrays = ", ".join(f"${n}::text[]::{column.type}[]" for n, column in enumerate(table.key, 1))
         where = sql.SQL("WHERE ({}) IN (SELECT * FROM unnest({}))").format(key, sql.SQL(arrays))
-        with self._connection() as connection:
-            return page(connection, selected, where, table.keys(ids))
+        with self._connection() as connection, pace.turn(connection) as turn:
+            pages = [page(connection, selected, where, table.keys(ids[rows])) for rows in turn.cut(len(ids))]
+        return pages[0] if len(pages) == 1 else pa.concat_batches(pages)
 
     def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
         with self._connection() as connection:

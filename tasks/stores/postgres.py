@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from psycopg import RawCursor, sql
 
 from sql import statement
-from tasks import canonical
+from tasks import canonical, pace
 from tasks.stores import pgvector
 from tasks.stores.connection import Connection, Packed
 from tasks.stores.interface import Hits, Metric, records, vector_column, vectors
@@ -46,7 +46,13 @@ class Table:
         return f"{self.schema}.{self.name}"
 
 
-def copy_in(connection: Connection, into: sql.Composable, batch: pa.Table, kind: pgvector.VectorType) -> None:
+def copy_in(
+    connection: Connection,
+    into: sql.Composable,
+    batch: pa.Table,
+    kind: pgvector.VectorType,
+    turn: pace.Turn = pace.AT_ONCE,
+) -> None:
     """Binary COPY of records with their ``content_hash`` column. metadata is JSON text; memory is that of the batch."""
     present = np.asarray(batch.column("embedding").is_valid())
     packed: list[memoryview | None] = [None] * batch.num_rows
@@ -67,6 +73,7 @@ def copy_in(connection: Connection, into: sql.Composable, batch: pa.Table, kind:
             strict=True,
         ):
             copy.write_row(row)
+            turn.rest()
 
 
 def copy_ids(connection: Connection, into: sql.Composable, ids: pa.Array) -> None:
@@ -99,11 +106,14 @@ def read(
         sql.SQL(table.key), sql.SQL(chosen), sql.SQL(table.column), table.identifier, where or sql.SQL("")
     )
     # PostgreSQL goes on sending while a batch is worked on, which it would not with a cursor.
-    with connection.cursor() as cursor, cursor.copy(command) as copy:
+    with pace.turns(connection) as take, connection.cursor() as cursor, cursor.copy(command) as copy:
         copy.set_types(["text", "text", "text", "text", table.layout.type])
-        rows = copy.rows()
-        while batch := list(islice(rows, READ_ROWS)):
-            yield _batch(batch, table.layout)
+        rows, batch = copy.rows(), [()]
+        while batch:
+            with take():
+                batch = list(islice(rows, READ_ROWS))
+            if batch:
+                yield _batch(batch, table.layout)
 
 
 def search(
