@@ -46,9 +46,7 @@ def text(rows: int, parts: set[str], url: str) -> Iterator[Figure]:
         if "live-memory" in parts:
             yield from live.memory(url, base_url, [rows // 5, rows])
     if "readers" in parts:
-        with texts.provider(apart=True) as base_url:
-            for layout in ("side_table", "column"):
-                yield from live.readers(url, base_url, rows, layout)
+        yield from live.readers(rows)
     if "limits" in parts:
         yield from live.limits(url)
 

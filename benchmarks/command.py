@@ -13,6 +13,7 @@ import psutil
 import psycopg
 
 from benchmarks import fixtures
+from benchmarks.elsewhere import Enter
 
 MEGABYTE = 1 << 20
 
@@ -43,6 +44,7 @@ def vecferry(
     expect: tuple[int, ...] = (0,),
     keep: bool = False,
     environment: Mapping[str, str] | None = None,
+    enter: Enter | None = None,
 ) -> Ran:
     """Runs ``vecferry ARGUMENTS``, watching its memory. VECFERRY_HOME is a fresh one, unless ``keep``."""
     home = fixtures.PLACE.absolute() / "home"
@@ -51,7 +53,7 @@ def vecferry(
     command = [str(Path(sys.executable).parent / "vecferry"), *arguments, "--json"]
     given = {**os.environ, "DATABASE_URL": url, "VECFERRY_HOME": str(home), **(environment or {})}
     started = time.time()
-    process = subprocess.Popen(command, env=given, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=given, stdout=subprocess.PIPE, text=True, preexec_fn=enter)
     peaks = _watched(process)
     ended, output = time.time(), process.stdout.read() if process.stdout else ""
     if process.returncode not in expect:

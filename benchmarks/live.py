@@ -12,6 +12,7 @@ from psycopg import sql
 
 from benchmarks import fixtures, peers, reader, texts
 from benchmarks.command import Ran, vecferry
+from benchmarks.elsewhere import Enter, elsewhere
 from benchmarks.figures import Figure
 from benchmarks.turns import WORKERS, environment, in_turns, slices, timed, together
 from flows.parameters import Text384To1536
@@ -30,13 +31,15 @@ SECONDS_BEFORE = 20.0
 LIMITED_ROWS = 20_000
 
 
-def migrate(url: str, base_url: str, table: str, layout: str, *more: str, **variables: str) -> tuple[str, Ran]:
+def migrate(
+    url: str, base_url: str, table: str, layout: str, *more: str, enter: Enter | None = None, **variables: str
+) -> tuple[str, Ran]:
     """Runs the migration of a table into a fresh VECFERRY_HOME, to its end: vectors, index, verification."""
     name = f"{table}-{layout}-{time.time_ns()}"
     # The server's vectors mean nothing, and an index finds fewer neighbours among such.
     options = [f'targets=[{{"table": "{table}", "text": "content"}}]', f"layout={layout}", "gates.min_recall=0", *more]
     arguments = ["run", "text-384-to-1536", "--run-id", name, *(part for option in options for part in ("-p", option))]
-    return name, vecferry(arguments, name, url, environment=_key(base_url) | variables)
+    return name, vecferry(arguments, name, url, environment=_key(base_url) | variables, enter=enter)
 
 
 def speed(url: str, base_url: str, rows: int) -> Iterator[Figure]:
@@ -116,7 +119,18 @@ def copy(url: str, base_url: str, rows: int) -> Figure:
     return Figure("side_table load: speed to a bare binary COPY", rows, one / ours, 0.7, "≥", note=note)
 
 
-def readers(url: str, base_url: str, rows: int, layout: str) -> Iterator[Figure]:
+def readers(rows: int) -> Iterator[Figure]:
+    """What a reader notices, on a server whose memory holds the table and its index, as those have that are searched:
+    of both layouts, and of one where provider and command want the same processors as the server."""
+    with fixtures.postgres("postgres-readers", shared_buffers="1GB") as url:
+        with elsewhere() as enter, texts.provider(enter) as base_url:
+            for layout in ("side_table", "column"):
+                yield from reader_of(url, base_url, rows, layout, enter)
+        with texts.provider() as base_url:
+            yield from reader_of(url, base_url, rows, "side_table")
+
+
+def reader_of(url: str, base_url: str, rows: int, layout: str, enter: Enter | None = None) -> Iterator[Figure]:
     """The 99th percentile of a search of match_bora_docs while the table is migrated, to that before."""
     texts.make_table(url, "bora_docs", rows)
     file = fixtures.PLACE.absolute() / "reader.txt"
@@ -125,10 +139,15 @@ def readers(url: str, base_url: str, rows: int, layout: str) -> Iterator[Figure]
         began = time.time()
         time.sleep(SECONDS_BEFORE)
         started = time.time()
-        name, ran = migrate(url, base_url, "bora_docs", layout)
+        name, ran = migrate(url, base_url, "bora_docs", layout, enter=enter)
         switching = time.time()
         switch = vecferry(
-            ["cutover", name, "-p", "gates.min_recall=0"], name, url, keep=True, environment=_key(base_url)
+            ["cutover", name, "-p", "gates.min_recall=0"],
+            name,
+            url,
+            keep=True,
+            environment=_key(base_url),
+            enter=enter,
         )
         switched = time.time()
     for command in ("rollback", "contract"):
@@ -142,10 +161,13 @@ def readers(url: str, base_url: str, rows: int, layout: str) -> Iterator[Figure]
     for phase, (start, end, limit) in phases.items():
         taken = reader.latencies(file, start, end)
         note = f"{np.percentile(taken, 99) * 1000:.1f} ms, before {before * 1000:.1f} ms; {len(taken)} searches"
-        if phase == "cutover":
-            note += f"; the command took {switch.seconds:.0f} s"
+        seconds = switch.seconds if phase == "cutover" else end - start
+        note += f" in {seconds:.0f} s"
         ratio = float(np.percentile(taken, 99) / before)
-        yield Figure(f"reader's p99 during {phase}, {layout}", rows, ratio, limit, note=note)
+        if enter:
+            yield Figure(f"reader's p99 during {phase}, {layout}", rows, ratio, limit, note=note)
+        else:
+            yield Figure(f"reader's p99 during {phase}, {layout}, all on the same processors", rows, ratio, note=note)
 
 
 def memory(url: str, base_url: str, sizes: list[int]) -> Iterator[Figure]:

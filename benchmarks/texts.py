@@ -12,6 +12,7 @@ from pgvector.psycopg import register_vector
 from psycopg import sql
 
 from benchmarks import fixtures
+from benchmarks.elsewhere import Enter
 
 WORDS = 60
 _SYLLABLES = np.array([a + b + c for a in "bcdfglmnpr" for b in "aeiou" for c in ("", "n", "r", "st")])
@@ -58,12 +59,10 @@ def make_table(url: str, name: str, rows: int) -> None:
 
 
 @contextmanager
-def provider(apart: bool = False) -> Iterator[str]:
-    """The base URL of a local server with OpenAI's embeddings API, in a process of its own; ``apart`` gives it no share of
-    the processors that somebody else wants, as if it were on a machine of its own."""
-    command = ["nice", "-n", "19"] if apart else []
-    command += [sys.executable, "-m", "tests.openai_server"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def provider(enter: Enter | None = None) -> Iterator[str]:
+    """The base URL of a local server with OpenAI's embeddings API, in a process of its own."""
+    command = [sys.executable, "-m", "tests.openai_server"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=enter)
     try:
         assert process.stdout
         yield process.stdout.readline().strip()

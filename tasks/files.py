@@ -24,9 +24,10 @@ def write(path: str, data: bytes | memoryview) -> None:
             return
         part = f"{local}.{uuid.uuid4().hex}.part"
         try:
-            with open(part, "wb", buffering=0) as handle:
+            with open(part, "wb") as handle:
                 for at in range(0, len(data), AT_ONCE):
                     handle.write(memoryview(data)[at : at + AT_ONCE])
+                handle.flush()
                 os.fsync(handle.fileno())
             os.replace(part, local)
         finally:

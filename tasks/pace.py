@@ -147,10 +147,9 @@ def _at_once() -> Iterator[Turn]:
 
 def _others(pace: _Pace, connection: Connection) -> int:
     if time.monotonic() > pace.looked + LOOK:
-        pace.looked, before = time.monotonic(), pace.others
-        row = connection.execute(_OTHERS).fetchone()
+        before, row = pace.others, connection.execute(_OTHERS).fetchone()
         assert row
-        pace.others = row[0]
+        pace.others, pace.looked = row[0], time.monotonic()
         if bool(pace.others) != bool(before):
             logger.info("%d other sessions use the database", pace.others)
     return pace.others
