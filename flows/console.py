@@ -120,6 +120,7 @@ def watching(run_id: str, database: str, as_json: bool) -> Iterator[None]:
 
 
 def _watch(run_id: str, database: str, done: threading.Event) -> None:
+    from tasks import pace
     from tasks.stores.connection import classified, connect
 
     columns = (
@@ -135,15 +136,17 @@ def _watch(run_id: str, database: str, done: threading.Event) -> None:
         while not (finished := done.wait(0.5)) or finished:
             try:
                 with classified("watch"), connect(settings.database_url(database), "vecferry watch") as connection:
-                    lines = _moving(connection, run_id, started)
+                    lines, others = _moving(connection, run_id, started), pace.others(connection)
             except (UsageError, TransientError):
-                lines = []  # no such run yet, or the server is restarting: shown again in half a second
+                lines, others = [], 0  # no such run yet, or the server is restarting: shown again in half a second
             for line in lines:
                 name = show.WORDS.get(line["stage"], line["stage"])
                 total = line["done"] + line["pending"] + line["failed"]
                 if name not in bars:
                     bars[name] = progress.add_task(name, total=total, note="")
                 note = f"{line['rows']:,} rows" if line["rows"] else line.get("note", "")
+                if others and line["pending"]:
+                    note += f", gives way to {others} other session{'s' if others > 1 else ''}"
                 progress.update(bars[name], completed=line["done"], total=total, note=note)
             if finished:
                 return

@@ -14,7 +14,7 @@ import psutil
 from prefect import task
 from psycopg import sql
 
-from tasks import artifacts, ledger, report, spending
+from tasks import artifacts, ledger, pace, report, spending
 from tasks.artifacts import Tell, quiet
 from tasks.checks import Check, Gates
 from tasks.difference import Difference
@@ -69,6 +69,7 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
         figures = {
             "seconds": seconds,
             "cpu_seconds": round(used.user + used.system - cpu.user - cpu.system, 2),
+            "rested_seconds": round(pace.rested(connection), 2),
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "stages": _stages(connection, run),
             "spent": vars(spending.spending(connection, run.run_id)),
