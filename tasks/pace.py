@@ -66,7 +66,7 @@ class Turn:
 
     def cut(self, rows: int) -> Iterator[slice]:
         """So many rows in short pieces, with a rest after each; in one piece where no way is given."""
-        step = SHORT if self.gives_way else rows
+        step = SHORT if self.gives_way else max(rows, 1)
         for start in range(0, rows, step):
             yield slice(start, start + step)
             self.rest()

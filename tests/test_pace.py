@@ -138,6 +138,7 @@ def test_the_next_one_goes_on_after_a_failure(connection: Connection, database: 
 def test_rows_are_cut_into_short_pieces_beside_others_only(connection: Connection, database: str, giving: None) -> None:
     with pace.turn(connection) as turn:
         assert list(turn.cut(250)) == [slice(0, 250)]
+        assert list(turn.cut(0)) == []
     with somebody(database):
         time.sleep(pace.LOOK)
         with pace.turn(connection) as turn:

@@ -70,6 +70,7 @@ class LiveRows:
             return
         ids, hashes = page["id"].to_pylist(), page["content_hash"].to_pylist()
         if not self.target.beside:
+            turn = AT_ONCE  # rows of the live table are locked until the caller's transaction ends
             self._update(connection, page, ids, hashes)
         elif fresh and all(column.type in BINARY for column in self.live.key):
             self._copy(connection, page, ids, hashes, turn)
