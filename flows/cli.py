@@ -205,9 +205,12 @@ def _end(error: BaseException, interrupted: bool) -> int:
 
 def _migrate(flow: str, parameters: Migration, as_json: bool) -> None:
     from tasks.begin import preflight
+    from tasks.embedders.registry import import_ahead
 
     assert parameters.run_id
-    preflight(parameters.request(), parameters.run_id, parameters.given())
+    request = parameters.request()
+    preflight(request, parameters.run_id, parameters.given())
+    import_ahead(request.embedder)  # while Prefect's server answers
     name = flow.replace("-", "_")
     body = getattr(importlib.import_module(f"flows.{name}"), name)
     call = partial(body, **parameters.model_dump(by_alias=True))

@@ -1,5 +1,6 @@
 """The one body that all migrations share."""
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager
@@ -29,6 +30,8 @@ from tasks.verify import verify_task
 
 Outcome = dict[str, Any]
 FINISHED = ("cut_over", "contracted")
+SHOWN_SECONDS = 1.0
+"""Between two moves of a stage's progress bar at least: each is a request that other work waits for."""
 
 
 def migrate(parameters: Shared, request: Request, given: set[str]) -> Outcome:
@@ -168,16 +171,19 @@ def in_chunks(run: Run, parameters: Shared, stage: str, do: "Task[Any, work.Tall
     bar = artifacts.progress(run.run_id, stage)
     waiting: list[PrefectFuture[work.Tally]] = []
     problem: BaseException | None = None
+    shown = time.monotonic()
     for chunk in work.chunks(numbers, parameters.workers):
         if len(waiting) >= parameters.workers:
             problem = _worse(problem, waiting.pop(0))
-            move(run, stage, bar)
+            if time.monotonic() > shown + SHOWN_SECONDS:
+                move(run, stage, bar)
+                shown = time.monotonic()
         if isinstance(problem, FatalError):
             break
         waiting.append(do.submit(run.run_id, parameters.database, chunk, chunk[0], chunk[-1]))
     for future in waiting:
         problem = _worse(problem, future)
-        move(run, stage, bar)
+    move(run, stage, bar)
     if isinstance(problem, FatalError):
         raise problem
     with run.connection() as connection:

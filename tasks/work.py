@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tasks import ledger
 from tasks.errors import FatalError, TransientError, UsageError
@@ -65,9 +66,8 @@ def _note(run: Run, stage: str, number: int, error: Exception) -> None:
 
 
 def chunks(numbers: list[int], workers: int) -> list[list[int]]:
-    """Consecutive batches, in at most ``CHUNKS`` groups and, where there are enough, several for every worker."""
-    if not numbers:
-        return []
+    """Consecutive batches, in at most ``CHUNKS`` groups and, where there are enough, several for every worker. They are of
+    one length, or one batch longer: no worker is left with the last of them while the others are idle."""
     groups = min(CHUNKS, max(workers * 4, 1), len(numbers))
-    size = -(-len(numbers) // groups)
-    return [numbers[at : at + size] for at in range(0, len(numbers), size)]
+    ends = [len(numbers) * (group + 1) // groups for group in range(groups)]
+    return [numbers[start:end] for start, end in pairwise([0, *ends])]

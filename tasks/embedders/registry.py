@@ -1,5 +1,8 @@
 """Opens a model by the name a user writes: ``provider/model[@revision][?option=value&…]``."""
 
+import threading
+from contextlib import suppress
+
 from tasks.embedders.interface import Embedder
 from tasks.embedders.naming import parse_model
 from tasks.errors import UsageError
@@ -27,3 +30,15 @@ def open_embedder(name: str) -> Embedder:
 
         return open_sentence_transformers(parsed)
     raise UsageError(f"embedder {name!r}: there is no provider {parsed.provider!r}; there is: {', '.join(PROVIDERS)}")
+
+
+def import_ahead(name: str | None) -> None:
+    """Imports what takes longest to import of a paid model, on a thread of its own: to be called before something else is
+    waited for."""
+    if name and parse_model(name).provider == "openai":
+        threading.Thread(target=_import_openai, name="import openai", daemon=True).start()
+
+
+def _import_openai() -> None:
+    with suppress(Exception):  # who uses it is told
+        import openai  # noqa: F401
