@@ -49,8 +49,9 @@ def write_part(root: str, relative: str, batch: int, target: int, table: pa.Tabl
     return Part(batch, target, relative, table.num_rows, hashlib.sha256(data).hexdigest(), len(data))
 
 
-def read_part(root: str, part: Part) -> pa.Table:
-    """The rows of a part. Raises ChecksumError when the file is missing or differs from its checksum."""
+def read_part(root: str, part: Part, embeddings: bool = True) -> pa.Table:
+    """The rows of a part; without their column of embeddings where those are not wanted. Raises ChecksumError when the file
+    is missing or differs from its checksum."""
     path = files.join(root, part.path)
     try:
         data = files.read(path)
@@ -61,7 +62,8 @@ def read_part(root: str, part: Part) -> pa.Table:
             f"batch {part.batch}: the SHA-256 of {path} is not that of the manifest: the file was changed after the "
             f"snapshot; restore the file, or start a new run"
         )
-    return pq.read_table(io.BytesIO(data))
+    file = pq.ParquetFile(pa.BufferReader(data))
+    return file.read(None if embeddings else [name for name in file.schema_arrow.names if name != "embedding"])
 
 
 def encode(table: pa.Table) -> bytes:

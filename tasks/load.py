@@ -7,6 +7,7 @@ from prefect import task
 
 from tasks import allocator, batches, ledger, pace, quarantine, work
 from tasks.ledger import Batch
+from tasks.plan import CARRIED
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
 from tasks.shadows.registry import shadow_of
@@ -40,7 +41,8 @@ def load(run: Run, numbers: list[int]) -> work.Tally:
 
     def one(connection: Connection, batch: Batch) -> int:
         started, target = time.perf_counter(), run.plan.targets[batch.detail["target"]]
-        page, refused = embedded(run, target, batches.read_part(run.path("snapshot"), parts[batch.number]), tally=True)
+        said = batches.read_part(run.path("snapshot"), parts[batch.number], embeddings=target.space == CARRIED)
+        page, refused = embedded(run, target, said, tally=True)
         page, rejected = quarantine.sift(connection, page, target.layout, run.plan.request.nul, refused)
         if rejected:
             quarantine.keep(run, "load", batch.number, rejected)

@@ -31,7 +31,8 @@ Place = Callable[[Sequence[bytes], np.ndarray], None]
 def embedded(
     run: Run, target: Target, page: pa.Table, tally: bool = False, model: str | None = None
 ) -> tuple[pa.Table, Mapping[int, RowError]]:
-    """The page with the vectors of the target's space: its own where they are carried, else those of its documents.
+    """The page with the vectors of the target's space: its own where they are carried, else those of its documents, for
+    which it need not have a column.
 
     A record without a document gets no vector. The rows whose document the model refuses are told by their index.
     ``tally`` counts what need not be bought as saved. ``model`` stands in for the run's.
@@ -65,8 +66,8 @@ def embedded(
                 bought = partial(_bought, run, connection, embedder, missing, place)
                 answer = embed(embedder, [texts[key] for key in missing], bought)
                 refused |= {missing[at]: error for at, error in answer.rejected.items()}
-    column = vector_column(matrix, present)
-    page = page.set_column(page.schema.get_field_index("embedding"), "embedding", column)
+    column, at = vector_column(matrix, present), page.schema.get_field_index("embedding")
+    page = page.append_column("embedding", column) if at < 0 else page.set_column(at, "embedding", column)
     return page, {row: refused[key] for row, key in enumerate(keys) if key in refused}
 
 

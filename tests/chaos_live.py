@@ -24,19 +24,21 @@ RUN = "live"
 LAYOUTS = ("column", "side_table")
 
 
-def steps(layout: str, batch_rows: int) -> list[Step]:
-    """The life of a run; how often each step is killed is its share of the kills of a cycle."""
+def steps(layout: str, batch_rows: int, share: float) -> list[Step]:
+    """The life of a run that takes ``share`` of the database's time beside the writers; how often each step is killed is its
+    share of the kills of a cycle."""
     target = '[{"table": "docs", "text": "content"}]'
     migrate = ("run", "text-384-to-1536", "-p", f"targets={target}", "-p", "embedder=hashing/1536")
     options = ("-p", "old_embedder=hashing/384", "-p", f"layout={layout}", "-p", f"batch_rows={batch_rows}")
     # Half of a small table is replaced while it is verified, and an index full of dead rows finds less.
     lenient = ("-p", "gates.min_recall=0.3")
+    pace = ("-p", f"database_share={share}")
     return [
-        Step("run", (*migrate, *options, *lenient, "--run-id", RUN), (("any", 14),)),
-        Step("cutover", ("cutover", RUN, *lenient), (("any", 5),)),
-        Step("catch-up", ("catch-up", RUN), (("any", 2),)),
+        Step("run", (*migrate, *options, *lenient, *pace, "--run-id", RUN), (("any", 14),)),
+        Step("cutover", ("cutover", RUN, *lenient, *pace), (("any", 5),)),
+        Step("catch-up", ("catch-up", RUN, *pace), (("any", 2),)),
         Step("rollback", ("rollback", RUN), (("any", 2),)),
-        Step("cutover again", ("cutover", RUN, *lenient), (("any", 3),)),
+        Step("cutover again", ("cutover", RUN, *lenient, *pace), (("any", 3),)),
     ]
 
 
@@ -83,12 +85,19 @@ def attempt(chaos: Chaos, place: Place, step: Step, kill: bool) -> bool:
 
 
 def cycle(
-    chaos: Chaos, place: Place, layout: str, kills: int, rows: int, writers: int, say: Callable[[str], None]
+    chaos: Chaos,
+    place: Place,
+    layout: str,
+    kills: int,
+    rows: int,
+    writers: int,
+    say: Callable[[str], None],
+    share: float = 1.0,
 ) -> None:
     """One run through its whole life with at most ``kills`` kills, and people writing all the while."""
     with place.connection() as connection:
         make_table(connection, rows)
-    life = steps(layout, max(1, rows // 20))
+    life = steps(layout, max(1, rows // 20), share)
     planned = [step.name for step in life for _, count in step.kills for _ in range(count)]
     chosen = Counter(chaos.random.sample(planned, min(kills, len(planned))))
     people = Writers(place.url, writers)
@@ -115,6 +124,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
     parser.add_argument("--rows", type=int, default=2_000)
     parser.add_argument("--writers", type=int, default=4)
+    parser.add_argument("--share", type=float, default=1.0, help="database_share; at full speed more happens at once")
     options = parser.parse_args()
     chaos, started = Chaos(random.Random(options.seed)), time.monotonic()
 
@@ -131,7 +141,7 @@ def main() -> int:
         while chaos.kills.total() < options.kills:
             place = _place(server, Path(name), number, api)
             wanted = 0 if number < 2 else options.kills - chaos.kills.total()
-            cycle(chaos, place, LAYOUTS[number % 2], wanted, options.rows, options.writers, say)
+            cycle(chaos, place, LAYOUTS[number % 2], wanted, options.rows, options.writers, say, options.share)
             number += 1
         show(chaos, time.monotonic() - started)
     return 1 if chaos.different else 0

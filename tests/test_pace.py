@@ -44,6 +44,15 @@ def worked(connection: Connection, seconds: float = 0.02) -> float:
     return time.perf_counter() - started
 
 
+def locked_rows(connection: Connection) -> int:
+    """Rows of docs that another session has locked."""
+    found = connection.execute(
+        "SELECT count(*) FROM docs WHERE id NOT IN (SELECT id FROM docs FOR UPDATE SKIP LOCKED)"
+    ).fetchone()
+    assert found
+    return int(found[0])
+
+
 def test_alone_nothing_rests(connection: Connection, giving: None) -> None:
     assert worked(connection) < 0.04
     assert pace.rested(connection) == 0
@@ -162,14 +171,15 @@ def test_what_a_table_is_loaded_with_comes_with_rests(connection: Connection, da
 def test_a_run_gives_way_and_is_right(
     connection: Connection, database: str, prefect: None, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole flow beside somebody who goes on working: it rests, and every row has its vector."""
+    """The whole flow beside somebody who goes on working: it rests, no live row is locked meanwhile, and every row has its
+    vector."""
     table, done = Table(connection), threading.Event()
-    rested: list[float] = []
+    locked: list[int] = []
     resting = pace.Turn.rest
 
     def watched(turn: pace.Turn) -> None:
         if turn.gives_way:
-            rested.append(time.perf_counter())
+            locked.append(locked_rows(connection))
         resting(turn)
 
     monkeypatch.setattr(pace.Turn, "rest", watched)
@@ -187,7 +197,8 @@ def test_a_run_gives_way_and_is_right(
         done.set()
         other.join()
     assert made["state"] == "verified"
-    assert len(rested) > 10
+    assert len(locked) > 10
+    assert max(locked) == 0
     assert table.held() == table.expected()
 
 
@@ -200,11 +211,7 @@ def test_a_live_row_is_locked_for_a_short_piece_only(
 
     def watched(rows: LiveRows, at: Connection, page: pa.Table, *more: object, **named: object) -> None:
         put(rows, at, page, *more, **named)  # type: ignore[arg-type]
-        held = connection.execute(
-            "SELECT count(*) FROM docs WHERE id NOT IN (SELECT id FROM docs FOR UPDATE SKIP LOCKED)"
-        ).fetchone()
-        assert held
-        locked.append(held[0])
+        locked.append(locked_rows(connection))
 
     monkeypatch.setattr(live_rows.LiveRows, "put", watched)
     assert migration_of(table, "column", workers=1).run(run_id="short")["state"] == "verified"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from prefect.variables import Variable
 from psycopg import errors
+from psycopg.pq import TransactionStatus
 
 from flows.catch_up import catch_up
 from flows.contract import contract
@@ -18,8 +19,9 @@ from flows.forms import parse
 from flows.parameters import Text384To1536
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
-from tasks import hnsw, ledger, planning
+from tasks import hnsw, ledger, planning, space_checks
 from tasks.errors import FatalError, UsageError, VerificationRefused
+from tasks.stores import postgres
 from tasks.stores.connection import Connection
 from tests.lifecycle import drive
 from tests.live_table import KEYS, LAYOUTS, NEW, OLD, Table, migration_of, text_vector
@@ -246,6 +248,34 @@ def test_the_plan_tells_what_it_costs(connection: Connection, provider: OpenAISe
     assert provider.answered() == []
     text_384_to_1536(**PAID, run_id="bought")
     assert (cost().texts, cost().kept, cost().dollars) == (0, len(said), 0)
+
+
+def test_nothing_is_read_while_the_old_model_is_asked(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answers take as long as they take: no COPY, and so no transaction, is open meanwhile."""
+    Table(connection)
+    read, embed = space_checks.read, space_checks.embed
+    used: list[Connection] = []
+    asked: list[set[TransactionStatus]] = []
+
+    def reading(where: Connection, *more: Any, **named: Any) -> Any:
+        used.append(where)
+        return read(where, *more, **named)
+
+    def asking(*what: Any) -> Any:
+        asked.append({session.info.transaction_status for session in used})
+        return embed(*what)
+
+    monkeypatch.setattr(postgres, "READ_ROWS", 10)  # else all of a small table is read at once
+    monkeypatch.setattr(space_checks, "read", reading)
+    monkeypatch.setattr(space_checks, "embed", asking)
+    text_384_to_1536(
+        targets=[{"table": "docs", "text": "content"}],
+        embedder="hashing/1536",
+        old_embedder="hashing/384",
+        run_id="asked",
+    )
+    assert len(asked) > 5
+    assert set().union(*asked) == {TransactionStatus.IDLE}
 
 
 def test_what_the_change_of_model_does(connection: Connection, tmp_path: Any) -> None:

@@ -146,7 +146,7 @@ class Batch:
                 failure = self._failed(failure, error)
         try:
             if rows and self.on_bought:
-                self.on_bought(rows, self.vectors[rows])
+                self.on_bought(rows, self.vectors[_span(rows)])
         except Exception as error:  # noqa: BLE001
             failure = self._failed(failure, error)
         return failure
@@ -165,7 +165,7 @@ class Batch:
         current = [p.rung == self._rungs[p.row] and p.row not in self.rejected for p in pack.pieces]
         whole = [at for at, p in enumerate(pack.pieces) if current[at] and p.row not in self._parts]
         rows = [pack.pieces[at].row for at in whole]
-        self.vectors[rows] = found if len(whole) == len(found) else found[whole]
+        self.vectors[_span(rows)] = found if len(whole) == len(found) else found[whole]
         for at, piece in enumerate(pack.pieces):
             if current[at] and piece.row in self._parts:  # else a part of a text that has been cut again, smaller
                 parts = self._parts[piece.row]
@@ -280,3 +280,9 @@ def _graver(one: BaseException | None, other: BaseException) -> BaseException:
     if one is None or (isinstance(one, TransientError) and not isinstance(other, TransientError)):
         return other
     return other if isinstance(other, FatalError) and not isinstance(one, FatalError) else one
+
+
+def _span(rows: list[int]) -> slice | list[int]:
+    """What takes these rows out of an array: without a copy where one follows on the other."""
+    following = rows and rows == list(range(rows[0], rows[-1] + 1))
+    return slice(rows[0], rows[-1] + 1) if following else rows
