@@ -24,6 +24,7 @@ def test_a_part_comes_back_whole(tmp_path: Path) -> None:
     assert (part.batch, part.target, part.rows) == (3, 0, 30)
     assert part.bytes == (tmp_path / part.path).stat().st_size
     assert batches.read_part(str(tmp_path), part).equals(table())
+    assert batches.read_part(str(tmp_path), part, embeddings=False).equals(table().drop_columns("embedding"))
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["part-00003.parquet"], (
         "nothing half-written is left"
     )
