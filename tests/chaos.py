@@ -312,14 +312,24 @@ def attempt(chaos: Chaos, place: Place, step: Step, stage: str | None) -> bool:
             measured = stage is None and step.name not in chaos.expected
             process = place.start(*step.arguments, cold=not measured and chaos.random.random() < COLD)
             try:
-                hit = _hit(chaos, connection, step, stage, row[0], process, in_transaction)
+                where = hit(
+                    chaos.random,
+                    chaos.spent,
+                    connection,
+                    step,
+                    stage,
+                    row[0],
+                    process,
+                    measuring=measured,
+                    in_transaction=in_transaction,
+                )
             finally:
                 process.kill()
                 status = process.wait()
         if repaired := _repaired(connection):
             chaos.different.append(f"{step.name}: catch up had to repair {repaired} rows of an unchanged source")
     if status == -9:
-        chaos.kills[hit] += 1
+        chaos.kills[where] += 1
         chaos.inside += in_transaction
         return False
     if status == 2 and step.name == "rollback" and "is rolled_back" in place.log[-400:]:
@@ -331,39 +341,43 @@ def attempt(chaos: Chaos, place: Place, step: Step, stage: str | None) -> bool:
     return True
 
 
-def _hit(
-    chaos: Chaos,
+def hit(
+    chance: random.Random,
+    spent: dict[tuple[str, str], float],
     connection: "psycopg.Connection[Any]",
     step: Step,
     stage: str | None,
     since: Any,
     process: "subprocess.Popen[str] | Warm",
-    in_transaction: bool,
+    *,
+    measuring: bool,
+    in_transaction: bool = False,
+    targets: int = TARGETS,
 ) -> str:
-    """Waits for the moment to kill; returns the stage that the process is in then."""
+    """Waits for the moment to kill: a random one of those that ``spent`` has for the stage, or one in which the switch's
+    transaction waits for somebody. Returns the stage that the process is in then; ``measuring`` adds to ``spent``."""
     kill_at, entered, seen = None, time.monotonic(), "begin"
-    measuring = stage is None and step.name not in chaos.expected
     command = step.name.split()[0]
     while not (ended := process.poll() is not None) and (kill_at is None or time.monotonic() < kill_at):
         try:
-            now = stage_of(connection, step.run_id, command, since)
+            now = stage_of(connection, step.run_id, command, since, targets)
         except psycopg.errors.UndefinedTable:
             now = "begin"
         if now != seen:
             if measuring:
-                chaos.spent[step.name, seen] = chaos.spent.get((step.name, seen), 0) + time.monotonic() - entered
+                spent[step.name, seen] = spent.get((step.name, seen), 0) + time.monotonic() - entered
             seen, entered = now, time.monotonic()
             if kill_at is not None and not in_transaction:
                 kill_at = 0  # the stage was over before its moment came: now, not some stages later
         # A stage that was done before the last kill is passed in a blink: the next one will do.
         if kill_at is None and stage and ORDER.index(now) >= ORDER.index(stage):
             if not in_transaction:
-                kill_at = entered + chaos.random.uniform(0, 1) * chaos.spent.get((step.name, now), 0.3)
-            elif _waits(connection, step.run_id):
+                kill_at = entered + chance.uniform(0, 1) * spent.get((step.name, now), 0.3)
+            elif waits(connection, step.run_id):
                 kill_at = 0
         time.sleep(0.004)
     if ended and measuring:
-        chaos.spent[step.name, seen] = chaos.spent.get((step.name, seen), 0) + time.monotonic() - entered
+        spent[step.name, seen] = spent.get((step.name, seen), 0) + time.monotonic() - entered
     return seen
 
 
@@ -382,7 +396,7 @@ def _reader(place: Place, wanted: bool) -> Iterator[None]:
         yield
 
 
-def _waits(connection: "psycopg.Connection[Any]", run_id: str) -> bool:
+def waits(connection: "psycopg.Connection[Any]", run_id: str) -> bool:
     row = connection.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s AND wait_event_type = 'Lock'",
         (f"vecferry {run_id}",),

@@ -8,25 +8,24 @@ import random
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from tests.chaos import Place, Step, new_database, postgres_server, stage_of
+from tests.chaos import BACK, BUILD, ORDER, RUN, SWITCH, Place, Step, hit, new_database, postgres_server
 from tests.live import Writers, faults, make_table
 from tests.servers import prefect_server
 
-RUN = "live"
 LAYOUTS = ("column", "side_table")
 
 
 def steps(layout: str, batch_rows: int, share: float) -> list[Step]:
-    """The life of a run that takes ``share`` of the database's time beside the writers; how often each step is killed is its
-    share of the kills of a cycle."""
+    """The life of a run that takes ``share`` of the database's time beside the writers, and the kills of a cycle."""
     target = '[{"table": "docs", "text": "content"}]'
     migrate = ("run", "text-384-to-1536", "-p", f"targets={target}", "-p", "embedder=hashing/1536")
     options = ("-p", "old_embedder=hashing/384", "-p", f"layout={layout}", "-p", f"batch_rows={batch_rows}")
@@ -34,11 +33,11 @@ def steps(layout: str, batch_rows: int, share: float) -> list[Step]:
     lenient = ("-p", "gates.min_recall=0.3")
     pace = ("-p", f"database_share={share}")
     return [
-        Step("run", (*migrate, *options, *lenient, *pace, "--run-id", RUN), (("any", 14),)),
-        Step("cutover", ("cutover", RUN, *lenient, *pace), (("any", 5),)),
-        Step("catch-up", ("catch-up", RUN, *pace), (("any", 2),)),
-        Step("rollback", ("rollback", RUN), (("any", 2),)),
-        Step("cutover again", ("cutover", RUN, *lenient, *pace), (("any", 3),)),
+        Step("run", (*migrate, *options, *lenient, *pace, "--run-id", RUN), BUILD),
+        Step("cutover", ("cutover", RUN, *lenient, *pace), SWITCH),
+        Step("catch-up", ("catch-up", RUN, *pace), (("begin", 1), ("catch up", 2))),
+        Step("rollback", ("rollback", RUN), BACK),
+        Step("cutover again", ("cutover", RUN, *lenient, *pace), SWITCH),
     ]
 
 
@@ -47,41 +46,64 @@ class Chaos:
     """What was done and found."""
 
     random: random.Random
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Step → how long it takes when nothing happens to it."""
+    spent: dict[str, dict[tuple[str, str], float]] = field(default_factory=lambda: defaultdict(dict))
+    """Layout → (step, stage) → seconds that the undisturbed run spent there."""
     kills: Counter[str] = field(default_factory=Counter)
+    inside: int = 0
+    """Kills while a switch's transaction was open."""
     compared: int = 0
     wrote: Counter[str] = field(default_factory=Counter)
     different: list[str] = field(default_factory=list)
 
 
-def attempt(chaos: Chaos, place: Place, step: Step, kill: bool) -> bool:
-    """Starts the step's command and kills it at a random moment of it, or lets it finish. Whether it finished."""
-    started, stage = time.monotonic(), "begin"
+def attempt(chaos: Chaos, place: Place, layout: str, step: Step, stage: str | None) -> bool:
+    """Starts the step's command and kills it once it has been in ``stage`` for a random while; None lets it finish. Whether
+    it finished."""
+    spent = chaos.spent[layout]
     with place.connection() as connection:
         since = connection.execute("SELECT clock_timestamp()").fetchone()
         assert since
-        process = place.start(*step.arguments, cold=False)
-        end = started + chaos.random.uniform(0, 1.0) * chaos.seconds.get(step.name, 3.0) if kill else float("inf")
-        while (ended := process.poll()) is None and time.monotonic() < end:
-            if kill:
-                try:
-                    stage = stage_of(connection, RUN, step.name.split()[0], since[0], targets=1)
-                except psycopg.errors.UndefinedTable:
-                    stage = "begin"
-            time.sleep(0.01)
-        process.kill()
-        status = process.wait()
-    if ended is None:
-        chaos.kills[stage] += 1
+        in_transaction = stage in ("cutover", "rollback") and chaos.random.random() < 0.6
+        with _somebody(place, in_transaction):
+            process = place.start(*step.arguments, cold=False)
+            measuring = stage is None and all(name != step.name for name, _ in spent)
+            try:
+                where = hit(
+                    chaos.random,
+                    spent,
+                    connection,
+                    step,
+                    stage,
+                    since[0],
+                    process,
+                    measuring=measuring,
+                    in_transaction=in_transaction,
+                    targets=1,
+                )
+            finally:
+                process.kill()
+                status = process.wait()
+    if status == -9:
+        chaos.kills[where] += 1
+        chaos.inside += in_transaction
         return False
-    if not kill:
-        chaos.seconds.setdefault(step.name, time.monotonic() - started)
     if status == 2 and step.name == "rollback" and "is rolled_back" in place.log[-400:]:
         return True
     if status:
         raise AssertionError(f"{step.name} ended with {status}:\n{place.log[-3000:]}")
     return True
+
+
+@contextmanager
+def _somebody(place: Place, wanted: bool) -> Iterator[None]:
+    """Somebody who changes the search function and does not commit: a switch, which replaces it last, waits for them with
+    all the rest done."""
+    if not wanted:
+        yield
+        return
+    with psycopg.connect(place.url, application_name="chaos reader") as connection:
+        connection.execute("ALTER FUNCTION match_docs COST 101")
+        yield
 
 
 def cycle(
@@ -98,19 +120,19 @@ def cycle(
     with place.connection() as connection:
         make_table(connection, rows)
     life = steps(layout, max(1, rows // 20), share)
-    planned = [step.name for step in life for _, count in step.kills for _ in range(count)]
-    chosen = Counter(chaos.random.sample(planned, min(kills, len(planned))))
+    planned = [(step.name, stage) for step in life for stage, count in step.kills for _ in range(count)]
+    chosen = sorted(chaos.random.sample(range(len(planned)), min(kills, len(planned))))
     people = Writers(place.url, writers)
     with people.writing():
         for step in life:
-            for _ in range(chosen[step.name]):
-                if attempt(chaos, place, step, kill=True):
+            for stage in [stage for name, stage in (planned[i] for i in chosen) if name == step.name]:
+                if attempt(chaos, place, layout, step, stage):
                     break
             else:
-                attempt(chaos, place, step, kill=False)
+                attempt(chaos, place, layout, step, None)
             if step.name != "rollback":
                 with people.still(), place.connection() as connection:
-                    attempt(chaos, place, Step("catch-up", ("catch-up", RUN), ()), kill=False)
+                    attempt(chaos, place, layout, Step("catch-up", ("catch-up", RUN), ()), None)
                     found = faults(connection)
                     chaos.different += [f"{layout}, after {step.name}: {line}" for line in found]
                     chaos.compared += 1
@@ -154,9 +176,9 @@ def _place(server: Any, folder: Path, number: int, api: str) -> Place:
 
 def show(chaos: Chaos, seconds: float) -> None:
     print("\nstage       kills")
-    for stage, count in chaos.kills.items():
-        print(f"{stage:<10} {count:>6}")
-    print(f"{'all':<10} {chaos.kills.total():>6}")
+    for stage in ORDER:
+        print(f"{stage:<10} {chaos.kills[stage]:>6}")
+    print(f"{'all':<10} {chaos.kills.total():>6}, {chaos.inside} of them inside a switch's transaction")
     print(f"\n{chaos.wrote.total()} writes by others ({', '.join(f'{k} {n}' for k, n in chaos.wrote.items())})")
     for line in chaos.different[:50]:
         print(f"DIFFERENT  {line}")
