@@ -261,6 +261,43 @@ def test_compose_has_no_password_and_checks_its_databases() -> None:
     assert "shm_size" in services["postgres"]
 
 
+MEMORY = {
+    "shared_buffers": ("POSTGRES_SHARED_BUFFERS", "256MB"),
+    "effective_cache_size": ("POSTGRES_EFFECTIVE_CACHE_SIZE", "1GB"),
+    "work_mem": ("POSTGRES_WORK_MEM", "64MB"),
+    "maintenance_work_mem": ("POSTGRES_MAINTENANCE_WORK_MEM", "128MB"),
+}
+
+
+def test_compose_takes_the_memory_of_postgresql_from_the_environment() -> None:
+    """The four settings have the names and the defaults of the guide, and each is handed to the server once."""
+    command = _yaml("compose.yaml")["services"]["postgres"]["command"]
+    given = dict(argument.split("=", 1) for argument in command if "=" in argument)
+    assert {name: given[name] for name in MEMORY} == {
+        name: f"${{{variable}:-{default}}}" for name, (variable, default) in MEMORY.items()
+    }
+
+
+@pytest.mark.parametrize("profile", ["development", "production"])
+def test_a_profile_names_its_services_and_its_memory(profile: str) -> None:
+    """Each profile's file switches it on and sets all four; what its services wait for is there, or need not be."""
+    lines = (ROOT / "deployments" / f"{profile}.env").read_text().splitlines()
+    given = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert given.pop("COMPOSE_PROFILES") == profile
+    assert sorted(given) == sorted(variable for variable, _ in MEMORY.values()), "and no password"
+    assert all(re.fullmatch(r"\d+(MB|GB)", value) for value in given.values())
+    if profile == "development":
+        assert given == dict(MEMORY.values())
+    else:
+        assert given["POSTGRES_SHARED_BUFFERS"] == "1GB"
+    services = _yaml("compose.yaml")["services"]
+    there = {name for name, service in services.items() if profile in service["profiles"]}
+    assert there == {"postgres", "prefect", "worker"} | ({"chroma"} if profile == "development" else set())
+    for name in there:
+        for needed, condition in services[name].get("depends_on", {}).items():
+            assert needed in there or condition.get("required") is False, f"{name} waits for {needed}"
+
+
 def _yaml(name: str) -> Any:
     return yaml.safe_load((ROOT / "deployments" / name).read_text())
 
