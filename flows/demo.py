@@ -15,7 +15,7 @@ from flows import console, show
 from tasks import canonical, settings
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.errors import UsageError
-from tasks.stores import chroma
+from tasks.stores import chroma, embedded
 from tasks.stores.connection import connect
 from tasks.stores.interface import Collection, records, vector_column
 from tasks.stores.pgvector import Layout
@@ -34,7 +34,6 @@ def demo(directory: Path) -> None:
     """Builds the collection, migrates, verifies, cuts over, and asks both stores three questions."""
     directory = _emptied(directory.absolute())
     os.environ["VECFERRY_HOME"] = str(directory / "home")
-    os.environ.pop("DATABASE_URL", None)
     source = str(directory / "chroma")
     show.out.print("[bold]1. A Chroma collection[/bold] of the docstrings of Python's standard library")
     rows = _build(source)
@@ -44,11 +43,14 @@ def demo(directory: Path) -> None:
     show.out.print(
         "[bold]2. The migration[/bold]: vecferry run chroma-to-pgvector -p chroma.path=… --run-id demo -p cutover=auto"
     )
+    # Whatever names a database of the user's, a variable or a Secret block: the demo keeps out of it.
+    hidden = "".join(f"{name}= " for name in (settings.DEFAULT_DATABASE, settings.OTHER_DATABASE) if name in os.environ)
+    os.environ[settings.DEFAULT_DATABASE] = embedded.url(settings.home())
     found = _migrate(source)
     show.outcome(found, as_json=False)
     show.out.print("\n[bold]3. The same questions[/bold] to both stores")
     _ask(source)
-    show.out.print(f"\nLook around: VECFERRY_HOME={directory / 'home'} vecferry status demo")
+    show.out.print(f"\nLook around: {hidden}VECFERRY_HOME={directory / 'home'} vecferry status demo")
 
 
 def _emptied(directory: Path) -> Path:

@@ -62,7 +62,7 @@ def serving(port: int) -> Iterator[subprocess.Popen[bytes]]:
         **os.environ,
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
     }
-    if settings.DEFAULT_DATABASE not in os.environ:
+    if not settings.names_a_database():
         embedded.url(home)  # held by us, it stays up between runs, and ends with us even when a run was killed
     Path(environment["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect does not make the parents
     with running(["server", "start", "--host", "127.0.0.1", "--port", str(port)], environment) as server:
