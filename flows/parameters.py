@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flows.forms import changed
+from flows.numbers import Number, OptionalNumber
 from tasks.plan import Asked, CollectionsRequest, ColumnsRequest, Request
 from tasks.settings import DEFAULT_DATABASE
 
@@ -24,16 +25,16 @@ class Gates(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    min_recall: float = Field(0.9, ge=0, le=1, description="recall of the new index against exact search, at least")
+    min_recall: Number = Field(0.9, ge=0, le=1, description="recall of the new index against exact search, at least")
     recall_k: int = Field(10, ge=1, le=100, description="neighbours a query that recall is taken over")
-    min_row_cosine: float = Field(
+    min_row_cosine: Number = Field(
         0.999, ge=-1, le=1, description="cosine of every sampled row with its source, at least"
     )
     sample: int = Field(
         300, ge=1, le=10_000, description="rows sampled; 299 clean ones exclude a 1 % fault rate at 95 %"
     )
     max_quarantined: int = Field(0, ge=0, description="quarantined rows that are accepted")
-    max_deleted: float = Field(0.5, ge=0, le=1, description="share of a live table that a sync may delete")
+    max_deleted: Number = Field(0.5, ge=0, le=1, description="share of a live table that a sync may delete")
 
 
 class Chroma(BaseModel):
@@ -76,7 +77,7 @@ class Gated(Base):
     """What the flows that verify take."""
 
     gates: Gates = Field(Gates(), description="what must hold before the switch")
-    database_share: float = Field(
+    database_share: Number = Field(
         0.2, gt=0, le=1, description="share of the time to work in the database while others use it; 1 gives no way"
     )
 
@@ -88,7 +89,7 @@ class Checked(OfRun, Gated):
 class Contract(OfRun):
     """The form of contract."""
 
-    rollback_days: float | None = Field(
+    rollback_days: OptionalNumber = Field(
         None, ge=0, description="days after the cutover in which nothing old is dropped; the run's own when left out"
     )
 
@@ -113,8 +114,8 @@ class Shared(Gated):
     )
     workers: int = Field(2, ge=1, le=64, description="chunks of batches worked on at once")
     cutover: Cutover = Field("manual", description="after verification: stop, ask for approval, or switch")
-    rollback_days: float = Field(7, ge=0, description="days after the cutover in which nothing old is dropped")
-    budget_usd: float | None = Field(
+    rollback_days: Number = Field(7, ge=0, description="days after the cutover in which nothing old is dropped")
+    budget_usd: OptionalNumber = Field(
         None, ge=0, description="dollars that the run may spend; it stops before they are passed"
     )
 
@@ -170,7 +171,7 @@ class Text384To1536(Migration):
         description="a text longer than the model takes: quarantine it, cut it, or take the mean of its parts",
     )
 
-    similarity_threshold: float | None = Field(
+    similarity_threshold: OptionalNumber = Field(
         None, ge=-1, le=1, description="the application's threshold for the old vectors; the report translates it"
     )
     queries: str | None = Field(
