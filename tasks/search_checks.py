@@ -3,13 +3,14 @@ sample of rows against their source."""
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
-from tasks import checks, pace, spending
+from tasks import checks, spending
 from tasks.artifacts import Tell
 from tasks.checks import Check, Gates, Norms
 from tasks.difference import Difference
@@ -21,6 +22,7 @@ from tasks.shadows.registry import shadow_of
 from tasks.stores.connection import Connection
 from tasks.stores.interface import Hits, Source, vectors
 from tasks.stores.postgres import Table, read, search
+from tasks.timed_search import GATED, SHOWN, Timed, timed, worked
 
 QUERIES = 200
 SWEEP = (40, 100, 200, 400)
@@ -57,21 +59,31 @@ def search_checks(
     # A smoke run holds a part of the source, which would search all of it.
     comparable = target.space == CARRIED and not run.plan.limited
     ef_search = max(40, target.collection.ef_search, k)
-    sweep: list[dict[str, Any]] = []
-    for ef in sorted({*SWEEP, ef_search}):
+    spent = worked(connection, run)
+
+    def searched(ef: int, until: float, least: int) -> tuple[Timed, list[Hits]]:
+        tried = timed(lambda q: search(connection, table, q, k, ef), probes, until, least, connection)
+        return tried, _measured_exactly(connection, table, probes[: len(tried.hits)], tried.hits)
+
+    # What decides goes first: the time that is left is for what is only shown.
+    own, measured_hits = searched(ef_search, GATED.until(spent), GATED.probes)
+    our_recall = checks.recall(measured_hits, exact[: len(measured_hits)])
+    sweep: list[dict[str, Any]] = [{"ef_search": ef_search, "recall": our_recall, **own.figures}]
+    others, until = sorted({*SWEEP} - {ef_search}), SHOWN.until(spent)
+    for number, ef in enumerate(others):
         tell((1 + len(sweep)) / (len(SWEEP) + 3))
-        hits, latencies = _timed(connection, lambda q, ef=ef: search(connection, table, q, k, ef), probes)
-        reached = checks.recall(_measured_exactly(connection, table, probes, hits), exact)
-        sweep.append({"ef_search": ef, "recall": reached, **_percentiles(latencies)})
-        if ef == ef_search:
-            ours, our_latencies, our_recall = hits, latencies, reached
+        now = time.monotonic()
+        tried, hits = searched(ef, now + (until - now) / (len(others) - number), SHOWN.probes)
+        sweep.append({"ef_search": ef, "recall": checks.recall(hits, exact[: len(hits)]), **tried.figures})
+    sweep.sort(key=lambda tried: int(tried["ef_search"]))
     size = connection.execute("SELECT pg_total_relation_size(%s::regclass)", (table.identifier.as_string(),)).fetchone()
     assert size
     benchmark: dict[str, Any] = {
         "k": k,
         "ef_search": ef_search,
         "sweep": sweep,
-        "pgvector": _percentiles(our_latencies),
+        "pgvector": own.figures,
+        "probes": len(probes),
         "table_bytes": size[0],
         "norms": {"lowest": measured.lowest, "mean": measured.mean, "highest": measured.highest},
     }
@@ -80,25 +92,36 @@ def search_checks(
         Check(
             f"recall@{k}",
             our_recall >= gates.min_recall,
-            len(probes),
+            len(own.hits),
             f"{our_recall:.4f} at ef_search {ef_search}{_way_out(sweep, our_recall, gates)}",
             f"≥ {gates.min_recall:g}",
         ),
     ]
     if comparable:
-        theirs, latencies = _timed(connection, lambda q: source.search(target.collection.name, q, k), probes)
-        benchmark["source"] = _percentiles(latencies)
-        source_recall = checks.recall(_measured_exactly(connection, table, probes, theirs), exact)
-        benchmark |= {"source_recall": source_recall, "overlap": checks.overlap(ours, theirs)}
+        ask = partial(source.search, target.collection.name, k=k)
+        theirs = timed(ask, probes[: len(own.hits)], GATED.until(spent), GATED.probes)
+        asked = len(theirs.hits)
+        benchmark["source"] = theirs.figures
+        source_recall = checks.recall(_measured_exactly(connection, table, probes[:asked], theirs.hits), exact[:asked])
+        both_recall = checks.recall(measured_hits[:asked], exact[:asked])
+        benchmark |= {"source_recall": source_recall, "overlap": checks.overlap(own.hits[:asked], theirs.hits)}
         found += [
             Check(
                 "query parity",
-                our_recall >= source_recall - PARITY_SLACK,
-                len(ours),
-                f"recall {our_recall:.4f}, source {source_recall:.4f}, overlap {benchmark['overlap']:.4f}",
+                both_recall >= source_recall - PARITY_SLACK,
+                asked,
+                f"recall {both_recall:.4f}, source {source_recall:.4f}, overlap {benchmark['overlap']:.4f}",
                 f"≥ source − {PARITY_SLACK}",
             ),
-            _distances(probes, ours, theirs, measured, target, benchmark, lambda ids: _moved(run, target, ids, known)),
+            _distances(
+                probes[:asked],
+                own.hits[:asked],
+                theirs.hits,
+                measured,
+                target,
+                benchmark,
+                lambda ids: _moved(run, target, ids, known),
+            ),
         ]
     return measured, found, benchmark
 
@@ -202,22 +225,13 @@ def probe_vectors(connection: Connection, table: Table) -> np.ndarray:
     return matrix[np.linalg.norm(matrix, axis=1) > 0] if matrix.size else matrix
 
 
-def _timed(connection: Connection, ask: Any, probes: np.ndarray) -> tuple[list[Hits], list[float]]:
-    """One query at a time, as an application asks; the first is asked twice, so that connecting is not counted."""
-    ask(probes[:1])
-    hits, seconds = [], []
-    with pace.turns(connection) as take:
-        for row in range(len(probes)):
-            with take():
-                started = time.perf_counter()
-                hits += ask(probes[row : row + 1])
-                seconds.append(time.perf_counter() - started)
-    return hits, seconds
-
-
-def _percentiles(seconds: list[float]) -> dict[str, float]:
-    p50, p95, p99 = (float(x) * 1000 for x in np.percentile(seconds, [50, 95, 99]))
-    return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "per_second": len(seconds) / sum(seconds)}
+def cut_short(benchmark: dict[str, Any]) -> str | None:
+    """A line for the report where there was no time for all of the searches; None where all were made."""
+    lines = [*benchmark["sweep"], *([benchmark["source"]] if "source" in benchmark else [])]
+    made, wanted = sum(line["searches"] for line in lines), len(lines) * benchmark["probes"]
+    if made == wanted:
+        return None
+    return f"timed searches were cut short, {made:,} of {wanted:,}, so that they do not outlast the rest of the run"
 
 
 def _common(a: Hits, b: Hits) -> Iterator[tuple[str, float, float]]:

@@ -22,7 +22,7 @@ from tasks.errors import VerificationRefused
 from tasks.plan import SCHEMA, ColumnTarget, Target
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
-from tasks.search_checks import probe_vectors, sample_check, search_checks
+from tasks.search_checks import cut_short, probe_vectors, sample_check, search_checks
 from tasks.shadows.registry import shadow_of
 from tasks.space_checks import space_checks
 from tasks.stores.connection import Connection, classified
@@ -128,6 +128,8 @@ def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tel
         measured, more, benchmark = search_checks(
             run, connection, source, target, table, probes, gates, difference, artifacts.part(tell, 1, 2)
         )
+        if line := cut_short(benchmark):
+            notes.append(line)
         if measured.zero and target.collection.metric == "cosine":
             notes.append(f"{measured.zero} zero vectors: a cosine index cannot find them, nor did it before")
         if isinstance(target, ColumnTarget):
