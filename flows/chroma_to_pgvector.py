@@ -1,6 +1,6 @@
 """ChromaDB collections become PostgreSQL tables with pgvector."""
 
-from prefect import flow
+from prefect import State, flow
 
 from flows.forms import form
 from flows.migrate import Outcome, migrate
@@ -10,6 +10,6 @@ from flows.parameters import ChromaToPgvector
 
 @flow(name="chroma-to-pgvector", flow_run_name=run_name, task_runner=RUNNER)
 @form(ChromaToPgvector)
-def chroma_to_pgvector(parameters: ChromaToPgvector) -> Outcome:
+def chroma_to_pgvector(parameters: ChromaToPgvector) -> State[Outcome]:
     """Move ChromaDB collections into PostgreSQL with pgvector: snapshot, load, index, catch up, verify, cut over."""
     return migrate(parameters, parameters.request(), parameters.given())

@@ -14,7 +14,7 @@ from flows import console, show
 from flows.forms import parse
 from flows.parameters import Base, Checked, ChromaToPgvector, Contract, Migration, OfRun, Restore, Text384To1536
 from tasks import allocator, ledger, settings, status
-from tasks.errors import UsageError, VecferryError
+from tasks.errors import FatalError, UsageError, VecferryError
 from tasks.stores.connection import connect
 
 app = typer.Typer(
@@ -73,11 +73,8 @@ def show_status(
         if run_id is None:
             show.runs([status.outcome(connection, name) for name in ledger.run_ids(connection)], as_json)
         else:
-            found = status.outcome(connection, run_id)
-            record = ledger.get(connection, run_id)
-            show.run(
-                found, record.error, status.stages(connection, run_id), status.failures(connection, run_id), as_json
-            )
+            outcome = status.outcome(connection, run_id)
+            show.run(outcome, status.stages(connection, run_id), status.failures(connection, run_id), as_json)
 
 
 @app.command()
@@ -91,11 +88,12 @@ def rerun(
 ) -> None:
     """Run failed batches again, or the ones named, and go on from there."""
     with connect(_database(p), "vecferry rerun") as connection:
-        record = ledger.get(connection, run_id)
-        failed = sorted({b.number for b in status.failures(connection, run_id) if b.stage in ("snapshot", "load")})
+        record, batches = ledger.get(connection, run_id), ledger.batches(connection, run_id)
+    failed = sorted({b.number for b in batches if b.status == "failed" and b.stage in ("snapshot", "load")})
     if not batch and not failed:
-        then = status.next_step(record, []) or "vecferry status"
-        raise UsageError(f"run {run_id} has no failed batches; it is {record.state}. Go on with: {then}")
+        step = status.next_step(record, batches)
+        then = f". Go on with: {step.now}" if step.now else ""
+        raise UsageError(f"run {run_id} has no failed batches; it is {record.state.replace('_', ' ')}{then}")
     flow = record.plan.request.flow
     values = {**console.pairs(p), "run_id": run_id, "batch_ids": list(batch or failed)}
     _migrate(flow, parse(FLOWS[flow], values), as_json)
@@ -106,7 +104,7 @@ def cutover(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
     """Catch up, verify and give the run's tables their final names, in one transaction."""
     from flows.cutover import cutover as flow
 
-    _of_run(flow, Checked, run_id, p, as_json)
+    _of_run(flow, "cutover", Checked, run_id, p, as_json)
 
 
 @app.command("catch-up")
@@ -114,7 +112,7 @@ def catch_up(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None
     """Bring a run's vectors in line with their source once more, before or after the cutover."""
     from flows.catch_up import catch_up as flow
 
-    _of_run(flow, Checked, run_id, p, as_json, checks=False)
+    _of_run(flow, "catch-up", Checked, run_id, p, as_json)
 
 
 @app.command()
@@ -122,7 +120,7 @@ def rollback(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None
     """Take a run back: earlier tables get their names again."""
     from flows.rollback import rollback as flow
 
-    _of_run(flow, OfRun, run_id, p, as_json, moves_rows=False)
+    _of_run(flow, "rollback", OfRun, run_id, p, as_json)
 
 
 @app.command()
@@ -130,7 +128,7 @@ def contract(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None
     """Drop the tables that stepped aside, once the rollback window is over."""
     from flows.contract import contract as flow
 
-    _of_run(flow, Contract, run_id, p, as_json, moves_rows=False)
+    _of_run(flow, "contract", Contract, run_id, p, as_json)
 
 
 @app.command()
@@ -138,7 +136,7 @@ def verify(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
     """Hold a run's tables against their source again; change nothing."""
     from flows.verify import verify as flow
 
-    _of_run(flow, Checked, run_id, p, as_json)
+    _of_run(flow, "verify", Checked, run_id, p, as_json)
 
 
 @app.command()
@@ -209,58 +207,59 @@ def _migrate(flow: str, parameters: Migration, as_json: bool) -> None:
 
     assert parameters.run_id
     request = parameters.request()
-    preflight(request, parameters.run_id, parameters.given())
+    preflight(request, parameters.run_id, parameters.given(), parameters.batch_ids)
     import_ahead(request.embedder)  # while Prefect's server answers
     name = flow.replace("-", "_")
     body = getattr(importlib.import_module(f"flows.{name}"), name)
-    call = partial(body, **parameters.model_dump(by_alias=True))
-    found = _carry_out(call, parameters.run_id, parameters.database, as_json)
-    if parameters.cutover == "ask" and found["state"] == "verified" and console.confirmed("Switch now?", as_json):
-        # With the gates it was verified by: another threshold would refuse what the person has just been shown.
-        cutover(parameters.run_id, [f"database={parameters.database}", f"gates={parameters.gates.model_dump_json()}"])
-    sys.exit(found["exit"])
+    # What was not set stays unset: what the run has already, its gates among it, is not overruled by a default.
+    call = partial(body, **parameters.model_dump(by_alias=True, exclude_unset=True))
+    verb: ledger.Verb = "cutover" if parameters.cutover == "auto" else "run"
+    outcome = _carry_out(call, verb, parameters.run_id, parameters.database, as_json)
+    if parameters.cutover == "ask" and outcome["state"] == "verified" and console.confirmed("Switch now?", as_json):
+        cutover(parameters.run_id, [f"database={parameters.database}"])
+    sys.exit(outcome["exit"])
 
 
-def _of_run(
-    flow: Any,
-    form: type[OfRun],
-    run_id: str,
-    p: list[str] | None,
-    as_json: bool,
-    moves_rows: bool = True,
-    checks: bool = True,
-) -> None:
+def _of_run(flow: Any, verb: ledger.Verb, form: type[OfRun], run_id: str, p: list[str] | None, as_json: bool) -> None:
     parameters = parse(form, {**console.pairs(p), "run_id": run_id})
     _check_run(run_id, parameters.database)
-    call = partial(flow, **parameters.model_dump(by_alias=True))
-    sys.exit(_carry_out(call, run_id, parameters.database, as_json, moves_rows, checks)["exit"])
+    call = partial(flow, **parameters.model_dump(by_alias=True, exclude_unset=True))
+    sys.exit(_carry_out(call, verb, run_id, parameters.database, as_json)["exit"])
+
+
+CHECKS = ("run", "cutover", "verify")
+"""Verbs that end with a verification."""
+MOVES_ROWS = (*CHECKS, "catch-up")
 
 
 def _carry_out(
-    call: Callable[[], dict[str, Any]],
-    run_id: str,
-    database: str,
-    as_json: bool,
-    moves_rows: bool = True,
-    checks: bool = True,
+    call: Callable[[], dict[str, Any]], verb: ledger.Verb, run_id: str, database: str, as_json: bool
 ) -> dict[str, Any]:
-    """Calls a flow, prints what came of the run and returns it, as the ledger says: Prefect's API may be gone by then."""
+    """Calls a flow, prints what came of the run and returns it, as the ledger says: Prefect's API may be gone by then. Its
+    ``exit`` is 0 only where the ledger says that the verb has done its work."""
+    with connect(settings.database_url(database), "vecferry status") as connection:
+        since = ledger.clock(connection)
     failure: Exception | None = None
-    found: dict[str, Any] = {}
-    with console.quiet_prefect(), console.watching(run_id, database, as_json or not moves_rows):
+    result: dict[str, Any] = {}
+    with console.quiet_prefect(), console.watching(run_id, database, as_json or verb not in MOVES_ROWS):
         try:
-            found = call()
+            result = call()
         except Exception as error:  # noqa: BLE001  told below, after what the ledger says
             failure = error
     with connect(settings.database_url(database), "vecferry status") as connection:
         if ledger.find(connection, run_id) is None and failure:
             raise failure
-        outcome = status.outcome(connection, run_id)
-    if isinstance(failure, VecferryError):
-        outcome["exit"] = failure.exit_status
-    show.done(found.get("done", []), as_json)
-    show.outcome(outcome, as_json, checked=moves_rows and checks)
-    if failure and outcome["exit"]:
+        outcome, done = status.outcome(connection, run_id), status.done(connection, run_id, verb, since)
+    if failure is None and not done:
+        failure = FatalError(f"{verb} of {run_id} is not done, by the ledger: vecferry status {run_id}")
+    if done and failure and not isinstance(failure, VecferryError):
+        show.complain(f"{verb} of {run_id} is done; on the way {type(failure).__name__}: {failure}")
+        failure = None
+    outcome["exit"] = 0 if failure is None else getattr(failure, "exit_status", 1)
+    outcome["error"] = None if failure is None else str(failure)
+    show.done(result.get("done", []), as_json)
+    show.outcome(outcome, as_json, checked=verb in CHECKS, moved=verb in MOVES_ROWS)
+    if failure:
         raise failure
     return outcome
 

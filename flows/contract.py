@@ -1,9 +1,9 @@
 """The end of the way back: what a rollback would need is dropped."""
 
-from prefect import flow
+from prefect import State, flow
 
 from flows.forms import form
-from flows.migrate import Outcome, holding, outcome
+from flows.migrate import Outcome, ended, holding
 from flows.naming import RUNNER, run_name
 from flows.parameters import Contract
 from tasks.cutover import contract_task
@@ -11,8 +11,8 @@ from tasks.cutover import contract_task
 
 @flow(name="contract", flow_run_name=run_name, task_runner=RUNNER)
 @form(Contract)
-def contract(parameters: Contract) -> Outcome:
+def contract(parameters: Contract) -> State[Outcome]:
     """Drop the tables that stepped aside, once the rollback window is over; refused before."""
-    with holding(parameters) as run:
+    with holding(parameters, "contract") as run:
         lines = contract_task(run.run_id, parameters.database, parameters.rollback_days)
-    return {**outcome(parameters.run_id, parameters.database), "done": lines}
+    return ended(parameters.run_id, parameters.database, lines)

@@ -1,9 +1,9 @@
 """The switch, by hand: catch up, verify, and give the tables their final names."""
 
-from prefect import flow
+from prefect import State, flow
 
 from flows.forms import form
-from flows.migrate import Outcome, outcome, running, switch
+from flows.migrate import Outcome, ended, running, switch
 from flows.naming import RUNNER, run_name
 from flows.parameters import Checked
 from tasks.begin import ready_to_cut_over
@@ -11,9 +11,10 @@ from tasks.begin import ready_to_cut_over
 
 @flow(name="cutover", flow_run_name=run_name, task_runner=RUNNER)
 @form(Checked)
-def cutover(parameters: Checked) -> Outcome:
+def cutover(parameters: Checked) -> State[Outcome]:
     """Switch a verified run: a last catch-up, verification once more, then the final names in one transaction."""
-    with running(parameters.run_id, parameters, ready_to_cut_over(parameters.run_id, parameters.database)) as run:
+    before = ready_to_cut_over(parameters.run_id, parameters.database)
+    with running(parameters.run_id, parameters, before, "cutover") as run:
         if run:
             switch(run, parameters)
-    return outcome(parameters.run_id, parameters.database)
+    return ended(parameters.run_id, parameters.database)

@@ -43,7 +43,7 @@ def form(model: type[M]) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
 
     def decorate(body: Callable[[M], Any]) -> Callable[..., Any]:
         def flow_function(**values: Any) -> Any:
-            plain = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in values.items()}
+            plain = {k: v.model_dump(exclude_unset=True) if isinstance(v, BaseModel) else v for k, v in values.items()}
             return body(parse(model, plain))
 
         fields = {model.model_fields[name].alias or name: model.model_fields[name] for name in _in_order(model)}

@@ -4,22 +4,22 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
-from prefect import Task
+from prefect import State, Task
+from prefect.exceptions import Pause
 from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
 from flows.approval import approved
-from flows.parameters import Base, Gated, OfRun, Shared
-from tasks import artifacts, files, ledger, pace, report, snapshot, status, work
+from flows.parameters import Base, Gated, Gates, OfRun, Shared, stated
+from tasks import artifacts, checks, files, ledger, pace, snapshot, status, work
 from tasks.begin import begin_task, reopen_named
 from tasks.catch_up import CaughtUp, catch_up_task
-from tasks.checks import Gates
 from tasks.cutover import cutover_task
-from tasks.errors import BatchesFailed, FatalError, VecferryError
+from tasks.errors import BatchesFailed, FatalError, VecferryError, VerificationRefused
 from tasks.index import index_task
 from tasks.load import expand_task, key_task, load_task, prepare_task
 from tasks.plan import Request
@@ -34,11 +34,11 @@ SHOWN_SECONDS = 1.0
 """Between two moves of a stage's progress bar at least: each is a request that other work waits for."""
 
 
-def migrate(parameters: Shared, request: Request, given: set[str]) -> Outcome:
+def migrate(parameters: Shared, request: Request, given: set[str]) -> State[Outcome]:
     """Snapshot, load, index, catch up, verify and, if asked to, cut over; what is done already is not done again."""
     run_id = parameters.run_id or f"{request.flow}-{str(flow_run.id)[:8]}"
-    before = begin_task(request, run_id, sorted(given))
-    with running(run_id, parameters, before) as run:
+    before, answer = begin_task(request, run_id, sorted(given), parameters.batch_ids), None
+    with running(run_id, parameters, before, "run") as run:
         if run:
             reopen_named(run, parameters.batch_ids)
             expand_task(run.run_id, parameters.database)
@@ -46,8 +46,8 @@ def migrate(parameters: Shared, request: Request, given: set[str]) -> Outcome:
             load(run, parameters)
             passes = catch_up(run, parameters)  # goes on while the index is built
             index(run, parameters)
-            finish(run, parameters, passes)
-    return outcome(run_id, parameters.database)
+            answer = finish(run, parameters, passes)
+    return ended(run_id, parameters.database, ["not approved: left verified"] if answer is False else [])
 
 
 def take_snapshot(run: Run, parameters: Shared) -> None:
@@ -75,7 +75,7 @@ def index(run: Run, parameters: Shared) -> None:
 
 def catch_up(run: Run, parameters: Gated) -> list[PrefectFuture[CaughtUp]]:
     """Starts catching up, one target after the other, and returns at once. ``verify`` waits for it."""
-    bar, most = artifacts.progress(run.run_id, "catch-up"), parameters.gates.max_deleted
+    bar, most = artifacts.progress(run.run_id, "catch-up"), gates_of(run, parameters).max_deleted
     passes: list[PrefectFuture[CaughtUp]] = []
     for t in run.plan.targets:
         what = {"run_id": run.run_id, "database": parameters.database, "number": t.number, "table": t.table}
@@ -86,27 +86,32 @@ def catch_up(run: Run, parameters: Gated) -> list[PrefectFuture[CaughtUp]]:
 def verify(run: Run, parameters: Gated, passes: list[PrefectFuture[CaughtUp]]) -> None:
     last = [caught_up.result().last for caught_up in passes]
     bar = artifacts.progress(run.run_id, "verify")
-    found = verify_task(run.run_id, parameters.database, gates_of(parameters), last, bar)
+    verify_task(run.run_id, parameters.database, checked_gates(run, parameters), last, bar)
     artifacts.moved(bar, 1, 1)
-    artifacts.verification(run.run_id, report.markdown([asdict(t) for t in found]))
     with run.connection() as connection:
         ledger.set_state(connection, run.run_id, "verified")
 
 
-def finish(run: Run, parameters: Shared, passes: list[PrefectFuture[CaughtUp]]) -> None:
-    """Verifies, and switches where that was asked for."""
+def finish(run: Run, parameters: Shared, passes: list[PrefectFuture[CaughtUp]]) -> bool | None:
+    """Verifies, and switches where that was asked for. Returns the answer of a person who was asked."""
     synced = all(t.mode == "sync" for t in run.plan.targets)
     smoke = bool(run.plan.limited)
     if synced or smoke or parameters.cutover != "auto":
         verify(run, parameters, passes)
     if synced and not smoke:
         cutover_task(run.run_id, parameters.database)
-    elif not smoke and approved(run, parameters.cutover):
-        switch(run, parameters, passes)
+    elif not smoke:
+        if answer := approved(run, parameters.cutover):
+            switch(run, parameters, passes)
+        return answer
+    return None
 
 
 def switch(run: Run, parameters: Gated, passes: Sequence[PrefectFuture[CaughtUp]] = ()) -> None:
     """A last catch-up, once ``passes`` have ended, then verification, then the final names in one transaction."""
+    with run.connection() as connection:
+        ledger.set_state(connection, run.run_id, "running")
+        ledger.set_doing(connection, run.run_id, "cutover")
     wait(list(passes))
     verify(run, parameters, catch_up(run, parameters))
     cutover_task(run.run_id, parameters.database)
@@ -126,15 +131,20 @@ def giving_way(run: Run, parameters: Gated) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def holding(parameters: OfRun) -> Iterator[Run]:
-    """Holds a run there is, so that nobody else works on it meanwhile."""
+def holding(parameters: OfRun, verb: ledger.Verb) -> Iterator[Run]:
+    """Holds a run there is while the body does ``verb``, so that nobody else works on it meanwhile."""
     run = open_run(parameters.run_id, parameters.database)
     with ledger.sole_runner(run.url, run.run_id), idle.keeping(run.url):
+        with run.connection() as connection:
+            ledger.ensure(connection)
+            ledger.set_doing(connection, run.run_id, verb)
         yield run
+        with run.connection() as connection:
+            ledger.set_doing(connection, run.run_id, None)
 
 
 @contextmanager
-def running(run_id: str, parameters: Gated, before: str) -> Iterator[Run | None]:
+def running(run_id: str, parameters: Gated, before: ledger.State, verb: ledger.Verb) -> Iterator[Run | None]:
     """Holds the run while the body works on it, and records how it ended. None when it is switched and done."""
     run = open_run(run_id, parameters.database)
     if before in FINISHED:
@@ -142,20 +152,43 @@ def running(run_id: str, parameters: Gated, before: str) -> Iterator[Run | None]
         return
     with ledger.sole_runner(run.url, run_id), idle.keeping(run.url), giving_way(run, parameters):
         files.clear_partial(run.path())
+        gates = gates_of(run, parameters)
         with run.connection() as connection:
+            ledger.ensure(connection)
+            record = ledger.get(connection, run_id)
+            ledger.set_gates(connection, run_id, gates.model_dump())
             ledger.request_stop(connection, run_id, None)
             ledger.set_report(connection, run_id, None)
             ledger.set_state(connection, run_id, "running")
+            ledger.set_doing(connection, run_id, verb)
+            ledger.set_waiting(connection, run_id, None)
         try:
             yield run
+        except Pause:  # suspended until somebody answers: the flow starts over then
+            raise
         except BaseException as error:
             with run.connection() as connection:
                 ledger.request_stop(connection, run_id, f"run {run_id} has ended: {_said(error)}")
-                ledger.set_state(connection, run_id, "failed", _said(error), getattr(error, "exit_status", 1))
+                ledger.end_badly(
+                    connection,
+                    record,
+                    _keeps(record.state, verb, error),
+                    _said(error),
+                    getattr(error, "exit_status", 1),
+                )
                 publish_failures(run, parameters, connection)
             raise
         with run.connection() as connection:
+            ledger.set_doing(connection, run_id, None)
             artifacts.batches(run_id, ledger.batches(connection, run_id))
+
+
+def _keeps(before: ledger.State, verb: ledger.Verb, error: BaseException) -> bool:
+    """Whether the run is still what it was before a verb that did not do its work: a check that does not hold, or a
+    batch that is missing, says that it is not."""
+    if isinstance(error, VerificationRefused | BatchesFailed):
+        return False
+    return before == "verified" or (before == "rolled_back" and verb == "cutover")
 
 
 def in_chunks(run: Run, parameters: Shared, stage: str, do: "Task[Any, work.Tally]") -> None:
@@ -164,7 +197,7 @@ def in_chunks(run: Run, parameters: Shared, stage: str, do: "Task[Any, work.Tall
     Raises BatchesFailed when some are left, and the FatalError that stopped them when there was one.
     """
     with run.connection() as connection:
-        named = chosen(run, connection, parameters.batch_ids)
+        named = chosen(connection, run.run_id, parameters.batch_ids)
         found = ledger.batches(connection, run.run_id, stage)
     # Naming batches says which failures to try again; what was never reached is gone on with in any case.
     numbers = [b.number for b in found if b.status == "pending" or (b.status == "failed" and named(b.number))]
@@ -201,7 +234,8 @@ def move(run: Run, stage: str, bar: UUID | None) -> None:
 
 def publish_failures(run: Run, parameters: Base, connection: Any) -> None:
     """Shows the failed batches and the parameters that rerun them."""
-    if failed := [b for b in status.failures(connection, run.run_id) if b.stage in ("snapshot", "load")]:
+    failed = [b for b in status.failures(connection, run.run_id) if b.stage in ("snapshot", "load")]
+    if failed and isinstance(parameters, Shared):
         again = type(parameters).model_validate(
             {
                 **parameters.model_dump(by_alias=True),
@@ -213,15 +247,31 @@ def publish_failures(run: Run, parameters: Base, connection: Any) -> None:
     artifacts.batches(run.run_id, ledger.batches(connection, run.run_id))
 
 
-def gates_of(parameters: Gated) -> Gates:
-    """The gates of verification among those of the form."""
-    return Gates(**parameters.gates.model_dump(exclude={"max_deleted"}))
+def gates_of(run: Run, parameters: Gated) -> Gates:
+    """What the run is accepted with: the gates stated now, else those of its ledger, else the defaults."""
+    with run.connection() as connection:
+        kept = ledger.get(connection, run.run_id).gates or {}
+    return Gates(**{**kept, **stated(parameters.gates)})
+
+
+def checked_gates(run: Run, parameters: Gated) -> checks.Gates:
+    """Those of them that verification decides by."""
+    return checks.Gates(**gates_of(run, parameters).model_dump(exclude={"max_deleted"}))
 
 
 def outcome(run_id: str, database: str) -> Outcome:
     """What the run has come to, from the ledger."""
     with open_run(run_id, database).connection() as connection:
         return status.outcome(connection, run_id)
+
+
+def ended(run_id: str, database: str, lines: Sequence[str] = (), **more: Any) -> State[Outcome]:
+    """How a flow ends that did its work: in the state's message and an artifact, what it did (``lines``, or what the run has
+    come to), and the run's outcome as its result."""
+    result = outcome(run_id, database)
+    told = list(lines) or [f"{result['state'].replace('_', ' ')}: {status.sentence(t)}" for t in result["targets"]]
+    artifacts.result(run_id, told)
+    return Completed(message="; ".join(told), data={**result, "done": list(lines), **more})
 
 
 def _worse(problem: BaseException | None, future: "PrefectFuture[work.Tally]") -> BaseException | None:
@@ -236,7 +286,7 @@ def _left(run: Run, stage: str, left: list[ledger.Batch], problem: BaseException
     numbers = ", ".join(str(b.number) for b in left[:20]) + (", …" if len(left) > 20 else "")
     reason = next((b.error for b in left if b.error), None) or (_said(problem) if problem else "not reached")
     return (
-        f"{len(left)} batches failed in {stage}: {numbers} ({reason}). The others are done. "
+        f"{work.counted(len(left), 'batch')} failed in {stage}: {numbers} ({reason}). The others are done. "
         f"Rerun them: vecferry rerun {run.run_id}"
     )
 

@@ -3,7 +3,7 @@
 import os
 import warnings
 from abc import abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -35,6 +35,31 @@ class Gates(BaseModel):
     )
     max_quarantined: int = Field(0, ge=0, description="quarantined rows that are accepted")
     max_deleted: Number = Field(0.5, ge=0, le=1, description="share of a live table that a sync may delete")
+
+
+class GatesOfRun(BaseModel):
+    """The same, for what is done with a run that has its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_recall: OptionalNumber = Field(
+        None, ge=0, le=1, description="recall of the index against exact search, at least"
+    )
+    recall_k: int | None = Field(None, ge=1, le=100, description="neighbours a query that recall is taken over")
+    min_row_cosine: OptionalNumber = Field(
+        None, ge=-1, le=1, description="cosine of every sampled row with its source, at least"
+    )
+    sample: int | None = Field(None, ge=1, le=10_000, description="rows sampled")
+    max_quarantined: int | None = Field(None, ge=0, description="quarantined rows that are accepted")
+    max_deleted: OptionalNumber = Field(None, ge=0, le=1, description="share of a live table that a sync may delete")
+
+
+def stated(gates: Gates | GatesOfRun) -> dict[str, Any]:
+    """The gates that somebody stated. Prefect's pages send every field of a form: of a whole set only those count that
+    are not the defaults."""
+    set_ = gates.model_dump(exclude_unset=True)
+    whole = set_.keys() == type(gates).model_fields.keys()
+    return {n: v for n, v in set_.items() if v is not None and not (whole and v == type(gates).model_fields[n].default)}
 
 
 class Chroma(BaseModel):
@@ -76,7 +101,7 @@ class OfRun(Base):
 class Gated(Base):
     """What the flows that verify take."""
 
-    gates: Gates = Field(Gates(), description="what must hold before the switch")
+    gates: Gates | GatesOfRun
     database_share: Number = Field(
         0.2, gt=0, le=1, description="share of the time to work in the database while others use it; 1 gives no way"
     )
@@ -84,6 +109,8 @@ class Gated(Base):
 
 class Checked(OfRun, Gated):
     """The form of cutover and verify."""
+
+    gates: GatesOfRun = Field(GatesOfRun(), description="what must hold; the run's own gates where left out")
 
 
 class Contract(OfRun):
@@ -104,6 +131,7 @@ class Restore(OfRun):
 class Shared(Gated):
     """What every migration takes."""
 
+    gates: Gates = Field(Gates(), description="what must hold before the switch")
     run_id: str | None = Field(None, description="name of the run; a run that exists is resumed")
     batch_ids: list[int] | None = Field(None, description="only these batches, for a rerun")
     batch_rows: int = Field(

@@ -1,9 +1,9 @@
 """The way back: before a cutover, after it, and for a sync."""
 
-from prefect import flow
+from prefect import State, flow
 
 from flows.forms import form
-from flows.migrate import Outcome, holding, mirror, outcome
+from flows.migrate import Outcome, ended, holding, mirror
 from flows.naming import RUNNER, run_name
 from flows.parameters import OfRun
 from tasks.cutover import rollback_task
@@ -11,9 +11,9 @@ from tasks.cutover import rollback_task
 
 @flow(name="rollback", flow_run_name=run_name, task_runner=RUNNER)
 @form(OfRun)
-def rollback(parameters: OfRun) -> Outcome:
+def rollback(parameters: OfRun) -> State[Outcome]:
     """Take a run back: earlier tables get their names again; what was built is kept where it was switched."""
-    with holding(parameters) as run:
+    with holding(parameters, "rollback") as run:
         lines = rollback_task(run.run_id, parameters.database)
         mirror(run)
-    return {**outcome(parameters.run_id, parameters.database), "done": lines}
+    return ended(parameters.run_id, parameters.database, lines)

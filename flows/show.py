@@ -2,13 +2,18 @@
 
 import json
 import os
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tasks import files
 from tasks.ledger import Batch
+from tasks.report import plain
+from tasks.status import sentence
+from tasks.work import counted
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -97,29 +102,21 @@ def runs(found: list[dict[str, Any]], as_json: bool) -> None:
     if not found:
         out.print("no runs yet; start with: vecferry plan chroma-to-pgvector -p chroma.path=DIRECTORY")
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "state", "rows", "quarantined", "failed batches", "next"):
-        table.add_column(column, overflow="fold")
     for run in found:
-        targets = run["targets"]
-        table.add_row(
-            run["run_id"],
-            run["state"],
-            f"{sum(t['rows'] for t in targets):,}",
-            str(sum(t["quarantined"] for t in targets)),
-            ", ".join(str(b) for t in targets for b in t["failed_batches"]) or "–",
-            run["next"] or "–",
-        )
-    out.print(table)
+        out.print(f"[bold]{escape(run['run_id'])}[/bold]  {_state(run)}  {_counts(run)}")
+        for line in (f"{run['flow']}, {run['source']}", _times(run), *_steps(run)):
+            out.print(f"  {line}", markup=False)
 
 
-def run(
-    found: dict[str, Any], error: str | None, stages: list[dict[str, Any]], failed: list[Batch], as_json: bool
-) -> None:
+def run(outcome: dict[str, Any], stages: list[dict[str, Any]], failed: list[Batch], as_json: bool) -> None:
+    """One run: what it is, its stages, what failed, and what to do."""
     if as_json:
-        _print_json(found)
+        _print_json(outcome)
         return
-    out.print(f"{found['run_id']}: [bold]{found['state']}[/bold]" + (f"  {error}" if error else ""))
+    out.print(f"{escape(outcome['run_id'])}: [bold]{_state(outcome)}[/bold]")
+    for line in (f"{outcome['flow']}, {outcome['source']}", _times(outcome), outcome["error"]):
+        if line:
+            out.print(line, markup=False)
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "done", "pending", "failed", "rows", "quarantined", "seconds"):
         table.add_column(column, justify="left" if column == "stage" else "right")
@@ -128,27 +125,22 @@ def run(
         table.add_row(name, *(f"{line[c]:,}" for c in ("done", "pending", "failed", "rows", "quarantined", "seconds")))
     out.print(table)
     for batch in failed[:20]:
-        out.print(
-            f"batch {batch.number} failed in {batch.stage} after {batch.attempts} attempts: {batch.error}", markup=False
-        )
-    _print_tail(found)
+        attempts = counted(batch.attempts, "attempt")
+        out.print(f"batch {batch.number} failed in {batch.stage} after {attempts}: {batch.error}", markup=False)
+    _print_tail(outcome)
 
 
-def outcome(found: dict[str, Any], as_json: bool, checked: bool = True) -> None:
-    """What a run has come to; with the verification table where this command made or used it."""
+def outcome(found: dict[str, Any], as_json: bool, checked: bool = True, moved: bool = True) -> None:
+    """What a run has come to; with the verification table where this command made or used it (``checked``), and what it did
+    to each target where it ``moved`` rows."""
     if as_json:
         _print_json(found)
         return
     if checked and found["report"]:
         checks(found["report"].removesuffix("html") + "json")
-    for t in found["targets"] if checked else []:
-        touched = ", ".join(f"{count:,} {how}" for how, count in t["touched"].items() if count)
-        what = (
-            f"{t['loaded']:,} rows loaded" if t["mode"] != "sync" else f"synced in place: {touched or '0 rows touched'}"
-        )
-        more = f"; caught up: {touched}" if touched and t["mode"] != "sync" else ""
-        held = f"; [red]{t['quarantined']} quarantined[/red]" if t["quarantined"] else ""
-        out.print(f"{t['name']} → {t['table']}: {what}{more}{held}")
+    for t in found["targets"] if moved else []:
+        quarantined = f"; [red]{t['quarantined']:,} quarantined[/red]" if t["quarantined"] else ""
+        out.print(f"{escape(sentence(t))}{quarantined}")
     if spent := found["spent"]:
         saved = f"; {spent['reused']:,} were kept, which saved ${spent['saved']:.4f}" if spent["reused"] else ""
         out.print(
@@ -157,6 +149,38 @@ def outcome(found: dict[str, Any], as_json: bool, checked: bool = True) -> None:
         )
     out.print(f"[bold]{found['state']}[/bold]")
     _print_tail(found)
+
+
+def _state(outcome: dict[str, Any]) -> str:
+    return outcome["state"] + (f", {outcome['now']}" if outcome["now"] else "")
+
+
+def _counts(outcome: dict[str, Any]) -> str:
+    rows, quarantined = (sum(t[what] for t in outcome["targets"]) for what in ("rows", "quarantined"))
+    failed = ", ".join(str(b) for t in outcome["targets"] for b in t["failed_batches"])
+    return (
+        counted(rows, "row")
+        + (f", {quarantined:,} quarantined" if quarantined else "")
+        + (f", failed batches: {failed}" if failed else "")
+    )
+
+
+def _times(outcome: dict[str, Any]) -> str:
+    started, changed = (datetime.fromisoformat(outcome[what]) for what in ("started", "changed"))
+    return f"started {_moment(started)}, last change {_moment(changed)}, {_duration(outcome['seconds'])} of work"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _steps(outcome: dict[str, Any]) -> list[str]:
+    if outcome["next"]:
+        return [f"next    {outcome['next']}"]
+    if later := outcome["later"]:
+        since = f"from {_moment(datetime.fromisoformat(later['from']))} on" if later["from"] else "when that has ended"
+        return [f"later   {later['command']}", f"        {since}"]
+    return []
 
 
 def checks(path: str) -> None:
@@ -205,15 +229,15 @@ def explain(error: BaseException) -> int:
     return 1
 
 
-def _print_tail(found: dict[str, Any]) -> None:
-    if found["report"]:
-        out.print(f"report  {found['report']}", markup=False)
-    if found["next"]:
-        out.print(f"next    {found['next']}", markup=False)
+def _print_tail(outcome: dict[str, Any]) -> None:
+    if outcome["report"]:
+        out.print(f"report  {outcome['report']}", markup=False)
+    for line in _steps(outcome):
+        out.print(line, markup=False)
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, default=str))
+    print(json.dumps(value, default=plain))
 
 
 def _duration(seconds: float) -> str:

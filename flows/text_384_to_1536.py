@@ -1,6 +1,6 @@
 """Live PostgreSQL tables get vectors of another model beside the old ones, and are switched without downtime."""
 
-from prefect import flow
+from prefect import State, flow
 
 from flows.forms import form
 from flows.migrate import Outcome, migrate
@@ -10,6 +10,6 @@ from flows.parameters import Text384To1536
 
 @flow(name="text-384-to-1536", flow_run_name=run_name, task_runner=RUNNER)
 @form(Text384To1536)
-def text_384_to_1536(parameters: Text384To1536) -> Outcome:
+def text_384_to_1536(parameters: Text384To1536) -> State[Outcome]:
     """Move live tables onto another text model: expand, re-embed, index, catch up, verify, switch the search functions."""
     return migrate(parameters, parameters.request(), parameters.given())

@@ -1,24 +1,21 @@
 """Verification, at any later time: it reads and reports, and changes no table."""
 
-from dataclasses import asdict
-
-from prefect import flow
+from prefect import State, flow
 
 from flows.forms import form
-from flows.migrate import Outcome, gates_of, giving_way, holding, outcome
+from flows.migrate import Outcome, checked_gates, ended, giving_way, holding
 from flows.naming import RUNNER, run_name
 from flows.parameters import Checked
-from tasks import artifacts, report
+from tasks import artifacts
 from tasks.verify import verify_task
 
 
 @flow(name="verify", flow_run_name=run_name, task_runner=RUNNER)
 @form(Checked)
-def verify(parameters: Checked) -> Outcome:
+def verify(parameters: Checked) -> State[Outcome]:
     """Hold a run's tables against their source again and keep the report."""
-    with holding(parameters) as run, giving_way(run, parameters):
+    with holding(parameters, "verify") as run, giving_way(run, parameters):
         bar = artifacts.progress(run.run_id, "verify")
-        found = verify_task(run.run_id, parameters.database, gates_of(parameters), None, bar)
+        verify_task(run.run_id, parameters.database, checked_gates(run, parameters), None, bar)
         artifacts.moved(bar, 1, 1)
-    artifacts.verification(run.run_id, report.markdown([asdict(t) for t in found]))
-    return outcome(parameters.run_id, parameters.database)
+    return ended(parameters.run_id, parameters.database)

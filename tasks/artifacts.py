@@ -141,6 +141,14 @@ def verification(run_id: str, text: str) -> None:
 
 
 @_shown
+def result(run_id: str, lines: list[str]) -> None:
+    """What a flow did, a line each."""
+    create_markdown_artifact(
+        "\n".join(f"- {x}" for x in lines), key=_key(run_id, "result"), description=f"result of {run_id}"
+    )
+
+
+@_shown
 def active_space(table: str, says: dict[str, Any]) -> None:
     """Mirrors which vectors of a live table are meant now to the variable vecferry_active_space_SCHEMA_TABLE."""
     Variable.set(f"vecferry_active_space_{re.sub(r'[^a-z0-9]+', '_', table.lower())}", says, overwrite=True)

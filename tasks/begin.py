@@ -7,28 +7,26 @@ from tasks.errors import UsageError, VerificationRefused
 from tasks.plan import ColumnsRequest, ColumnTarget, Plan, Request, check_run_id
 from tasks.retrying import RETRYING
 from tasks.run import Run, chosen, open_run
-from tasks.stores.connection import Connection, adapt, classified, connect
+from tasks.stores.connection import Connection, adapt, connect, refusable
 
 BATCH_STAGES = ("snapshot", "load")
 """Stages whose batches a rerun may name."""
 
 
-def begin(request: Request, run_id: str, given: set[str]) -> str:
-    """Returns the run's state before this start. Raises UsageError when the plan cannot run, or differs from the
-    frozen one in one of the parameters that were ``given``."""
+def begin(request: Request, run_id: str, given: set[str], batch_ids: list[int] | None = None) -> ledger.State:
+    """Returns the run's state before this start. Raises UsageError, before anything is written, when the plan cannot run,
+    differs from the frozen one in one of the parameters that were ``given``, or has no such batches."""
     url = settings.database_url(request.database)
     connection = connect(url, ledger.application(run_id))
     try:
-        with classified("begin"):
+        with refusable("begin"):
             found = ledger.find(connection, check_run_id(run_id))
+            plan = _plan(connection, found, request, run_id, given, batch_ids)
             if found is None:
-                plan = _new_plan(connection, request, run_id, given)
                 _expand(connection)
-                ledger.ensure(connection)
+            ledger.ensure(connection)
+            if found is None:
                 ledger.start(connection, plan, given)
-            else:
-                ledger.check_same(found.plan, request, given)
-                plan = found.plan
         run = Run(plan, url, settings.home())
         vectors.recover(run)
         if found is None or found.state not in ("cut_over", "contracted"):
@@ -38,26 +36,22 @@ def begin(request: Request, run_id: str, given: set[str]) -> str:
         connection.close()
 
 
-def preflight(request: Request, run_id: str, given: set[str]) -> None:
+def preflight(request: Request, run_id: str, given: set[str], batch_ids: list[int] | None = None) -> None:
     """Raises what ``begin`` would raise, and writes nothing: a mistake is told before anything is started for it."""
     with connect(settings.database_url(request.database), "vecferry preflight") as connection:
         found = ledger.find(connection, check_run_id(run_id))
-        if found is None:
-            _new_plan(connection, request, run_id, given)
-        else:
-            ledger.check_same(found.plan, request, given)
+        _plan(connection, found, request, run_id, given, batch_ids)
 
 
 def reopen_named(run: Run, batch_ids: list[int] | None) -> None:
     """Makes the named batches' loads pending again, so that naming a finished batch loads it anew; a snapshot's part
     is immutable and stays."""
-    with run.connection() as connection:
-        chosen(run, connection, batch_ids)
-        if batch_ids:
+    if batch_ids:
+        with run.connection() as connection:
             ledger.reopen(connection, run.run_id, "load", batch_ids)
 
 
-def ready_to_cut_over(run_id: str, database: str) -> str:
+def ready_to_cut_over(run_id: str, database: str) -> ledger.State:
     """The run's state. Raises VerificationRefused when it was never built to the end, or is a smoke run, and FatalError
     when its model cannot be asked, without which nothing is verified."""
     run = open_run(run_id, database)
@@ -65,7 +59,7 @@ def ready_to_cut_over(run_id: str, database: str) -> str:
         state = ledger.get(connection, run_id).state
         built = {b.number for b in ledger.batches(connection, run_id, "index") if b.status == "done"}
     if run.plan.limited:
-        raise VerificationRefused(f"run {run_id} is a smoke run , which never cuts over")
+        raise VerificationRefused(f"run {run_id} is a smoke run, which never cuts over")
     if missing := [t.name for t in run.plan.targets if t.mode != "sync" and t.number not in built]:
         raise VerificationRefused(
             f"run {run_id} is {state} and {', '.join(missing)} is not built: vecferry run {run.plan.request.flow} --run-id {run_id}"
@@ -91,6 +85,29 @@ def ready_to_catch_up(run_id: str, database: str) -> None:
         )
 
 
+def _plan(
+    connection: Connection,
+    record: ledger.RunRecord | None,
+    request: Request,
+    run_id: str,
+    given: set[str],
+    batch_ids: list[int] | None,
+) -> Plan:
+    """The plan of a new run, or the frozen one."""
+    if record is None:
+        if batch_ids:
+            raise UsageError(f"run {run_id} has no batch {batch_ids[0]}: it has not begun; leave batch_ids out")
+        return _new_plan(connection, request, run_id, given)
+    ledger.check_same(record.plan, request, given)
+    if batch_ids and record.state in ("cut_over", "contracted"):
+        raise UsageError(
+            f"run {run_id} is {record.state.replace('_', ' ')}: its batches are not loaded again; "
+            f"leave batch_ids out, or take it back first: vecferry rollback {run_id}"
+        )
+    chosen(connection, run_id, batch_ids)
+    return record.plan
+
+
 def _new_plan(connection: Connection, request: Request, run_id: str, given: set[str]) -> Plan:
     if "source" not in given:
         raise UsageError(
@@ -107,5 +124,5 @@ def _expand(connection: Connection) -> None:
 
 
 @task(name="begin", task_run_name="plan {run_id}", **RETRYING)
-def begin_task(request: Request, run_id: str, given: list[str]) -> str:
-    return begin(request, run_id, set(given))
+def begin_task(request: Request, run_id: str, given: list[str], batch_ids: list[int] | None) -> ledger.State:
+    return begin(request, run_id, set(given), batch_ids)

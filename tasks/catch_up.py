@@ -18,7 +18,7 @@ from tasks.difference import Difference
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
 from tasks.shadows.registry import shadow_of
-from tasks.stores.connection import classified
+from tasks.stores.connection import refusable
 
 PASSES = 5
 
@@ -36,7 +36,7 @@ def catch_up(run: Run, number: int, max_deleted: float, tell: Tell = quiet) -> C
     """Brings one target in line with its source. Raises what its shadow's ``bring`` raises."""
     target, started, total, last = run.plan.targets[number], time.perf_counter(), Difference(), Difference()
     shadow = shadow_of(run, target)
-    with classified(f"catch up {target.name}"):
+    with refusable(f"catch up {target.name}"):
         for passes in range(1, PASSES + 1):
             last = shadow.bring(max_deleted, tell)
             with run.connection() as connection:

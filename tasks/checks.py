@@ -20,10 +20,14 @@ class Check:
     """Rows or queries."""
     found: str
     wanted: str
+    gate: str | None = None
+    """The gate that decides, where it is one that a person may set."""
 
     def __post_init__(self) -> None:
-        # A check that looked at nothing has failed, whatever it says.
-        object.__setattr__(self, "passed", self.passed and self.looked_at > 0)
+        # numpy's own kinds of bool and int are taken for text by JSON, and a text is true. A check that looked at nothing
+        # has failed, whatever it says.
+        object.__setattr__(self, "looked_at", int(self.looked_at))
+        object.__setattr__(self, "passed", bool(self.passed) and self.looked_at > 0)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
 from tasks.shadows.interface import Shadow
 from tasks.shadows.registry import shadow_of
-from tasks.stores.connection import Connection, classified
+from tasks.stores.connection import Connection, refusable
 
 
 def cutover(run: Run) -> None:
@@ -20,10 +20,10 @@ def cutover(run: Run) -> None:
 
     Raises VerificationRefused when the run is not verified or something depends on a table that would step aside.
     """
-    with run.connection() as connection, classified("cutover"):
+    with run.connection() as connection, refusable("cutover"):
         record = ledger.get(connection, run.run_id)
         if run.plan.limited:
-            raise VerificationRefused(f"run {run.run_id} is a smoke run , which never cuts over")
+            raise VerificationRefused(f"run {run.run_id} is a smoke run, which never cuts over")
         if record.state == "cut_over":
             return
         if record.state != "verified":
@@ -51,7 +51,7 @@ def rollback(run: Run) -> list[str]:
     cutover. Before one, the shadows are dropped. A sync's changes are undone row by row, save where somebody else has
     changed the row since. Raises UsageError when the run was contracted.
     """
-    with run.connection() as connection, classified("rollback"):
+    with run.connection() as connection, refusable("rollback"):
         state = ledger.get(connection, run.run_id).state
         if state == "rolled_back":
             return []
@@ -78,7 +78,7 @@ def contract(run: Run, rollback_days: float | None, now: datetime | None = None)
     ``rollback_days`` None stands for those of the plan. Raises VerificationRefused before that, and UsageError when the
     run was neither cut over nor rolled back. ``now`` is the server's clock.
     """
-    with run.connection() as connection, classified("contract"):
+    with run.connection() as connection, refusable("contract"):
         record = ledger.get(connection, run.run_id)
         if record.state == "contracted":
             return []
@@ -89,6 +89,7 @@ def contract(run: Run, rollback_days: float | None, now: datetime | None = None)
         row = connection.execute("SELECT now()").fetchone()
         assert row
         days = run.plan.request.rollback_days if rollback_days is None else rollback_days
+        assert record.cut_over_at
         opens = record.cut_over_at + timedelta(days=days)
         if (now or row[0]) < opens:
             raise VerificationRefused(

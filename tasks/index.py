@@ -10,13 +10,13 @@ from tasks import artifacts, hnsw, ledger
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
 from tasks.shadows.registry import shadow_of
-from tasks.stores.connection import classified
+from tasks.stores.connection import refusable
 
 
 def index(run: Run, number: int) -> dict[str, Any]:
     """Builds what the target's shadow lacks and returns how: memory, workers, seconds. Nothing that is there is rebuilt."""
     target = run.plan.targets[number]
-    with run.connection() as connection, classified(f"index of {target.name}"):
+    with run.connection() as connection, refusable(f"index of {target.name}"):
         if ledger.is_done(connection, run.run_id, "index", number):
             return {}
         started = time.perf_counter()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 import psycopg
@@ -17,10 +18,15 @@ import psycopg
 from sql import statement
 from tasks import plan as plans
 from tasks.errors import FatalError, TransientError, UsageError
+from tasks.locking import locked
 from tasks.plan import Plan
 from tasks.stores.connection import Connection, connect
 
 State = Literal["planned", "running", "failed", "verified", "cut_over", "rolled_back", "contracted"]
+Verb = Literal["run", "cutover", "rollback", "contract", "catch-up", "verify"]
+"""What may work on a run."""
+ADDED = ("gates", "doing", "waiting_until")
+"""Columns of vecferry.run that a ledger of 0.1.0 lacks."""
 
 _BOOTSTRAP_LOCK = 7_863_291
 _RUN_LOCKS = 7_863_292
@@ -53,9 +59,18 @@ class RunRecord:
     exit_status: int
     stop: str | None
     report: str | None
-    cut_over_at: Any
-    created_at: Any
-    updated_at: Any
+    cut_over_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    """The last change of the run or one of its batches."""
+    gates: dict[str, Any] | None
+    """What it is accepted with; None where 0.1.0 began it."""
+    doing: Verb | None
+    """The verb that works on it, or did when it was killed."""
+    waiting: bool
+    """Whether an approval is waited for, and is not too late yet."""
+    at_work: bool
+    """Whether a process works on it now: it holds the run's lock."""
 
     @property
     def run_id(self) -> str:
@@ -69,7 +84,9 @@ def exists(connection: Connection) -> bool:
 
 
 def ensure(connection: Connection) -> None:
-    """Makes the schema and its tables where they are missing. Safe to call from many processes at once."""
+    """Makes the schema, its tables and columns where they are missing. Safe to call from many processes at once."""
+    if _complete(connection):
+        return
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_BOOTSTRAP_LOCK,))
         connection.execute("SET LOCAL client_min_messages = warning")
@@ -79,6 +96,15 @@ def ensure(connection: Connection) -> None:
         if not exists(connection):
             connection.execute(statement("expand_ledger"))
             connection.execute(statement("expand_functions"))
+    locked(connection, lambda: connection.execute(statement("expand_ledger_columns")))
+
+
+def _complete(connection: Connection) -> bool:
+    row = connection.execute(
+        "SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('vecferry.run') AND attname = ANY(%s)",
+        (list(ADDED),),
+    ).fetchone()
+    return bool(row and row[0] == len(ADDED)) and exists(connection)
 
 
 def start(connection: Connection, plan: Plan, given: set[str]) -> Plan:
@@ -112,10 +138,17 @@ def find(connection: Connection, run_id: str) -> RunRecord | None:
     """The run, or None."""
     if not exists(connection):
         return None
+    # Through to_jsonb: whoever only reads finds a ledger of 0.1.0 as it is, without the columns that came later.
     row = connection.execute(
-        "SELECT plan::text, state, error, exit_status, stop, report, cut_over_at, created_at, updated_at "
-        "FROM vecferry.run WHERE run_id = %s",
-        (run_id,),
+        "SELECT plan::text, state, error, exit_status, stop, report, cut_over_at, created_at, "
+        "greatest(updated_at, (SELECT max(b.updated_at) FROM vecferry.batch b WHERE b.run_id = run.run_id)), "
+        "to_jsonb(run) -> 'gates', to_jsonb(run) ->> 'doing', "
+        "coalesce((to_jsonb(run) ->> 'waiting_until')::timestamptz > now(), false), "
+        "EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+        "AND classid = %(locks)s::int4::oid AND objid = hashtext(run_id)::oid) "
+        "FROM vecferry.run WHERE run_id = %(run_id)s",
+        {"locks": _RUN_LOCKS, "run_id": run_id},
     ).fetchone()
     return RunRecord(plans.from_json(json.loads(row[0])), *row[1:]) if row else None
 
@@ -126,6 +159,13 @@ def get(connection: Connection, run_id: str) -> RunRecord:
         return found
     known = ", ".join(run_ids(connection)[:5]) or "none yet"
     raise UsageError(f"there is no run {run_id!r} in this database; the latest: {known}")
+
+
+def clock(connection: Connection) -> datetime:
+    """What time it is by the server's clock."""
+    row = connection.execute("SELECT clock_timestamp()").fetchone()
+    assert row
+    return row[0]
 
 
 def run_ids(connection: Connection) -> list[str]:
@@ -151,6 +191,43 @@ def set_state(
             "run_id": run_id,
         },
     )
+
+
+def end_badly(connection: Connection, before: RunRecord, kept: bool, error: str, exit_status: int) -> None:
+    """Records that a verb did not do its work. What verification or the switch has made of the run by then stands;
+    otherwise it is ``failed``, or with ``kept`` what it was before the verb began."""
+    state = before.state if kept else "failed"
+    connection.execute(
+        "UPDATE vecferry.run SET error = %(error)s, doing = NULL, waiting_until = NULL, updated_at = now(), "
+        "exit_status = CASE WHEN state <> 'running' THEN exit_status ELSE %(exit)s END, "
+        "report = CASE WHEN state <> 'running' THEN report WHEN %(kept)s THEN %(report)s ELSE report END, "
+        "state = CASE WHEN state <> 'running' THEN state ELSE %(state)s END WHERE run_id = %(run_id)s",
+        {
+            "error": error,
+            "exit": before.exit_status if kept else exit_status,
+            "kept": kept,
+            "report": before.report,
+            "state": state,
+            "run_id": before.run_id,
+        },
+    )
+
+
+def set_doing(connection: Connection, run_id: str, doing: Verb | None) -> None:
+    """Notes the verb that works on the run; None when it has ended."""
+    connection.execute("UPDATE vecferry.run SET doing = %s WHERE run_id = %s", (doing, run_id))
+
+
+def set_waiting(connection: Connection, run_id: str, seconds: float | None) -> None:
+    """Notes that an approval is waited for, for so long; None when it is not any more."""
+    connection.execute(
+        "UPDATE vecferry.run SET waiting_until = now() + make_interval(secs => %s) WHERE run_id = %s", (seconds, run_id)
+    )
+
+
+def set_gates(connection: Connection, run_id: str, gates: dict[str, Any]) -> None:
+    """Keeps what the run is accepted with."""
+    connection.execute("UPDATE vecferry.run SET gates = %s::text::jsonb WHERE run_id = %s", (json.dumps(gates), run_id))
 
 
 def set_report(connection: Connection, run_id: str, report: str | None) -> None:

@@ -12,13 +12,13 @@ from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
 from tasks.shadows.registry import shadow_of
 from tasks.snapshot import part_of
-from tasks.stores.connection import Connection, classified
+from tasks.stores.connection import Connection, refusable
 from tasks.vectors import embedded
 
 
 def expand(run: Run) -> int:
     """Makes the shadows that are missing; returns how many there are."""
-    with run.connection() as connection, classified("make shadows"):
+    with run.connection() as connection, refusable("make shadows"):
         for target in run.plan.targets:
             shadow_of(run, target).expand(connection)
     return len(run.plan.targets)
@@ -83,7 +83,7 @@ def _pieces(page: pa.Table, rows: int | None) -> list[pa.Table]:
 
 def key(run: Run) -> int:
     """Makes the key of every shadow that lacks one, once its rows are in: catching up finds rows by it. Returns how many."""
-    with run.connection() as connection, classified("make keys"):
+    with run.connection() as connection, refusable("make keys"):
         return sum(shadow_of(run, target).key(connection) for target in run.plan.targets)
 
 
@@ -99,7 +99,7 @@ def prepare_task(run_id: str, database: str) -> int:
 
 @task(name="load", task_run_name="load batches {first}–{last}", **RETRYING)
 def load_task(run_id: str, database: str, numbers: list[int], first: int, last: int) -> work.Tally:
-    return load(open_run(run_id, database), numbers)
+    return load(open_run(run_id, database), numbers).settled()
 
 
 @task(name="key", task_run_name="make keys", **RETRYING)

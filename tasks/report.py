@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 
-from tasks import files
+from tasks import files, status
 from tasks.run import Run
 
 Target = dict[str, Any]
@@ -20,16 +21,24 @@ def write(run: Run, targets: list[Target], figures: dict[str, Any]) -> str:
         "run_id": run.run_id,
         "flow": run.plan.request.flow,
         "source": run.plan.request.source,
-        "place": _place(run.plan.request.source),
+        "place": status.place(run.plan),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "passed": all(t["passed"] for t in targets),
         "targets": targets,
         "figures": figures,
     }
-    files.write(run.path("report.json"), json.dumps(data, indent=1, default=str).encode())
+    files.write(run.path("report.json"), json.dumps(data, indent=1, default=plain).encode())
     page = _template().render(report=data, plots=[_plots(t) for t in targets])
     files.write(run.path("report.html"), page.encode())
     return run.path("report.html")
+
+
+def plain(value: Any) -> Any:
+    """What JSON makes of a number of numpy's. Raises TypeError for anything else that JSON has no word for: a text in its
+    place would be read as true."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a report cannot hold {type(value).__name__}: {value!r}")
 
 
 def markdown(targets: list[Target]) -> str:
@@ -41,12 +50,6 @@ def markdown(targets: list[Target]) -> str:
         for c in t["checks"]
     ]
     return "\n".join(lines + [f"\n{t['table']}: {note}" for t in targets for note in t["notes"]])
-
-
-def _place(source: dict[str, Any]) -> str:
-    if source["store"] == "live_tables":
-        return "live tables"
-    return f"{source['store']} " + str(source.get("path") or f"{source.get('host')}:{source.get('port')}")
 
 
 def _template() -> jinja2.Template:

@@ -55,14 +55,14 @@ def pick(plan: Plan, number: int) -> Target:
     return plan.targets[number]
 
 
-def chosen(run: Run, connection: Connection, batch_ids: list[int] | None) -> Callable[[int], bool]:
+def chosen(connection: Connection, run_id: str, batch_ids: list[int] | None) -> Callable[[int], bool]:
     """Which batches this invocation works on: all, or those named. Raises UsageError for a batch that is not there."""
     if batch_ids is None:
         return lambda _: True
     if not batch_ids:
         raise UsageError("batch_ids is empty: name the batches to rerun, or leave the parameter out for all")
-    known = {b.number for b in ledger.batches(connection, run.run_id, "snapshot")}
+    known = {b.number for b in ledger.batches(connection, run_id, "snapshot")}
     if unknown := sorted(set(batch_ids) - known):
-        raise UsageError(f"run {run.run_id} has no batch {', '.join(map(str, unknown))}: it has {len(known)}, from 0")
+        raise UsageError(f"run {run_id} has no batch {', '.join(map(str, unknown))}: it has {len(known)}, from 0")
     wanted = set(batch_ids)
     return lambda number: number in wanted

@@ -95,6 +95,7 @@ def search_checks(
             len(own.hits),
             f"{our_recall:.4f} at ef_search {ef_search}{_way_out(sweep, our_recall, gates)}",
             f"≥ {gates.min_recall:g}",
+            gate="min_recall",
         ),
     ]
     if comparable:
@@ -210,6 +211,7 @@ def sample_check(
             len(cosine),
             f"{lowest:.6f} lowest",
             f"≥ {gates.min_row_cosine:g}",
+            gate="min_row_cosine",
         )
     ]
 

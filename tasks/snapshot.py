@@ -119,7 +119,7 @@ def list_ids_task(run_id: str, database: str, listing: int) -> int:
 
 @task(name="snapshot", task_run_name="snapshot batches {first}–{last}", **RETRYING)
 def snapshot_task(run_id: str, database: str, numbers: list[int], first: int, last: int) -> work.Tally:
-    return snapshot(open_run(run_id, database), numbers)
+    return snapshot(open_run(run_id, database), numbers).settled()
 
 
 @task(name="finish-snapshot", task_run_name="write the manifest", **RETRYING)

@@ -73,7 +73,8 @@ def _old_model(run: Run, connection: Connection, old: Table, new: Table, model: 
         cosine = checks.row_cosine(vectors(batch)[kept], again.vectors[kept])
         lowest, looked = min(lowest, float(cosine.min(initial=1.0))), looked + len(kept)
     passed = looked > 0 and lowest >= gates.min_row_cosine
-    return Check("old model", passed, looked, f"{lowest:.6f} lowest", f"≥ {gates.min_row_cosine:g}")
+    wanted = f"≥ {gates.min_row_cosine:g}"
+    return Check("old model", passed, looked, f"{lowest:.6f} lowest", wanted, gate="min_row_cosine")
 
 
 def _neighbours(connection: Connection, old: Table, new: Table) -> tuple[list[Hits], list[Hits]]:

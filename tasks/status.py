@@ -1,6 +1,8 @@
 """What a run has come to, in the words of the command line: from the ledger alone."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tasks import ledger, spending
@@ -9,6 +11,8 @@ from tasks.plan import ColumnTarget, Plan
 from tasks.settings import DEFAULT_DATABASE
 from tasks.stores.connection import Connection
 
+SWITCHES = ("cutover", "rollback", "contract")
+"""Verbs that change what people use."""
 STAGES = ("list", "snapshot", "load", "index", "catch_up", "verify")
 
 
@@ -37,16 +41,78 @@ def outcome(connection: Connection, run_id: str) -> dict[str, Any]:
                 "dimensions": target.dimensions,
             }
         )
+    step = next_step(record, batches)
     return {
         "run_id": run_id,
         "flow": record.plan.request.flow,
+        "source": place(record.plan),
         "state": record.state,
+        "now": now(record),
         "exit": record.exit_status,
+        "error": record.error,
         "targets": targets,
+        "gates": record.gates,
         "spent": _spent(connection, run_id),
+        "started": _iso(record.created_at),
+        "changed": _iso(record.updated_at),
+        "seconds": round(sum(b.seconds for b in batches), 2),
         "report": record.report,
-        "next": next_step(record, [b for t in targets for b in t["failed_batches"]]),
+        "next": step.now,
+        "later": step.later and {"command": step.later, "from": step.since and _iso(step.since)},
     }
+
+
+def sentence(target: dict[str, Any]) -> str:
+    """What the run did to one target of an outcome, for people."""
+    counts = ", ".join(f"{count:,} {what}" for what, count in target["touched"].items() if count) or "0 changed"
+    rows = f"{target['loaded']:,} rows loaded" if target["loaded"] != 1 else "1 row loaded"
+    loaded = rows if counts == "0 changed" else f"{rows}; caught up, {counts}"
+    what = f"synced in place, {counts}" if target["mode"] == "sync" else loaded
+    return f"{target['name']} → {target['table']}: {what}"
+
+
+def now(record: RunRecord) -> str | None:
+    """What goes on with the run at this moment: ``running``, ``waiting for approval``, ``killed`` or ``switching``; None
+    when nobody works on it and nobody has to."""
+    if record.waiting and record.state == "verified":
+        return "waiting for approval"
+    if record.at_work:
+        return "switching" if record.doing in SWITCHES else "running"
+    return "killed" if record.state == "running" else None
+
+
+def done(connection: Connection, run_id: str, verb: ledger.Verb, since: datetime) -> bool:
+    """Whether the ledger says that ``verb``, which began at ``since`` by the server's clock, has done its work."""
+    record = ledger.get(connection, run_id)
+    if verb in ("catch-up", "verify"):
+        return _fresh(connection, record.plan, verb.replace("-", "_"), since)
+    verified = _fresh(connection, record.plan, "verify", since)
+    if verb == "run" or record.plan.limited:
+        return record.state in ("cut_over", "contracted") or (record.state == "verified" and verified)
+    return record.state in {"cutover": ("cut_over", "contracted"), "rollback": ("rolled_back",)}.get(
+        verb, ("contracted",)
+    )
+
+
+def _fresh(connection: Connection, plan: Plan, stage: str, since: datetime) -> bool:
+    row = connection.execute(
+        "SELECT count(*) FROM vecferry.batch WHERE run_id = %s AND stage = %s AND status = 'done' AND updated_at >= %s "
+        "AND coalesce((detail ->> 'passed')::boolean, true)",
+        (plan.run_id, stage, since),
+    ).fetchone()
+    return bool(row and row[0] == len(plan.targets))
+
+
+def place(plan: Plan) -> str:
+    """Where the run reads, for people."""
+    source = plan.request.source
+    if source["store"] == "live_tables":
+        return "live tables " + ", ".join(f"{t.schema}.{t.table}" for t in plan.targets)
+    return f"{source['store']} " + str(source.get("path") or f"{source.get('host')}:{source.get('port')}")
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds")
 
 
 def _spent(connection: Connection, run_id: str) -> dict[str, Any] | None:
@@ -73,22 +139,54 @@ def stages(connection: Connection, run_id: str) -> list[dict[str, Any]]:
     return lines
 
 
-def next_step(record: RunRecord, failed: list[int]) -> str | None:
-    """The command to type now; None when there is nothing to do."""
-    command = _next(record, failed)
+@dataclass(frozen=True)
+class Step:
+    """What to do next with a run."""
+
+    now: str | None = None
+    """A command that works now."""
+    later: str | None = None
+    """One that will work."""
+    since: datetime | None = None
+    """From when on; None: when what goes on now has ended."""
+
+
+def next_step(record: RunRecord, batches: list[Batch]) -> Step:
+    """The command to type now or later; neither when there is nothing to do."""
+    step = _next(record, batches)
     database = record.plan.request.database
-    return command and (command if database == DEFAULT_DATABASE else f"{command} -p database={database}")
+    if database == DEFAULT_DATABASE:
+        return step
+    option = f" -p database={database}"
+    return replace(step, now=step.now and step.now + option, later=step.later and step.later + option)
 
 
-def _next(record: RunRecord, failed: list[int]) -> str | None:
-    run_id, again = record.run_id, f"vecferry run {record.plan.request.flow} --run-id {record.run_id}"
+def _next(record: RunRecord, batches: list[Batch]) -> Step:
+    run_id = record.run_id
+    if record.at_work:
+        return Step(later=f"vecferry status {run_id}")
+    resume, switch = f"vecferry run {record.plan.request.flow} --run-id {run_id}", f"vecferry cutover {run_id}"
+    built = any(b.stage == "index" and b.status == "done" for b in batches) or not _loads(record.plan)
+    if record.state == "running" and record.doing == "cutover" and built:
+        return Step(switch)
     if record.state in ("planned", "running", "failed"):
-        return f"vecferry rerun {run_id}" if failed else again
+        failed = any(b.status == "failed" and b.stage in ("snapshot", "load") for b in batches)
+        return Step(f"vecferry rerun {run_id}" if failed else resume)
     if record.state == "verified":
-        return None if record.plan.limited else f"vecferry cutover {run_id}"
+        return Step(f"vecferry rollback {run_id}" if record.plan.limited else switch)
+    if record.state == "rolled_back":
+        return Step(switch if built and not record.plan.limited else resume)
     if record.state == "cut_over":
-        return f"vecferry contract {run_id}"
-    return again if record.state == "rolled_back" else None
+        assert record.cut_over_at
+        opens = record.cut_over_at + timedelta(days=record.plan.request.rollback_days)
+        contract = f"vecferry contract {run_id}"
+        return Step(contract) if opens <= datetime.now(UTC) else Step(later=contract, since=opens)
+    return Step()
+
+
+def _loads(plan: Plan) -> bool:
+    """Whether there is anything to build: a sync has nothing."""
+    return any(target.mode != "sync" for target in plan.targets)
 
 
 def active_spaces(connection: Connection, plan: Plan) -> Iterator[tuple[str, dict[str, Any]]]:

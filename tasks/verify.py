@@ -25,7 +25,7 @@ from tasks.run import Run, open_run
 from tasks.search_checks import cut_short, probe_vectors, sample_check, search_checks
 from tasks.shadows.registry import shadow_of
 from tasks.space_checks import space_checks
-from tasks.stores.connection import Connection, classified
+from tasks.stores.connection import Connection, refusable
 from tasks.stores.postgres import Table
 
 SETTLE = 5
@@ -48,18 +48,35 @@ class TargetReport:
         return bool(self.checks) and all(c.passed for c in self.checks)
 
 
-def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell = quiet) -> list[TargetReport]:
+@dataclass(frozen=True)
+class Verification:
+    """What every target has come to, and where the report is."""
+
+    targets: list[TargetReport]
+    path: str
+
+    def refuse(self) -> None:
+        """Raises VerificationRefused, naming the checks that do not hold and the gates that decide on them."""
+        bad = [(t, c) for t in self.targets for c in t.checks if not c.passed]
+        if not bad:
+            return
+        lines = "; ".join(f"{t.table}: {c.name} ({c.found}, wanted {c.wanted})" for t, c in bad)
+        gates = sorted({f"gates.{c.gate}" for _, c in bad if c.gate})
+        decided = f" Decided by {' and '.join(gates)}: where this is acceptable, set it with -p." if gates else ""
+        raise VerificationRefused(f"verification failed: {lines}.{decided} The report: {self.path}")
+
+
+def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell = quiet) -> Verification:
     """Checks every target and keeps the report as JSON and HTML under the run.
 
     ``passes`` is for a run that is being made, the last pass of catching up over each target: one that found nothing has
     compared every row and is not repeated; after any other, rows that moved meanwhile are caught up and compared again.
-    Without it every row is compared now, and nothing is written to any table. Raises VerificationRefused, naming the checks, when a
-    gate does not hold; the report is kept all the same.
+    Without it every row is compared now, and nothing is written to any table.
     """
     started, cpu = time.perf_counter(), psutil.Process().cpu_times()
-    with classified("verify"):
+    with refusable("verify"):
         total = len(run.plan.targets)
-        found = [
+        reports = [
             _target(run, t, gates, passes[t.number] if passes else None, artifacts.part(tell, t.number, total))
             for t in run.plan.targets
         ]
@@ -74,9 +91,9 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
             "stages": _stages(connection, run),
             "spent": vars(spending.spending(connection, run.run_id)),
         }
-        path = report.write(run, [asdict(t) | {"passed": t.passed} for t in found], figures)
+        path = report.write(run, [asdict(t) | {"passed": t.passed} for t in reports], figures)
         ledger.set_report(connection, run.run_id, path)
-        for target, result in zip(run.plan.targets, found, strict=True):
+        for target, result in zip(run.plan.targets, reports, strict=True):
             detail = {
                 "passed": result.passed,
                 "failed_checks": [c.name for c in result.checks if not c.passed],
@@ -91,9 +108,7 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
                 seconds=seconds,
                 detail=detail,
             )
-    if bad := [f"{t.table}: {c.name} ({c.found}, wanted {c.wanted})" for t in found for c in t.checks if not c.passed]:
-        raise VerificationRefused(f"verification failed: {'; '.join(bad)}. The report: {path}")
-    return found
+    return Verification(reports, path)
 
 
 def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tell: Tell) -> TargetReport:
@@ -168,6 +183,7 @@ def _row_checks(difference: Difference, rows: int, moving: bool, target: Target,
             seen,
             _named(difference.quarantined),
             f"≤ {gates.max_quarantined}",
+            gate="max_quarantined",
         ),
     ]
 
@@ -199,5 +215,9 @@ def _stages(connection: Connection, run: Run) -> dict[str, dict[str, float]]:
 def verify_task(
     run_id: str, database: str, gates: Gates, passes: list[Difference] | None, bar: UUID | None
 ) -> list[TargetReport]:
+    """Raises VerificationRefused when a gate does not hold; the report and its artifact are kept all the same."""
     with artifacts.telling(bar) as tell:
-        return verify(open_run(run_id, database), gates, passes, tell)
+        verification = verify(open_run(run_id, database), gates, passes, tell)
+    artifacts.verification(run_id, report.markdown([asdict(t) for t in verification.targets]))
+    verification.refuse()
+    return verification.targets

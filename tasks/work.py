@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tasks import ledger
-from tasks.errors import FatalError, TransientError, UsageError
+from tasks.errors import BatchesFailed, FatalError, TransientError, UsageError
 from tasks.ledger import Batch
 from tasks.run import Run
 from tasks.stores.connection import Connection, classified
@@ -19,8 +19,15 @@ class Tally:
     """What a chunk did."""
 
     done: int = 0
-    failed: int = 0
+    failed: tuple[int, ...] = ()
     rows: int = 0
+
+    def settled(self) -> "Tally":
+        """The tally itself. Raises BatchesFailed when batches failed, so that a task that failed some is not green."""
+        if self.failed:
+            numbers = ", ".join(map(str, self.failed))
+            raise BatchesFailed(f"{counted(len(self.failed), 'batch')} failed: {numbers}", list(self.failed))
+        return self
 
 
 def through(run: Run, stage: str, numbers: list[int], work: Callable[[Connection, Batch], int]) -> Tally:
@@ -49,13 +56,19 @@ def through(run: Run, stage: str, numbers: list[int], work: Callable[[Connection
                 if connection.broken:
                     raise
             except Exception as error:  # noqa: BLE001  any other fault is this batch's: recorded, named and rerun
-                tally = Tally(tally.done, tally.failed + 1, tally.rows)
+                tally = Tally(tally.done, (*tally.failed, number), tally.rows)
                 _note(run, stage, number, error)
             else:
                 tally = Tally(tally.done + 1, tally.failed, tally.rows + rows)
     if transient:
         raise transient
     return tally
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 batch``, ``2 batches``."""
+    plural = f"{noun}es" if noun.endswith(("ch", "s", "x")) else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
 
 
 def _note(run: Run, stage: str, number: int, error: Exception) -> None:

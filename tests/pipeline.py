@@ -43,11 +43,12 @@ def build(run_id: str, **parameters: Any) -> Run:
 
 def finish(run: Run, **changed: Any) -> list[TargetReport]:
     """Verifies with the gates ``changed`` and cuts over."""
-    found = verify(run, gates(**changed), passes=None)
+    verification = verify(run, gates(**changed), passes=None)
+    verification.refuse()
     with run.connection() as connection:
         ledger.set_state(connection, run.run_id, "verified")
     cutover(run)
-    return found
+    return verification.targets
 
 
 def quarantined(run: Run) -> int:

@@ -105,7 +105,7 @@ def test_a_failed_batch_is_rerun_with_the_parameters_shown(api: Api, flaky: faul
     run = api.ended(api.start("chroma-to-pgvector/manual", parameters=asked))
 
     assert run["state_type"] == "FAILED"
-    assert "1 batches failed in snapshot: 3 " in run["state"]["message"]
+    assert "1 batch failed in snapshot: 3 " in run["state"]["message"]
     assert run["name"] == "chroma-to-pgvector · planted"
     assert len(flaky.refused) == 5, "one try and four retries"
     assert _status("snapshot") == {n: "failed" if n == 3 else "done" for n in range(15)}
@@ -190,7 +190,7 @@ def test_live_tables_from_the_deployments(api: Api) -> None:
         }
         run = api.ended(api.start("text-384-to-1536/manual", parameters=asked))
         assert run["state_type"] == "FAILED"
-        assert "1 batches failed in load: 0 (RaiseException: row 7 is frozen" in run["state"]["message"]
+        assert "1 batch failed in load: 0 (RaiseException: row 7 is frozen" in run["state"]["message"]
 
         shown = api.artifact("frozen-rerun")
         parameters = json.loads(re.search(r"```json\n(.*)\n```", shown["description"], re.DOTALL)[1])  # type: ignore[index]

@@ -42,7 +42,7 @@ def test_a_changed_part_is_never_loaded(connection: Connection, chroma_dir: Call
     part = next((tmp_path / "home/runs/r/snapshot").rglob("part-00003.parquet"))
     good = part.read_bytes()
     part.write_bytes(good[:100] + bytes([good[100] ^ 1]) + good[101:])
-    with pytest.raises(BatchesFailed, match=r"1 batches failed in load: 3 .*SHA-256.*vecferry rerun r") as failed:
+    with pytest.raises(BatchesFailed, match=r"1 batch failed in load: 3 .*SHA-256.*vecferry rerun r") as failed:
         chroma_to_pgvector(run_id="r")
     assert failed.value.batches == [3]
     found = status.outcome(connection, "r")

@@ -137,5 +137,16 @@ def classified(doing: str) -> Iterator[None]:
         raise TransientError(f"{doing}: {_first_line(error)}") from error
 
 
+@contextmanager
+def refusable(doing: str) -> Iterator[None]:
+    """As ``classified``; whatever else PostgreSQL refuses is fatal, in its own words: message, detail and hint."""
+    try:
+        with classified(doing):
+            yield
+    except psycopg.Error as error:
+        words = [error.diag.message_primary or _first_line(error), error.diag.message_detail, error.diag.message_hint]
+        raise FatalError(f"{doing}: {'; '.join(' '.join(w.split()) for w in words if w)}") from error
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
