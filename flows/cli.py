@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from flows import console, show
+from flows import commands, console, interrupt, show
 from flows.forms import parse
 from flows.parameters import Base, Checked, ChromaToPgvector, Contract, Migration, OfRun, Restore, Text384To1536
 from tasks import allocator, ledger, settings, status
@@ -174,25 +174,24 @@ def main() -> None:
     """The command. A user's mistake is one line on standard error, never a traceback."""
     allocator.starting()
     console.prepare_environment()
-    interrupted = console.noting_interrupts()
-    try:
-        status = app(standalone_mode=False) or 0
-        if status == TYPER_INTERRUPTED:
-            raise KeyboardInterrupt
-        sys.exit(status)
-    except BaseException as error:  # noqa: BLE001  the last resort: what Click, Prefect and the rest of the world can raise
-        sys.exit(_end(error, interrupted.is_set()))
+    with interrupt.listening():
+        try:
+            status = app(standalone_mode=False) or 0
+            if status == TYPER_INTERRUPTED:
+                raise KeyboardInterrupt
+            sys.exit(status)
+        except BaseException as error:  # noqa: BLE001  the last resort: what Click, Prefect and the rest of the world can raise
+            # While Prefect waits for an answer, Ctrl-C comes out as an error of its own.
+            if interrupt.noted():
+                interrupt.end()
+            sys.exit(_end(error))
 
 
-def _end(error: BaseException, interrupted: bool) -> int:
+def _end(error: BaseException) -> int:
     """Says why the command ends, and returns its exit status."""
-    status = getattr(error, "exit_code", getattr(error, "code", None))
-    if isinstance(error, typer.Exit | SystemExit) and not (interrupted and status):
+    if isinstance(error, typer.Exit | SystemExit):
+        status = getattr(error, "exit_code", getattr(error, "code", None))
         return status if isinstance(status, int) else int(bool(status))
-    # While Prefect waits for an answer, Ctrl-C comes out as an error of its own.
-    if interrupted or isinstance(error, KeyboardInterrupt):
-        show.complain("interrupted; what is done is kept, and `vecferry status` says how to go on")
-        return 1
     if isinstance(error, typer.Abort):
         return 1
     if isinstance(error, VecferryError):
@@ -206,6 +205,7 @@ def _migrate(flow: str, parameters: Migration, as_json: bool) -> None:
     from tasks.embedders.registry import import_ahead
 
     assert parameters.run_id
+    interrupt.resume_with(commands.not_frozen(parameters))
     request = parameters.request()
     preflight(request, parameters.run_id, parameters.given(), parameters.batch_ids)
     import_ahead(request.embedder)  # while Prefect's server answers

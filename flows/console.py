@@ -2,21 +2,19 @@
 
 import os
 import secrets
-import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
-from types import FrameType
 from typing import Any
 
 import typer
 import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from flows import show
+from flows import interrupt, show
 from tasks import settings, status
 from tasks.errors import TransientError, UsageError
 
@@ -40,18 +38,6 @@ def prepare_environment() -> None:
 
 
 NICENESS = 10
-
-
-def noting_interrupts() -> threading.Event:
-    """An event that is set by Ctrl-C, which goes on to be a KeyboardInterrupt."""
-    noted = threading.Event()
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        noted.set()
-        signal.default_int_handler(signum, frame)
-
-    signal.signal(signal.SIGINT, note)
-    return noted
 
 
 def new_run_id(flow: str) -> str:
@@ -94,17 +80,20 @@ def confirmed(question: str, as_json: bool) -> bool:
 
 @contextmanager
 def quiet_prefect() -> Iterator[None]:
-    """Ends the server process that a killed predecessor left behind, and records ours."""
+    """A server of Prefect's: the user's own, or one that comes up now and goes with this process."""
     from flows import ephemeral
 
-    ephemeral.end_orphan(settings.home())
-    with ephemeral.recorded(settings.home()):
+    with ExitStack() as stack:
+        with show.starting():
+            ephemeral.end_orphan(settings.home())
+            stack.enter_context(ephemeral.serving(settings.home()))
         yield
 
 
 @contextmanager
 def watching(run_id: str, database: str, as_json: bool) -> Iterator[None]:
     """Shows the stages as they move, read from the ledger. On no terminal it prints a line a stage."""
+    interrupt.concerning(run_id, settings.database_url(database))
     if as_json:
         yield
         return

@@ -1,17 +1,19 @@
-"""Prefect's ephemeral server outlives a client that is killed. We record its process and end it at the next start: by
-the pid we wrote down and the time it was started, never by name."""
+"""Prefect's ephemeral server: kept out of Ctrl-C's reach, and ended at the next start where it outlived a client that was
+killed: by the pid we wrote down and the time it was started, never by name."""
 
 import json
-import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 FILE = "prefect-server.json"
+PATIENCE = 0.7
+"""Seconds that a server has to end by itself when Ctrl-C ends the command."""
 
 
 def end_orphan(home: str) -> None:
@@ -31,9 +33,48 @@ def end_orphan(home: str) -> None:
 
 
 @contextmanager
-def recorded(home: str) -> Iterator[None]:
+def serving(home: str) -> Iterator[None]:
+    """Where no server of Prefect's is named, one of its own is up while the body runs, and until the process exits."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
+
+    if PREFECT_API_URL.value() or not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
+        yield
+        return
+    with _recorded(home):
+        _start()
+        yield
+
+
+def end_own() -> None:
+    """Ends the servers that this process started, by force where they take long. Their database survives that."""
+    servers = _servers(psutil.Process())
+    for server in servers:
+        with suppress(psutil.NoSuchProcess):
+            server.terminate()
+    _, alive = psutil.wait_procs(servers, timeout=PATIENCE)
+    for server in alive:
+        with suppress(psutil.NoSuchProcess):
+            server.kill()
+
+
+def _start() -> None:
+    from prefect.server.api.server import SubprocessASGIServer
+
+    if not hasattr(signal, "pthread_sigmask"):
+        return  # Prefect starts it itself
+    # A blocked signal stays blocked in a child. The terminal sends its Ctrl-C to the server too, and the client would go
+    # on asking one that is gone. A session of its own would keep it from the hang-up as well.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        SubprocessASGIServer().start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _recorded(home: str) -> Iterator[None]:
     """Writes down the child processes that Prefect starts while the body runs."""
-    if os.environ.get("PREFECT_API_URL") or "://" in home:
+    if "://" in home:
         yield
         return
     me = psutil.Process()
@@ -60,9 +101,9 @@ def recorded(home: str) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _servers(me: psutil.Process) -> list[psutil.Process]:
+def _servers(process: psutil.Process) -> list[psutil.Process]:
     found = []
-    for child in me.children():
+    for child in process.children():
         try:
             if "prefect.server" in " ".join(child.cmdline()):
                 found.append(child)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from flows import interrupt
 from tasks.errors import UsageError
 from tasks.plan import check_run_id
 from tasks.settings import refuse_secrets
@@ -44,7 +45,8 @@ def form(model: type[M]) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
     def decorate(body: Callable[[M], Any]) -> Callable[..., Any]:
         def flow_function(**values: Any) -> Any:
             plain = {k: v.model_dump(exclude_unset=True) if isinstance(v, BaseModel) else v for k, v in values.items()}
-            return body(parse(model, plain))
+            with interrupt.in_flow_run():
+                return body(parse(model, plain))
 
         fields = {model.model_fields[name].alias or name: model.model_fields[name] for name in _in_order(model)}
         flow_function.__name__, flow_function.__module__ = body.__name__, body.__module__

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +21,11 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 WORDS = {"catch_up": "catch up", "list": "list ids"}
 """What people call a stage, where the ledger calls it otherwise."""
+
+
+def starting() -> AbstractContextManager[object]:
+    """On a terminal, a line that says so while the body runs."""
+    return err.status("starting…") if err.is_terminal else nullcontext()
 
 
 def plan(planned: Any, as_json: bool) -> None:

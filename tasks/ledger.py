@@ -30,6 +30,7 @@ ADDED = ("gates", "doing", "waiting_until")
 
 _BOOTSTRAP_LOCK = 7_863_291
 _RUN_LOCKS = 7_863_292
+_held: set[str] = set()
 LOCK_WATCH = 1.0
 """Seconds between two looks at whether the run still holds its lock."""
 
@@ -239,6 +240,16 @@ def request_stop(connection: Connection, run_id: str, reason: str | None) -> Non
     connection.execute("UPDATE vecferry.run SET stop = %s, updated_at = now() WHERE run_id = %s", (reason, run_id))
 
 
+def interrupt(connection: Connection, run_id: str) -> None:
+    """Records that the run's process was told to end, and asks its workers to stop; for the process that holds the run.
+    A run that has come to an end meanwhile stays as it is."""
+    connection.execute(
+        "UPDATE vecferry.run SET stop = %s, state = 'failed', error = 'interrupted', exit_status = 1, updated_at = now() "
+        "WHERE run_id = %s AND state IN ('planned', 'running')",
+        (f"run {run_id} was interrupted", run_id),
+    )
+
+
 def check_stop(connection: Connection, run_id: str) -> None:
     """Raises FatalError when the run was asked to stop. Cancelling a Prefect task does not interrupt it; this does."""
     row = connection.execute("SELECT stop FROM vecferry.run WHERE run_id = %s", (run_id,)).fetchone()
@@ -258,15 +269,22 @@ def sole_runner(url: str, run_id: str) -> Iterator[None]:
         raise UsageError(f"another process works on run {run_id}: wait for it, or see `vecferry status {run_id}`")
     done = threading.Event()
     keeper = threading.Thread(target=_keep_lock, args=(connection, url, run_id, done), daemon=True)
+    _held.add(run_id)
     try:
         _end_leftovers(connection, run_id)
         keeper.start()
         yield
     finally:
+        _held.discard(run_id)
         done.set()
         if keeper.ident:
             keeper.join()
         connection.close()
+
+
+def holds(run_id: str) -> bool:
+    """Whether this process is the run's sole runner."""
+    return run_id in _held
 
 
 def _locked(url: str, run_id: str) -> Connection | None:
@@ -300,15 +318,21 @@ def application(run_id: str) -> str:
     return f"vecferry {run_id}"
 
 
-def _end_leftovers(connection: Connection, run_id: str) -> None:
-    """A killed client's query goes on in the server for a while and would hold locks against its successor."""
-    for _ in range(100):
-        left = connection.execute(
+def end_connections(connection: Connection, run_id: str) -> int:
+    """Ends what the run's connections are doing in the server, and returns how many there were."""
+    return len(
+        connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE application_name = %s AND pid <> pg_backend_pid() AND datname = current_database()",
             (application(run_id),),
         ).fetchall()
-        if not left:
+    )
+
+
+def _end_leftovers(connection: Connection, run_id: str) -> None:
+    """A killed client's query goes on in the server for a while and would hold locks against its successor."""
+    for _ in range(100):
+        if not end_connections(connection, run_id):
             return
         time.sleep(0.1)
     raise FatalError(f"run {run_id}: connections of an earlier runner do not end; see pg_stat_activity")

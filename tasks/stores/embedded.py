@@ -10,7 +10,17 @@ from typing import Any
 from tasks.errors import UsageError
 from tasks.processes import alive
 
-_told: set[str] = set()
+_servers: dict[str, Any] = {}
+"""Those that this process uses, by their directory."""
+
+
+def stop() -> None:
+    """Stops the servers that this process uses, save those that another process uses too. What exits as usual does so by
+    itself."""
+    while _servers:
+        _, server = _servers.popitem()
+        _forget_killed(server)
+        server.cleanup()
 
 
 def url(home: str) -> str:
@@ -26,8 +36,8 @@ def url(home: str) -> str:
     try:
         os.makedirs(home, exist_ok=True)
         server = _package().get_server(directory)
-        if directory not in _told:
-            _told.add(directory)
+        if directory not in _servers:
+            _servers[directory] = server
             atexit.register(_forget_killed, server)  # before the package's own, which stops it after the last user
         return str(server.get_uri())
     except PermissionError as error:
