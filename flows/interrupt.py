@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import NoReturn, TypeVar
 from uuid import UUID
@@ -191,12 +191,13 @@ def _note(connection: Connection, run_id: str, typed: str) -> str:
         ledger.interrupt(connection, run_id)
     if ledger.find(connection, run_id) is None:
         return f"interrupted; nothing was changed. Start again with: {typed}"
-    found = status.outcome(connection, run_id)
-    command = found["next"] if sys.argv[1] in ("run", "rerun") else typed
+    record = replace(ledger.get(connection, run_id), at_work=False)  # it is we who hold it, and not for long
+    step = status.next_step(record, ledger.batches(connection, run_id))
+    command = typed if sys.argv[1] not in ("run", "rerun") else step.now
     if command is None:
-        return f"interrupted; run {run_id} is {found['state']}"
+        return f"interrupted; run {run_id} is {record.state}"
     if command.startswith(("vecferry run ", "vecferry rerun ")):
-        command = " ".join([command, *map(shlex.quote, _command.options)])
+        command = shlex.join([*shlex.split(command), *_command.options])
     return f"interrupted; what is done of run {run_id} is kept. Go on with: {command}"
 
 

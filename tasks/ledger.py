@@ -30,7 +30,8 @@ ADDED = ("gates", "doing", "waiting_until")
 
 _BOOTSTRAP_LOCK = 7_863_291
 _RUN_LOCKS = 7_863_292
-_held: set[str] = set()
+_held: "dict[str, RunRecord]" = {}
+"""The runs that this process is the sole runner of, as they were before."""
 LOCK_WATCH = 1.0
 """Seconds between two looks at whether the run still holds its lock."""
 
@@ -241,13 +242,12 @@ def request_stop(connection: Connection, run_id: str, reason: str | None) -> Non
 
 
 def interrupt(connection: Connection, run_id: str) -> None:
-    """Records that the run's process was told to end, and asks its workers to stop; for the process that holds the run.
-    A run that has come to an end meanwhile stays as it is."""
-    connection.execute(
-        "UPDATE vecferry.run SET stop = %s, state = 'failed', error = 'interrupted', exit_status = 1, updated_at = now() "
-        "WHERE run_id = %s AND state IN ('planned', 'running')",
-        (f"run {run_id} was interrupted", run_id),
-    )
+    """Records that this process, which holds the run, was told to end, and asks its workers to stop. A run that had been
+    verified before stays that, and one that has come to an end meanwhile stays as it is."""
+    request_stop(connection, run_id, f"run {run_id} was interrupted")
+    if before := _held.get(run_id):
+        again = before.state == "rolled_back" and get(connection, run_id).doing == "cutover"
+        end_badly(connection, before, before.state == "verified" or again, "interrupted", 1)
 
 
 def check_stop(connection: Connection, run_id: str) -> None:
@@ -269,13 +269,14 @@ def sole_runner(url: str, run_id: str) -> Iterator[None]:
         raise UsageError(f"another process works on run {run_id}: wait for it, or see `vecferry status {run_id}`")
     done = threading.Event()
     keeper = threading.Thread(target=_keep_lock, args=(connection, url, run_id, done), daemon=True)
-    _held.add(run_id)
+    if before := find(connection, run_id):
+        _held[run_id] = before
     try:
         _end_leftovers(connection, run_id)
         keeper.start()
         yield
     finally:
-        _held.discard(run_id)
+        _held.pop(run_id, None)
         done.set()
         if keeper.ident:
             keeper.join()
