@@ -15,7 +15,7 @@ from prefect.states import Completed
 
 from flows.approval import approved
 from flows.parameters import Base, Gated, Gates, OfRun, Shared, stated
-from tasks import artifacts, checks, files, ledger, pace, snapshot, status, work
+from tasks import artifacts, checks, files, ledger, pace, run_log, snapshot, status, work
 from tasks.begin import begin_task, reopen_named
 from tasks.catch_up import CaughtUp, catch_up_task
 from tasks.cutover import cutover_task
@@ -162,25 +162,30 @@ def running(run_id: str, parameters: Gated, before: ledger.State, verb: ledger.V
             ledger.set_state(connection, run_id, "running")
             ledger.set_doing(connection, run_id, verb)
             ledger.set_waiting(connection, run_id, None)
+        started = time.monotonic()
         try:
             yield run
         except Pause:  # suspended until somebody answers: the flow starts over then
             raise
         except BaseException as error:
-            with run.connection() as connection:
-                ledger.request_stop(connection, run_id, f"run {run_id} has ended: {_said(error)}")
-                ledger.end_badly(
-                    connection,
-                    record,
-                    _keeps(record.state, verb, error),
-                    _said(error),
-                    getattr(error, "exit_status", 1),
-                )
-                publish_failures(run, parameters, connection)
+            try:
+                with run.connection() as connection:
+                    ledger.request_stop(connection, run_id, f"run {run_id} has ended: {_said(error)}")
+                    ledger.end_badly(
+                        connection,
+                        record,
+                        _keeps(record.state, verb, error),
+                        _said(error),
+                        getattr(error, "exit_status", 1),
+                    )
+                    publish_failures(run, parameters, connection)
+            finally:
+                run_log.note(run_id, "end", seconds=time.monotonic() - started, error=error)
             raise
         with run.connection() as connection:
             ledger.set_doing(connection, run_id, None)
             artifacts.batches(run_id, ledger.batches(connection, run_id))
+        run_log.note(run_id, "end", seconds=time.monotonic() - started)
 
 
 def _keeps(before: ledger.State, verb: ledger.Verb, error: BaseException) -> bool:

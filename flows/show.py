@@ -236,8 +236,9 @@ def explain(error: BaseException) -> int:
 
 
 def _print_tail(outcome: dict[str, Any]) -> None:
-    if outcome["report"]:
-        out.print(f"report  {outcome['report']}", markup=False)
+    for name in ("report", "log"):
+        if outcome[name]:
+            out.print(f"{name:<8}{outcome[name]}", markup=False)
     for line in _steps(outcome):
         out.print(line, markup=False)
 

@@ -2,7 +2,7 @@
 
 from prefect import task
 
-from tasks import ledger, planning, settings, spending, vectors
+from tasks import ledger, planning, run_log, settings, spending, vectors
 from tasks.errors import UsageError, VerificationRefused
 from tasks.plan import ColumnsRequest, ColumnTarget, Plan, Request, check_run_id
 from tasks.retrying import RETRYING
@@ -125,4 +125,6 @@ def _expand(connection: Connection) -> None:
 
 @task(name="begin", task_run_name="plan {run_id}", **RETRYING)
 def begin_task(request: Request, run_id: str, given: list[str], batch_ids: list[int] | None) -> ledger.State:
-    return begin(request, run_id, set(given), batch_ids)
+    state = begin(request, run_id, set(given), batch_ids)
+    run_log.note(run_id, "begin")
+    return state

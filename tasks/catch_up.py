@@ -12,7 +12,7 @@ from uuid import UUID
 
 from prefect import task
 
-from tasks import artifacts, ledger
+from tasks import artifacts, ledger, run_log
 from tasks.artifacts import Tell, quiet
 from tasks.difference import Difference
 from tasks.retrying import RETRYING
@@ -73,5 +73,7 @@ def catch_up_task(
     run_id: str, database: str, number: int, table: str, max_deleted: float, bar: UUID | None
 ) -> CaughtUp:
     run = open_run(run_id, database)
-    with artifacts.telling(bar) as tell:
-        return catch_up(run, number, max_deleted, artifacts.part(tell, number, len(run.plan.targets)))
+    with artifacts.telling(bar) as tell, run_log.stage(run_id, "catch_up", number) as entry:
+        caught_up = catch_up(run, number, max_deleted, artifacts.part(tell, number, len(run.plan.targets)))
+        entry.rows = caught_up.total.touched
+    return caught_up

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from prefect import task
 
-from tasks import ledger
+from tasks import ledger, run_log
 from tasks.errors import UsageError, VerificationRefused
 from tasks.locking import locked
 from tasks.retrying import RETRYING
@@ -107,14 +107,17 @@ def _end(run: Run, connection: Connection, drop: Callable[[Shadow], list[str]]) 
 
 @task(name="cutover", task_run_name="cut over {run_id}", **RETRYING)
 def cutover_task(run_id: str, database: str) -> None:
-    cutover(open_run(run_id, database))
+    with run_log.stage(run_id, "cutover"):
+        cutover(open_run(run_id, database))
 
 
 @task(name="rollback", task_run_name="roll back {run_id}", **RETRYING)
 def rollback_task(run_id: str, database: str) -> list[str]:
-    return rollback(open_run(run_id, database))
+    with run_log.stage(run_id, "rollback"):
+        return rollback(open_run(run_id, database))
 
 
 @task(name="contract", task_run_name="contract {run_id}", **RETRYING)
 def contract_task(run_id: str, database: str, rollback_days: float | None) -> list[str]:
-    return contract(open_run(run_id, database), rollback_days)
+    with run_log.stage(run_id, "contract"):
+        return contract(open_run(run_id, database), rollback_days)

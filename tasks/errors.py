@@ -22,6 +22,10 @@ class FatalError(VecferryError):
     """Will not pass by itself: credentials, quota, disk full, a missing table. Stops the run at once."""
 
 
+class Stopped(FatalError):
+    """The run was asked to stop, by what ended it elsewhere or by a person."""
+
+
 class BatchesFailed(VecferryError):
     """The other batches are done; these wait for a rerun."""
 

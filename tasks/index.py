@@ -6,7 +6,7 @@ from uuid import UUID
 
 from prefect import task
 
-from tasks import artifacts, hnsw, ledger
+from tasks import artifacts, hnsw, ledger, run_log
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
 from tasks.shadows.registry import shadow_of
@@ -36,5 +36,5 @@ def _share(run: Run, number: int) -> float:
 @task(name="index", task_run_name="index {table}", **RETRYING)
 def index_task(run_id: str, database: str, number: int, table: str, bar: UUID | None) -> dict[str, Any]:
     run = open_run(run_id, database)
-    with artifacts.following(bar, lambda: _share(run, number)):
+    with artifacts.following(bar, lambda: _share(run, number)), run_log.stage(run_id, "index", number):
         return index(run, number)

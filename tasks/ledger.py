@@ -17,7 +17,7 @@ import psycopg
 
 from sql import statement
 from tasks import plan as plans
-from tasks.errors import FatalError, TransientError, UsageError
+from tasks.errors import FatalError, Stopped, TransientError, UsageError
 from tasks.locking import locked
 from tasks.plan import Plan
 from tasks.stores.connection import Connection, connect
@@ -251,10 +251,10 @@ def interrupt(connection: Connection, run_id: str) -> None:
 
 
 def check_stop(connection: Connection, run_id: str) -> None:
-    """Raises FatalError when the run was asked to stop. Cancelling a Prefect task does not interrupt it; this does."""
+    """Raises Stopped when the run was asked to stop. Cancelling a Prefect task does not interrupt it; this does."""
     row = connection.execute("SELECT stop FROM vecferry.run WHERE run_id = %s", (run_id,)).fetchone()
     if row and row[0]:
-        raise FatalError(row[0])
+        raise Stopped(row[0])
 
 
 @contextmanager

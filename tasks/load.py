@@ -5,7 +5,7 @@ import time
 import pyarrow as pa
 from prefect import task
 
-from tasks import allocator, batches, ledger, pace, quarantine, work
+from tasks import allocator, batches, ledger, pace, quarantine, run_log, work
 from tasks.ledger import Batch
 from tasks.plan import CARRIED
 from tasks.retrying import RETRYING
@@ -89,7 +89,8 @@ def key(run: Run) -> int:
 
 @task(name="expand", task_run_name="make shadows", **RETRYING)
 def expand_task(run_id: str, database: str) -> int:
-    return expand(open_run(run_id, database))
+    with run_log.stage(run_id, "expand"):
+        return expand(open_run(run_id, database))
 
 
 @task(name="prepare-load", task_run_name="cut into batches", **RETRYING)
@@ -104,4 +105,5 @@ def load_task(run_id: str, database: str, numbers: list[int], first: int, last: 
 
 @task(name="key", task_run_name="make keys", **RETRYING)
 def key_task(run_id: str, database: str) -> int:
-    return key(open_run(run_id, database))
+    with run_log.stage(run_id, "key"):
+        return key(open_run(run_id, database))

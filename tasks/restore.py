@@ -9,7 +9,7 @@ import fsspec
 import pyarrow as pa
 from prefect import task
 
-from tasks import batches, canonical
+from tasks import batches, canonical, run_log
 from tasks.batches import Part
 from tasks.errors import UsageError
 from tasks.retrying import RETRYING
@@ -76,4 +76,7 @@ def _line(row: dict[str, Any]) -> bytes:
 @task(name="restore", task_run_name="restore {run_id} into {into}", **RETRYING)
 def restore_task(run_id: str, database: str, into: str, jsonl: bool) -> dict[str, int]:
     run = open_run(run_id, database)
-    return export(run, into) if jsonl else restore(run, into)
+    with run_log.stage(run_id, "restore") as entry:
+        written = export(run, into) if jsonl else restore(run, into)
+        entry.rows = sum(written.values())
+    return written

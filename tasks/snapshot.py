@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from prefect import task
 
-from tasks import batches, ledger, work
+from tasks import batches, ledger, run_log, work
 from tasks.batches import Part
 from tasks.ledger import Batch
 from tasks.plan import Target
@@ -32,8 +32,9 @@ def list_ids(run: Run, listing: int) -> int:
     with run.connection() as connection:
         known = {b.number for b in ledger.batches(connection, run.run_id, "list") if b.status == "done"}
         for target in run.plan.targets:
-            if target.mode != "sync" and _list_number(run, listing, target) not in known:
-                _list_target(run, connection, target, listing)
+            if target.mode != "sync" and (number := _list_number(run, listing, target)) not in known:
+                with run_log.stage(run.run_id, "list", number) as entry:
+                    entry.rows = _list_target(run, connection, target, listing)
         return sum(b.detail["listing"] == listing for b in ledger.batches(connection, run.run_id, "snapshot"))
 
 
@@ -86,7 +87,7 @@ def part_of(batch: Batch) -> Part:
     return Part(**batch.detail["part"])
 
 
-def _list_target(run: Run, connection: Connection, target: Target, listing: int) -> None:
+def _list_target(run: Run, connection: Connection, target: Target, listing: int) -> int:
     started, request = time.perf_counter(), run.plan.request
     ids = run.source().ids(target.collection.name)
     if request.limit:
@@ -102,6 +103,7 @@ def _list_target(run: Run, connection: Connection, target: Target, listing: int)
         ledger.add(connection, run.run_id, "snapshot", [(first + g, {**detail, "group": g}) for g in range(groups)])
         seconds = time.perf_counter() - started
         ledger.done(connection, run.run_id, "list", _list_number(run, listing, target), rows=len(ids), seconds=seconds)
+    return len(ids)
 
 
 def _list_number(run: Run, listing: int, target: Target) -> int:
@@ -124,4 +126,6 @@ def snapshot_task(run_id: str, database: str, numbers: list[int], first: int, la
 
 @task(name="finish-snapshot", task_run_name="write the manifest", **RETRYING)
 def finish_task(run_id: str, database: str) -> int:
-    return finish(open_run(run_id, database))
+    with run_log.stage(run_id, "manifest") as entry:
+        rows = entry.rows = finish(open_run(run_id, database))
+    return rows

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tasks import ledger, spending
+from tasks import ledger, run_log, settings, spending
 from tasks.ledger import Batch, RunRecord
 from tasks.plan import ColumnTarget, Plan
 from tasks.settings import DEFAULT_DATABASE
@@ -57,6 +57,7 @@ def outcome(connection: Connection, run_id: str) -> dict[str, Any]:
         "changed": _iso(record.updated_at),
         "seconds": round(sum(b.seconds for b in batches), 2),
         "report": record.report,
+        "log": run_log.there(run_id, settings.home()),
         "next": step.now,
         "later": step.later and {"command": step.later, "from": step.since and _iso(step.since)},
     }

@@ -14,7 +14,7 @@ import psutil
 from prefect import task
 from psycopg import sql
 
-from tasks import artifacts, ledger, pace, report, spending
+from tasks import artifacts, ledger, pace, report, run_log, spending
 from tasks.artifacts import Tell, quiet
 from tasks.checks import Check, Gates
 from tasks.difference import Difference
@@ -216,8 +216,9 @@ def verify_task(
     run_id: str, database: str, gates: Gates, passes: list[Difference] | None, bar: UUID | None
 ) -> list[TargetReport]:
     """Raises VerificationRefused when a gate does not hold; the report and its artifact are kept all the same."""
-    with artifacts.telling(bar) as tell:
+    with artifacts.telling(bar) as tell, run_log.stage(run_id, "verify") as entry:
         verification = verify(open_run(run_id, database), gates, passes, tell)
-    artifacts.verification(run_id, report.markdown([asdict(t) for t in verification.targets]))
-    verification.refuse()
+        entry.rows = sum(target.rows for target in verification.targets)
+        artifacts.verification(run_id, report.markdown([asdict(t) for t in verification.targets]))
+        verification.refuse()
     return verification.targets

@@ -1,10 +1,11 @@
 """Works through the batches of a chunk: one failed batch does not stop the others, a fatal error stops them all."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tasks import ledger
+from tasks import ledger, run_log
 from tasks.errors import BatchesFailed, FatalError, TransientError, UsageError
 from tasks.ledger import Batch
 from tasks.run import Run
@@ -43,22 +44,25 @@ def through(run: Run, stage: str, numbers: list[int], work: Callable[[Connection
             ledger.check_stop(connection, run.run_id)
             if by_number[number].status == "done":
                 continue
+            started = time.perf_counter()
             try:
                 with classified(f"batch {number} ({stage})"):
                     rows = work(connection, by_number[number])
             except FatalError as error:
+                run_log.note(run.run_id, stage, number, seconds=time.perf_counter() - started, error=error)
                 with run.connection() as other:
                     ledger.request_stop(other, run.run_id, str(error))
                 raise
             except TransientError as error:
                 transient = error
-                _note(run, stage, number, error)
+                _note(run, stage, number, error, time.perf_counter() - started)
                 if connection.broken:
                     raise
             except Exception as error:  # noqa: BLE001  any other fault is this batch's: recorded, named and rerun
                 tally = Tally(tally.done, (*tally.failed, number), tally.rows)
-                _note(run, stage, number, error)
+                _note(run, stage, number, error, time.perf_counter() - started)
             else:
+                run_log.note(run.run_id, stage, number, rows=rows, seconds=time.perf_counter() - started)
                 tally = Tally(tally.done + 1, tally.failed, tally.rows + rows)
     if transient:
         raise transient
@@ -71,11 +75,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun if count == 1 else plural}"
 
 
-def _note(run: Run, stage: str, number: int, error: Exception) -> None:
+def _note(run: Run, stage: str, number: int, error: Exception, seconds: float) -> None:
     # On a connection of its own: the chunk's may be the thing that broke.
     text = str(error) if isinstance(error, UsageError | TransientError) else f"{type(error).__name__}: {error}"
     with run.connection() as connection:
         ledger.failed(connection, run.run_id, stage, number, text)
+    run_log.note(run.run_id, stage, number, seconds=seconds, error=error)
 
 
 def chunks(numbers: list[int], workers: int) -> list[list[int]]:
