@@ -138,9 +138,11 @@ def holding(parameters: OfRun, verb: ledger.Verb) -> Iterator[Run]:
         with run.connection() as connection:
             ledger.ensure(connection)
             ledger.set_doing(connection, run.run_id, verb)
-        yield run
-        with run.connection() as connection:
-            ledger.set_doing(connection, run.run_id, None)
+        try:
+            yield run
+        finally:
+            with run.connection() as connection:
+                ledger.set_doing(connection, run.run_id, None)
 
 
 @contextmanager

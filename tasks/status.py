@@ -88,7 +88,7 @@ def done(connection: Connection, run_id: str, verb: ledger.Verb, since: datetime
     if verb in ("catch-up", "verify"):
         return _fresh(connection, record.plan, verb.replace("-", "_"), since)
     verified = _fresh(connection, record.plan, "verify", since)
-    if verb == "run" or record.plan.limited:
+    if verb == "run" or (verb == "cutover" and record.plan.limited):
         return record.state in ("cut_over", "contracted") or (record.state == "verified" and verified)
     return record.state in {"cutover": ("cut_over", "contracted"), "rollback": ("rolled_back",)}.get(
         verb, ("contracted",)

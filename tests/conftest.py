@@ -119,3 +119,7 @@ def minilm() -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every", default="25", help="tests/test_planted.py plants a fault at every n-th statement")

@@ -1,6 +1,10 @@
 """The pure functions that verification is made of."""
 
+import json
+from dataclasses import asdict
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,10 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import checks
-from tasks.checks import Norms
+from flows import show
+from tasks import checks, report
+from tasks.checks import Check, Norms
+from tasks.errors import VerificationRefused
 from tasks.exact_search import exact_search
+from tasks.plan import CollectionsRequest, Plan
+from tasks.run import Run
 from tasks.stores.interface import Hits, Metric, records, vector_column
+from tasks.verify import TargetReport, Verification
 
 quick = settings(max_examples=80, deadline=None, derandomize=True, database=None)
 
@@ -146,3 +155,52 @@ def test_norms_add_up(sizes: list[int], seed: int) -> None:
     assert total.mean == pytest.approx(finite.mean() if len(finite) else 0)
     if len(finite):
         assert (total.lowest, total.highest) == pytest.approx((finite.min(), finite.max()))
+
+
+FIGURES = {
+    "stages": {},
+    "spent": {"requests": 0},
+    "seconds": 0,
+    "cpu_seconds": 0,
+    "peak_memory_mb": 0,
+    "rested_seconds": 0,
+}
+
+
+@pytest.mark.parametrize("passed", [False, np.False_, np.float32(1) > np.float32(2)])
+def test_a_failed_check_is_drawn_as_one(tmp_path: Path, passed: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the terminal, in JSON, in HTML and in the artifact, whatever kind of bool it was made of."""
+    request = CollectionsRequest(
+        flow="chroma-to-pgvector",
+        source={"store": "chroma", "path": "/there"},
+        database="DATABASE_URL",
+        embedder=None,
+        batch_rows=1,
+        limit=None,
+        rollback_days=7,
+        collections=None,
+        schema="public",
+        tables={},
+        halfvec=False,
+    )
+    check = Check("recall@10", passed, np.int64(200), "0.8 at ef_search 40", "≥ 0.9", gate="min_recall")
+    target = TargetReport("docs", "public.docs", 7, [check])
+    drawn = [asdict(target) | {"passed": target.passed}]
+    path = report.write(Run(Plan("r", request, ()), "", str(tmp_path)), drawn, FIGURES)
+
+    data = json.loads(Path(path.removesuffix("html") + "json").read_text())
+    assert data["passed"] is data["targets"][0]["checks"][0]["passed"] is False
+    show.checks(path.removesuffix("html") + "json")
+    terminal, page, artifact = capsys.readouterr().out, Path(path).read_text(), report.markdown(drawn)
+    for shown, yes, no in ((terminal, "✓", "✗"), (page, "✓", "✗"), (artifact, "✅", "❌")):
+        assert (yes in shown, no in shown) == (False, True), shown
+    assert "not verified" in page
+    with pytest.raises(VerificationRefused, match=r"recall@10 .*gates\.min_recall"):
+        Verification([target], path).refuse()
+
+
+def test_a_report_holds_no_text_for_what_is_none() -> None:
+    """Numbers of numpy's become numbers; anything else that JSON has no word for is an error."""
+    assert json.dumps([np.bool_(False), np.int64(3), np.float32(0.5)], default=report.plain) == "[false, 3, 0.5]"
+    with pytest.raises(TypeError, match="set"):
+        json.dumps({1}, default=report.plain)

@@ -1,0 +1,206 @@
+"""What a verb owes its user: it checks before it touches, keeps the run's gates, and exits by what it has done."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect.client.orchestration import get_client
+
+from flows import cli
+from flows.chroma_to_pgvector import chroma_to_pgvector
+from flows.cutover import cutover
+from flows.text_384_to_1536 import text_384_to_1536
+from tasks import ledger, status
+from tasks.errors import VerificationRefused
+from tasks.stores import chroma
+from tasks.stores.connection import Connection
+from tests.command import command
+from tests.live_table import Table
+
+pytestmark = pytest.mark.usefixtures("prefect")
+
+
+@pytest.fixture
+def with_nul(database: str, chroma_dir: Callable[..., str]) -> dict[str, Any]:
+    """Parameters of a run that quarantines one row."""
+    path = chroma_dir(count=20)
+    chroma.connect(path=path).client.get_collection("docs").upsert(
+        ids=["bad"], embeddings=[[1.0] * 8], documents=["a\0b"]
+    )
+    return {"chroma": {"path": path}}
+
+
+def gates(connection: Connection, run_id: str = "r") -> dict[str, Any]:
+    return ledger.get(connection, run_id).gates or {}
+
+
+def everything(connection: Connection) -> list[Any]:
+    """All that the ledger says."""
+    return [
+        connection.execute(f"SELECT to_jsonb(t)::text FROM vecferry.{table} t ORDER BY 1").fetchall()  # type: ignore[arg-type]
+        for table in ("run", "batch", "relation")
+    ]
+
+
+def test_later_verbs_keep_the_gates_of_the_run(connection: Connection, with_nul: dict[str, Any]) -> None:
+    """Who was accepted with one quarantined row is switched, verified and resumed with one, unless told otherwise."""
+    assert chroma_to_pgvector(**with_nul, run_id="r", gates={"max_quarantined": 1})["state"] == "verified"
+    assert gates(connection)["max_quarantined"] == 1
+    assert chroma_to_pgvector(run_id="r")["state"] == "verified"
+    assert cutover(run_id="r")["state"] == "cut_over"
+
+
+def test_a_form_of_defaults_changes_no_gate(connection: Connection, with_nul: dict[str, Any]) -> None:
+    """Prefect's pages send every field: of a whole set only what differs from the defaults is taken for stated."""
+    defaults = {
+        "min_recall": 0.9,
+        "recall_k": 10,
+        "min_row_cosine": 0.999,
+        "sample": 300,
+        "max_quarantined": 0,
+        "max_deleted": 0.5,
+    }
+    chroma_to_pgvector(**with_nul, run_id="r", gates={"max_quarantined": 1})
+    assert chroma_to_pgvector(run_id="r", gates=defaults)["state"] == "verified"
+    assert chroma_to_pgvector(run_id="r", gates={**defaults, "sample": 7})["state"] == "verified"
+    assert (gates(connection)["max_quarantined"], gates(connection)["sample"]) == (1, 7)
+    with pytest.raises(VerificationRefused):
+        chroma_to_pgvector(run_id="r", gates={"max_quarantined": 0})
+    assert gates(connection)["max_quarantined"] == 0
+
+
+def test_a_refusal_names_the_gate(
+    connection: Connection, with_nul: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message says which gate decides, verify with other gates leaves those of the run, and cutover keeps its own."""
+    chroma_to_pgvector(**with_nul, run_id="r", gates={"max_quarantined": 1})
+    ended = command(capsys, "verify", "r", "-p", "gates.max_quarantined=0")
+    assert (ended.exit, gates(connection)["max_quarantined"]) == (3, 1)
+    assert "quarantined (1 ('bad'), wanted ≤ 0)" in ended.complaint
+    assert "gates.max_quarantined" in ended.complaint
+    ended = command(capsys, "cutover", "r", "-p", "gates.max_quarantined=0", "--json")
+    assert (ended.exit, ended.json["exit"], ended.json["state"]) == (3, 3, "failed")
+    assert command(capsys, "cutover", "r", "-p", "gates.max_quarantined=1").exit == 0
+
+
+TYPOS = [
+    ("rerun", "r", "--batch", "99"),
+    ("run", "chroma-to-pgvector", "--run-id", "r", "-p", "batch_ids=[99]"),
+    ("run", "chroma-to-pgvector", "--run-id", "r", "-p", "batch_ids=[]"),
+    ("run", "chroma-to-pgvector", "--run-id", "r", "-p", "batch_rows=7"),
+    ("run", "text-384-to-1536", "--run-id", "r"),
+    ("run", "chroma-to-pgvector", "--run-id", "new", "-p", "batch_ids=[1]"),
+    ("cutover", "r", "-p", "gates.min_recal=0.5"),
+    ("cutover", "r", "-p", "gates.min_recall=7"),
+    ("verify", "r", "-p", "gates.sample=0"),
+    ("catch-up", "r", "-p", "max_deleted=1"),
+    ("rollback", "r", "-p", "gates.sample=1"),
+    ("contract", "r", "-p", "rollback_days=-1"),
+    ("restore", "r", "--format", "csv"),
+    ("cutover", "other"),
+]
+OF_A_VERIFIED_RUN = [("contract", "r"), ("rerun", "r")]
+OF_A_SWITCHED_RUN = [("rerun", "r", "--batch", "0"), ("catch-up", "r"), ("rerun", "r")]
+
+
+@pytest.mark.parametrize("state", ["verified", "cut_over"])
+def test_a_mistake_touches_nothing(
+    connection: Connection, chroma_dir: Callable[..., str], capsys: pytest.CaptureFixture[str], state: str
+) -> None:
+    """Whatever is mistyped: exit 2, and the ledger, the report and the run are as they were."""
+    path = chroma_dir(count=20)
+    chroma_to_pgvector(chroma={"path": path}, run_id="r", batch_rows=10)
+    if state == "cut_over":
+        cutover(run_id="r")
+    before, report = everything(connection), status.outcome(connection, "r")["report"]
+    for typed in [*TYPOS, *(OF_A_VERIFIED_RUN if state == "verified" else OF_A_SWITCHED_RUN)]:
+        ended = command(capsys, *typed)
+        assert (ended.exit, bool(ended.complaint)) == (2, True), (typed, ended)
+        assert everything(connection) == before, typed
+    assert Path(report).exists()
+
+
+def test_a_verb_of_prefect_checks_too(connection: Connection, chroma_dir: Callable[..., str]) -> None:
+    """From the UI nothing is checked beforehand by the command; the flow checks for itself."""
+    chroma_to_pgvector(chroma={"path": chroma_dir(count=20)}, run_id="r", batch_rows=10)
+    before = everything(connection)
+    for batch_ids in ([99], [0, 99]):
+        with pytest.raises(Exception, match="has no batch 99"):
+            chroma_to_pgvector(run_id="r", batch_ids=batch_ids)
+    with pytest.raises(Exception, match="has not begun"):
+        chroma_to_pgvector(chroma={"path": chroma_dir("more")}, run_id="new", batch_ids=[1])
+    assert everything(connection) == before
+
+
+@pytest.fixture
+def switched(connection: Connection) -> Table:
+    """A live table whose run ``r`` is cut over."""
+    table = Table(connection)
+    parameters = {"targets": [{"table": "docs", "text": "content"}], "embedder": "hashing/1536"}
+    text_384_to_1536(**parameters, run_id="r", cutover="auto")
+    return table
+
+
+def last_flow_run(name: str) -> Any:
+    with get_client(sync_client=True) as client:
+        return next(r for r in client.read_flow_runs(limit=200) if r.name == f"{name} · r")
+
+
+REDEPLOYED = (
+    "DROP FUNCTION match_docs; CREATE FUNCTION match_docs(query_embedding vector, match_threshold float, match_count int) "
+    "RETURNS TABLE (id bigint) LANGUAGE sql STABLE AS $$ SELECT 1::bigint $$"
+)
+FORBIDDEN = (
+    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'docs is frozen'; END $$; "
+    "UPDATE docs SET content = 'changed' WHERE id = 3; "
+    "CREATE TRIGGER frozen BEFORE UPDATE ON docs FOR EACH ROW EXECUTE FUNCTION refuse()"
+)
+
+
+@pytest.mark.parametrize(
+    ("verb", "more", "plant", "reason"),
+    [
+        ("contract", ("-p", "rollback_days=0"), "CREATE VIEW old AS SELECT embedding FROM docs", "view old depends on"),
+        ("rollback", (), REDEPLOYED, "match_docs"),
+        ("catch-up", (), FORBIDDEN, "docs is frozen"),
+    ],
+)
+def test_what_a_verb_did_not_do_is_no_success(
+    connection: Connection,
+    switched: Table,
+    capsys: pytest.CaptureFixture[str],
+    verb: str,
+    more: tuple[str, ...],
+    plant: str,
+    reason: str,
+) -> None:
+    """Exit ≠ 0, in JSON too, one line that says what stood in the way, and in Prefect a failed run."""
+    connection.execute(plant)  # type: ignore[arg-type]
+    for form in ((), ("--json",)):
+        ended = command(capsys, verb, "r", *more, *form)
+        assert ended.exit == 1, ended
+        assert reason in ended.complaint
+        assert not form or ended.json["exit"] == 1
+    assert ledger.get(connection, "r").state == "cut_over"
+    assert last_flow_run(verb).state.type == "FAILED"
+
+
+def test_work_that_is_done_is_done_though_the_api_is_gone(
+    connection: Connection, chroma_dir: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Prefect's API is lost after the switch: exit 0, because the ledger has it; lost before anything was done: exit 1."""
+    chroma_to_pgvector(chroma={"path": chroma_dir(count=20)}, run_id="r")
+
+    def lost_before() -> dict[str, Any]:
+        raise httpx.ConnectError("all connection attempts failed")
+
+    def lost_after() -> dict[str, Any]:
+        cutover(run_id="r")
+        raise httpx.ConnectError("all connection attempts failed")
+
+    for verb in ("cutover", "run", "verify", "catch-up"):
+        with pytest.raises(httpx.ConnectError):
+            cli._carry_out(lost_before, verb, "r", "DATABASE_URL", as_json=True)  # type: ignore[arg-type]
+    assert cli._carry_out(lost_after, "cutover", "r", "DATABASE_URL", as_json=True)["exit"] == 0
