@@ -146,7 +146,7 @@ def restore(
     format: Annotated[str, typer.Option("--format", help="chroma or jsonl")] = "chroma",
     as_json: Json = False,
 ) -> None:
-    """Write a run's snapshot back into a Chroma directory, or out as JSON lines."""
+    """Write a run's snapshot back into a Chroma directory of today's version, or out as JSON lines, for any other."""
     from flows.restore import restore as flow
 
     parameters = parse(Restore, {"run_id": run_id, "into": into or f"{run_id}-restored", "format": format})

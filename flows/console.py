@@ -82,10 +82,12 @@ def confirmed(question: str, as_json: bool) -> bool:
 def quiet_prefect() -> Iterator[None]:
     """A server of Prefect's: the user's own, or one that comes up now and goes with this process."""
     from flows import ephemeral
+    from tasks.stores import chroma_copy
 
     with ExitStack() as stack:
         with show.starting():
             ephemeral.end_orphan(settings.home())
+            chroma_copy.remove_left(settings.home())
             stack.enter_context(ephemeral.serving(settings.home()))
         yield
 

@@ -126,7 +126,7 @@ def _docstrings() -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def _ask(source: str) -> None:
-    store = chroma.connect(path=source)
+    store = chroma.read(path=source, home=settings.home())
     table = PostgresTable("public", COLLECTION, Layout("vector", EMBEDDER.dimensions, "cosine"))
     with connect(settings.database_url(settings.DEFAULT_DATABASE)) as connection:
         for question in QUESTIONS:

@@ -256,6 +256,9 @@ class ChromaToPgvector(Migration):
     collections: list[str] | None = Field(None, description="collections to migrate; all when left out")
     schema_: str = Field("public", alias="schema", description="schema of the tables")
     tables: dict[str, str] = Field({}, description="collection → table name, where the default is not wanted")
+    metrics: dict[str, Literal["cosine", "l2", "ip"]] = Field(
+        {}, description="collection → metric, where the source does not tell; the plan says which"
+    )
     halfvec: bool = Field(False, description="store half-precision vectors: half the space, three digits")
     embedder: str | None = Field(
         None, description="embed the documents anew with this model; carry the vectors when left out"
@@ -275,6 +278,7 @@ class ChromaToPgvector(Migration):
             database=self.database,
             schema=self.schema_,
             tables=self.tables,
+            metrics=dict(self.metrics),
             halfvec=self.halfvec,
             embedder=self.embedder,
             batch_rows=self.batch_rows,

@@ -6,7 +6,7 @@ from flows.forms import form
 from flows.migrate import Outcome, ended
 from flows.naming import RUNNER, run_name
 from flows.parameters import Restore
-from tasks.restore import restore_task
+from tasks.restore import opened_by, restore_task
 from tasks.work import counted
 
 
@@ -14,6 +14,15 @@ from tasks.work import counted
 @form(Restore)
 def restore(parameters: Restore) -> State[Outcome]:
     """Write a run's snapshot into a new Chroma directory, or into JSON lines."""
-    written = restore_task(parameters.run_id, parameters.database, parameters.into, parameters.format == "jsonl")
+    as_lines = parameters.format == "jsonl"
+    written = restore_task(parameters.run_id, parameters.database, parameters.into, as_lines)
     lines = [f"{name}: {counted(rows, 'record')} restored into {parameters.into}" for name, rows in written.items()]
-    return ended(parameters.run_id, parameters.database, lines, into=parameters.into, restored=written)
+    note = None if as_lines else opened_by()
+    return ended(
+        parameters.run_id,
+        parameters.database,
+        [*lines, *([note] if note else [])],
+        into=parameters.into,
+        restored=written,
+        note=note,
+    )

@@ -37,6 +37,7 @@ def plan(planned: Any, as_json: bool) -> None:
                 "rows": planned.rows,
                 "batches": planned.batches,
                 "storage_bytes": planned.storage_bytes,
+                "copied_bytes": planned.copied_bytes,
                 "seconds": round(planned.seconds),
                 "targets": [
                     {
@@ -73,6 +74,11 @@ def plan(planned: Any, as_json: bool) -> None:
     out.print(table)
     cost = f"about {_duration(planned.seconds)} and {planned.storage_bytes / 1e6:,.1f} MB"
     out.print(f"\n{planned.rows:,} rows in {planned.batches} batches; {cost}")
+    if planned.copied_bytes:
+        out.print(
+            f"the directory is read from a private copy of {planned.copied_bytes / 1e6:,.1f} MB, removed afterwards; "
+            f"the directory itself stays as it is"
+        )
     if planned.cost:
         c = planned.cost
         most = "" if c.exact else f", at most {c.most_tokens:,}: ${c.most_dollars:.4f}"
@@ -216,6 +222,8 @@ def restored(found: dict[str, Any], as_json: bool) -> None:
         return
     for name, rows in found["restored"].items():
         out.print(f"{name}: {rows:,} records restored into {found['into']}")
+    if found["note"]:
+        out.print(f"[yellow]note[/yellow]  {found['note']}")
 
 
 def complain(problem: object) -> None:

@@ -2,12 +2,12 @@
 
 import hashlib
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from tasks.errors import UsageError
 from tasks.stores import live_table
-from tasks.stores.interface import Collection
+from tasks.stores.interface import Collection, Metric
 from tasks.stores.live_table import LiveTable
 from tasks.stores.pgvector import Layout, VectorType
 from tasks.stores.postgres import Table
@@ -52,6 +52,8 @@ class CollectionsRequest(Request):
     tables: dict[str, str]
     """Collection → table name, where the default is not wanted."""
     halfvec: bool
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    """Collection → metric, where the source does not tell."""
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ class Planned:
     """None where the model costs nothing."""
     allowed: Allowed | None = None
     """The limits of the account; None where it was not asked, or would not say."""
+    copied_bytes: int = 0
+    """Of the private copy that the source is read from, which is removed afterwards; 0 where it is read itself."""
     layouts: Sequence[LayoutCost] = ()
     """For live tables: both layouts of each, the chosen one first."""
 

@@ -14,6 +14,7 @@ from tasks.errors import UsageError
 from tasks.hnsw import index_names
 from tasks.plan import CARRIED, SCHEMA, CollectionsRequest, Mode, Plan, Target, check_run_id, shadow_name, table_name
 from tasks.planning import Look, Planned, one_line, server_problems, server_warnings
+from tasks.planning_metrics import option, settle
 from tasks.stores.connection import Connection
 from tasks.stores.interface import Collection, Source
 from tasks.stores.postgres import describe
@@ -25,9 +26,11 @@ SAMPLE = 1_000
 
 def plan_collections(connection: Connection, request: CollectionsRequest, run_id: str) -> Planned:
     """The plan of a new run. Raises UsageError when the source or a name in the request is not there."""
-    source = open_source(request.source)
-    collections = _chosen(source, request)
-    problems, warnings = list(server_problems(connection)), list(server_warnings(connection))
+    source = open_source(request.source, request.collections)
+    settled = settle(source, _chosen(source, request), request)
+    collections = settled.collections
+    problems = [*server_problems(connection), *settled.problems]
+    warnings = [*server_warnings(connection), *settled.warnings]
     dimensions = open_embedder(request.embedder).space.dimensions if request.embedder else None
     space = open_embedder(request.embedder).space.fingerprint if request.embedder else CARRIED
     targets = []
@@ -51,18 +54,19 @@ def plan_collections(connection: Connection, request: CollectionsRequest, run_id
     looks = [_look(source, c) for c in collections]
     problems += _name_problems(connection, plan, request.schema)
     warnings += _target_warnings(plan, looks)
-    return Planned(plan, looks, list(_sql(plan)), problems, warnings)
+    return Planned(plan, looks, list(_sql(plan)), problems, warnings, copied_bytes=source.copied_bytes)
 
 
 def _chosen(source: Source, request: CollectionsRequest) -> list[Collection]:
     if request.collections is not None:
-        unknown = sorted(set(request.tables) - set(request.collections))
+        known = set(request.collections)
         found = [source.collection(name) for name in request.collections]
     else:
         found = source.collections()
-        unknown = sorted(set(request.tables) - {c.name for c in found})
-    if unknown:
-        raise UsageError(f"tables names collections that are not migrated: {', '.join(unknown)}")
+        known = {c.name for c in found}
+    for parameter, names in (("tables", request.tables), ("metrics", request.metrics)):
+        if unknown := sorted(set(names) - known):
+            raise UsageError(f"{parameter} names collections that are not migrated: {', '.join(unknown)}")
     if not found:
         raise UsageError("the source has no collections, so there is nothing to migrate")
     return found
@@ -84,13 +88,13 @@ def _mode(connection: Connection, request: CollectionsRequest, target: Target) -
     held = describe(connection, target.schema, target.table)
     if row is None or held is None:
         return "create", (
-            f"{target.name} exists and is not vecferry's: choose another name, -p tables.{target.collection.name}=NAME"
+            f"{target.name} exists and is not vecferry's: choose another name, {option('tables', target.collection.name, 'NAME')}"
         )
     same_source = orjson.loads(row[0]) == {"source": request.source, "collection": target.collection.name}
     if not same_source:
         return "replace", (
             f"{target.name} holds {orjson.loads(row[0])['collection']!r} of another source: choose another name, "
-            f"-p tables.{target.collection.name}=NAME"
+            f"{option('tables', target.collection.name, 'NAME')}"
         )
     if request.limit:
         return "create", None  # a smoke run stays in its shadow

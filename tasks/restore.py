@@ -11,10 +11,20 @@ from prefect import task
 
 from tasks import batches, canonical, run_log
 from tasks.batches import Part
-from tasks.errors import UsageError
+from tasks.errors import FatalError, UsageError
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
 from tasks.stores.interface import Collection, records
+
+
+def opened_by() -> str:
+    """Which versions of Chroma open what ``restore`` writes. Tried with directories of chromadb 1.5.9."""
+    from chromadb import __version__
+
+    return (
+        f"the directory is one of Chroma {__version__}: 1.3.7 and 1.4.1 open it too; 0.4, 0.5, 0.6, 1.0 and 1.1 do not, "
+        f"for those use --format jsonl"
+    )
 
 
 def restore(run: Run, into: str) -> dict[str, int]:
@@ -38,6 +48,9 @@ def restore(run: Run, into: str) -> dict[str, int]:
         for batch in table.drop_columns(["content_hash"]).combine_chunks().to_batches():
             store.write(name, batch.cast(records(collections[target].dimensions)))
         written[name] += table.num_rows
+    for name, rows in written.items():
+        if (count := store.collection(name).count) != rows:
+            raise FatalError(f"{into} holds {count} of {rows} records of {name}: remove it and restore again")
     return written
 
 

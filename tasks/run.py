@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tasks import allocator, files, ledger, settings
 from tasks.errors import UsageError
-from tasks.plan import ColumnTarget, Plan, Target
+from tasks.plan import CollectionsRequest, ColumnTarget, Plan, Target
 from tasks.stores import idle, registry
 from tasks.stores.connection import Connection
 from tasks.stores.interface import Source
@@ -31,9 +31,15 @@ class Run:
         """A path below this run's own folder."""
         return files.join(self.home, "runs", self.run_id, *parts)
 
-    def source(self) -> Source:
+    def source(self, fresh: bool = True) -> Source:
+        """The source, as it is now; without ``fresh``, as it was when this process last looked, where that is kept."""
         live = {t.collection.name: t.live for t in self.plan.targets if isinstance(t, ColumnTarget)}
-        return LiveTables(self.url, live) if live else registry.open_source(self.plan.request.source)
+        if live:
+            return LiveTables(self.url, live)
+        request = self.plan.request
+        names = request.collections if isinstance(request, CollectionsRequest) else None
+        metrics = {t.collection.name: t.collection.metric for t in self.plan.targets}
+        return registry.open_source(request.source, names, metrics, fresh)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:

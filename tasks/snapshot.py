@@ -18,6 +18,7 @@ from tasks.plan import Target
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
 from tasks.stores.connection import Connection
+from tasks.stores.interface import Source
 from tasks.stores.postgres import with_hash
 
 ROUNDS = 3
@@ -29,18 +30,19 @@ def list_ids(run: Run, listing: int) -> int:
 
     Each target's listing is recorded with its batches in one transaction, so a killed run lists what is missing.
     """
+    source = run.source()
     with run.connection() as connection:
         known = {b.number for b in ledger.batches(connection, run.run_id, "list") if b.status == "done"}
         for target in run.plan.targets:
             if target.mode != "sync" and (number := _list_number(run, listing, target)) not in known:
                 with run_log.stage(run.run_id, "list", number) as entry:
-                    entry.rows = _list_target(run, connection, target, listing)
+                    entry.rows = _list_target(run, source, connection, target, listing)
         return sum(b.detail["listing"] == listing for b in ledger.batches(connection, run.run_id, "snapshot"))
 
 
 def snapshot(run: Run, numbers: list[int]) -> work.Tally:
     """Fetches and writes these batches' parts."""
-    source = run.source()
+    source = run.source(fresh=False)
 
     def one(connection: Connection, batch: Batch) -> int:
         started, target = time.perf_counter(), run.plan.targets[batch.detail["target"]]
@@ -87,9 +89,9 @@ def part_of(batch: Batch) -> Part:
     return Part(**batch.detail["part"])
 
 
-def _list_target(run: Run, connection: Connection, target: Target, listing: int) -> int:
+def _list_target(run: Run, source: Source, connection: Connection, target: Target, listing: int) -> int:
     started, request = time.perf_counter(), run.plan.request
-    ids = run.source().ids(target.collection.name)
+    ids = source.ids(target.collection.name)
     if request.limit:
         ids = ids[: request.limit] if listing == 0 else ids[:0]
     for earlier in range(listing):

@@ -1,6 +1,8 @@
 """ChromaDB → pgvector through its whole life, over a directory and over a server."""
 
+import re
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -117,5 +119,10 @@ def test_restore_gives_back_what_was_read(database: str, chroma_dir: Callable[..
 
     path = chroma_dir(count=60)
     chroma_to_pgvector(chroma={"path": path}, run_id="kept", batch_rows=7)
-    assert restore(run_id="kept", into=str(tmp_path / "again"))["restored"] == {"docs": 60}
+    found = restore(run_id="kept", into=str(tmp_path / "again"))
+    assert found["restored"] == {"docs": 60}
+    assert re.search(
+        rf"one of Chroma {re.escape(version('chromadb'))}: .* 1\.1 do not, .* --format jsonl", found["note"]
+    )
+    assert restore(run_id="kept", into=str(tmp_path / "lines"), format="jsonl")["note"] is None
     assert rows_of(chroma.connect(path=str(tmp_path / "again")), "docs") == rows_of(chroma.connect(path=path), "docs")

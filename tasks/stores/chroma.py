@@ -2,9 +2,9 @@
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import chromadb
@@ -18,18 +18,25 @@ from chromadb.errors import AuthorizationError, ChromaError, InternalError, NotF
 
 from tasks import canonical
 from tasks.errors import FatalError, TransientError, UsageError
-from tasks.stores import chroma_server
+from tasks.stores import chroma_copy, chroma_server, chroma_settings
+from tasks.stores.chroma_copy import DATABASE, Copy, Wanted
 from tasks.stores.chroma_server import Server
-from tasks.stores.interface import Collection, Hits, Metric, records, vector_column, vectors
+from tasks.stores.chroma_settings import Stored
+from tasks.stores.interface import Collection, Evidence, Hits, Metric, records, vector_column, vectors
 
 PAGE_NUMBERS = 260_000
 """Vector components a page: as Python floats, which Chroma's client makes of them, they take 32 bytes each."""
 PAGE_ROWS = 2_000
+LOOKED_AT, NEIGHBOURS = 50, 5
+"""Records that a query for the metric is made of, and neighbours of each query."""
 LISTING = 100
 """Collections a page of the listing."""
 
 _OPENING = threading.Lock()
 """Chroma keeps one system a directory and process, and two threads that open it first at once break each other."""
+
+_COPIED = threading.Lock()
+"""One client a copy: it is closed when the copy is removed."""
 
 _INCLUDE: Any = ["embeddings", "documents", "metadatas", "uris"]
 
@@ -43,10 +50,20 @@ class ChromaStore:
     """The directory or URL, for messages."""
     server: Server | None = None
     """Where it is a server: the shorter way to its records."""
+    copy: Copy | None = None
+    """Where it is a directory that is read: the private copy of it that ``client`` has opened."""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """Metrics that are known better than by what is stored."""
     searched: dict[str, chromadb.Collection] = field(default_factory=dict, repr=False, compare=False)
     """Collections are opened once to be searched, as an application does it: verification times searches."""
 
-    consistent_snapshot = False
+    @property
+    def consistent_snapshot(self) -> bool:
+        return self.copy is not None
+
+    @property
+    def copied_bytes(self) -> int:
+        return self.copy.bytes if self.copy else 0
 
     def collections(self) -> list[Collection]:
         with _errors(self.place):
@@ -58,18 +75,35 @@ class ChromaStore:
     def collection(self, name: str) -> Collection:
         found = self._open(name)
         with _errors(self.place):
-            hnsw = _index_of(found)
+            index = self._stored(found)
             return Collection(
                 name=name,
                 identity=str(found.id),
                 count=found.count(),
                 dimensions=found._model.dimension,  # the only place where Chroma keeps it
-                metric=_metric(found),
-                m=hnsw.get("max_neighbors") or 16,
-                ef_construction=hnsw.get("ef_construction") or 100,
-                ef_search=hnsw.get("ef_search") or 100,
+                metric=self.metrics.get(name, index.metric),
+                m=index.m,
+                ef_construction=index.ef_construction,
+                ef_search=index.ef_search,
                 metadata=dict(found.metadata or {}),
             )
+
+    def evidence(self, name: str) -> Evidence:
+        found = self._open(name)
+        says = self._stored(found).says
+        with _errors(self.place):
+            ids = found.get(limit=LOOKED_AT, include=[])["ids"]
+        records = self.fetch(name, ids)
+        queries = chroma_settings.probes(vectors(records)[np.asarray(records.column("embedding").is_valid())])
+        if not len(queries):
+            return Evidence(None, 0, says)
+        with _errors(self.place):
+            answer: Any = found.query(
+                query_embeddings=queries, n_results=min(NEIGHBOURS, len(ids)), include=["distances", "embeddings"]
+            )
+        pairs = [np.asarray(e, np.float32).reshape(-1, queries.shape[1]) for e in answer["embeddings"]]
+        shown, distances = chroma_settings.explained(queries, pairs, answer["distances"])
+        return Evidence(shown, distances, says)
 
     def ids(self, name: str) -> pa.Array:
         found = self._open(name)
@@ -88,7 +122,7 @@ class ChromaStore:
         if name not in self.searched:
             self.searched[name] = self._open(name)
         found = self.searched[name]
-        metric = _metric(found)
+        metric = self.metrics.get(name) or self._stored(found).metric
         with _errors(self.place):
             answer = found.query(query_embeddings=queries, n_results=k, include=["distances"])
         distances = answer["distances"] or []
@@ -104,12 +138,13 @@ class ChromaStore:
             "ef_construction": collection.ef_construction,
             "ef_search": collection.ef_search,
         }
+        metadata = chroma_settings.with_settings(collection.metadata, hnsw)
         with _errors(self.place):
             self.client.create_collection(
                 collection.name,
                 embedding_function=None,
                 configuration={"hnsw": hnsw},
-                metadata=collection.metadata or None,
+                metadata=metadata or None,
             )
 
     def write(self, name: str, records: pa.RecordBatch) -> None:
@@ -151,6 +186,16 @@ class ChromaStore:
                 f"there is no collection {name!r} in {self.place}; it has: {', '.join(self._names()) or 'none'}"
             ) from error
 
+    def _stored(self, found: chromadb.Collection) -> Stored:
+        # As JSON: `configuration` would build the collection's embedding function, which wants its model or key.
+        if "://" in self.place:
+            return chroma_settings.stored(
+                found.name, found.configuration_json, found.metadata or {}, chroma_settings.METADATA
+            )
+        database = os.path.join(self.copy.folder if self.copy else self.place, DATABASE)
+        segment = chroma_settings.of_segment(database, str(found.id))
+        return chroma_settings.stored(found.name, found.configuration_json, segment, chroma_settings.SEGMENT)
+
     def _names(self) -> list[str]:
         with _errors(self.place):
             return sorted(c.name for c in self.client.list_collections(limit=LISTING))
@@ -184,24 +229,11 @@ def connect(
     database: str = "default_database",
     token: str | None = None,
 ) -> ChromaStore:
-    """Opens a directory or a server. ``token`` is the secret itself. Raises UsageError when there is nothing there."""
-    quiet: Any = {"anonymized_telemetry": False}
+    """Opens a directory or a server, to be written to: a directory of an older version is migrated where it lies. What is
+    only read is opened by ``read``. ``token`` is the secret itself. Raises UsageError when there is nothing there."""
     if path is not None:
-        place = os.path.abspath(path)
-        if not os.path.exists(os.path.join(place, "chroma.sqlite3")):
-            what = "holds no Chroma database (chroma.sqlite3)" if os.path.isdir(place) else "does not exist"
-            raise UsageError(f"chroma.path: {place} {what}; nothing was created there")
-        return ChromaStore(
-            _opened(
-                place,
-                chromadb.PersistentClient,
-                path=place,
-                settings=Settings(**quiet),
-                tenant=tenant,
-                database=database,
-            ),
-            place,
-        )
+        place = _directory(path)
+        return ChromaStore(_persistent(place, place, tenant, database), place)
     place = f"http{'s' if ssl else ''}://{host}:{port}"
     headers = {"Authorization": f"Bearer {token}", "x-chroma-token": token} if token else None
     client = _opened(
@@ -211,11 +243,39 @@ def connect(
         port=port,
         ssl=ssl,
         headers=headers,
-        settings=Settings(**quiet),
+        settings=Settings(anonymized_telemetry=False),
         tenant=tenant,
         database=database,
     )
     return ChromaStore(client, place, chroma_server.connect(place, tenant, database, headers))
+
+
+def read(
+    *,
+    path: str | None = None,
+    tenant: str = "default_tenant",
+    database: str = "default_database",
+    home: str,
+    collections: Sequence[str] | None = None,
+    fresh: bool = True,
+    metrics: Mapping[str, Metric] | None = None,
+    **server: Any,
+) -> ChromaStore:
+    """Opens a server, or a private copy of a directory with ``collections`` (None: all), which stays as it is while it is
+    read. ``fresh``: as the directory is now; else as it was when this process last looked. ``metrics`` are those of
+    collections that are known better than by what is stored.
+
+    Raises UsageError when there is nothing there, or no room for the copy under ``home``.
+    """
+    if path is None:
+        return replace(connect(tenant=tenant, database=database, **server), metrics=metrics or {})
+    place = _directory(path)
+    named = None if collections is None else frozenset(collections)
+    copy = chroma_copy.copy_of(Wanted(place, tenant, database, named), home, fresh)
+    with _COPIED:
+        if (tenant, database) not in copy.clients:
+            copy.clients[tenant, database] = _persistent(place, copy.folder, tenant, database)
+    return ChromaStore(copy.clients[tenant, database], place, copy=copy, metrics=metrics or {})
 
 
 def create_directory(path: str) -> ChromaStore:
@@ -232,6 +292,19 @@ def from_chroma(distances: np.ndarray, metric: Metric) -> np.ndarray:
     if metric == "l2":
         return np.sqrt(np.maximum(distances, 0))
     return distances - 1 if metric == "ip" else distances
+
+
+def _directory(path: str) -> str:
+    place = os.path.abspath(path)
+    if not os.path.exists(os.path.join(place, DATABASE)):
+        what = f"holds no Chroma database ({DATABASE})" if os.path.isdir(place) else "does not exist"
+        raise UsageError(f"chroma.path: {place} {what}; nothing was created there")
+    return place
+
+
+def _persistent(place: str, folder: str, tenant: str, database: str) -> ClientAPI:
+    settings = Settings(anonymized_telemetry=False)
+    return _opened(place, chromadb.PersistentClient, path=folder, settings=settings, tenant=tenant, database=database)
 
 
 _REACHED: set[str] = set()
@@ -254,7 +327,7 @@ def _opened(place: str, make: Any, **options: Any) -> ClientAPI:
             f"chroma.ssl right?"
         ) from error
     except ChromaError as error:
-        raise UsageError(f"{place}: {error}; check chroma.token") from error
+        raise UsageError(f"{place}: {error}{'; check chroma.token' if '://' in place else ''}") from error
 
 
 @contextmanager
@@ -273,18 +346,6 @@ def _errors(place: str) -> Iterator[None]:
         if isinstance(answer, httpx.HTTPStatusError) and answer.response.status_code in (429, 502, 503, 504):
             raise TransientError(f"Chroma at {place}: {answer.response.status_code}: {error}") from error
         raise
-
-
-def _index_of(found: chromadb.Collection) -> dict[str, Any]:
-    # As JSON: `configuration` would build the collection's embedding function, which wants its model or key.
-    return found.configuration_json.get("hnsw") or found.configuration_json.get("spann") or {}
-
-
-def _metric(found: chromadb.Collection) -> Metric:
-    space = _index_of(found).get("space") or "l2"
-    if space not in ("cosine", "l2", "ip"):
-        raise UsageError(f"collection {found.name!r} uses the metric {space!r}; known are cosine, l2 and ip")
-    return space  # type: ignore[return-value]
 
 
 def _batch(

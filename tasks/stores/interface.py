@@ -48,16 +48,39 @@ class Hits:
     """float64[k]: cosine distance, Euclidean distance (not squared), or negative inner product."""
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What tells the metric of a collection."""
+
+    shown: Metric | None
+    """The only one that explains the distances that the store gives; None where none or several do."""
+    distances: int = 0
+    """How many those are."""
+    says: dict[str, str] = field(default_factory=dict)
+    """Where the store keeps a metric → which; the entries may contradict each other."""
+
+
 class Source(Protocol):
     """A store that records are read from."""
 
-    consistent_snapshot: bool
-    """Whether one listing and the fetches after it see one moment in time."""
+    @property
+    def consistent_snapshot(self) -> bool:
+        """Whether one listing and the fetches after it see one moment in time."""
+        ...
+
+    @property
+    def copied_bytes(self) -> int:
+        """Of the private copy that is read in place of it; 0 where it is read itself."""
+        ...
 
     def collections(self) -> list[Collection]: ...
 
     def collection(self, name: str) -> Collection:
         """Raises UsageError when there is none; it is never created."""
+        ...
+
+    def evidence(self, name: str) -> Evidence:
+        """What tells that the metric is the one that ``collection`` says."""
         ...
 
     def ids(self, name: str) -> pa.Array:

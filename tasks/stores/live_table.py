@@ -16,7 +16,7 @@ from tasks import pace
 from tasks.errors import UsageError
 from tasks.stores import idle
 from tasks.stores.connection import Connection
-from tasks.stores.interface import Collection, Hits, records
+from tasks.stores.interface import Collection, Evidence, Hits, records
 from tasks.stores.pgvector import Layout
 from tasks.stores.postgres import Table, page, search
 
@@ -109,6 +109,7 @@ class LiveTables:
     url: str
     tables: Mapping[str, LiveTable]
     consistent_snapshot = False
+    copied_bytes = 0
 
     def collections(self) -> list[Collection]:
         return [self.collection(name) for name in self.tables]
@@ -123,6 +124,9 @@ class LiveTables:
             ).fetchone()
         assert row
         return Collection(name, row[1], row[0], table.layout.dimensions, table.layout.metric)
+
+    def evidence(self, name: str) -> Evidence:
+        return Evidence(self._table(name).layout.metric)
 
     def ids(self, name: str) -> pa.Array:
         table = self._table(name)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from tasks.errors import UsageError
 from tasks.exact_search import exact_search
-from tasks.stores.interface import Collection, Hits, records, vectors
+from tasks.stores.interface import Collection, Evidence, Hits, records, vectors
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class MemoryStore:
     rows: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
 
     consistent_snapshot = False
+    copied_bytes = 0
 
     def collections(self) -> list[Collection]:
         return [self.collection(name) for name in sorted(self.described)]
@@ -28,6 +29,9 @@ class MemoryStore:
         if name not in self.described:
             raise UsageError(f"there is no collection {name!r}; there are: {', '.join(self.described) or 'none'}")
         return replace(self.described[name], count=len(self.rows[name]))
+
+    def evidence(self, name: str) -> Evidence:
+        return Evidence(self.collection(name).metric)
 
     def ids(self, name: str) -> pa.Array:
         return pa.array(list(self.rows[self.collection(name).name]), pa.string())

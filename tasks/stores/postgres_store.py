@@ -10,7 +10,7 @@ from psycopg import sql
 from sql import statement
 from tasks.errors import UsageError
 from tasks.stores.connection import Connection
-from tasks.stores.interface import Collection, Hits, records
+from tasks.stores.interface import Collection, Evidence, Hits, records
 from tasks.stores.pages import stage_page
 from tasks.stores.pgvector import Layout
 from tasks.stores.postgres import Table, create_index, create_table, describe, read, search, with_hash
@@ -24,6 +24,7 @@ class PostgresStore:
     schema: str = "public"
 
     consistent_snapshot = False
+    copied_bytes = 0
 
     def collections(self) -> list[Collection]:
         return [self.collection(name) for name in self._names()]
@@ -35,6 +36,9 @@ class PostgresStore:
         assert count
         assert oid
         return Collection(name, str(oid[0]), count[0], found.layout.dimensions, found.layout.metric)
+
+    def evidence(self, name: str) -> Evidence:
+        return Evidence(self._table(name).layout.metric)
 
     def ids(self, name: str) -> pa.Array:
         command = sql.SQL("COPY (SELECT id FROM {}) TO STDOUT (FORMAT BINARY)").format(self._table(name).identifier)
