@@ -25,7 +25,7 @@ import psycopg
 
 from flows import ephemeral
 from tasks import ledger, status
-from tasks.stores import embedded
+from tasks.stores import chroma_copy, embedded
 from tasks.stores.connection import Connection
 
 T = TypeVar("T")
@@ -146,6 +146,7 @@ def _end_process() -> None:
         telling.join(GRACE)
         _within(until, ephemeral.end_own)
         _within(until, embedded.stop)
+        _within(until, chroma_copy.remove_own)
         if run and connection and ledger.holds(run[0]):
             # The last thing that happens: who loses a connection must not have the time to blame a batch for it.
             _within(until, lambda: ledger.end_connections(connection, run[0]))

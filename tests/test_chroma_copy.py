@@ -277,3 +277,12 @@ def test_a_home_without_room_is_not_the_only_place(old: Old, tmp_path: Path) -> 
         assert not list(small.iterdir())
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_an_end_that_waits_for_nobody_removes_copies_too(old: Old, home: Path) -> None:
+    """After Ctrl-C a process ends from within: its copy goes before it, read or not."""
+    store = read(old.path, home)
+    assert store.copy
+    assert copies(home)
+    chroma_copy.remove_own()
+    assert not home.exists()

@@ -83,7 +83,7 @@ def test_a_server_of_an_old_directory(connection: Connection, served: tuple[Old,
 def test_a_run_over_a_server_whose_metadata_is_lost(connection: Connection, served: tuple[Old, dict[str, Any]]) -> None:
     """What the plan has proven is what is indexed, searched and compared."""
     run = build("lost", chroma=served[1], collections=["lost"])
-    (report,) = verify(run, gates(), None)
+    (report,) = verify(run, gates(), None).targets
     assert report.passed
     assert run.plan.targets[0].layout.opclass == "vector_cosine_ops"
     assert {"distances", "query parity"} <= {c.name for c in report.checks}

@@ -69,6 +69,7 @@ class Wanted:
 _newest: dict[Wanted, Copy] = {}
 _created: set[Path] = set()
 """Homes that were not there before, and go again with the last copy where nothing else came into them."""
+_own: set[Path] = set()
 _making = threading.Lock()
 
 
@@ -96,6 +97,12 @@ def remove_left(home: str) -> None:
                 except BlockingIOError:
                     continue
                 _remove_files(lock.with_suffix(""), lock)
+
+
+def remove_own() -> None:
+    """Removes this process's copies while they may still be read: for an end that waits for nobody."""
+    for folder in list(_own):
+        _remove_files(folder, Path(f"{folder}.lock"))
 
 
 def _make(wanted: Wanted, home: str) -> Copy:
@@ -278,6 +285,7 @@ def _new_folder(home: str, needed: int) -> tuple[Path, int]:
                 break
             fcntl.flock(lock, fcntl.LOCK_EX)
             if os.fstat(lock).st_nlink:  # else taken for a dead one's before it was locked
+                _own.add(folder)
                 folder.mkdir(mode=0o700)
                 return folder, lock
             os.close(lock)
@@ -294,6 +302,7 @@ def _close_and_discard(clients: dict[Any, Any], folder: Path, lock: int) -> None
 
 
 def _discard(folder: Path, lock: int) -> None:
+    _own.discard(folder)
     _remove_files(folder, Path(f"{folder}.lock"))
     os.close(lock)
 
