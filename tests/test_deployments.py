@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from flows import serve
-from tasks import ledger
+from tasks import ledger, status
 from tasks.stores import chroma
 from tasks.stores.connection import connect
 from tasks.stores.interface import Collection
@@ -63,7 +63,11 @@ class Api(httpx.Client):
         return found[0]
 
     def task_names(self, run: str) -> list[str]:
-        return [t["name"] for t in self.ask("POST", "task_runs/filter", flow_runs={"id": {"any_": [run]}})]
+        return list(self.task_states(run))
+
+    def task_states(self, run: str) -> dict[str, str]:
+        found = self.ask("POST", "task_runs/filter", flow_runs={"id": {"any_": [run]}})
+        return {t["name"]: t["state_type"] for t in found}
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +113,9 @@ def test_a_failed_batch_is_rerun_with_the_parameters_shown(api: Api, flaky: faul
     assert run["name"] == "chroma-to-pgvector · planted"
     assert len(flaky.refused) == 5, "one try and four retries"
     assert _status("snapshot") == {n: "failed" if n == 3 else "done" for n in range(15)}
+    (failed,) = [name for name, state in api.task_states(run["id"]).items() if state == "FAILED"]
+    first, last = map(int, re.fullmatch(r"snapshot batches (\d+)–(\d+)", failed).groups())  # type: ignore[union-attr]
+    assert first <= 3 <= last
     assert 0 < api.artifact("planted-snapshot")["data"] < 100
 
     shown = api.artifact("planted-rerun")
@@ -156,6 +163,9 @@ def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, appr
         assert time.monotonic() < until, "the form has no description"  # Prefect stores it after the state
         time.sleep(0.2)
     assert f"public.{table}" in form.text
+    with connect(os.environ["DATABASE_URL"], "vecferry test") as connection:
+        outcome = status.outcome(connection, run_id)
+    assert (outcome["state"], outcome["now"], outcome["exit"]) == ("verified", "waiting for approval", 0)
     store.write("docs", records_of(61))
     api.ask("POST", f"flow_runs/{run}/resume", run_input={"approve": approve})
 
@@ -167,6 +177,32 @@ def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, appr
         assert there == (approve,)
         if approve:
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (61,)
+        assert status.outcome(connection, run_id)["now"] is None
+    if not approve:
+        assert found["state"]["message"] == "not approved: left verified"
+        assert "not approved: left verified" in api.artifact(f"{run_id}-result")["data"]
+        return
+    assert found["state"]["message"].startswith(f"cut over: docs → public.{table}: 60 rows loaded")
+    synced = api.ended(api.start("chroma-to-pgvector/manual", parameters={**asked, "run_id": "nothing-new"}))
+    assert synced["state"]["message"] == f"cut over: docs → public.{table}: synced in place, 0 changed"
+    back = api.ended(api.start("rollback/rollback", parameters={"run_id": "nothing-new"}))
+    assert back["state"]["message"] == f"public.{table}: 0 rows put back, 0 taken out again"
+    assert back["state"]["message"] in api.artifact("nothing-new-result")["data"]
+
+
+@pytest.mark.slow
+def test_a_verification_that_fails_is_shown(api: Api, chroma_server: int) -> None:
+    """The checks are an artifact whether they hold or not, and the task that made them is red."""
+    store = chroma.connect(host="127.0.0.1", port=chroma_server)
+    store.create(Collection("docs", "", 0, 8, "cosine"))
+    store.write("docs", records_of(30))
+    store.client.get_collection("docs").upsert(ids=["bad"], embeddings=[[1.0] * 8], documents=["a\0b"])
+    asked = {"chroma": {"host": "127.0.0.1", "port": chroma_server}, "run_id": "refused", "tables": {"docs": "refused"}}
+    run = api.ended(api.start("chroma-to-pgvector/manual", parameters=asked))
+    assert run["state_type"] == "FAILED"
+    assert "gates.max_quarantined" in run["state"]["message"]
+    assert "| ❌ | quarantined | public.refused | 1 ('bad') | ≤ 0 |" in api.artifact("refused-verification")["data"]
+    assert [n for n, s in api.task_states(run["id"]).items() if s == "FAILED"] == ["verify refused"]
 
 
 @pytest.mark.slow
