@@ -6,9 +6,10 @@ from prefect.futures import wait
 
 from flows import migrate
 from flows.forms import form
-from flows.migrate import Outcome, ended, giving_way, holding
+from flows.migrate import Outcome, ended, giving_way, holding, outcome
 from flows.naming import RUNNER, run_name
 from flows.parameters import Checked
+from tasks import status
 from tasks.begin import ready_to_catch_up
 
 
@@ -22,4 +23,6 @@ def catch_up(parameters: Checked) -> State[Outcome]:
         wait(passes)
         for caught_up in passes:
             caught_up.result()
-    return ended(parameters.run_id, parameters.database)
+    targets = outcome(parameters.run_id, parameters.database)["targets"]
+    lines = [f"{t['name']} → {t['table']}: {status.changes(t)}" for t in targets]
+    return ended(parameters.run_id, parameters.database, lines)

@@ -258,7 +258,7 @@ def _carry_out(
     outcome["exit"] = 0 if failure is None else getattr(failure, "exit_status", 1)
     outcome["error"] = None if failure is None else str(failure)
     show.done(result.get("done", []), as_json)
-    show.outcome(outcome, as_json, checked=verb in CHECKS, moved=verb in MOVES_ROWS)
+    show.outcome(outcome, as_json, checked=verb in CHECKS, moved=verb in CHECKS)
     if failure:
         raise failure
     return outcome

@@ -27,6 +27,7 @@ from tasks.run import Run, chosen, open_run
 from tasks.snapshot import finish_task, list_ids_task, snapshot_task
 from tasks.stores import idle
 from tasks.verify import verify_task
+from tasks.words import counted
 
 Outcome = dict[str, Any]
 FINISHED = ("cut_over", "contracted")
@@ -293,7 +294,7 @@ def _left(run: Run, stage: str, left: list[ledger.Batch], problem: BaseException
     numbers = ", ".join(str(b.number) for b in left[:20]) + (", …" if len(left) > 20 else "")
     reason = next((b.error for b in left if b.error), None) or (_said(problem) if problem else "not reached")
     return (
-        f"{work.counted(len(left), 'batch')} failed in {stage}: {numbers} ({reason}). The others are done. "
+        f"{counted(len(left), 'batch')} failed in {stage}: {numbers} ({reason}). The others are done. "
         f"Rerun them: vecferry rerun {run.run_id}"
     )
 

@@ -7,7 +7,7 @@ from flows.migrate import Outcome, ended
 from flows.naming import RUNNER, run_name
 from flows.parameters import Restore
 from tasks.restore import opened_by, restore_task
-from tasks.work import counted
+from tasks.words import counted
 
 
 @flow(name="restore", flow_run_name=run_name, task_runner=RUNNER)

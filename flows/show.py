@@ -14,7 +14,7 @@ from tasks import files
 from tasks.ledger import Batch
 from tasks.report import plain
 from tasks.status import sentence
-from tasks.work import counted
+from tasks.words import counted
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)

@@ -8,6 +8,7 @@ from flows.naming import RUNNER, run_name
 from flows.parameters import Checked
 from tasks import artifacts
 from tasks.verify import verify_task
+from tasks.words import counted
 
 
 @flow(name="verify", flow_run_name=run_name, task_runner=RUNNER)
@@ -16,6 +17,7 @@ def verify(parameters: Checked) -> State[Outcome]:
     """Hold a run's tables against their source again and keep the report."""
     with holding(parameters, "verify") as run, giving_way(run, parameters):
         bar = artifacts.progress(run.run_id, "verify")
-        verify_task(run.run_id, parameters.database, checked_gates(run, parameters), None, bar)
+        reports = verify_task(run.run_id, parameters.database, checked_gates(run, parameters), None, bar)
         artifacts.moved(bar, 1, 1)
-    return ended(parameters.run_id, parameters.database)
+    lines = [f"{t.name} → {t.table}: {counted(len(t.checks), 'check')} passed" for t in reports]
+    return ended(parameters.run_id, parameters.database, lines)

@@ -20,7 +20,7 @@ def cutover(run: Run) -> None:
 
     Raises VerificationRefused when the run is not verified or something depends on a table that would step aside.
     """
-    with run.connection() as connection, refusable("cutover"):
+    with run.connection() as connection, refusable(f"cutover of {run.run_id}, which has switched nothing"):
         record = ledger.get(connection, run.run_id)
         if run.plan.limited:
             raise VerificationRefused(f"run {run.run_id} is a smoke run, which never cuts over")
@@ -51,10 +51,10 @@ def rollback(run: Run) -> list[str]:
     cutover. Before one, the shadows are dropped. A sync's changes are undone row by row, save where somebody else has
     changed the row since. Raises UsageError when the run was contracted.
     """
-    with run.connection() as connection, refusable("rollback"):
+    with run.connection() as connection, refusable(f"rollback of {run.run_id}, which has changed nothing"):
         state = ledger.get(connection, run.run_id).state
         if state == "rolled_back":
-            return []
+            return [f"run {run.run_id} was taken back before; nothing was left to do"]
         if state == "contracted":
             raise UsageError(f"run {run.run_id} is contracted: what a rollback needs was dropped")
 
@@ -78,10 +78,10 @@ def contract(run: Run, rollback_days: float | None, now: datetime | None = None)
     ``rollback_days`` None stands for those of the plan. Raises VerificationRefused before that, and UsageError when the
     run was neither cut over nor rolled back. ``now`` is the server's clock.
     """
-    with run.connection() as connection, refusable("contract"):
+    with run.connection() as connection, refusable(f"contract of {run.run_id}, which has dropped nothing"):
         record = ledger.get(connection, run.run_id)
         if record.state == "contracted":
-            return []
+            return [f"run {run.run_id} was contracted before; nothing was left to do"]
         if record.state == "rolled_back":
             return locked(connection, lambda: _end(run, connection, lambda s: [s.take_back(connection, False)]))
         if record.state != "cut_over":
@@ -102,7 +102,7 @@ def contract(run: Run, rollback_days: float | None, now: datetime | None = None)
 def _end(run: Run, connection: Connection, drop: Callable[[Shadow], list[str]]) -> list[str]:
     lines = [line for t in run.plan.targets for line in drop(shadow_of(run, t))]
     ledger.set_state(connection, run.run_id, "contracted")
-    return lines
+    return lines or ["nothing was kept for a rollback, so nothing was dropped"]
 
 
 @task(name="cutover", task_run_name="cut over {run_id}", **RETRYING)

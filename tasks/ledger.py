@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -280,6 +280,9 @@ def sole_runner(url: str, run_id: str) -> Iterator[None]:
         done.set()
         if keeper.ident:
             keeper.join()
+        with suppress(psycopg.OperationalError):  # the server is gone, and the lock with it
+            # A server takes note of a closed connection in its own time; who comes next must not be refused meanwhile.
+            connection.execute("SELECT pg_advisory_unlock_all()")
         connection.close()
 
 

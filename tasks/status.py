@@ -10,6 +10,7 @@ from tasks.ledger import Batch, RunRecord
 from tasks.plan import ColumnTarget, Plan
 from tasks.settings import DEFAULT_DATABASE
 from tasks.stores.connection import Connection
+from tasks.words import counted
 
 SWITCHES = ("cutover", "rollback", "contract")
 """Verbs that change what people use."""
@@ -63,12 +64,20 @@ def outcome(connection: Connection, run_id: str) -> dict[str, Any]:
     }
 
 
+def changes(target: dict[str, Any]) -> str:
+    """What catching up did to one target of an outcome: ``1 inserted, 5 updated``, or ``0 changed``."""
+    return ", ".join(f"{count:,} {what}" for what, count in target["touched"].items() if count) or "0 changed"
+
+
 def sentence(target: dict[str, Any]) -> str:
     """What the run did to one target of an outcome, for people."""
-    counts = ", ".join(f"{count:,} {what}" for what, count in target["touched"].items() if count) or "0 changed"
-    rows = f"{target['loaded']:,} rows loaded" if target["loaded"] != 1 else "1 row loaded"
-    loaded = rows if counts == "0 changed" else f"{rows}; caught up, {counts}"
-    what = f"synced in place, {counts}" if target["mode"] == "sync" else loaded
+    touched = changes(target)
+    if target["mode"] == "sync":
+        what = f"synced in place, {touched}"
+    else:
+        what = f"{counted(target['loaded'], 'row')} loaded" + (
+            "" if touched == "0 changed" else f"; caught up, {touched}"
+        )
     return f"{target['name']} → {target['table']}: {what}"
 
 

@@ -10,6 +10,7 @@ from tasks.errors import BatchesFailed, FatalError, TransientError, UsageError
 from tasks.ledger import Batch
 from tasks.run import Run
 from tasks.stores.connection import Connection, classified
+from tasks.words import counted
 
 CHUNKS = 48
 """Task runs a stage at most: Prefect's history of a flow run stays legible and whole below 200."""
@@ -67,12 +68,6 @@ def through(run: Run, stage: str, numbers: list[int], work: Callable[[Connection
     if transient:
         raise transient
     return tally
-
-
-def counted(count: int, noun: str) -> str:
-    """``1 batch``, ``2 batches``."""
-    plural = f"{noun}es" if noun.endswith(("ch", "s", "x")) else f"{noun}s"
-    return f"{count:,} {noun if count == 1 else plural}"
 
 
 def _note(run: Run, stage: str, number: int, error: Exception, seconds: float) -> None:

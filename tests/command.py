@@ -36,5 +36,5 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> Ended:
     try:
         status = int(cli.app(list(arguments), standalone_mode=False) or 0)
     except BaseException as error:  # noqa: BLE001  as main() does
-        status = cli._end(error, False)
+        status = cli._end(error)
     return Ended(status, *capsys.readouterr())
