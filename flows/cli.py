@@ -1,5 +1,7 @@
 """The ``vecferry`` command: the same flows from a terminal."""
 
+from flows import early  # isort: skip  # noqa: F401  the first thing of all
+
 import importlib
 import sys
 from collections.abc import Callable

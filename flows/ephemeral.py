@@ -45,9 +45,10 @@ def serving(home: str) -> Iterator[None]:
         yield
 
 
-def end_own() -> None:
+def end_own(home: str) -> None:
     """Ends the servers that this process started, by force where they take long. Their database survives that."""
-    servers = _servers(psutil.Process())
+    process = psutil.Process()
+    servers = _servers(process)
     for server in servers:
         with suppress(psutil.NoSuchProcess):
             server.terminate()
@@ -55,6 +56,8 @@ def end_own() -> None:
     for server in alive:
         with suppress(psutil.NoSuchProcess):
             server.kill()
+    if "://" not in home:
+        _record(home, process).unlink(missing_ok=True)
 
 
 def _start() -> None:
@@ -78,13 +81,13 @@ def _recorded(home: str) -> Iterator[None]:
         yield
         return
     me = psutil.Process()
-    path, stop = Path(home) / f"{me.pid}.{FILE}", threading.Event()
+    path, stop = _record(home, me), threading.Event()
 
     def watch() -> None:
         seen: list[tuple[int, float]] = []
         while not stop.wait(0.2):
             servers = [(c.pid, c.create_time()) for c in _servers(me)]
-            if servers != seen:
+            if servers and servers != seen:
                 seen = servers
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(
@@ -99,6 +102,10 @@ def _recorded(home: str) -> Iterator[None]:
         stop.set()
         watcher.join()
         path.unlink(missing_ok=True)
+
+
+def _record(home: str, process: psutil.Process) -> Path:
+    return Path(home) / f"{process.pid}.{FILE}"
 
 
 def _servers(process: psutil.Process) -> list[psutil.Process]:

@@ -23,8 +23,8 @@ from uuid import UUID
 
 import psycopg
 
-from flows import ephemeral
-from tasks import ledger, status
+from flows import early, ephemeral
+from tasks import ledger, settings, status
 from tasks.stores import chroma_copy, embedded
 from tasks.stores.connection import Connection
 
@@ -70,7 +70,8 @@ def listening() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        # A command that has come to its end is not interrupted while Python closes down.
+        signal.signal(signal.SIGINT, signal.SIG_IGN if handler is early.leave else handler)
         signal.set_wakeup_fd(earlier)
         mouth.close()
         listener.join()
@@ -144,7 +145,7 @@ def _end_process() -> None:
         telling.start()
         _command.unwound.wait(GRACE)
         telling.join(GRACE)
-        _within(until, ephemeral.end_own)
+        _within(until, lambda: ephemeral.end_own(settings.home()))
         _within(until, embedded.stop)
         _within(until, chroma_copy.remove_own)
         if run and connection and ledger.holds(run[0]):

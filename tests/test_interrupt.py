@@ -42,6 +42,7 @@ class Place:
 
     connection: Connection
     chroma: str
+    home: Path
 
     def command(self, *options: str) -> list[str]:
         parameters = [f"chroma.path={self.chroma}", *options]
@@ -59,8 +60,8 @@ class Place:
 
 
 @pytest.fixture
-def place(connection: Connection, chroma_dir: Callable[..., str]) -> Place:
-    return Place(connection, chroma_dir(count=200))
+def place(connection: Connection, chroma_dir: Callable[..., str], tmp_path: Path) -> Place:
+    return Place(connection, chroma_dir(count=200), tmp_path / "home")
 
 
 def interrupted(shown: Terminal, times: int = 1) -> str:
@@ -97,6 +98,14 @@ def recorded(place: Place, said: str) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.parametrize("library", ["pydantic_core", "psycopg_binary", "pyarrow"])
+def test_while_it_is_imported(place: Place, library: str) -> None:
+    """A moment after it was called, whatever is imported then."""
+    with terminal(*place.command()) as shown:
+        place.wait_until(lambda: library in Path(f"/proc/{shown.process.pid}/maps").read_text(), shown)
+        assert "nothing was changed" in interrupted(shown)
+
+
 def test_while_prefect_starts(place: Place) -> None:
     """Nothing is done yet, so the same command is named; the server that was coming up is ended."""
     with terminal(*place.command()) as shown:
@@ -106,6 +115,7 @@ def test_while_prefect_starts(place: Place) -> None:
         assert f"--run-id {RUN}" in said
         assert "nothing was changed" in said
         assert ledger.find(place.connection, RUN) is None
+        assert list(place.home.glob("*.json")) == []
 
 
 def test_while_a_model_is_asked_and_resumed(place: Place, provider: OpenAIServer) -> None:
