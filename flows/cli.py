@@ -5,36 +5,63 @@ from flows import early  # isort: skip  # noqa: F401  the first thing of all
 import importlib
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 
-from flows import commands, console, interrupt, show
+from flows import commands, completion, console, fields, interrupt, show, watching
 from flows.forms import parse
-from flows.parameters import Base, Checked, ChromaToPgvector, Contract, Migration, OfRun, Restore, Text384To1536
+from flows.parameters import FLOWS, Base, Checked, Contract, Migration, OfRun, Restore
 from tasks import allocator, ledger, settings, status
 from tasks.errors import FatalError, UsageError, VecferryError
 from tasks.stores.connection import connect
 
 app = typer.Typer(
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Move a live search system to another embedding model or vector store: verified, resumable, reversible.",
 )
 
-FLOWS: dict[str, type[Migration]] = {"chroma-to-pgvector": ChromaToPgvector, "text-384-to-1536": Text384To1536}
-
-Flow = Annotated[str, typer.Argument(help=f"one of: {', '.join(FLOWS)}", metavar="FLOW")]
-RunId = Annotated[str, typer.Argument(help="the run's name", metavar="RUN")]
+Flow = Annotated[
+    str, typer.Argument(help=f"one of: {', '.join(FLOWS)}", metavar="FLOW", autocompletion=completion.flows)
+]
+RunId = Annotated[str, typer.Argument(help="the run's name", metavar="RUN", autocompletion=completion.runs)]
 Parameters = Annotated[
-    list[str] | None, typer.Option("-p", help="a parameter, key=value; keys may be dotted, values are YAML")
+    list[str] | None,
+    typer.Option(
+        "-p",
+        help="a parameter, key=value; keys may be dotted, values are YAML; `vecferry params FLOW` lists them",
+        autocompletion=completion.parameters,
+    ),
 ]
 ParameterFile = Annotated[Path | None, typer.Option("--params", help="a YAML file of parameters")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        show.out.print(f"vecferry {version('vecferry')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every(
+    version_: Annotated[
+        bool, typer.Option("--version", help="print the version", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Move a live search system to another embedding model or vector store: verified, resumable, reversible."""
+
+
+@app.command("params")
+def list_parameters(flow: Flow, as_json: Json = False) -> None:
+    """List the parameters of a flow, with type, default and help."""
+    show.parameters(fields.parameters(_form(flow)), as_json)
 
 
 @app.command()
@@ -47,9 +74,10 @@ def plan(flow: Flow, p: Parameters = None, params: ParameterFile = None, as_json
     with connect(url, "vecferry plan") as connection:
         run_id = parameters.run_id or f"{flow}-plan"
         planned = planning.ask_account(planning.make_plan(connection, parameters.request(), run_id))
-    show.plan(planned, as_json)
+    show.plan(planned, None if planned.problems else commands.run_command(flow, parameters), as_json)
     if planned.problems:
-        raise UsageError("this plan cannot run; see the problems above")
+        problems = "problem" if len(planned.problems) == 1 else "problems"
+        raise UsageError(f"this plan cannot run: solve the {problems} above, then plan again")
 
 
 @app.command()
@@ -68,10 +96,12 @@ def run(
 
 @app.command("status")
 def show_status(
-    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]")] = None, p: Parameters = None, as_json: Json = False
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", autocompletion=completion.runs)] = None,
+    p: Parameters = None,
+    as_json: Json = False,
 ) -> None:
     """Show runs, stages and batches, and what to do next."""
-    with connect(_database(p), "vecferry status") as connection:
+    with connect(settings.database_url(parse(Base, console.pairs(p)).database), "vecferry status") as connection:
         if run_id is None:
             show.runs([status.outcome(connection, name) for name in ledger.run_ids(connection)], as_json)
         else:
@@ -126,10 +156,20 @@ def rollback(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None
 
 
 @app.command()
-def contract(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
-    """Drop the tables that stepped aside, once the rollback window is over."""
+def contract(
+    run_id: RunId,
+    yes: Annotated[bool, typer.Option("--yes", help="of a run that was rolled back: drop it without asking")] = False,
+    p: Parameters = None,
+    as_json: Json = False,
+) -> None:
+    """Drop the tables that stepped aside, once the rollback window is over; of a run that was rolled back, what it built."""
     from flows.contract import contract as flow
 
+    parameters = parse(Contract, {**console.pairs(p), "run_id": run_id})
+    with connect(settings.database_url(parameters.database), "vecferry contract") as connection:
+        record = ledger.get(connection, run_id)
+    if record.state == "rolled_back" and not yes:
+        console.allow_drop(record.plan, as_json)
     _of_run(flow, "contract", Contract, run_id, p, as_json)
 
 
@@ -243,7 +283,7 @@ def _carry_out(
         since = ledger.clock(connection)
     failure: Exception | None = None
     result: dict[str, Any] = {}
-    with console.quiet_prefect(), console.watching(run_id, database, as_json or verb not in MOVES_ROWS):
+    with console.quiet_prefect(), watching.watching(run_id, database, as_json or verb not in MOVES_ROWS):
         try:
             result = call()
         except Exception as error:  # noqa: BLE001  told below, after what the ledger says
@@ -278,8 +318,7 @@ def _check_run(run_id: str, database: str) -> None:
 
 
 def _parse(flow: str, p: list[str] | None, params: Path | None, run_id: str | None = None) -> Migration:
-    if flow not in FLOWS:
-        raise UsageError(f"there is no flow {flow!r}; there are: {', '.join(FLOWS)}")
+    form = _form(flow)
     values: dict[str, Any] = {}
     if params is not None:
         try:
@@ -291,4 +330,13 @@ def _parse(flow: str, p: list[str] | None, params: Path | None, run_id: str | No
     values = console.merged(values, console.pairs(p))
     if run_id is not None:
         values["run_id"] = run_id
-    return parse(FLOWS[flow], values)
+    return parse(form, values)
+
+
+def _form(flow: str) -> type[Migration]:
+    """The form of a flow. Raises UsageError, with those there are, when there is none of that name."""
+    if flow not in FLOWS:
+        near = get_close_matches(flow, FLOWS, n=1)
+        hint = f"did you mean {near[0]}? There are" if near else "there are"
+        raise UsageError(f"there is no flow {flow!r}; {hint}: {', '.join(FLOWS)}")
+    return FLOWS[flow]

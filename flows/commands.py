@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from flows import fields
 from flows.forms import changed
 from flows.parameters import Migration, Shared
 
@@ -29,25 +30,34 @@ def not_frozen(parameters: Migration) -> list[str]:
 
 def _options(model: BaseModel, names: set[str]) -> list[str]:
     """``-p key=value`` for each field of those names, in the order of the form."""
-    fields = type(model).model_fields
     return [
         option
-        for name in fields
+        for name in fields.in_order(type(model))
         if name in names
-        for key, value in _pairs(fields[name].alias or name, getattr(model, name))
+        for key, value in _pairs(type(model).model_fields[name].alias or name, getattr(model, name))
         for option in ("-p", f"{key}={_text(value)}")
     ]
 
 
 def _pairs(key: str, value: Any) -> list[tuple[str, Any]]:
-    """Dotted keys and their values: those of a nested model that differ from its defaults."""
-    if not isinstance(value, BaseModel):
-        return [(key, value)]
-    return [pair for name in sorted(changed(value)) for pair in _pairs(f"{key}.{name}", getattr(value, name))]
+    """Dotted keys and their values: of a nested model those that differ from its defaults."""
+    if isinstance(value, BaseModel):
+        given = [n for n in fields.in_order(type(value)) if n in changed(value)]
+        return [pair for name in given for pair in _pairs(f"{key}.{name}", getattr(value, name))]
+    if isinstance(value, dict) and value and not any("." in name or "=" in name for name in value):
+        return [(f"{key}.{name}", of_name) for name, of_name in value.items()]
+    return [(key, value)]
 
 
 def _text(value: Any) -> str:
     """The value as ``-p`` reads it: YAML on one line."""
     if isinstance(value, str):
-        return value if yaml.safe_load(value) == value else json.dumps(value, ensure_ascii=False)
+        return value if _reads_as(value) == value else json.dumps(value, ensure_ascii=False)
     return json.dumps(value, ensure_ascii=False, default=lambda model: model.model_dump(exclude_defaults=True))
+
+
+def _reads_as(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None

@@ -3,8 +3,6 @@
 import os
 import secrets
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -12,11 +10,11 @@ from typing import Any
 
 import typer
 import yaml
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from flows import interrupt, show
-from tasks import settings, status
-from tasks.errors import TransientError, UsageError
+from flows import show
+from tasks import settings
+from tasks.errors import UsageError, VecferryError
+from tasks.plan import Plan
 
 QUIET = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -78,6 +76,19 @@ def confirmed(question: str, as_json: bool) -> bool:
     return typer.confirm(question, err=True)
 
 
+def allow_drop(plan: Plan, as_json: bool) -> None:
+    """Asks on a terminal whether what a run that was rolled back has built may go. Raises UsageError where nobody can be
+    asked, and VecferryError when the answer is no."""
+    names = ", ".join(target.name for target in plan.targets)
+    what = f"run {plan.run_id} was rolled back: contract drops what another cutover would need ({names})"
+    if as_json or not sys.stdin.isatty():
+        database = plan.request.database
+        option = "" if database == settings.DEFAULT_DATABASE else f" -p database={database}"
+        raise UsageError(f"{what}. Where that is meant: vecferry contract {plan.run_id} --yes{option}")
+    if not typer.confirm(f"{what}. Drop it?", err=True):
+        raise VecferryError(f"nothing was dropped; run {plan.run_id} is rolled back as before")
+
+
 @contextmanager
 def quiet_prefect() -> Iterator[None]:
     """A server of Prefect's: the user's own, or one that comes up now and goes with this process."""
@@ -90,73 +101,3 @@ def quiet_prefect() -> Iterator[None]:
             chroma_copy.remove_left(settings.home())
             stack.enter_context(ephemeral.serving(settings.home()))
         yield
-
-
-@contextmanager
-def watching(run_id: str, database: str, as_json: bool) -> Iterator[None]:
-    """Shows the stages as they move, read from the ledger. On no terminal it prints a line a stage."""
-    interrupt.concerning(run_id, settings.database_url(database))
-    if as_json:
-        yield
-        return
-    show.err.print(f"run [bold]{run_id}[/bold]")
-    done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(run_id, database, done), daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join(5)
-
-
-def _watch(run_id: str, database: str, done: threading.Event) -> None:
-    from tasks import pace
-    from tasks.stores.connection import classified, connect
-
-    columns = (
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-    )
-    bars: dict[str, Any] = {}
-    started = time.time()
-    with Progress(*columns, console=show.err, transient=False) as progress:
-        while not (finished := done.wait(0.5)) or finished:
-            try:
-                with classified("watch"), connect(settings.database_url(database), "vecferry watch") as connection:
-                    lines, others = _moving(connection, run_id, started), pace.others(connection)
-            except (UsageError, TransientError):
-                lines, others = [], 0  # no such run yet, or the server is restarting: shown again in half a second
-            for line in lines:
-                name = show.WORDS.get(line["stage"], line["stage"])
-                total = line["done"] + line["pending"] + line["failed"]
-                if name not in bars:
-                    bars[name] = progress.add_task(name, total=total, note="")
-                note = f"{line['rows']:,} rows" if line["rows"] else line.get("note", "")
-                if others and line["pending"]:
-                    note += f", gives way to {others} other session{'s' if others > 1 else ''}"
-                progress.update(bars[name], completed=line["done"], total=total, note=note)
-            if finished:
-                return
-
-
-def _moving(connection: Any, run_id: str, started: float) -> list[dict[str, Any]]:
-    from tasks import artifacts, hnsw, ledger
-
-    if ledger.find(connection, run_id) is None:
-        return []
-    lines = status.stages(connection, run_id)
-    if at := hnsw.progress(connection, run_id):
-        phase, share = at
-        lines = [line for line in lines if line["stage"] != "index"]
-        lines.append(
-            {"stage": "index", "done": 0, "pending": 1, "failed": 0, "rows": 0, "note": f"{phase} {share:.0%}"}
-        )
-    known = {line["stage"] for line in lines}
-    for stage, bar in (("catch_up", "catch-up"), ("verify", "verify")):  # the ledger has these when they are done
-        if stage not in known and (moved := artifacts.share(run_id, bar)) is not None:
-            lines.append({"stage": stage, "done": 0, "pending": 1, "failed": 0, "rows": 0, "note": f"{moved:.0%}"})
-    return lines

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from rich.table import Table
 
-from flows import console, show
+from flows import console, show, watching
 from tasks import canonical, settings
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.errors import UsageError
@@ -68,7 +68,7 @@ def _migrate(source: str) -> dict[str, Any]:
     from flows.chroma_to_pgvector import chroma_to_pgvector
     from flows.migrate import outcome
 
-    with console.quiet_prefect(), console.watching("demo", settings.DEFAULT_DATABASE, as_json=False):
+    with console.quiet_prefect(), watching.watching("demo", settings.DEFAULT_DATABASE, quiet=False):
         chroma_to_pgvector(chroma={"path": source}, run_id="demo", cutover="auto")
     return outcome("demo", settings.DEFAULT_DATABASE)
 

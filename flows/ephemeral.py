@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from tasks import prefect_api
+
 FILE = "prefect-server.json"
 PATIENCE = 0.7
 """Seconds that a server has to end by itself when Ctrl-C ends the command."""
@@ -34,9 +36,12 @@ def end_orphan(home: str) -> None:
 
 @contextmanager
 def serving(home: str) -> Iterator[None]:
-    """Where no server of Prefect's is named, one of its own is up while the body runs, and until the process exits."""
+    """Where no server of Prefect's is named, one of its own is up while the body runs, and until the process exits.
+
+    Raises UsageError when one is named that does not answer."""
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
 
+    prefect_api.require()
     if PREFECT_API_URL.value() or not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
         yield
         return

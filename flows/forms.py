@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from flows import interrupt
+from flows import fields, interrupt
 from tasks.errors import UsageError
 from tasks.plan import check_run_id
 from tasks.settings import refuse_secrets
@@ -17,10 +17,9 @@ M = TypeVar("M", bound=BaseModel)
 
 def changed(parameters: BaseModel) -> set[str]:
     """Fields that differ from their default. Prefect hands over every field, so being set says nothing."""
-    fields = type(parameters).model_fields
     return {
         name
-        for name, field in fields.items()
+        for name, field in type(parameters).model_fields.items()
         if getattr(parameters, name) != field.get_default(call_default_factory=True)
     }
 
@@ -48,10 +47,10 @@ def form(model: type[M]) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
             with interrupt.in_flow_run():
                 return body(parse(model, plain))
 
-        fields = {model.model_fields[name].alias or name: model.model_fields[name] for name in _in_order(model)}
+        shown = {model.model_fields[name].alias or name: model.model_fields[name] for name in fields.in_order(model)}
         flow_function.__name__, flow_function.__module__ = body.__name__, body.__module__
         flow_function.__doc__ = "\n".join(
-            [inspect.getdoc(body) or "", "", "Args:", *(f"    {n}: {f.description}" for n, f in fields.items())]
+            [inspect.getdoc(body) or "", "", "Args:", *(f"    {n}: {f.description}" for n, f in shown.items())]
         )
         flow_function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [
@@ -61,7 +60,7 @@ def form(model: type[M]) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
                     default=_default(field),
                     annotation=Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation,
                 )
-                for name, field in fields.items()
+                for name, field in shown.items()
             ]
         )
         return flow_function
@@ -69,22 +68,24 @@ def form(model: type[M]) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
     return decorate
 
 
-def _in_order(model: type[BaseModel]) -> list[str]:
-    """The fields as a person fills them in: what must be given, then what is special to the flow, then what all have."""
-    depth = {
-        name: i for i, base in reversed([*enumerate(model.__mro__)]) for name in vars(base).get("__annotations__", {})
-    }
-    fields = model.model_fields
-    return sorted(fields, key=lambda name: 0 if fields[name].is_required() else 1 + depth[name])
-
-
 def _default(field: FieldInfo) -> Any:
     return inspect.Parameter.empty if field.is_required() else field.get_default()
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:
-    where = ".".join(map(str, error["loc"]))
+    path = error["loc"]
+    where = ".".join(map(str, path))
     if error["type"] == "extra_forbidden":
-        known = sorted(field.alias or name for name, field in model.model_fields.items())
-        return f"there is no parameter {where!r}; there are: {', '.join(known)}"
+        return f"there is no parameter {where!r}; {_instead(model, path)}"
+    if error["type"] in ("model_type", "model_attributes_type") and (holder := fields.at(model, (*path, ""))):
+        keys = ", ".join(f"{where}.{name}" for name in fields.names(holder))
+        return f"parameter {where} has keys of its own: {keys}; got {error['input']!r}"
     return f"parameter {where or model.__name__}: {error['msg'].removeprefix('Value error, ')}, got {error['input']!r}"
+
+
+def _instead(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
+    near = fields.nearest(model, path)
+    holder = fields.at(model, path) or model
+    before = "".join(f"{part}." for part in path[:-1]) if holder is not model else ""
+    known = f"there are: {', '.join(before + name for name in fields.names(holder))}"
+    return f"did you mean {near}? T{known[1:]}" if near else known

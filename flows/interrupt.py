@@ -95,6 +95,13 @@ def in_flow_run() -> Iterator[None]:
             _command.flow_runs.pop()
 
 
+def flow_run_address() -> str | None:
+    """Where Prefect's pages show the flow run that this process is in; None where there is none, or no pages."""
+    from prefect.utilities.urls import url_for
+
+    return url_for("flow-run", _command.flow_runs[-1]) if _command.flow_runs else None
+
+
 def resume_with(options: Sequence[str]) -> None:
     """Options that the command to go on with needs: what was asked for and is not in the run's frozen plan."""
     _command.options = options

@@ -291,3 +291,7 @@ class ChromaToPgvector(Migration):
     def given(self) -> set[str]:
         names = {"schema" if name == "schema_" else name for name in changed(self)}
         return names - {"chroma"} | ({"source"} if self.chroma.path or self.chroma.host else set())
+
+
+FLOWS: dict[str, type[Migration]] = {"chroma-to-pgvector": ChromaToPgvector, "text-384-to-1536": Text384To1536}
+"""The migrations, by the names that people give them."""

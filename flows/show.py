@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.fields import Parameter
 from tasks import files
 from tasks.ledger import Batch
 from tasks.report import plain
@@ -28,7 +30,19 @@ def starting() -> AbstractContextManager[object]:
     return err.status("starting…") if err.is_terminal else nullcontext()
 
 
-def plan(planned: Any, as_json: bool) -> None:
+def parameters(listed: Iterable[Parameter], as_json: bool) -> None:
+    """Two lines a parameter: what it takes, and what for."""
+    if as_json:
+        _print_json([vars(p) for p in listed])
+        return
+    for p in listed:
+        shown = p.default if isinstance(p.default, str) else json.dumps(p.default)
+        default = "; required" if p.required else "" if p.default in (None, {}) else f"; default {shown}"
+        out.print(f"[bold]{escape(p.name)}[/bold]  {escape(p.type + default)}\n    {escape(p.help)}")
+
+
+def plan(planned: Any, next_: str | None, as_json: bool) -> None:
+    """``next_`` is the command that does what was planned; None where it cannot be done."""
     plan = planned.plan
     if as_json:
         _print_json(
@@ -59,6 +73,7 @@ def plan(planned: Any, as_json: bool) -> None:
                 "layouts": [vars(cost) for cost in planned.layouts],
                 "problems": planned.problems,
                 "warnings": planned.warnings,
+                "next": next_,
             }
         )
         return
@@ -105,6 +120,8 @@ def plan(planned: Any, as_json: bool) -> None:
         out.print(f"\n[yellow]note[/yellow]  {warning}")
     for problem in planned.problems:
         out.print(f"\n[red]problem[/red]  {problem}")
+    if next_:
+        out.print(f"\nnext    {next_}", markup=False)
 
 
 def runs(found: list[dict[str, Any]], as_json: bool) -> None:
@@ -196,18 +213,21 @@ def _steps(outcome: dict[str, Any]) -> list[str]:
 
 
 def checks(path: str) -> None:
-    """The verification table of a report."""
+    """The verification tables of a report, one a target."""
     data = json.loads(files.read(path))
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "check", "found", "wanted", "looked at"):
-        table.add_column(column, justify="right" if column == "looked at" else "left", overflow="fold")
     for target in data["targets"]:
+        title = f"{target['name']} → {target['table']}"
+        table = Table(box=None, pad_edge=False, title=escape(title), title_justify="left", title_style="bold")
+        for column in ("", "check", "found", "wanted", "looked at"):
+            table.add_column(column, justify="right" if column == "looked at" else "left", overflow="fold")
         for check in target["checks"]:
             mark = "[green]✓[/green]" if check["passed"] else "[red]✗[/red]"
-            table.add_row(mark, check["name"], check["found"], check["wanted"], f"{check['looked_at']:,}")
+            table.add_row(
+                mark, *map(escape, (check["name"], check["found"], check["wanted"])), f"{check['looked_at']:,}"
+            )
         for note in target["notes"]:
-            table.add_row("", "note", note, "", "")
-    out.print(table)
+            table.add_row("", "note", escape(note), "", "")
+        out.print(table)
 
 
 def done(lines: list[str], as_json: bool) -> None:

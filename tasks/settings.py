@@ -51,6 +51,9 @@ def secret(name: str, parameter: str) -> str | None:
     if os.environ.get("PREFECT_API_URL"):
         from prefect.blocks.system import Secret
 
+        from tasks import prefect_api
+
+        prefect_api.require()
         try:
             return str(Secret.load(name.lower().replace("_", "-")).get())  # type: ignore[union-attr]
         except ValueError:  # no such block

@@ -19,6 +19,7 @@ import numpy as np
 import psycopg
 import pytest
 
+from flows import cli
 from tasks.stores import chroma
 from tasks.stores.connection import Connection, connect
 from tasks.stores.interface import Collection
@@ -61,6 +62,22 @@ def connection(database: str) -> Iterator[Connection]:
     """A connection to ``database``, as vecferry makes them."""
     with connect(database, "vecferry test") as opened:
         yield opened
+
+
+@pytest.fixture
+def vecferry(
+    database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command in this process: (exit status, standard output, standard error)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["vecferry", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(exit_.value.code or 0), captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

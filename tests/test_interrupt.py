@@ -118,16 +118,18 @@ def test_while_prefect_starts(place: Place) -> None:
         assert list(place.home.glob("*.json")) == []
 
 
-def test_while_a_model_is_asked_and_resumed(place: Place, provider: OpenAIServer) -> None:
+def test_while_a_model_is_asked_and_resumed(place: Place, provider: OpenAIServer, api: str) -> None:
     """A call that would take a minute is not waited for; the run is resumed and loses nothing."""
-    provider.plant(delay=60.0, after=1)
-    with terminal(*place.command(f"embedder={MODEL}", "batch_rows=50", "cutover=auto")) as shown:
-        place.wait_until(lambda: len(provider.calls) > 0 and provider.faults[0].after <= 0, shown)
-        time.sleep(0.5)
+    provider.plant(delay=60.0, after=12)
+    with terminal(*place.command(f"embedder={MODEL}", "batch_rows=20", "cutover=auto")) as shown:
+        place.wait_until(lambda: provider.faults[0].after <= 0, shown)
+        shown.wait_for(" left", 10)
+        assert re.search(r"load .* rows, [0-9,]+ rows/s, \d:\d\d:\d\d left", shown.shown), shown.shown
         said = interrupted(shown)
         recorded(place, said)
     provider.heal()
-    with terminal(*said.rpartition("vecferry ")[2].split(), "-p", "gates.max_quarantined=20") as shown:
+    resume = said.rpartition("vecferry ")[2].split()
+    with terminal(*resume, "-p", "gates.max_quarantined=20", environment={"PREFECT_API_URL": api}) as shown:
         assert shown.ended() == 0, shown.shown
     assert ledger.get(place.connection, RUN).state == "cut_over"
 
@@ -172,6 +174,21 @@ def test_at_the_question_whether_to_switch(place: Place) -> None:
         shown.wait_for("Switch now?")
         assert interrupted(shown).endswith(f"vecferry cutover {RUN}")
     assert ledger.get(place.connection, RUN).state == "verified"
+
+
+def test_while_an_approval_is_waited_for(place: Place, api: str) -> None:
+    """With a Prefect server the command says where to approve; interrupted there, the run stays verified."""
+    with terminal(
+        *place.command("cutover=ask", "gates.max_quarantined=20"), environment={"PREFECT_API_URL": api}
+    ) as shown:
+        shown.wait_for("approve or reject at ")
+        address = shown.shown.partition("approve or reject at ")[2].split()[0]
+        flow_run = re.fullmatch(rf"{api.removesuffix('/api')}/runs/flow-run/([0-9a-f-]{{36}})", address)
+        assert flow_run, address
+        assert httpx.get(f"{api}/flow_runs/{flow_run[1]}").json()["state"]["type"] == "PAUSED"
+        assert f"vecferry cutover {RUN}" in interrupted(shown)
+    assert ledger.get(place.connection, RUN).state == "verified"
+    assert _flow_run_states(api) == ["CRASHED"]
 
 
 def test_while_a_plan_waits_for_its_source(connection: Connection) -> None:

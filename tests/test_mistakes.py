@@ -9,25 +9,10 @@ import chromadb
 import psycopg
 import pytest
 
-from flows import cli
 from tasks.stores.connection import Connection
 from tests.servers import free_port
 
 Vecferry = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def vecferry(database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Vecferry:
-    """Runs the command in this process: (exit status, standard output, standard error)."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["vecferry", *arguments])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def one_line(found: tuple[int, str, str], *words: str, status: int = 2) -> None:
