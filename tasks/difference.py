@@ -63,6 +63,10 @@ class Difference:
     added: Named = Named()
     """Put into the table by somebody else: left as they are."""
     quarantined: Named = Named()
+    listed: int = 0
+    """Ids that the source listed."""
+    counted: tuple[int, int] | None = None
+    """The source's own count, before and after it listed them; None where it was not asked."""
 
     @property
     def touched(self) -> int:
@@ -86,6 +90,8 @@ class Difference:
             self.edited + other.edited,
             self.added + other.added,
             self.quarantined + other.quarantined,
+            self.listed + other.listed,
+            self.counted or other.counted,
         )
 
 
@@ -104,9 +110,14 @@ def compare(
     ``only`` restricts it to these ids. ``journal`` keeps what a page replaces, so that a sync can be taken back.
     """
     source = run.source()
-    ids = pa.array(only, pa.string()) if only is not None else _listed(run, source, target)
+    found, ids = Difference(), pa.array(only or [], pa.string())
+    if only is None:
+        before = source.collection(target.collection.name).count
+        ids = _listed(run, source, target)
+        after = source.collection(target.collection.name).count
+        found = Difference(listed=len(ids), counted=(before, after))
     pages = (ids[at : at + READ_ROWS] for at in range(0, len(ids), READ_ROWS))
-    found, gone = Difference(), list[str]()
+    gone = list[str]()
     # Reading one page while PostgreSQL works on another: both wait for somebody else most of the time.
     with _connections(run, min(READERS, -(-len(ids) // READ_ROWS))) as take, ThreadPoolExecutor(READERS) as pool:
 

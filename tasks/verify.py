@@ -117,7 +117,8 @@ def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tel
         table = shadow.table(connection)
     proven = last and last.compared and not last.touched
     difference = last if last and proven else shadow.compare(artifacts.part(tell, 0, 2))
-    notes = []
+    notes: list[str] = []
+    moved = difference.touched
     for _ in range(SETTLE if last and difference.touched <= len(difference.ids) else 0):
         if not difference.touched:
             break
@@ -131,6 +132,7 @@ def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tel
         found = _row_checks(
             difference, rows, bool(notes) or table.schema != SCHEMA or isinstance(target, ColumnTarget), target, gates
         )
+        found = _source_count(run, difference, moved) + found
         if difference.foreign:
             notes.append(f"{difference.foreign} rows were written or changed by somebody else and left as they are")
         if rows == 0 and difference.compared == 0 and source.collection(target.collection.name).count == 0:
@@ -153,6 +155,19 @@ def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tel
             benchmark |= compared.figures
     found += more + sample_check(run, source, target, table, gates, difference)
     return TargetReport(target.collection.name, target.name, rows, found, benchmark, notes, quarantined)
+
+
+def _source_count(run: Run, difference: Difference, moved: int) -> list[Check]:
+    """The source's own count against the rows that were compared: a listing may be shorter than the store. Rows that
+    were ``moved`` while they were compared, and those between the two counts, may be either way."""
+    if difference.counted is None:
+        return []
+    limit, quarantined = run.plan.request.limit, difference.quarantined.count
+    fewest, most = sorted(min(limit or count, count) for count in difference.counted)
+    accounted = difference.compared + quarantined
+    shown = f"{accounted} compared" + (f", {quarantined} of them quarantined" if quarantined else "")
+    passed = min(accounted, difference.listed) >= fewest - moved and (bool(limit) or accounted <= most + moved)
+    return [Check("source count", passed, max(most, 1), shown, f"{most}" if fewest == most else f"{fewest} to {most}")]
 
 
 def _row_checks(difference: Difference, rows: int, moving: bool, target: Target, gates: Gates) -> list[Check]:

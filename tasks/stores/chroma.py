@@ -66,11 +66,7 @@ class ChromaStore:
         return self.copy.bytes if self.copy else 0
 
     def collections(self) -> list[Collection]:
-        with _errors(self.place):
-            names: list[str] = []
-            while page := self.client.list_collections(limit=LISTING, offset=len(names)):
-                names += [c.name for c in page]
-        return [self.collection(name) for name in sorted(names)]
+        return [self.collection(name) for name in self._names()]
 
     def collection(self, name: str) -> Collection:
         found = self._open(name)
@@ -91,8 +87,11 @@ class ChromaStore:
     def evidence(self, name: str) -> Evidence:
         found = self._open(name)
         says = self._stored(found).says
-        with _errors(self.place):
-            ids = found.get(limit=LOOKED_AT, include=[])["ids"]
+        if self.server:
+            ids = self.server.some_ids(str(found.id), LOOKED_AT)
+        else:
+            with _errors(self.place):
+                ids = found.get(limit=LOOKED_AT, include=[])["ids"]
         records = self.fetch(name, ids)
         queries = chroma_settings.probes(vectors(records)[np.asarray(records.column("embedding").is_valid())])
         if not len(queries):
@@ -107,14 +106,20 @@ class ChromaStore:
 
     def ids(self, name: str) -> pa.Array:
         found = self._open(name)
+        if self.server:
+            return pa.array(self.server.ids(str(found.id), name), pa.string())
         with _errors(self.place):
-            return pa.array(found.get(include=[])["ids"], pa.string())
+            ids, count = found.get(include=[])["ids"], found.count()
+        if self.copy and len(ids) != count:  # else somebody may write meanwhile
+            raise FatalError(f"{name!r} in {self.place} lists {len(ids):,} records and counts {count:,}")
+        return pa.array(ids, pa.string())
 
     def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
         found = self._open(name)
         dimensions = found._model.dimension
         rows = max(1, min(PAGE_ROWS, PAGE_NUMBERS // (dimensions or 1)))
-        pages = [self._page(found, list(ids[at : at + rows]), dimensions) for at in range(0, len(ids), rows)]
+        parts = (list(ids[at : at + rows]) for at in range(0, len(ids), rows))
+        pages = [page for part in parts for page in self._pages(found, part, dimensions)]
         table = pa.Table.from_batches(pages, records(dimensions)).combine_chunks()
         return table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], records(dimensions))
 
@@ -197,13 +202,22 @@ class ChromaStore:
         return chroma_settings.stored(found.name, found.configuration_json, segment, chroma_settings.SEGMENT)
 
     def _names(self) -> list[str]:
+        if self.server:
+            return self.server.names()
         with _errors(self.place):
-            return sorted(c.name for c in self.client.list_collections(limit=LISTING))
+            names: list[str] = []
+            while page := self.client.list_collections(limit=LISTING, offset=len(names)):
+                names += [c.name for c in page]
+        return sorted(names)
+
+    def _pages(self, found: chromadb.Collection, ids: list[str], dimensions: int | None) -> Iterator[pa.RecordBatch]:
+        if not self.server:
+            yield self._page(found, ids, dimensions)
+            return
+        for page in self.server.pages(str(found.id), ids):
+            yield _batch(page.ids, page.documents, page.metadatas, page.uris, page.embeddings, dimensions)
 
     def _page(self, found: chromadb.Collection, ids: list[str], dimensions: int | None) -> pa.RecordBatch:
-        if self.server:
-            page = self.server.get(str(found.id), ids)
-            return _batch(page.ids, page.documents, page.metadatas, page.uris, page.embeddings, dimensions)
         try:
             with _errors(self.place):
                 got = found.get(ids=ids, include=_INCLUDE)

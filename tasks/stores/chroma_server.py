@@ -5,9 +5,10 @@ its answers stay in memory until the cycle collector looks for them. Here compon
 array.
 """
 
+import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ import simdjson
 from chromadb.base_types import SparseVector
 
 from tasks.errors import FatalError, TransientError
+from tasks.stores.paging import Most, TooMuch, listed
 
 PASSING = (408, 429, 500, 502, 503, 504)
 """Statuses that may pass by themselves."""
@@ -28,7 +30,12 @@ page is asked for again here: a task that starts its whole pass over would meet 
 PAUSES = (0.0, 0.02, 0.1, 0.5, 1.0)
 """Seconds before each further try."""
 
+LISTED, LISTED_COLLECTIONS = 30_000, 1_000
+"""Ids, and collections, that are asked for at once where nobody refuses."""
+_QUOTA = re.compile("quota|limit|exceed|too many|too large", re.IGNORECASE)
+
 _THREAD = threading.local()
+_MOST: dict[str, Most] = {}
 
 
 @dataclass(frozen=True)
@@ -51,21 +58,102 @@ class Server:
     place: str
     """The server's URL, for messages."""
 
-    def get(self, collection_id: str, ids: Sequence[str]) -> Page:
-        """The records of ``ids`` that exist. Raises TransientError and FatalError."""
-        body = orjson.dumps({"ids": list(ids), "include": ["embeddings", "documents", "metadatas", "uris"]})
-        answer = self._post(f"collections/{collection_id}/get", body)
+    def pages(self, collection_id: str, ids: Sequence[str]) -> Iterator[Page]:
+        """The records of ``ids`` that exist, in as many answers as the server takes. One that leaves records out may
+        have cut them off: those are asked for again until an answer has none of them. Raises TransientError and
+        FatalError."""
+        most, pending = self.most, list(dict.fromkeys(ids))
+        while pending:
+            part, rest = pending[: most.rows], pending[most.rows :]
+            try:
+                page = self._records(collection_id, part)
+            except TooMuch as refusal:
+                if not most.lower(len(part), refusal):
+                    raise FatalError(str(refusal)) from refusal
+                continue
+            yield page
+            pending, left = rest, sorted(set(part) - set(page.ids))
+            if left and page.ids:
+                more = self._records(collection_id, left)
+                yield more
+                if len(more.ids) == min(len(page.ids), len(left)):  # cut off once more, or not any longer
+                    most.rows = min(most.rows, len(page.ids))
+                if more.ids:
+                    pending = sorted(set(left) - set(more.ids)) + rest
+
+    def ids(self, collection_id: str, name: str) -> list[str]:
+        """Every id of the collection. Raises FatalError where the server lists fewer than it counts."""
+        path = f"collections/{collection_id}"
+
+        def ask(limit: int, offset: int) -> list[str]:
+            return self._ids(collection_id, limit, offset)
+
+        def count() -> int:
+            return int(orjson.loads(self._get(f"{path}/count").content))
+
+        return listed(ask, count, self.most, f"records of {name!r} at {self.place}")
+
+    def some_ids(self, collection_id: str, count: int) -> list[str]:
+        """The first ids, ``count`` at the most."""
+        while True:
+            limit = min(count, self.most.rows)
+            try:
+                return self._ids(collection_id, limit, 0)
+            except TooMuch as refusal:
+                if not self.most.lower(limit, refusal):
+                    raise FatalError(str(refusal)) from refusal
+
+    def names(self) -> list[str]:
+        """The name of every collection. Raises FatalError where the server lists fewer than it counts."""
+
+        def ask(limit: int, offset: int) -> list[str]:
+            found = orjson.loads(self._get(f"collections?limit={limit}&offset={offset}").content)
+            return [collection["name"] for collection in found]
+
+        def count() -> int:
+            return int(orjson.loads(self._get("collections_count").content))
+
+        return sorted(listed(ask, count, self.most_collections, f"collections at {self.place}"))
+
+    @property
+    def most(self) -> Most:
+        """Records an answer."""
+        return _MOST.setdefault(self.place, Most(LISTED))
+
+    @property
+    def most_collections(self) -> Most:
+        """Collections an answer."""
+        return _MOST.setdefault(f"{self.place}/collections", Most(LISTED_COLLECTIONS))
+
+    def _records(self, collection_id: str, ids: list[str]) -> Page:
+        # With a limit: a server that allows fewer says so, where it would cut off an answer without one.
+        body = {"ids": ids, "limit": len(ids), "include": ["embeddings", "documents", "metadatas", "uris"]}
+        answer = self._post(f"collections/{collection_id}/get", orjson.dumps(body))
         for pause in PAUSES:
             if answer.status_code != httpx.codes.INTERNAL_SERVER_ERROR or DELETED_MEANWHILE not in answer.text:
                 break
             time.sleep(pause)
-            answer = self._post(f"collections/{collection_id}/get", body)
-        if not answer.is_success:
-            raise _refusal(self.place, answer)
+            answer = self._post(f"collections/{collection_id}/get", orjson.dumps(body))
+        _check(self.place, answer)
         try:
             return _page(answer.content)
         except (ValueError, KeyError) as error:
             raise TransientError(f"Chroma at {self.place} gave an answer that cannot be read: {error}") from error
+
+    def _ids(self, collection_id: str, limit: int, offset: int) -> list[str]:
+        body = orjson.dumps({"limit": limit, "offset": offset, "include": []})
+        answer = self._post(f"collections/{collection_id}/get", body)
+        _check(self.place, answer)
+        ids: list[str] = orjson.loads(answer.content)["ids"]
+        return ids
+
+    def _get(self, path: str) -> httpx.Response:
+        try:
+            answer = self.session.get(path)
+        except httpx.TransportError as error:
+            raise TransientError(f"Chroma at {self.place}: {type(error).__name__}: {error}") from error
+        _check(self.place, answer)
+        return answer
 
     def _post(self, path: str, body: bytes) -> httpx.Response:
         try:
@@ -125,6 +213,18 @@ def _plain(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
     if metadata is None:
         return None
     return {k: SparseVector.from_dict(v).to_dict() if isinstance(v, dict) else v for k, v in metadata.items()}
+
+
+def _check(place: str, answer: httpx.Response) -> None:
+    """Raises TooMuch where fewer records at once may be allowed, else what the status means."""
+    if answer.is_success:
+        return
+    error = _refusal(place, answer)
+    if answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE or (
+        answer.status_code in (400, 422) and _QUOTA.search(str(error))
+    ):
+        raise TooMuch(str(error))
+    raise error
 
 
 def _refusal(place: str, answer: httpx.Response) -> FatalError | TransientError:
