@@ -100,10 +100,8 @@ def _plan(
         return _new_plan(connection, request, run_id, given)
     ledger.check_same(record.plan, request, given)
     if batch_ids and record.state in ("cut_over", "contracted"):
-        raise UsageError(
-            f"run {run_id} is {record.state.replace('_', ' ')}: its batches are not loaded again; "
-            f"leave batch_ids out, or take it back first: vecferry rollback {run_id}"
-        )
+        way = f", unless it is taken back first: vecferry rollback {run_id}" if record.state == "cut_over" else ""
+        raise UsageError(f"run {run_id} is {record.state.replace('_', ' ')}: its batches are not loaded again{way}")
     chosen(connection, run_id, batch_ids)
     return record.plan
 
