@@ -1,10 +1,12 @@
 """Begin: freeze the plan of a new run or take up the one there is, and make the ledger's place in the database."""
 
+from dataclasses import replace
+
 from prefect import task
 
 from tasks import ledger, planning, run_log, settings, spending, vectors
 from tasks.errors import UsageError, VerificationRefused
-from tasks.plan import ColumnsRequest, ColumnTarget, Plan, Request, check_run_id
+from tasks.plan import ColumnTarget, Plan, Request, check_run_id
 from tasks.retrying import RETRYING
 from tasks.run import Run, chosen, open_run
 from tasks.stores.connection import Connection, adapt, connect, refusable
@@ -13,9 +15,16 @@ BATCH_STAGES = ("snapshot", "load")
 """Stages whose batches a rerun may name."""
 
 
-def begin(request: Request, run_id: str, given: set[str], batch_ids: list[int] | None = None) -> ledger.State:
-    """Returns the run's state before this start. Raises UsageError, before anything is written, when the plan cannot run,
-    differs from the frozen one in one of the parameters that were ``given``, or has no such batches."""
+def begin(
+    request: Request,
+    run_id: str,
+    given: set[str],
+    batch_ids: list[int] | None = None,
+    flow_run: str | None = None,
+) -> ledger.State:
+    """Returns the run's state before this start; a new one keeps which ``flow_run`` began it. Raises UsageError, before
+    anything is written, when the plan cannot run, differs from the frozen one in one of the parameters that were ``given``,
+    or has no such batches."""
     url = settings.database_url(request.database)
     connection = connect(url, ledger.application(run_id))
     try:
@@ -26,7 +35,7 @@ def begin(request: Request, run_id: str, given: set[str], batch_ids: list[int] |
                 _expand(connection)
             ledger.ensure(connection)
             if found is None:
-                ledger.start(connection, plan, given)
+                ledger.start(connection, replace(plan, flow_run=flow_run), given)
         run = Run(plan, url, settings.home())
         vectors.recover(run)
         if found is None or found.state not in ("cut_over", "contracted"):
@@ -77,7 +86,7 @@ def ready_to_catch_up(run_id: str, database: str) -> None:
     flow = run.plan.request.flow
     if state not in ("verified", "cut_over", "contracted"):
         raise UsageError(f"run {run_id} is {state}: vecferry run {flow} --run-id {run_id}")
-    if state != "verified" and not isinstance(run.plan.request, ColumnsRequest):
+    if state != "verified" and not run.plan.request.followed:
         raise UsageError(f"run {run_id} is switched: a new run of {flow} syncs its tables, and can be taken back")
     if state == "contracted" and any(isinstance(t, ColumnTarget) and not t.beside for t in run.plan.targets):
         raise UsageError(
@@ -122,7 +131,9 @@ def _expand(connection: Connection) -> None:
 
 
 @task(name="begin", task_run_name="plan {run_id}", **RETRYING)
-def begin_task(request: Request, run_id: str, given: list[str], batch_ids: list[int] | None) -> ledger.State:
-    state = begin(request, run_id, set(given), batch_ids)
+def begin_task(
+    request: Request, run_id: str, given: list[str], batch_ids: list[int] | None, flow_run: str | None
+) -> ledger.State:
+    state = begin(request, run_id, set(given), batch_ids, flow_run)
     run_log.note(run_id, "begin")
     return state
