@@ -94,6 +94,20 @@ def run(
     _migrate(flow, parameters.model_copy(update={"run_id": name}), as_json)
 
 
+@app.command()
+def snapshot(
+    flow: Flow,
+    p: Parameters = None,
+    params: ParameterFile = None,
+    run_id: Annotated[str | None, typer.Option("--run-id", help="name the run, or resume the one of that name")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make the backup that a migration begins with, and no more; `vecferry run FLOW --run-id RUN` goes on from it."""
+    parameters = _parse(flow, p, params, run_id)
+    name = parameters.run_id or console.new_run_id(flow)
+    _start(flow, "snapshot", parameters.model_copy(update={"run_id": name}), as_json)
+
+
 @app.command("status")
 def show_status(
     run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", autocompletion=completion.runs)] = None,
@@ -243,6 +257,16 @@ def _end(error: BaseException) -> int:
 
 
 def _migrate(flow: str, parameters: Migration, as_json: bool) -> None:
+    verb: ledger.Verb = "cutover" if parameters.cutover == "auto" else "run"
+    outcome = _start(flow, verb, parameters, as_json)
+    if parameters.cutover == "ask" and outcome["state"] == "verified" and console.confirmed("Switch now?", as_json):
+        assert parameters.run_id
+        cutover(parameters.run_id, [f"database={parameters.database}"])
+    sys.exit(outcome["exit"])
+
+
+def _start(flow: str, verb: ledger.Verb, parameters: Migration, as_json: bool) -> dict[str, Any]:
+    """Begins or resumes a run, up to the end of ``verb``."""
     from tasks.begin import preflight
     from tasks.embedders.registry import import_ahead
 
@@ -250,16 +274,15 @@ def _migrate(flow: str, parameters: Migration, as_json: bool) -> None:
     interrupt.resume_with(commands.not_frozen(parameters))
     request = parameters.request()
     preflight(request, parameters.run_id, parameters.given(), parameters.batch_ids)
-    import_ahead(request.embedder)  # while Prefect's server answers
     name = flow.replace("-", "_")
-    body = getattr(importlib.import_module(f"flows.{name}"), name)
+    if verb == "snapshot":
+        body = getattr(importlib.import_module("flows.snapshot"), f"snapshot_{name}")
+    else:
+        import_ahead(request.embedder)  # while Prefect's server answers
+        body = getattr(importlib.import_module(f"flows.{name}"), name)
     # What was not set stays unset: what the run has already, its gates among it, is not overruled by a default.
     call = partial(body, **parameters.model_dump(by_alias=True, exclude_unset=True))
-    verb: ledger.Verb = "cutover" if parameters.cutover == "auto" else "run"
-    outcome = _carry_out(call, verb, parameters.run_id, parameters.database, as_json)
-    if parameters.cutover == "ask" and outcome["state"] == "verified" and console.confirmed("Switch now?", as_json):
-        cutover(parameters.run_id, [f"database={parameters.database}"])
-    sys.exit(outcome["exit"])
+    return _carry_out(call, verb, parameters.run_id, parameters.database, as_json)
 
 
 def _of_run(flow: Any, verb: ledger.Verb, form: type[OfRun], run_id: str, p: list[str] | None, as_json: bool) -> None:
@@ -272,6 +295,8 @@ def _of_run(flow: Any, verb: ledger.Verb, form: type[OfRun], run_id: str, p: lis
 CHECKS = ("run", "cutover", "verify")
 """Verbs that end with a verification."""
 MOVES_ROWS = (*CHECKS, "catch-up")
+WATCHED = (*MOVES_ROWS, "snapshot")
+"""Verbs whose stages are shown as they move."""
 
 
 def _carry_out(
@@ -283,7 +308,7 @@ def _carry_out(
         since = ledger.clock(connection)
     failure: Exception | None = None
     result: dict[str, Any] = {}
-    with console.quiet_prefect(), watching.watching(run_id, database, as_json or verb not in MOVES_ROWS):
+    with console.quiet_prefect(), watching.watching(run_id, database, as_json or verb not in WATCHED):
         try:
             result = call()
         except Exception as error:  # noqa: BLE001  told below, after what the ledger says

@@ -34,9 +34,7 @@ EXIT_STATUS = 1
 """Of a run that was interrupted: incomplete, and it can be resumed."""
 GRACE = 0.8
 """Seconds that the command's own thread has to put its things away."""
-STEP = 0.8
-"""Seconds that each thing that is ended by force may take."""
-LONGEST = 2.6
+LONGEST = 2.4
 """Seconds from Ctrl-C to the end at most."""
 SHOW_CURSOR = b"\x1b[?25h"
 
@@ -152,8 +150,8 @@ def _end_process() -> None:
             line = _within(until, lambda: _note(connection, run[0], typed)) or line
         telling = threading.Thread(target=_tell_prefect, daemon=True)
         telling.start()
-        _command.unwound.wait(min(GRACE, _left(until)))
-        telling.join(min(GRACE, _left(until)))
+        _command.unwound.wait(GRACE)
+        telling.join(GRACE)
         _within(until, lambda: ephemeral.end_own(settings.home()))
         _within(until, embedded.stop)
         _within(until, chroma_copy.remove_own)
@@ -176,12 +174,8 @@ def _silence() -> int:
     return terminal
 
 
-def _left(until: float) -> float:
-    return max(0.0, until - time.monotonic())
-
-
 def _within(until: float, step: Callable[[], T]) -> T | None:
-    """What ``step`` returns, or None when it fails or takes longer than STEP, or than ``until`` (of the monotonic clock)."""
+    """What ``step`` returns, or None when it fails, or takes until ``until`` (seconds of the monotonic clock)."""
     found: list[T] = []
 
     def run() -> None:
@@ -190,7 +184,7 @@ def _within(until: float, step: Callable[[], T]) -> T | None:
 
     worker = threading.Thread(target=run, daemon=True)
     worker.start()
-    worker.join(min(STEP, _left(until)))
+    worker.join(max(0.0, until - time.monotonic()))
     return found[0] if found else None
 
 
@@ -208,10 +202,10 @@ def _note(connection: Connection, run_id: str, typed: str) -> str:
         return f"interrupted; nothing was changed. Start again with: {typed}"
     record = replace(ledger.get(connection, run_id), at_work=False)  # it is we who hold it, and not for long
     step = status.next_step(record, ledger.batches(connection, run_id))
-    command = typed if sys.argv[1] not in ("run", "rerun") else step.now
+    command = typed if sys.argv[1] not in ("run", "rerun", "snapshot") else step.now
     if command is None:
         return f"interrupted; run {run_id} is {record.state}"
-    if command.startswith(("vecferry run ", "vecferry rerun ")):
+    if command.startswith(("vecferry run ", "vecferry rerun ", "vecferry snapshot ")):
         command = shlex.join([*shlex.split(command), *_command.options])
     return f"interrupted; what is done of run {run_id} is kept. Go on with: {command}"
 

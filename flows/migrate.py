@@ -10,19 +10,18 @@ from uuid import UUID
 from prefect import State, Task
 from prefect.exceptions import Pause
 from prefect.futures import PrefectFuture, wait
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.approval import approved
-from flows.naming import own_run_id, this_flow_run
-from flows.parameters import Base, Checked, Gated, Gates, GatesOfRun, Migration, OfRun, Shared, stated
-from tasks import artifacts, checks, files, ledger, pace, run_log, snapshot, status, work
-from tasks.begin import begin_task, ready_to_catch_up, reopen_named
+from flows.parameters import Base, Gated, Gates, OfRun, Shared, stated
+from tasks import artifacts, checks, files, ledger, manifest, pace, run_log, snapshot, status, work
+from tasks.begin import begin_task, reopen_named
 from tasks.catch_up import CaughtUp, catch_up_task
 from tasks.cutover import cutover_task
-from tasks.errors import BatchesFailed, FatalError, UsageError, VecferryError, VerificationRefused
+from tasks.errors import BatchesFailed, FatalError, VecferryError, VerificationRefused
 from tasks.index import index_task
 from tasks.load import expand_task, key_task, load_task, prepare_task
-from tasks.owners import TakenUp, take_up_task
 from tasks.plan import Request
 from tasks.run import Run, chosen, open_run
 from tasks.snapshot import finish_task, list_ids_task, snapshot_task
@@ -36,24 +35,10 @@ SHOWN_SECONDS = 1.0
 """Between two moves of a stage's progress bar at least: each is a request that other work waits for."""
 
 
-def migrate(parameters: Migration, request: Request, given: set[str]) -> State[Outcome]:
-    """Snapshot, load, index, catch up, verify and, if asked to, cut over; what is done already is not done again, and what
-    is switched already is caught up."""
-    taken = taken_up(parameters, request)
-    run_id, fired = taken.run_id, this_flow_run()
-    before, answer = begin_task(request, run_id, sorted(given), parameters.batch_ids, str(fired.id)), None
-    if request.followed and is_followed(parameters, taken, before):
-        share, gates = parameters.database_share, GatesOfRun(**stated(parameters.gates))
-        return follow(Checked(run_id=run_id, database=parameters.database, database_share=share, gates=gates))
-    if (
-        before in FINISHED
-        and fired.auto_scheduled
-        and open_run(run_id, parameters.database).plan.flow_run != str(fired.id)
-    ):
-        raise UsageError(
-            f"run {run_id} is {before.replace('_', ' ')}, so there is nothing left to do by that name: leave run_id out, "
-            f"and each scheduled run gets a name of its own"
-        )
+def migrate(parameters: Shared, request: Request, given: set[str]) -> State[Outcome]:
+    """Snapshot, load, index, catch up, verify and, if asked to, cut over; what is done already is not done again."""
+    run_id = parameters.run_id or f"{request.flow}-{str(flow_run.id)[:8]}"
+    before, answer = begin_task(request, run_id, sorted(given), parameters.batch_ids), None
     with running(run_id, parameters, before, "run") as run:
         if run:
             reopen_named(run, parameters.batch_ids)
@@ -66,45 +51,15 @@ def migrate(parameters: Migration, request: Request, given: set[str]) -> State[O
     return ended(run_id, parameters.database, ["not approved: left verified"] if answer is False else [])
 
 
-def taken_up(parameters: Migration, request: Request) -> TakenUp:
-    """The run that is named, or the one that this flow run is about."""
-    if parameters.run_id:
-        return TakenUp(parameters.run_id)
-    if missing := parameters.missing():
-        raise UsageError(missing)
-    return take_up_task(request, str(this_flow_run().id), own_run_id(request.flow))
-
-
-def is_followed(parameters: Shared, taken: TakenUp, before: ledger.State) -> bool:
-    """Whether the run is brought in line with its source and no more: it is switched, or another flow run left it verified
-    and this one is not to switch it either."""
-    if before != "verified" or not taken.owned:
-        return before in FINISHED
-    with open_run(taken.run_id, parameters.database).connection() as connection:
-        asked = ledger.get(connection, taken.run_id).waiting
-    answers = this_flow_run().empirical_policy.pause_keys  # this flow run has asked, and goes on with the answer
-    return parameters.cutover == "manual" or (asked and not answers)
-
-
-def follow(parameters: Checked) -> State[Outcome]:
-    """Brings a run's vectors in line with their source once more."""
-    run_id = parameters.run_id
-    ready_to_catch_up(run_id, parameters.database)
-    with holding(parameters, "catch-up") as run, giving_way(run, parameters):
-        passes = catch_up(run, parameters)
-        wait(passes)
-        for caught_up in passes:
-            caught_up.result()
-    targets = outcome(run_id, parameters.database)["targets"]
-    lines = [f"caught up run {run_id}: {t['name']} → {t['table']}: {status.changes(t)}" for t in targets]
-    return ended(run_id, parameters.database, lines)
-
-
-def take_snapshot(run: Run, parameters: Shared) -> None:
-    for listing in range(snapshot.ROUNDS):
-        if list_ids_task(run.run_id, parameters.database, listing):
-            in_chunks(run, parameters, "snapshot", snapshot_task)
-        elif listing:
+def take_snapshot(run: Run, parameters: Shared, alone: bool = False) -> None:
+    """Lists, fetches, lists again, and writes the manifest; ``alone`` where nothing is to follow for now."""
+    with run.connection() as connection:
+        fresh = 0 if alone else manifest.listings_alone(connection, run.plan)
+    again = f"vecferry snapshot {run.plan.request.flow} --run-id {run.run_id}" if alone else None
+    for listing in range(fresh + snapshot.ROUNDS):
+        if list_ids_task(run.run_id, parameters.database, listing, alone):
+            in_chunks(run, parameters, "snapshot", snapshot_task, again)
+        elif listing >= max(fresh, 1):
             break
     finish_task(run.run_id, parameters.database)
 
@@ -248,8 +203,9 @@ def _keeps(before: ledger.State, verb: ledger.Verb, error: BaseException) -> boo
     return before == "verified" or (before == "rolled_back" and verb == "cutover")
 
 
-def in_chunks(run: Run, parameters: Shared, stage: str, do: "Task[Any, work.Tally]") -> None:
-    """Runs the stage's batches that are not done, ``workers`` chunks at a time.
+def in_chunks(run: Run, parameters: Shared, stage: str, do: "Task[Any, work.Tally]", again: str | None = None) -> None:
+    """Runs the stage's batches that are not done, ``workers`` chunks at a time. ``again`` is the command that tries those
+    that fail once more; `vecferry rerun` when left out.
 
     Raises BatchesFailed when some are left, and the FatalError that stopped them when there was one.
     """
@@ -279,7 +235,9 @@ def in_chunks(run: Run, parameters: Shared, stage: str, do: "Task[Any, work.Tall
     with run.connection() as connection:
         left = [b for b in ledger.batches(connection, run.run_id, stage) if b.status != "done"]
     if left:
-        raise BatchesFailed(_left(run, stage, left, problem), [b.number for b in left])
+        raise BatchesFailed(
+            _left(stage, left, problem, again or f"vecferry rerun {run.run_id}"), [b.number for b in left]
+        )
 
 
 def move(run: Run, stage: str, bar: UUID | None) -> None:
@@ -339,12 +297,12 @@ def _worse(problem: BaseException | None, future: "PrefectFuture[work.Tally]") -
     return result
 
 
-def _left(run: Run, stage: str, left: list[ledger.Batch], problem: BaseException | None) -> str:
+def _left(stage: str, left: list[ledger.Batch], problem: BaseException | None, again: str) -> str:
     numbers = ", ".join(str(b.number) for b in left[:20]) + (", …" if len(left) > 20 else "")
     reason = next((b.error for b in left if b.error), None) or (_said(problem) if problem else "not reached")
     return (
         f"{counted(len(left), 'batch')} failed in {stage}: {numbers} ({reason}). The others are done. "
-        f"Rerun them: vecferry rerun {run.run_id}"
+        f"Rerun them: {again}"
     )
 
 

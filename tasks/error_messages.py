@@ -31,7 +31,7 @@ _PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)|\b(?:sk|pk)-[\w*-]+")
 def safe(error: BaseException) -> str | None:
     """The message of an error without a text of a row and without a secret; None where nothing is left of it."""
     if isinstance(error, BatchesFailed):
-        return f"batches: {', '.join(map(str, error.batches))}"
+        return f"{'batch' if len(error.batches) == 1 else 'batches'} {', '.join(map(str, error.batches))} failed"
     if isinstance(error, Stopped):
         return "the run was asked to stop"
     if not isinstance(error, VecferryError):

@@ -23,7 +23,7 @@ from tasks.plan import Plan
 from tasks.stores.connection import Connection, connect
 
 State = Literal["planned", "running", "failed", "verified", "cut_over", "rolled_back", "contracted"]
-Verb = Literal["run", "cutover", "rollback", "contract", "catch-up", "verify"]
+Verb = Literal["run", "snapshot", "cutover", "rollback", "contract", "catch-up", "verify"]
 """What may work on a run."""
 ADDED = ("gates", "doing", "waiting_until")
 """Columns of vecferry.run that a ledger of 0.1.0 lacks."""
@@ -399,6 +399,13 @@ def failed(connection: Connection, run_id: str, stage: str, number: int, error: 
         "ON CONFLICT (run_id, stage, batch) DO UPDATE SET status = 'failed', attempts = b.attempts + 1, error = excluded.error, "
         "updated_at = now() WHERE b.status <> 'done'",
         (run_id, stage, number, error[:2000]),
+    )
+
+
+def forget_pending(connection: Connection, run_id: str, stage: str) -> None:
+    """Removes the batches of a stage that nobody has done."""
+    connection.execute(
+        "DELETE FROM vecferry.batch WHERE run_id = %s AND stage = %s AND status = 'pending'", (run_id, stage)
     )
 
 

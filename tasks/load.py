@@ -25,9 +25,11 @@ def expand(run: Run) -> int:
 
 
 def prepare(run: Run) -> int:
-    """Makes a pending batch for every part of the snapshot; returns how many are pending."""
+    """Makes a pending batch for every part of the snapshot that is loaded; returns how many are pending. Of a table that is
+    synced a part is a backup and no more."""
     with run.connection() as connection:
-        parts = ledger.batches(connection, run.run_id, "snapshot")
+        loaded = {t.number for t in run.plan.targets if t.mode != "sync"}
+        parts = [b for b in ledger.batches(connection, run.run_id, "snapshot") if b.detail["target"] in loaded]
         ledger.add(connection, run.run_id, "load", [(b.number, {"target": b.detail["target"]}) for b in parts])
         return sum(b.status != "done" for b in ledger.batches(connection, run.run_id, "load"))
 

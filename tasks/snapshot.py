@@ -5,13 +5,12 @@ listed once, then fetched by id; ids that appeared meanwhile are listed again, u
 """
 
 import time
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from prefect import task
 
-from tasks import batches, ledger, run_log, work
+from tasks import batches, ledger, manifest, run_log, work
 from tasks.batches import Part
 from tasks.ledger import Batch
 from tasks.plan import Target
@@ -25,18 +24,23 @@ ROUNDS = 3
 """Listings at most: under steady writes one never finds nothing, and catching up takes it from there."""
 
 
-def list_ids(run: Run, listing: int) -> int:
+def list_ids(run: Run, listing: int, alone: bool = False) -> int:
     """Lists the ids of every target that is loaded whole and cuts what is new into batches; returns how many batches.
 
-    Each target's listing is recorded with its batches in one transaction, so a killed run lists what is missing.
+    Each target's listing is recorded with its batches in one transaction, so a killed run lists what is missing. With
+    ``alone`` the snapshot is made for itself: of every target, and before anything follows the writes at the source.
     """
-    source = run.source()
     with run.connection() as connection:
+        if alone:
+            manifest.ask_for(connection, run.run_id)
+        else:
+            manifest.ask_for_more(connection, run.run_id)
+        source = run.source()
         known = {b.number for b in ledger.batches(connection, run.run_id, "list") if b.status == "done"}
         for target in run.plan.targets:
-            if target.mode != "sync" and (number := _list_number(run, listing, target)) not in known:
+            if (alone or target.mode != "sync") and (number := _list_number(run, listing, target)) not in known:
                 with run_log.stage(run.run_id, "list", number) as entry:
-                    entry.rows = _list_target(run, source, connection, target, listing)
+                    entry.rows = _list_target(run, source, connection, target, listing, alone)
         return sum(b.detail["listing"] == listing for b in ledger.batches(connection, run.run_id, "snapshot"))
 
 
@@ -66,17 +70,14 @@ def snapshot(run: Run, numbers: list[int]) -> work.Tally:
 
 
 def finish(run: Run) -> int:
-    """Writes the manifest once every part is there; returns the rows of the snapshot."""
+    """Writes the manifest once every part is there; returns the rows of the snapshot. One that says the same stays."""
     with run.connection() as connection:
-        found = [part_of(b) for b in ledger.batches(connection, run.run_id, "snapshot")]
-    content: dict[str, Any] = {
-        "run_id": run.run_id,
-        "source": run.plan.request.source,
-        "collections": [t.collection.as_json() for t in run.plan.targets if t.mode != "sync"],
-        "limit": run.plan.request.limit,
-    }
-    batches.write_manifest(run.path("snapshot"), content, found)
-    return sum(part.rows for part in found)
+        parts = [part_of(b) for b in ledger.batches(connection, run.run_id, "snapshot")]
+        if manifest.kept_parts(run) != parts:
+            manifest.write(run, connection, parts)
+        rows = sum(part.rows for part in parts)
+        ledger.done(connection, run.run_id, manifest.STAGE, 0, rows=rows, seconds=0.0)
+    return rows
 
 
 def snapshot_ids(run: Run, target: Target) -> pa.Array:
@@ -89,7 +90,7 @@ def part_of(batch: Batch) -> Part:
     return Part(**batch.detail["part"])
 
 
-def _list_target(run: Run, source: Source, connection: Connection, target: Target, listing: int) -> int:
+def _list_target(run: Run, source: Source, connection: Connection, target: Target, listing: int, alone: bool) -> int:
     started, request = time.perf_counter(), run.plan.request
     ids = source.ids(target.collection.name)
     if request.limit:
@@ -104,7 +105,15 @@ def _list_target(run: Run, source: Source, connection: Connection, target: Targe
         detail = {"target": target.number, "listing": listing, "ids": file}
         ledger.add(connection, run.run_id, "snapshot", [(first + g, {**detail, "group": g}) for g in range(groups)])
         seconds = time.perf_counter() - started
-        ledger.done(connection, run.run_id, "list", _list_number(run, listing, target), rows=len(ids), seconds=seconds)
+        ledger.done(
+            connection,
+            run.run_id,
+            "list",
+            _list_number(run, listing, target),
+            rows=len(ids),
+            seconds=seconds,
+            detail={"alone": alone},
+        )
     return len(ids)
 
 
@@ -117,8 +126,8 @@ def _ids_file(target: Target, listing: int) -> str:
 
 
 @task(name="list-ids", task_run_name="list ids, pass {listing}", **RETRYING)
-def list_ids_task(run_id: str, database: str, listing: int) -> int:
-    return list_ids(open_run(run_id, database), listing)
+def list_ids_task(run_id: str, database: str, listing: int, alone: bool = False) -> int:
+    return list_ids(open_run(run_id, database), listing, alone)
 
 
 @task(name="snapshot", task_run_name="snapshot batches {first}–{last}", **RETRYING)

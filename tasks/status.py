@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tasks import ledger, run_log, settings, spending
+from tasks import files, ledger, manifest, run_log, settings, spending
 from tasks.ledger import Batch, RunRecord
 from tasks.plan import ColumnTarget, Plan
 from tasks.settings import DEFAULT_DATABASE
@@ -57,6 +57,7 @@ def outcome(connection: Connection, run_id: str) -> dict[str, Any]:
         "started": _iso(record.created_at),
         "changed": _iso(record.updated_at),
         "seconds": round(sum(b.seconds for b in batches), 2),
+        "snapshot": _snapshot(record.plan, batches),
         "report": record.report,
         "log": run_log.there(run_id, settings.home()),
         "next": step.now,
@@ -94,6 +95,8 @@ def now(record: RunRecord) -> str | None:
 def done(connection: Connection, run_id: str, verb: ledger.Verb, since: datetime) -> bool:
     """Whether the ledger says that ``verb``, which began at ``since`` by the server's clock, has done its work."""
     record = ledger.get(connection, run_id)
+    if verb == "snapshot":
+        return manifest.is_finished(connection, record.plan)
     if verb in ("catch-up", "verify"):
         return _fresh(connection, record.plan, verb.replace("-", "_"), since)
     verified = _fresh(connection, record.plan, "verify", since)
@@ -129,6 +132,12 @@ def _spent(connection: Connection, run_id: str) -> dict[str, Any] | None:
     """What the run has bought and did not have to; None where its model costs nothing."""
     found = spending.spending(connection, run_id)
     return {**vars(found), "saved": found.saved} if found.requests else None
+
+
+def _snapshot(plan: Plan, batches: list[Batch]) -> str | None:
+    """Where the run's snapshot lies; None before it is complete, and of a run of 0.1.0, which did not note that."""
+    written = any(b.stage == manifest.STAGE and b.status == "done" for b in batches)
+    return files.join(settings.home(), "runs", plan.run_id, "snapshot") if written else None
 
 
 def stages(connection: Connection, run_id: str) -> list[dict[str, Any]]:
@@ -180,6 +189,8 @@ def _next(record: RunRecord, batches: list[Batch]) -> Step:
     if record.state == "running" and record.doing == "cutover" and built:
         return Step(switch)
     if record.state in ("planned", "running", "failed"):
+        if record.doing == "snapshot" or manifest.is_asked_for(batches):
+            return Step(f"vecferry snapshot {record.plan.request.flow} --run-id {run_id}")
         failed = any(b.status == "failed" and b.stage in ("snapshot", "load") for b in batches)
         return Step(f"vecferry rerun {run_id}" if failed else resume)
     if record.state == "verified":

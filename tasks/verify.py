@@ -7,7 +7,6 @@ A check that looked at nothing has failed.
 import resource
 import time
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -76,11 +75,11 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
     """
     started, cpu = time.perf_counter(), psutil.Process().cpu_times()
     with refusable("verify"):
-        reports, ended = [], [started]
-        for target in run.plan.targets:
-            told = artifacts.part(tell, target.number, len(run.plan.targets))
-            reports.append(_target(run, target, gates, passes[target.number] if passes else None, told))
-            ended.append(time.perf_counter())
+        total = len(run.plan.targets)
+        reports = [
+            _target(run, t, gates, passes[t.number] if passes else None, artifacts.part(tell, t.number, total))
+            for t in run.plan.targets
+        ]
     used = psutil.Process().cpu_times()
     with run.connection() as connection:
         seconds = round(time.perf_counter() - started, 2)
@@ -94,7 +93,7 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
         }
         path = report.write(run, [asdict(t) | {"passed": t.passed} for t in reports], figures)
         ledger.set_report(connection, run.run_id, path)
-        for target, result, (began, over) in zip(run.plan.targets, reports, pairwise(ended), strict=True):
+        for target, result in zip(run.plan.targets, reports, strict=True):
             detail = {
                 "passed": result.passed,
                 "failed_checks": [c.name for c in result.checks if not c.passed],
@@ -106,7 +105,7 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
                 "verify",
                 target.number,
                 rows=result.rows,
-                seconds=over - began,
+                seconds=seconds,
                 detail=detail,
             )
     return Verification(reports, path)
@@ -218,7 +217,7 @@ def _count(connection: Connection, table: Table) -> int:
 def _stages(connection: Connection, run: Run) -> dict[str, dict[str, float]]:
     rows = connection.execute(
         "SELECT stage, sum(rows)::bigint, sum(seconds) FROM vecferry.batch WHERE run_id = %s AND status = 'done' "
-        "AND stage <> 'verify' GROUP BY stage ORDER BY min(updated_at)",
+        "AND stage NOT IN ('verify', 'manifest') GROUP BY stage ORDER BY min(updated_at)",
         (run.run_id,),
     ).fetchall()
     return {

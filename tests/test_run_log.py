@@ -85,7 +85,7 @@ def test_a_failure_is_logged_with_its_class_and_without_the_row(connection: Conn
         ("end", None, "BatchesFailed"),
     ]
     assert failed[0]["message"] == "SQLSTATE P0001"
-    assert failed[1]["message"] == "batches: 0"
+    assert failed[1]["message"] == "batch 0 failed"
     assert SECRET not in (tmp_path / "home" / "logs" / "docs.jsonl").read_text()
     assert SECRET in str(status.failures(connection, "docs")[0].error), "the ledger has what was said"
 
@@ -163,7 +163,7 @@ def test_a_wrapped_message_keeps_what_is_ours(connection: Connection) -> None:
         ),
         (FatalError(f"first line\n{SECRET}"), "first line"),
         (FatalError("postgresql://me:hidden@h/db is away"), "postgresql://…@h/db is away"),
-        (BatchesFailed(f"1 batches failed: 2 ({SECRET})", [2, 5]), "batches: 2, 5"),
+        (BatchesFailed(f"1 batches failed: 2 ({SECRET})", [2, 5]), "batches 2, 5 failed"),
         (Stopped(SECRET), "the run was asked to stop"),
         (OSError(28, "No space left on device", SECRET), "No space left on device"),
         (ValueError(SECRET), None),

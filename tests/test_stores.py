@@ -135,6 +135,12 @@ class TestSource:
         assert "\n" not in str(raised.value)
         assert backend.store.collections() == before
 
+    def test_versions_are_named(self, backend: Backend) -> None:
+        """What keeps the records and what reads them say which they are; memory has nothing to say."""
+        versions = backend.store.version()
+        assert bool(versions) is not isinstance(backend.store, MemoryStore)
+        assert all(product and number[0].isdigit() for product, number in versions.items())
+
     def test_collections_are_described(self, backend: Backend, new: Callable[..., str]) -> None:
         """A collection says its name, count, dimensions, metric and graph settings; the listing says the same."""
         for metric in ("cosine", "l2", "ip"):

@@ -85,11 +85,11 @@ def drop(connection: Connection, target: ColumnTarget) -> None:
         "DELETE FROM vecferry.relation WHERE table_schema = %s AND table_name = %s RETURNING source -> 'column_is_ours'",
         (SCHEMA, target.shadow),
     ).fetchone()
-    if target.beside:
-        return
+    if target.beside or ours is None:
+        return  # without its line nothing was made: the column, if there is one, is somebody else's
     column = sql.Identifier(target.new_column)
     connection.execute(sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}").format(target.live.identifier, column))
-    if ours and not ours[0]:
+    if not ours[0]:
         _add_column(connection, target)
 
 

@@ -127,8 +127,9 @@ def switch_back(connection: Connection, target: ColumnTarget) -> None:
 
 def drop(connection: Connection, target: ColumnTarget) -> None:
     """Takes away what was made for the new vectors."""
-    if target.function and (found := find(connection, target.schema, f"{target.function}_v2")):
-        connection.execute(f"DROP FUNCTION {signature(connection, found.oid)}")
+    v2 = target.function and find(connection, target.schema, f"{target.function}_v2")
+    if v2 and v2.ours:
+        connection.execute(f"DROP FUNCTION {signature(connection, v2.oid)}")
     connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(SCHEMA, view_name(target))))
 
 

@@ -65,6 +65,14 @@ class ChromaStore:
     def copied_bytes(self) -> int:
         return self.copy.bytes if self.copy else 0
 
+    def version(self) -> dict[str, str]:
+        """Of a server what its API says, which for all of Chroma 1 has been 1.0.0; a directory does not say what wrote it."""
+        reader = {"read by chromadb": chromadb.__version__}
+        if not self.server:
+            return reader
+        with _errors(self.place):
+            return {"chroma server API": self.client.get_version(), **reader}
+
     def collections(self) -> list[Collection]:
         return [self.collection(name) for name in self._names()]
 

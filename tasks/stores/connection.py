@@ -114,6 +114,15 @@ def pgvector_schema(connection: Connection) -> str | None:
     return row[0] if row else None
 
 
+def server_version(connection: Connection) -> dict[str, str]:
+    """The versions of the server and of pgvector in this database."""
+    row = connection.execute(
+        "SELECT current_setting('server_version'), (SELECT extversion FROM pg_extension WHERE extname = 'vector')"
+    ).fetchone()
+    assert row
+    return {"postgresql": row[0], **({"pgvector": row[1]} if row[1] else {})}
+
+
 def _types(connection: Connection) -> list[tuple[Any, ...]]:
     # One question: TypeInfo.fetch takes three round trips a type, and a connection is made for every page compared.
     return connection.execute(

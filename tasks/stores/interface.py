@@ -73,6 +73,10 @@ class Source(Protocol):
         """Of the private copy that is read in place of it; 0 where it is read itself."""
         ...
 
+    def version(self) -> dict[str, str]:
+        """The versions of what keeps the records, and of what reads them: product → version."""
+        ...
+
     def collections(self) -> list[Collection]: ...
 
     def collection(self, name: str) -> Collection:

@@ -15,7 +15,7 @@ from psycopg import sql
 from tasks import pace
 from tasks.errors import UsageError
 from tasks.stores import idle
-from tasks.stores.connection import Connection
+from tasks.stores.connection import Connection, server_version
 from tasks.stores.interface import Collection, Evidence, Hits, records
 from tasks.stores.pgvector import Layout
 from tasks.stores.postgres import Table, page, search
@@ -111,6 +111,10 @@ class LiveTables:
     consistent_snapshot = False
     copied_bytes = 0
 
+    def version(self) -> dict[str, str]:
+        with self._connection() as connection:
+            return server_version(connection)
+
     def collections(self) -> list[Collection]:
         return [self.collection(name) for name in self.tables]
 
@@ -169,25 +173,6 @@ class LiveTables:
 
     def _connection(self) -> AbstractContextManager[Connection]:
         return idle.connection(self.url, "vecferry source")
-
-
-def place(connection: Connection, name: str) -> tuple[str, str]:
-    """Schema and name of a table as SQL names it. Raises UsageError when there is none, or it is no plain table."""
-    row = connection.execute(
-        "SELECT c.relnamespace::regnamespace::text, c.relname, c.relkind::text, n.nspname FROM pg_class c "
-        "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)",
-        (name,),
-    ).fetchone()
-    if row is None:
-        raise UsageError(
-            f'there is no table {name}: name yours, -p \'targets=[{{"table": "docs", "text": "content"}}]\', '
-            f'as SQL would, schema.table or "Quoted Name"'
-        )
-    if row[2] != "r":
-        raise UsageError(
-            f"{name} is no plain table (pg_class.relkind {row[2]!r}): views and partitioned tables are not served"
-        )
-    return row[3], row[1]
 
 
 def has_column(connection: Connection, table: LiveTable, name: str) -> bool:

@@ -22,6 +22,9 @@ class MemoryStore:
     consistent_snapshot = False
     copied_bytes = 0
 
+    def version(self) -> dict[str, str]:
+        return {}
+
     def collections(self) -> list[Collection]:
         return [self.collection(name) for name in sorted(self.described)]
 

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from sql import statement
 from tasks.errors import UsageError
-from tasks.stores.connection import Connection
+from tasks.stores.connection import Connection, server_version
 from tasks.stores.interface import Collection, Evidence, Hits, records
 from tasks.stores.pages import stage_page
 from tasks.stores.pgvector import Layout
@@ -25,6 +25,9 @@ class PostgresStore:
 
     consistent_snapshot = False
     copied_bytes = 0
+
+    def version(self) -> dict[str, str]:
+        return server_version(self.connection)
 
     def collections(self) -> list[Collection]:
         return [self.collection(name) for name in self._names()]

@@ -1,0 +1,63 @@
+"""The backup alone: what a migration begins with, and may go on from at any later time."""
+
+from datetime import datetime
+from typing import Any
+
+from prefect import State, flow
+from prefect.runtime import flow_run
+
+from flows.forms import form
+from flows.migrate import Outcome, ended, running, take_snapshot
+from flows.naming import RUNNER, run_name
+from flows.parameters import ChromaToPgvector, Migration, Text384To1536
+from tasks import ledger, manifest
+from tasks.begin import begin_task
+from tasks.errors import UsageError
+from tasks.run import open_run
+from tasks.words import counted
+
+
+@flow(name="snapshot-chroma-to-pgvector", flow_run_name=run_name, task_runner=RUNNER)
+@form(ChromaToPgvector)
+def snapshot_chroma_to_pgvector(parameters: ChromaToPgvector) -> State[Outcome]:
+    """Back ChromaDB collections up into Parquet with checksums and a manifest; no table is made."""
+    return snapshot(parameters)
+
+
+@flow(name="snapshot-text-384-to-1536", flow_run_name=run_name, task_runner=RUNNER)
+@form(Text384To1536)
+def snapshot_text_384_to_1536(parameters: Text384To1536) -> State[Outcome]:
+    """Back the keys, texts and old vectors of live tables up into Parquet with checksums and a manifest; the tables are not
+    touched."""
+    return snapshot(parameters)
+
+
+def snapshot(parameters: Migration) -> State[Outcome]:
+    """Lists and fetches what a migration would begin with, and stops after the manifest; a finished one stays as it is."""
+    request = parameters.request()
+    run_id = parameters.run_id or f"{request.flow}-{str(flow_run.id)[-8:]}"
+    before = begin_task(request, run_id, sorted(parameters.given()), parameters.batch_ids, asks_model=False)
+    run = open_run(run_id, parameters.database)
+    with run.connection() as connection:
+        finished, loaded = manifest.is_finished(connection, run.plan), manifest.has_loaded(connection, run.plan)
+    if not finished and (loaded or before not in ("planned", "running", "failed")):
+        raise UsageError(
+            f"run {run_id} is {before.replace('_', ' ')} and has no snapshot of all its tables: "
+            f"take one under another run_id"
+        )
+    if not finished:
+        with running(run_id, parameters, before, "snapshot"):
+            take_snapshot(run, parameters, alone=True)
+            with run.connection() as connection:
+                ledger.set_state(connection, run_id, "planned")
+    content = manifest.summary(run)
+    return ended(run_id, parameters.database, _lines(content), snapshot=content)
+
+
+def _lines(content: dict[str, Any]) -> list[str]:
+    lines = [f"{name}: {counted(rows, 'record')}" for name, rows in content["rows"].items()]
+    if content["begin"]:  # manifests of 0.1.0 do not say
+        begin, end = (datetime.fromisoformat(content[name]) for name in ("begin", "end"))
+        versions = ", ".join(f"{product} {version}" for product, version in content["source_version"].items())
+        lines.append(f"from {begin:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC; {versions}")
+    return [*lines, f"backup  {content['path']}"]
