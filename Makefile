@@ -26,6 +26,7 @@ models: $(VENV)/models
 chaos: $(VENV)/test
 	$(BIN)/python -m tests.chaos --kills 100
 	$(BIN)/python -m tests.chaos_live --kills 100
+	$(BIN)/python -m pytest tests/test_planted.py --every 1
 
 bench: $(VENV)/base
 	$(BIN)/python -m benchmarks

@@ -8,7 +8,7 @@ from flows.naming import RUNNER, run_name
 from flows.parameters import ChromaToPgvector
 
 
-@flow(name="chroma-to-pgvector", flow_run_name=run_name, task_runner=RUNNER)
+@flow(name="chroma-to-pgvector", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(ChromaToPgvector)
 def chroma_to_pgvector(parameters: ChromaToPgvector) -> State[Outcome]:
     """Move ChromaDB collections into PostgreSQL with pgvector: snapshot, load, index, catch up, verify, cut over."""

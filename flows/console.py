@@ -14,7 +14,7 @@ import yaml
 from flows import show
 from tasks import settings
 from tasks.errors import UsageError, VecferryError
-from tasks.plan import Plan
+from tasks.plan import Plan, generated_run_id
 
 QUIET = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -40,7 +40,7 @@ NICENESS = 10
 
 def new_run_id(flow: str) -> str:
     """A name that sorts by time and that nobody else takes."""
-    return f"{flow[:24]}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    return generated_run_id(flow, datetime.now(), secrets.token_hex(4))
 
 
 def pairs(given: list[str] | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from flows.parameters import Contract
 from tasks.cutover import contract_task
 
 
-@flow(name="contract", flow_run_name=run_name, task_runner=RUNNER)
+@flow(name="contract", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Contract)
 def contract(parameters: Contract) -> State[Outcome]:
     """Drop the tables that stepped aside, once the rollback window is over; refused before."""

@@ -9,7 +9,7 @@ from flows.parameters import Checked
 from tasks.begin import ready_to_cut_over
 
 
-@flow(name="cutover", flow_run_name=run_name, task_runner=RUNNER)
+@flow(name="cutover", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Checked)
 def cutover(parameters: Checked) -> State[Outcome]:
     """Switch a verified run: a last catch-up, verification once more, then the final names in one transaction."""

@@ -44,15 +44,18 @@ def form(model: type[M]) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
     def decorate(body: Callable[[M], Any]) -> Callable[..., Any]:
         def flow_function(**values: Any) -> Any:
             plain = {k: v.model_dump(exclude_unset=True) if isinstance(v, BaseModel) else v for k, v in values.items()}
-            with interrupt.in_flow_run():
-                return body(parse(model, plain))
+            try:
+                with interrupt.in_flow_run():
+                    return body(parse(model, plain))
+            except UsageError as error:
+                raise _with_place(error) from error
 
         shown = {model.model_fields[name].alias or name: model.model_fields[name] for name in fields.in_order(model)}
         flow_function.__name__, flow_function.__module__ = body.__name__, body.__module__
         flow_function.__doc__ = "\n".join(
             [inspect.getdoc(body) or "", "", "Args:", *(f"    {n}: {f.description}" for n, f in shown.items())]
         )
-        flow_function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        flow_function.__signature__ = _FormSignature(  # type: ignore[attr-defined]
             [
                 inspect.Parameter(
                     name,
@@ -68,6 +71,32 @@ def form(model: type[M]) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
     return decorate
 
 
+class _FormSignature(inspect.Signature):
+    """Prefect binds the parameters before a flow run has begun: one that is missing, or not known, would end the process
+    there, and the run as crashed without a word. They are let through, and ``parse`` says what is wrong."""
+
+    def bind(self, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
+        known = {name: value for name, value in kwargs.items() if name in self.parameters}
+        bound = _Bound(self, self.bind_partial(*args, **known).arguments)
+        bound.arguments.update(kwargs)
+        return bound
+
+
+class _Bound(inspect.BoundArguments):
+    def apply_defaults(self) -> None:
+        unknown = {name: value for name, value in self.arguments.items() if name not in self.signature.parameters}
+        super().apply_defaults()
+        self.arguments.update(unknown)
+
+
+def _with_place(error: UsageError) -> UsageError:
+    """The error, with where the parameters of a scheduled run are set."""
+    from flows.naming import place_of_parameters
+
+    place = place_of_parameters()
+    return UsageError(f"{error}. {place}") if place else error
+
+
 def _default(field: FieldInfo) -> Any:
     return inspect.Parameter.empty if field.is_required() else field.get_default()
 
@@ -80,6 +109,9 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     if error["type"] in ("model_type", "model_attributes_type") and (holder := fields.at(model, (*path, ""))):
         keys = ", ".join(f"{where}.{name}" for name in fields.names(holder))
         return f"parameter {where} has keys of its own: {keys}; got {error['input']!r}"
+    if error["type"] == "missing":
+        field = model.model_fields.get(where)
+        return f"parameter {where} is missing" + (f": {field.description}" if field else "")
     return f"parameter {where or model.__name__}: {error['msg'].removeprefix('Value error, ')}, got {error['input']!r}"
 
 

@@ -34,7 +34,9 @@ EXIT_STATUS = 1
 """Of a run that was interrupted: incomplete, and it can be resumed."""
 GRACE = 0.8
 """Seconds that the command's own thread has to put its things away."""
-LONGEST = 2.4
+STEP = 0.8
+"""Seconds that each thing that is ended by force may take."""
+LONGEST = 2.6
 """Seconds from Ctrl-C to the end at most."""
 SHOW_CURSOR = b"\x1b[?25h"
 
@@ -150,8 +152,8 @@ def _end_process() -> None:
             line = _within(until, lambda: _note(connection, run[0], typed)) or line
         telling = threading.Thread(target=_tell_prefect, daemon=True)
         telling.start()
-        _command.unwound.wait(GRACE)
-        telling.join(GRACE)
+        _command.unwound.wait(min(GRACE, _left(until)))
+        telling.join(min(GRACE, _left(until)))
         _within(until, lambda: ephemeral.end_own(settings.home()))
         _within(until, embedded.stop)
         _within(until, chroma_copy.remove_own)
@@ -174,8 +176,12 @@ def _silence() -> int:
     return terminal
 
 
+def _left(until: float) -> float:
+    return max(0.0, until - time.monotonic())
+
+
 def _within(until: float, step: Callable[[], T]) -> T | None:
-    """What ``step`` returns, or None when it fails, or takes until ``until`` (seconds of the monotonic clock)."""
+    """What ``step`` returns, or None when it fails or takes longer than STEP, or than ``until`` (of the monotonic clock)."""
     found: list[T] = []
 
     def run() -> None:
@@ -184,7 +190,7 @@ def _within(until: float, step: Callable[[], T]) -> T | None:
 
     worker = threading.Thread(target=run, daemon=True)
     worker.start()
-    worker.join(max(0.0, until - time.monotonic()))
+    worker.join(min(STEP, _left(until)))
     return found[0] if found else None
 
 

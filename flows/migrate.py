@@ -10,18 +10,19 @@ from uuid import UUID
 from prefect import State, Task
 from prefect.exceptions import Pause
 from prefect.futures import PrefectFuture, wait
-from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.approval import approved
-from flows.parameters import Base, Gated, Gates, OfRun, Shared, stated
+from flows.naming import own_run_id, this_flow_run
+from flows.parameters import Base, Checked, Gated, Gates, GatesOfRun, Migration, OfRun, Shared, stated
 from tasks import artifacts, checks, files, ledger, manifest, pace, run_log, snapshot, status, work
-from tasks.begin import begin_task, reopen_named
+from tasks.begin import begin_task, ready_to_catch_up, reopen_named
 from tasks.catch_up import CaughtUp, catch_up_task
 from tasks.cutover import cutover_task
-from tasks.errors import BatchesFailed, FatalError, VecferryError, VerificationRefused
+from tasks.errors import BatchesFailed, FatalError, UsageError, VecferryError, VerificationRefused
 from tasks.index import index_task
 from tasks.load import expand_task, key_task, load_task, prepare_task
+from tasks.owners import TakenUp, take_up_task
 from tasks.plan import Request
 from tasks.run import Run, chosen, open_run
 from tasks.snapshot import finish_task, list_ids_task, snapshot_task
@@ -35,10 +36,24 @@ SHOWN_SECONDS = 1.0
 """Between two moves of a stage's progress bar at least: each is a request that other work waits for."""
 
 
-def migrate(parameters: Shared, request: Request, given: set[str]) -> State[Outcome]:
-    """Snapshot, load, index, catch up, verify and, if asked to, cut over; what is done already is not done again."""
-    run_id = parameters.run_id or f"{request.flow}-{str(flow_run.id)[:8]}"
-    before, answer = begin_task(request, run_id, sorted(given), parameters.batch_ids), None
+def migrate(parameters: Migration, request: Request, given: set[str]) -> State[Outcome]:
+    """Snapshot, load, index, catch up, verify and, if asked to, cut over; what is done already is not done again, and what
+    is switched already is caught up."""
+    taken = taken_up(parameters, request)
+    run_id, fired = taken.run_id, this_flow_run()
+    before, answer = begin_task(request, run_id, sorted(given), parameters.batch_ids, str(fired.id)), None
+    if request.followed and is_followed(parameters, taken, before):
+        share, gates = parameters.database_share, GatesOfRun(**stated(parameters.gates))
+        return follow(Checked(run_id=run_id, database=parameters.database, database_share=share, gates=gates))
+    if (
+        before in FINISHED
+        and fired.auto_scheduled
+        and open_run(run_id, parameters.database).plan.flow_run != str(fired.id)
+    ):
+        raise UsageError(
+            f"run {run_id} is {before.replace('_', ' ')}, so there is nothing left to do by that name: leave run_id out, "
+            f"and each scheduled run gets a name of its own"
+        )
     with running(run_id, parameters, before, "run") as run:
         if run:
             reopen_named(run, parameters.batch_ids)
@@ -49,6 +64,40 @@ def migrate(parameters: Shared, request: Request, given: set[str]) -> State[Outc
             index(run, parameters)
             answer = finish(run, parameters, passes)
     return ended(run_id, parameters.database, ["not approved: left verified"] if answer is False else [])
+
+
+def taken_up(parameters: Migration, request: Request) -> TakenUp:
+    """The run that is named, or the one that this flow run is about."""
+    if parameters.run_id:
+        return TakenUp(parameters.run_id)
+    if missing := parameters.missing():
+        raise UsageError(missing)
+    return take_up_task(request, str(this_flow_run().id), own_run_id(request.flow))
+
+
+def is_followed(parameters: Shared, taken: TakenUp, before: ledger.State) -> bool:
+    """Whether the run is brought in line with its source and no more: it is switched, or another flow run left it verified
+    and this one is not to switch it either."""
+    if before != "verified" or not taken.owned:
+        return before in FINISHED
+    with open_run(taken.run_id, parameters.database).connection() as connection:
+        asked = ledger.get(connection, taken.run_id).waiting
+    answers = this_flow_run().empirical_policy.pause_keys  # this flow run has asked, and goes on with the answer
+    return parameters.cutover == "manual" or (asked and not answers)
+
+
+def follow(parameters: Checked) -> State[Outcome]:
+    """Brings a run's vectors in line with their source once more."""
+    run_id = parameters.run_id
+    ready_to_catch_up(run_id, parameters.database)
+    with holding(parameters, "catch-up") as run, giving_way(run, parameters):
+        passes = catch_up(run, parameters)
+        wait(passes)
+        for caught_up in passes:
+            caught_up.result()
+    targets = outcome(run_id, parameters.database)["targets"]
+    lines = [f"caught up run {run_id}: {t['name']} → {t['table']}: {status.changes(t)}" for t in targets]
+    return ended(run_id, parameters.database, lines)
 
 
 def take_snapshot(run: Run, parameters: Shared, alone: bool = False) -> None:

@@ -1,9 +1,14 @@
-"""How flow runs are called and run, the same for all flows."""
+"""What flow runs, and the runs that nobody named, are called; the same for all flows."""
 
+from datetime import UTC
 from typing import Any
 
-from prefect.runtime import flow_run
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
+from prefect.runtime import deployment, flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
+
+from tasks.plan import generated_run_id
 
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=64)
 """Bounds nothing: the flow submits ``workers`` chunks at a time. Unset, Prefect's pool grows without a limit."""
@@ -11,5 +16,31 @@ RUNNER: Any = ThreadPoolTaskRunner(max_workers=64)
 
 def run_name() -> str:
     """flow · run id, so that reruns of one run stand together."""
-    run_id = flow_run.parameters.get("run_id")
-    return f"{flow_run.flow_name} · {run_id or str(flow_run.id)[:8]}"
+    return f"{flow_run.flow_name} · {flow_run.parameters.get('run_id') or own_run_id(flow_run.flow_name)}"
+
+
+def own_run_id(flow: str) -> str:
+    """The name of a run that nobody named: of this flow run alone, and the same when it is retried or goes on after an
+    approval."""
+    current = this_flow_run()
+    due = current.expected_start_time or current.created
+    assert due is not None
+    # The end of the id: the scheduler makes ids in one go, and these begin alike.
+    return generated_run_id(flow, due.astimezone(UTC), str(current.id)[-8:])
+
+
+def this_flow_run() -> FlowRun:
+    """The flow run that calls this, as it was when it began."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        raise RuntimeError("there is no flow run here")
+    return context.flow_run
+
+
+def place_of_parameters() -> str | None:
+    """Where the parameters of this flow run are set, when a schedule made it; None when a person gave them."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or not context.flow_run.auto_scheduled:
+        return None
+    where = f"Deployments → {flow_run.flow_name}/{deployment.name} → ⋮ → Edit → Parameters"
+    return f"A schedule started this run; what it is given is set in the Prefect UI: {where}"

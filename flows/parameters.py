@@ -159,6 +159,10 @@ class Migration(Shared):
     def given(self) -> set[str]:
         """The names of the request's fields that were set: only those can contradict a frozen plan."""
 
+    def missing(self) -> str | None:
+        """What a new run needs and was not given, in plain words."""
+        return None
+
 
 class LiveTable(BaseModel):
     """One table that goes on being used."""
@@ -291,6 +295,11 @@ class ChromaToPgvector(Migration):
     def given(self) -> set[str]:
         names = {"schema" if name == "schema_" else name for name in changed(self)}
         return names - {"chroma"} | ({"source"} if self.chroma.path or self.chroma.host else set())
+
+    def missing(self) -> str | None:
+        if self.chroma.path or self.chroma.host:
+            return None
+        return "no source is given: chroma needs a path (a Chroma directory) or a host (a Chroma server)"
 
 
 FLOWS: dict[str, type[Migration]] = {"chroma-to-pgvector": ChromaToPgvector, "text-384-to-1536": Text384To1536}

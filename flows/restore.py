@@ -10,7 +10,7 @@ from tasks.restore import opened_by, restore_task
 from tasks.words import counted
 
 
-@flow(name="restore", flow_run_name=run_name, task_runner=RUNNER)
+@flow(name="restore", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Restore)
 def restore(parameters: Restore) -> State[Outcome]:
     """Write a run's snapshot into a new Chroma directory, or into JSON lines."""

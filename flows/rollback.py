@@ -9,7 +9,7 @@ from flows.parameters import OfRun
 from tasks.cutover import rollback_task
 
 
-@flow(name="rollback", flow_run_name=run_name, task_runner=RUNNER)
+@flow(name="rollback", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(OfRun)
 def rollback(parameters: OfRun) -> State[Outcome]:
     """Take a run back: earlier tables get their names again; what was built is kept where it was switched."""

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Console
@@ -196,18 +196,23 @@ def _counts(outcome: dict[str, Any]) -> str:
 
 def _times(outcome: dict[str, Any]) -> str:
     started, changed = (datetime.fromisoformat(outcome[what]) for what in ("started", "changed"))
-    return f"started {_moment(started)}, last change {_moment(changed)}, {_duration(outcome['seconds'])} of work"
+    return f"started {_moment(started)}, changed {_moment(changed)}, {_duration(outcome['seconds'])} of work"
 
 
 def _moment(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _next_minute(moment: str) -> datetime:
+    """Rounded up: what is said to work from then on must work then."""
+    return datetime.fromisoformat(moment) + timedelta(seconds=59)
 
 
 def _steps(outcome: dict[str, Any]) -> list[str]:
     if outcome["next"]:
         return [f"next    {outcome['next']}"]
     if later := outcome["later"]:
-        since = f"from {_moment(datetime.fromisoformat(later['from']))} on" if later["from"] else "when that has ended"
+        since = f"from {_moment(_next_minute(later['from']))} on" if later["from"] else "when that has ended"
         return [f"later   {later['command']}", f"        {since}"]
     return []
 

@@ -4,11 +4,10 @@ from datetime import datetime
 from typing import Any
 
 from prefect import State, flow
-from prefect.runtime import flow_run
 
 from flows.forms import form
 from flows.migrate import Outcome, ended, running, take_snapshot
-from flows.naming import RUNNER, run_name
+from flows.naming import RUNNER, own_run_id, run_name, this_flow_run
 from flows.parameters import ChromaToPgvector, Migration, Text384To1536
 from tasks import ledger, manifest
 from tasks.begin import begin_task
@@ -17,14 +16,14 @@ from tasks.run import open_run
 from tasks.words import counted
 
 
-@flow(name="snapshot-chroma-to-pgvector", flow_run_name=run_name, task_runner=RUNNER)
+@flow(name="snapshot-chroma-to-pgvector", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(ChromaToPgvector)
 def snapshot_chroma_to_pgvector(parameters: ChromaToPgvector) -> State[Outcome]:
     """Back ChromaDB collections up into Parquet with checksums and a manifest; no table is made."""
     return snapshot(parameters)
 
 
-@flow(name="snapshot-text-384-to-1536", flow_run_name=run_name, task_runner=RUNNER)
+@flow(name="snapshot-text-384-to-1536", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Text384To1536)
 def snapshot_text_384_to_1536(parameters: Text384To1536) -> State[Outcome]:
     """Back the keys, texts and old vectors of live tables up into Parquet with checksums and a manifest; the tables are not
@@ -35,8 +34,8 @@ def snapshot_text_384_to_1536(parameters: Text384To1536) -> State[Outcome]:
 def snapshot(parameters: Migration) -> State[Outcome]:
     """Lists and fetches what a migration would begin with, and stops after the manifest; a finished one stays as it is."""
     request = parameters.request()
-    run_id = parameters.run_id or f"{request.flow}-{str(flow_run.id)[-8:]}"
-    before = begin_task(request, run_id, sorted(parameters.given()), parameters.batch_ids, asks_model=False)
+    run_id, fired = parameters.run_id or own_run_id(request.flow), str(this_flow_run().id)
+    before = begin_task(request, run_id, sorted(parameters.given()), parameters.batch_ids, fired, asks_model=False)
     run = open_run(run_id, parameters.database)
     with run.connection() as connection:
         finished, loaded = manifest.is_finished(connection, run.plan), manifest.has_loaded(connection, run.plan)

@@ -8,7 +8,7 @@ from flows.naming import RUNNER, run_name
 from flows.parameters import Text384To1536
 
 
-@flow(name="text-384-to-1536", flow_run_name=run_name, task_runner=RUNNER)
+@flow(name="text-384-to-1536", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Text384To1536)
 def text_384_to_1536(parameters: Text384To1536) -> State[Outcome]:
     """Move live tables onto another text model: expand, re-embed, index, catch up, verify, switch the search functions."""

@@ -1,10 +1,12 @@
 """Begin: freeze the plan of a new run or take up the one there is, and make the ledger's place in the database."""
 
+from dataclasses import replace
+
 from prefect import task
 
 from tasks import ledger, planning, run_log, settings, spending, vectors
 from tasks.errors import UsageError, VerificationRefused
-from tasks.plan import ColumnsRequest, ColumnTarget, Plan, Request, check_run_id
+from tasks.plan import ColumnTarget, Plan, Request, check_run_id
 from tasks.retrying import RETRYING
 from tasks.run import Run, chosen, open_run
 from tasks.stores.connection import Connection, adapt, connect, refusable
@@ -14,11 +16,16 @@ BATCH_STAGES = ("snapshot", "load")
 
 
 def begin(
-    request: Request, run_id: str, given: set[str], batch_ids: list[int] | None = None, asks_model: bool = True
+    request: Request,
+    run_id: str,
+    given: set[str],
+    batch_ids: list[int] | None = None,
+    flow_run: str | None = None,
+    asks_model: bool = True,
 ) -> ledger.State:
-    """Returns the run's state before this start; ``asks_model`` makes sure that its model can be asked. Raises UsageError,
-    before anything is written, when the plan cannot run, differs from the frozen one in one of the parameters that were
-    ``given``, or has no such batches."""
+    """Returns the run's state before this start; a new one keeps which ``flow_run`` began it. ``asks_model`` makes sure that
+    its model can be asked. Raises UsageError, before anything is written, when the plan cannot run, differs from the frozen
+    one in one of the parameters that were ``given``, or has no such batches."""
     url = settings.database_url(request.database)
     connection = connect(url, ledger.application(run_id))
     try:
@@ -29,7 +36,7 @@ def begin(
                 _expand(connection)
             ledger.ensure(connection)
             if found is None:
-                ledger.start(connection, plan, given)
+                ledger.start(connection, replace(plan, flow_run=flow_run), given)
         run = Run(plan, url, settings.home())
         vectors.recover(run)
         if asks_model and (found is None or found.state not in ("cut_over", "contracted")):
@@ -80,7 +87,7 @@ def ready_to_catch_up(run_id: str, database: str) -> None:
     flow = run.plan.request.flow
     if state not in ("verified", "cut_over", "contracted"):
         raise UsageError(f"run {run_id} is {state}: vecferry run {flow} --run-id {run_id}")
-    if state != "verified" and not isinstance(run.plan.request, ColumnsRequest):
+    if state != "verified" and not run.plan.request.followed:
         raise UsageError(f"run {run_id} is switched: a new run of {flow} syncs its tables, and can be taken back")
     if state == "contracted" and any(isinstance(t, ColumnTarget) and not t.beside for t in run.plan.targets):
         raise UsageError(
@@ -103,10 +110,8 @@ def _plan(
         return _new_plan(connection, request, run_id, given)
     ledger.check_same(record.plan, request, given)
     if batch_ids and record.state in ("cut_over", "contracted"):
-        raise UsageError(
-            f"run {run_id} is {record.state.replace('_', ' ')}: its batches are not loaded again; "
-            f"leave batch_ids out, or take it back first: vecferry rollback {run_id}"
-        )
+        way = f", unless it is taken back first: vecferry rollback {run_id}" if record.state == "cut_over" else ""
+        raise UsageError(f"run {run_id} is {record.state.replace('_', ' ')}: its batches are not loaded again{way}")
     chosen(connection, run_id, batch_ids)
     return record.plan
 
@@ -128,8 +133,13 @@ def _expand(connection: Connection) -> None:
 
 @task(name="begin", task_run_name="plan {run_id}", **RETRYING)
 def begin_task(
-    request: Request, run_id: str, given: list[str], batch_ids: list[int] | None, asks_model: bool = True
+    request: Request,
+    run_id: str,
+    given: list[str],
+    batch_ids: list[int] | None,
+    flow_run: str | None,
+    asks_model: bool = True,
 ) -> ledger.State:
-    state = begin(request, run_id, set(given), batch_ids, asks_model)
+    state = begin(request, run_id, set(given), batch_ids, flow_run, asks_model)
     run_log.note(run_id, "begin")
     return state

@@ -2,7 +2,9 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import Any, Literal
 
 from tasks.errors import UsageError
@@ -40,6 +42,15 @@ class Request:
     nul: Nul = "quarantine"
     budget_usd: float | None = None
     """Dollars that the run may spend; None: as many as it takes."""
+
+    @property
+    def followed(self) -> bool:
+        """Whether a run brings what changes at its source after the switch; else a later run does."""
+        return False
+
+    def places(self) -> Sequence[tuple[str, str]]:
+        """The places that one run has to itself: a table, as it was named, and its column."""
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +92,13 @@ class ColumnsRequest(Request):
     """What the application asks of a hit by the old vectors, to be translated."""
     queries: str | None
     """A file of labelled queries."""
+
+    @property
+    def followed(self) -> bool:
+        return True
+
+    def places(self) -> Sequence[tuple[str, str]]:
+        return [(asked.table, asked.new_column) for asked in self.targets]
 
 
 @dataclass(frozen=True)
@@ -144,6 +162,8 @@ class Plan:
     run_id: str
     request: Request
     targets: tuple[Target, ...]
+    flow_run: str | None = None
+    """The id of the flow run that began it; None for one of 0.1.0."""
 
     @property
     def limited(self) -> bool:
@@ -168,10 +188,11 @@ def from_json(data: dict[str, Any]) -> Plan:
     if "layout" in request:
         request["targets"] = tuple(Asked(**{**a, "id": a["id"] and tuple(a["id"])}) for a in request["targets"])
         made = tuple(ColumnTarget(**{**t, "live": live_table.from_json(t["live"])}) for t in targets)
-        return Plan(data["run_id"], ColumnsRequest(**request), made)
+        return Plan(data["run_id"], ColumnsRequest(**request), made, data.get("flow_run"))
     if request["collections"] is not None:
         request["collections"] = tuple(request["collections"])
-    return Plan(data["run_id"], CollectionsRequest(**request), tuple(Target(**t) for t in targets))
+    tables = tuple(Target(**t) for t in targets)
+    return Plan(data["run_id"], CollectionsRequest(**request), tables, data.get("flow_run"))
 
 
 def differences(asked: Request, frozen: Request, given: set[str]) -> list[str]:
@@ -190,6 +211,12 @@ def check_run_id(run_id: str) -> str:
             f"run_id {run_id!r}: up to 48 letters, digits, '.', '_' and '-', starting with a letter or digit"
         )
     return run_id
+
+
+def generated_run_id(flow: str, at: datetime, tail: str) -> str:
+    """A name that a person recognises, that sorts by time, and that ``check_run_id`` takes: FLOW-DATE-TIME-TAIL, where the
+    tail has eight characters."""
+    return f"{flow[:23].rstrip('-')}-{at:%Y%m%d-%H%M%S}-{tail}"
 
 
 def table_name(collection: str) -> str:

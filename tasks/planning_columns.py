@@ -19,7 +19,7 @@ from tasks.shadows.strangers import strangers
 from tasks.space_checks import read_queries
 from tasks.stores.connection import Connection
 from tasks.stores.interface import Collection
-from tasks.stores.live_table import Column, LiveTable, text_columns
+from tasks.stores.live_table import Column, LiveTable, place, text_columns
 from tasks.stores.postgres import describe
 
 USUAL = ("content", "text", "document", "body", "phrase")
@@ -35,7 +35,7 @@ def plan_columns(connection: Connection, request: ColumnsRequest, run_id: str) -
     problems, warnings = list(server_problems(connection)), list(server_warnings(connection))
     targets = []
     for number, asked in enumerate(request.targets):
-        schema, table = _place(connection, asked.table)
+        schema, table = place(connection, asked.table)
         live = _live(connection, asked, schema, table, request.limit)
         held = describe(connection, schema, table, live.vectors)
         assert held
@@ -76,24 +76,6 @@ def plan_columns(connection: Connection, request: ColumnsRequest, run_id: str) -
         )
     layouts = [cost for t in targets for cost in layout_costs(connection, t, rows_of(plan, t))]
     return Planned(plan, looks, [line for t in targets for line in _sql(t)], problems, warnings, cost, layouts=layouts)
-
-
-def _place(connection: Connection, name: str) -> tuple[str, str]:
-    row = connection.execute(
-        "SELECT c.relnamespace::regnamespace::text, c.relname, c.relkind::text, n.nspname FROM pg_class c "
-        "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)",
-        (name,),
-    ).fetchone()
-    if row is None:
-        raise UsageError(
-            f'there is no table {name}: name yours, -p \'targets=[{{"table": "docs", "text": "content"}}]\', '
-            f'as SQL would, schema.table or "Quoted Name"'
-        )
-    if row[2] != "r":
-        raise UsageError(
-            f"{name} is no plain table (pg_class.relkind {row[2]!r}): views and partitioned tables are not served"
-        )
-    return row[3], row[1]
 
 
 def _live(connection: Connection, asked: Asked, schema: str, table: str, limit: int | None) -> LiveTable:

@@ -7,6 +7,7 @@ A check that looked at nothing has failed.
 import resource
 import time
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -75,11 +76,11 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
     """
     started, cpu = time.perf_counter(), psutil.Process().cpu_times()
     with refusable("verify"):
-        total = len(run.plan.targets)
-        reports = [
-            _target(run, t, gates, passes[t.number] if passes else None, artifacts.part(tell, t.number, total))
-            for t in run.plan.targets
-        ]
+        reports, ended = [], [started]
+        for target in run.plan.targets:
+            told = artifacts.part(tell, target.number, len(run.plan.targets))
+            reports.append(_target(run, target, gates, passes[target.number] if passes else None, told))
+            ended.append(time.perf_counter())
     used = psutil.Process().cpu_times()
     with run.connection() as connection:
         seconds = round(time.perf_counter() - started, 2)
@@ -93,7 +94,7 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
         }
         path = report.write(run, [asdict(t) | {"passed": t.passed} for t in reports], figures)
         ledger.set_report(connection, run.run_id, path)
-        for target, result in zip(run.plan.targets, reports, strict=True):
+        for target, result, (began, over) in zip(run.plan.targets, reports, pairwise(ended), strict=True):
             detail = {
                 "passed": result.passed,
                 "failed_checks": [c.name for c in result.checks if not c.passed],
@@ -105,7 +106,7 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
                 "verify",
                 target.number,
                 rows=result.rows,
-                seconds=seconds,
+                seconds=over - began,
                 detail=detail,
             )
     return Verification(reports, path)

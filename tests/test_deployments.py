@@ -6,10 +6,12 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import chromadb
 import httpx
 import psycopg
 import pytest
@@ -41,7 +43,7 @@ class Api(httpx.Client):
             if (answer := self.request(method, path, json=content or None)).status_code != 503:
                 break
             time.sleep(0.5)
-        return answer.raise_for_status().json()
+        return answer.raise_for_status().json() if answer.content else None
 
     def deployment(self, name: str) -> Any:
         return self.ask("GET", f"deployments/name/{name}")
@@ -62,6 +64,38 @@ class Api(httpx.Client):
         assert found, f"there is no artifact {key}"
         return found[0]
 
+    def runs(self, name: str) -> list[Any]:
+        """The runs of a deployment that are over, in the order of their schedule."""
+        where = {"deployments": {"id": {"any_": [self.deployment(name)["id"]]}}}
+        over = {"state": {"type": {"any_": list(ENDED)}}}
+        return list(self.ask("POST", "flow_runs/filter", **where, flow_runs=over, sort="EXPECTED_START_TIME_ASC"))
+
+    @contextmanager
+    def every(self, seconds: float, name: str, **parameters: Any) -> Iterator[datetime]:
+        """A deployment's own schedule, edited and switched on as a person does it in the UI; off again afterwards."""
+        begun = datetime.now(UTC)
+        found = self.deployment(name)
+        edited = {"slug": found["schedules"][0]["slug"], "schedule": {"interval": seconds}}
+        self.edit(name, parameters={**found["parameters"], **parameters}, schedules=[{**edited, "active": True}])
+        try:
+            yield begun
+        finally:
+            self.edit(name, parameters=found["parameters"], schedules=[{**edited, "active": False}])
+
+    def edit(self, name: str, **content: Any) -> None:
+        self.ask("PATCH", f"deployments/{self.deployment(name)['id']}", **content)
+
+    def fired(self, name: str, after: datetime, seconds: float = 120) -> Any:
+        """The first run of a deployment that began after ``after`` and is over, those aside that were cancelled."""
+        until = time.monotonic() + seconds
+        while True:
+            for run in self.runs(name):
+                begun = run["start_time"] and datetime.fromisoformat(run["start_time"])
+                if run["state_type"] != "CANCELLED" and begun and begun > after:
+                    return run
+            assert time.monotonic() < until, f"{name} has fired nothing that ended after {seconds} s"
+            time.sleep(0.2)
+
     def task_names(self, run: str) -> list[str]:
         return list(self.task_states(run))
 
@@ -72,13 +106,16 @@ class Api(httpx.Client):
 
 @pytest.fixture(scope="module")
 def api(postgres: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """A server with the deployments of prefect.yaml and a worker, whose DATABASE_URL is an empty database."""
+    """A server with the deployments of prefect.yaml and a worker, whose DATABASE_URL is an empty database; NIGHTLY_URL is
+    another, for what schedules bring."""
     name, port = f"t_{uuid.uuid4().hex[:12]}", free_port()
     with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE with_vector")
+        for database in (name, f"{name}_nightly"):
+            connection.execute(f"CREATE DATABASE {database} TEMPLATE with_vector")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         patch.setenv("DATABASE_URL", postgres(name))
+        patch.setenv("NIGHTLY_URL", postgres(f"{name}_nightly"))
         patch.setenv("VECFERRY_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("VECFERRY_RETRY_SECONDS", "0.05")
         patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "1")
@@ -245,6 +282,81 @@ def test_live_tables_from_the_deployments(api: Api) -> None:
         caught_up = api.ended(api.start("catch-up/catch-up", parameters={"run_id": "frozen"}))
         assert caught_up["state_type"] == "COMPLETED", caught_up["state"]["message"]
         assert live.faults(connection) == []
+
+
+CHROMA, TEXT = "chroma-to-pgvector/scheduled", "text-384-to-1536/scheduled"
+EVERY = 4.0
+"""Seconds; a run takes longer, so that one is due while another is going."""
+
+
+@pytest.mark.slow
+def test_a_schedule_fires_by_itself_and_brings_the_difference(api: Api, chroma_server: int) -> None:
+    """The sync of collections fires by itself: the first run loads, a later one brings exactly what changed meanwhile, each
+    under a name of its own; one that is due while another is going is cancelled."""
+    collection = Collection("docs", "", 0, 8, "cosine")
+    store = chroma.connect(host="127.0.0.1", port=chroma_server)
+    store.create(collection)
+    store.write("docs", records_of(60))
+    source = {"host": "127.0.0.1", "port": chroma_server}
+    with api.every(EVERY, CHROMA, chroma=source, database="NIGHTLY_URL", tables={"docs": "nightly"}) as begun:
+        first = api.fired(CHROMA, begun)
+        assert first["state_type"] == "COMPLETED", first["state"]["message"]
+        store.write("docs", records_of(2, start=60))
+        store.write("docs", records_of(1, seed=9))
+        other = chromadb.HttpClient("127.0.0.1", chroma_server).get_collection("docs", embedding_function=None)
+        other.delete(ids=["row-0000005"])
+        second = api.fired(CHROMA, datetime.now(UTC))
+        assert second["state_type"] == "COMPLETED", second["state"]["message"]
+    with connect(os.environ["NIGHTLY_URL"], "vecferry test") as connection:
+        names = [run["name"].removeprefix("chroma-to-pgvector · ") for run in (first, second)]
+        for run, name in zip((first, second), names, strict=True):
+            assert re.fullmatch(r"chroma-to-pgvector-\d{8}-\d{6}-" + run["id"][-8:], name)
+        brought = status.outcome(connection, names[1])["targets"][0]["touched"]
+        assert brought == {"inserted": 2, "updated": 1, "deleted": 1}
+        assert connection.execute("SELECT count(*) FROM nightly").fetchone() == (61,)
+    cancelled = [run for run in api.runs(CHROMA) if run["state_type"] == "CANCELLED" and run["auto_scheduled"]]
+    assert cancelled, "none was due while another was going"
+    assert {run["state"]["message"] for run in cancelled} == {"Deployment concurrency limit reached."}
+
+
+@pytest.mark.slow
+def test_a_schedule_of_live_tables_finds_the_run_that_owns_the_vectors(api: Api) -> None:
+    """The first run of the schedule migrates and switches a live table; a later one, which names no run either, brings what
+    was written meanwhile into its vectors, and says so; there is one run in the ledger."""
+    asked = {"targets": [{"table": "docs", "text": "content"}], "embedder": "hashing/1536", "cutover": "auto"}
+    with connect(os.environ["NIGHTLY_URL"], "vecferry test") as connection:
+        live.make_table(connection, 60)
+        with api.every(EVERY, TEXT, database="NIGHTLY_URL", **asked) as begun:
+            first = api.fired(TEXT, begun)
+            assert first["state_type"] == "COMPLETED", first["state"]["message"]
+            connection.execute("UPDATE docs SET content = 'changed later' WHERE id = 9")
+            connection.execute("INSERT INTO docs (id, content) VALUES (900, 'new'), (901, 'newer')")
+            connection.execute("DELETE FROM docs WHERE id = 8")
+            second = api.fired(TEXT, datetime.now(UTC))
+            assert second["state_type"] == "COMPLETED", second["state"]["message"]
+        (name,) = [run for run in ledger.run_ids(connection) if run.startswith("text-384-to-1536")]
+        assert first["name"] == f"text-384-to-1536 · {name}"
+        what = "public.docs → public.docs.embedding_1536: 2 inserted, 1 updated, 1 deleted"
+        assert second["state"]["message"] == f"caught up run {name}: {what}"
+        assert live.faults(connection) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        (CHROMA, "no source is given: chroma needs a path (a Chroma directory) or a host (a Chroma server)"),
+        (TEXT, "there is no table bora_docs"),
+        ("catch-up/catch-up", "parameter run_id is missing: name of the run"),
+    ],
+)
+def test_a_schedule_that_lacks_something_says_what_and_where(api: Api, name: str, missing: str) -> None:
+    """Switched on as it is shipped, a schedule's run ends Failed with what is missing and where in the UI that is set."""
+    with api.every(2, name, database="NIGHTLY_URL") as begun:
+        run = api.fired(name, begun)
+    assert run["state_type"] == "FAILED", run["state"]
+    assert missing in run["state"]["message"]
+    assert f"Deployments → {name} → ⋮ → Edit → Parameters" in run["state"]["message"]
 
 
 @pytest.mark.slow

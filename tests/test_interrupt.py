@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import psycopg
 import pytest
 from psycopg import sql
@@ -176,6 +177,21 @@ def test_at_the_question_whether_to_switch(place: Place) -> None:
     assert ledger.get(place.connection, RUN).state == "verified"
 
 
+def test_while_postgresql_hangs(place: Place, api: str) -> None:
+    """A database that does not answer is not waited for; the next start finds a run that was killed."""
+    server = psutil.Process(int(Path(_setting(place, "data_directory"), "postmaster.pid").read_text().split()[0]))
+    with terminal(*place.command(), environment={"PREFECT_API_URL": api}) as shown:
+        place.wait_until(lambda: place.stage("list"), shown)
+        processes = [server, *server.children()]
+        try:
+            for process in processes:
+                process.suspend()
+            assert "`vecferry status`" in interrupted(shown)
+        finally:
+            for process in processes:
+                process.resume()
+
+
 def test_while_an_approval_is_waited_for(place: Place, api: str) -> None:
     """With a Prefect server the command says where to approve; interrupted there, the run stays verified."""
     with terminal(
@@ -185,7 +201,7 @@ def test_while_an_approval_is_waited_for(place: Place, api: str) -> None:
         address = shown.shown.partition("approve or reject at ")[2].split()[0]
         flow_run = re.fullmatch(rf"{api.removesuffix('/api')}/runs/flow-run/([0-9a-f-]{{36}})", address)
         assert flow_run, address
-        assert httpx.get(f"{api}/flow_runs/{flow_run[1]}").json()["state"]["type"] == "PAUSED"
+        place.wait_until(lambda: _flow_run_states(api) == ["PAUSED"], shown)
         assert f"vecferry cutover {RUN}" in interrupted(shown)
     assert ledger.get(place.connection, RUN).state == "verified"
     assert _flow_run_states(api) == ["CRASHED"]
@@ -217,6 +233,12 @@ def test_an_embedded_postgresql_is_ended(tmp_path: Path, monkeypatch: pytest.Mon
         shown.wait_for("load")
         interrupted(shown)
     assert not (home / "postgres" / "postmaster.pid").exists()
+
+
+def _setting(place: Place, name: str) -> str:
+    row = place.connection.execute("SELECT current_setting(%s)", (name,)).fetchone()
+    assert row
+    return str(row[0])
 
 
 def _active(place: Place, like: str) -> bool:

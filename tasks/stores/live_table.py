@@ -175,6 +175,25 @@ class LiveTables:
         return idle.connection(self.url, "vecferry source")
 
 
+def place(connection: Connection, name: str) -> tuple[str, str]:
+    """Schema and name of a table as SQL names it. Raises UsageError when there is none, or it is no plain table."""
+    row = connection.execute(
+        "SELECT c.relnamespace::regnamespace::text, c.relname, c.relkind::text, n.nspname FROM pg_class c "
+        "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)",
+        (name,),
+    ).fetchone()
+    if row is None:
+        raise UsageError(
+            f'there is no table {name}: name yours, -p \'targets=[{{"table": "docs", "text": "content"}}]\', '
+            f'as SQL would, schema.table or "Quoted Name"'
+        )
+    if row[2] != "r":
+        raise UsageError(
+            f"{name} is no plain table (pg_class.relkind {row[2]!r}): views and partitioned tables are not served"
+        )
+    return row[3], row[1]
+
+
 def has_column(connection: Connection, table: LiveTable, name: str) -> bool:
     """Whether the table has a column of that name."""
     found = connection.execute(
