@@ -357,6 +357,8 @@ def _errors(place: str) -> Iterator[None]:
     try:
         yield
     except (httpx.TransportError, InternalError, RateLimitError) as error:
+        if "://" not in place and "locked" not in str(error):  # a directory says the same the next time
+            raise FatalError(f"Chroma cannot read {place}: {error}") from error
         raise TransientError(f"Chroma at {place}: {type(error).__name__}: {error}") from error
     except AuthorizationError as error:
         raise FatalError(f"Chroma at {place} refuses the token: {error}; check chroma.token") from error

@@ -21,6 +21,7 @@ from typing import Any
 
 from tasks.errors import UsageError
 from tasks.files import DISK_FULL
+from tasks.stores import chroma_segment
 
 FOLDER = "chroma-copies"
 DATABASE = "chroma.sqlite3"
@@ -35,7 +36,15 @@ SPARE_BYTES = 32 << 20
 """Left free besides: Chroma migrates the copy, and everything else on that disk goes on."""
 FICLONE = 0x40049409
 """linux/fs.h: the new file shares the blocks of the old one until either is written."""
-_WRITERS = "Stop what writes there, or serve the directory with `chroma run` and give chroma.host"
+WRITTEN_SECONDS = 0.5
+"""In which an application is done with writing a segment."""
+_DAMAGED = (
+    "Restore it from a backup, or name the other collections with -p collections. What Chroma still shows of it is "
+    "migrated from a copy that is served with `chroma run`: give chroma.host"
+)
+_WRITERS = (
+    "Stop what writes there, or serve the directory with the `chroma run` of its own version and give chroma.host"
+)
 
 Stamp = dict[str, tuple[int, int, int]]
 """Relative path → size, time of change, inode."""
@@ -111,6 +120,15 @@ def _make(wanted: Wanted, home: str) -> Copy:
         folder, lock = _new_folder(home, sum(size for size, _, _ in _stamp(wanted.path).values()))
         try:
             made = _attempt(wanted, folder, locked=attempt == TRIES)
+            damage = chroma_segment.problems(folder, made.segments) if made else []
+            if damage and attempt == 0:  # perhaps only half written by now
+                time.sleep(WRITTEN_SECONDS)
+                made = None
+            elif damage:
+                raise UsageError(f"chroma.path: {wanted.path} is damaged. {'. '.join(damage)}. {_DAMAGED}")
+        except sqlite3.DatabaseError as error:
+            _discard(folder, lock)
+            raise UsageError(f"chroma.path: {Path(wanted.path) / DATABASE} cannot be read: {error}") from error
         except OSError as error:
             _discard(folder, lock)
             raise _explained(wanted.path, folder, error) from error
@@ -139,10 +157,10 @@ def _attempt(wanted: Wanted, folder: Path, locked: bool) -> Copy | None:
         return None
     try:
         segments = _segments(target / DATABASE, wanted)
-    except sqlite3.DatabaseError as error:
+    except sqlite3.DatabaseError:
         if _stamp(wanted.path) != before:
             return None
-        raise UsageError(f"chroma.path: {source / DATABASE} cannot be read: {error}") from error
+        raise
     files = [name for name in before if name.partition("/")[0] in segments]
     if not _copied(source, target, before, files):
         return None
@@ -238,7 +256,7 @@ def _check_room(path: str, folder: Path, stamp: Stamp, names: Iterable[str]) -> 
     if needed > free:
         raise UsageError(
             f"a private copy of {path} takes {_mb(needed)} MB in {folder.parent}, where {_mb(free)} MB are free: free some, "
-            f"set VECFERRY_HOME or TMPDIR to a larger place, or serve the directory with `chroma run` and give chroma.host"
+            f"or set VECFERRY_HOME or TMPDIR to a larger place"
         )
 
 

@@ -39,6 +39,8 @@ PROBED = 4
 """Vectors that queries are made of."""
 SCALES = (2, 5)
 """How long a query is, by its vector: by one length alone, vectors of some length have two metrics coincide."""
+SHORTEST, LONGEST = 1e-15, 1e15
+"""Lengths of vectors whose squares a float32 can hold."""
 TOLERANCE = 1e-3
 """Of what a distance is summed up from; the queries make the metrics differ by hundreds of times as much."""
 EXPLAINED = 0.9
@@ -97,7 +99,7 @@ def probes(vectors: np.ndarray) -> np.ndarray:
     """Queries near some of these vectors (float32[n, d]), such that no two metrics give the same distances for all of
     them: longer, so that the cosine is not the product, and beside them, so that nothing is zero. Zero vectors get none."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    chosen = np.flatnonzero((lengths > 0) & np.isfinite(lengths))[:PROBED]
+    chosen = np.flatnonzero((lengths > SHORTEST) & (lengths < LONGEST))[:PROBED]
     aside = np.random.default_rng(1_907).standard_normal((len(chosen), vectors.shape[1]))
     aside *= 0.7 * lengths[chosen, None] / np.linalg.norm(aside, axis=1, keepdims=True)
     return np.concatenate([scale * vectors[chosen] + aside for scale in SCALES]).astype(np.float32)
@@ -109,7 +111,8 @@ def explained(queries: np.ndarray, answers: list[np.ndarray], distances: list[np
     fits: dict[Metric, list[bool]] = {metric: [] for metric in get_args(Metric)}
     for query, vectors, shown in zip(queries.astype(np.float64), answers, distances, strict=True):
         for vector, distance in zip(vectors.astype(np.float64), shown, strict=True):
-            if not vector.any() or not np.isfinite(distance):  # a zero vector is 1 from everything, by two metrics
+            # A zero vector is 1 from everything, by two metrics; and Chroma's squares overflow.
+            if not SHORTEST < np.linalg.norm(vector) < LONGEST or not np.isfinite(distance):
                 continue
             for metric, (value, summed) in _distances(query, vector).items():
                 fits[metric].append(bool(abs(distance - value) <= TOLERANCE * summed))
