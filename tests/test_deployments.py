@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -181,19 +183,39 @@ def test_a_failed_batch_is_rerun_with_the_parameters_shown(api: Api, flaky: faul
 
 
 @pytest.mark.slow
+def test_retry_goes_on_with_the_run_that_nobody_named(api: Api, flaky: faults.Faults) -> None:
+    """Retry of a failed flow run without a run_id resumes its run: nothing is migrated a second time, or by another name."""
+    asked = {"chroma": {"host": "127.0.0.1", "port": flaky.port}, "batch_rows": 800, "tables": {"docs": "retried"}}
+    run = api.ended(api.start("chroma-to-pgvector/manual", parameters=asked))
+    assert "1 batch failed in snapshot: 0 " in run["state"]["message"]
+
+    flaky.heal()
+    retry = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
+    api.ask("POST", f"flow_runs/{run['id']}/set_state", state=retry, force=True)
+    again = api.ended(run["id"], states=("COMPLETED",))
+
+    assert again["name"] == run["name"]
+    with connect(os.environ["DATABASE_URL"], "vecferry test") as connection:
+        named = [name for name in ledger.run_ids(connection) if name.endswith(run["id"][-8:])]
+        assert named == [run["name"].removeprefix("chroma-to-pgvector · ")]
+        assert [b.attempts for b in ledger.batches(connection, named[0], "snapshot")] == [2, 1, 1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("approve", "state"), [(True, "cut_over"), (False, "verified")])
 def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, approve: bool, state: str) -> None:
     """`cutover=ask` frees the worker and shows a form that names the tables; the answer switches them, with what was
     written while it was waited for, or leaves the run verified."""
-    store, run_id, table = chroma.connect(host="127.0.0.1", port=chroma_server), f"ask-{state}", f"asked_{state}"
+    store, table = chroma.connect(host="127.0.0.1", port=chroma_server), f"asked_{state}"
     store.create(Collection("docs", "", 0, 8, "cosine"))
     store.write("docs", records_of(60))
     source = {"host": "127.0.0.1", "port": chroma_server}
-    asked = {"chroma": source, "run_id": run_id, "tables": {"docs": table}, "cutover": "ask"}
+    asked = {"chroma": source, "tables": {"docs": table}, "cutover": "ask"}
     run = api.start("chroma-to-pgvector/manual", parameters=asked)
 
     waiting = api.ended(run, states=(*ENDED, "PAUSED"))
     assert waiting["state_name"] == "Suspended", waiting["state"]
+    run_id = waiting["name"].removeprefix("chroma-to-pgvector · ")  # nobody named it: the answer must find it again
     keys = waiting["state"]["state_details"]["run_input_keyset"]
     until = time.monotonic() + 30
     while (form := api.get(f"flow_runs/{run}/input/{keys['description']}")).status_code == 404:
@@ -360,6 +382,35 @@ def test_a_schedule_that_lacks_something_says_what_and_where(api: Api, name: str
 
 
 @pytest.mark.slow
+def test_deploying_again_keeps_what_was_set_in_the_ui(api: Api) -> None:
+    """What `make ui` and work.sh do at every start makes what is missing and renews what belongs to the code; parameters,
+    the schedule and whether it is active, and all else that a person set, stay."""
+    before = api.deployment(CHROMA)
+    cron = {"slug": "nightly", "active": True, "schedule": {"cron": "30 3 * * *", "timezone": "Europe/Berlin"}}
+    own = {"parameters": {"chroma": {"path": "/data"}, "cutover": "manual"}, "tags": ["mine"], "concurrency_limit": 2}
+    api.edit(CHROMA, **own, schedules=[cron], entrypoint="flows/gone.py:gone", description="of an older version")
+    api.ask("DELETE", f"deployments/{api.deployment('restore/restore')['id']}")
+
+    lines = _deploy(api)
+
+    assert f"updated {CHROMA}" in lines
+    assert "made restore/restore" in lines
+    assert sum(line.startswith("unchanged ") for line in lines) == len(_yaml("prefect.yaml")["deployments"]) - 2
+    after = api.deployment(CHROMA)
+    for name in ("entrypoint", "description", "parameter_openapi_schema", "pull_steps"):
+        assert after[name] == before[name], name
+    assert {name: after[name] for name in ("parameters", "tags")} == {n: own[n] for n in ("parameters", "tags")}
+    assert after["global_concurrency_limit"]["limit"] == 2
+    (schedule,) = after["schedules"]
+    assert (schedule["active"], schedule["slug"], schedule["schedule"]["cron"]) == (True, "nightly", "30 3 * * *")
+    assert schedule["schedule"]["timezone"] == "Europe/Berlin"
+
+    shipped = {"slug": "nightly", "active": False, "schedule": before["schedules"][0]["schedule"]}
+    kept = {name: before[name] for name in ("parameters", "tags")}
+    api.edit(CHROMA, **kept, concurrency_limit=1, schedules=[shipped])
+
+
+@pytest.mark.slow
 def test_every_field_of_every_form_has_help(api: Api) -> None:
     """Each deployment has a description, and each field of its form too, nested ones included."""
     found = api.ask("POST", "deployments/filter")
@@ -448,6 +499,14 @@ def test_a_profile_names_its_services_and_its_memory(profile: str) -> None:
 
 def _yaml(name: str) -> Any:
     return yaml.safe_load((ROOT / "deployments" / name).read_text())
+
+
+def _deploy(api: Api) -> list[str]:
+    """What `python -m flows.deploy` says."""
+    environment = os.environ | {"PREFECT_API_URL": str(api.base_url).rstrip("/")}
+    command = [sys.executable, "-m", "flows.deploy"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
 
 
 def _status(stage: str) -> dict[int, str]:
