@@ -316,7 +316,8 @@ EVERY = 4.0
 @pytest.mark.slow
 def test_a_schedule_fires_by_itself_and_brings_the_difference(api: Api, chroma_server: int) -> None:
     """The sync of collections fires by itself: the first run loads, a later one brings exactly what changed meanwhile, each
-    under a name of its own; one that is due while another is going is cancelled."""
+    under a name of its own; one that is due while another is going is cancelled. A schedule that names a run which is
+    finished says so."""
     collection = Collection("docs", "", 0, 8, "cosine")
     store = chroma.connect(host="127.0.0.1", port=chroma_server)
     store.create(collection)
@@ -338,6 +339,11 @@ def test_a_schedule_fires_by_itself_and_brings_the_difference(api: Api, chroma_s
         brought = status.outcome(connection, names[1])["targets"][0]["touched"]
         assert brought == {"inserted": 2, "updated": 1, "deleted": 1}
         assert connection.execute("SELECT count(*) FROM nightly").fetchone() == (61,)
+    same = {"chroma": source, "database": "NIGHTLY_URL", "tables": {"docs": "nightly"}, "run_id": names[0]}
+    with api.every(EVERY, CHROMA, **same) as begun:
+        third = api.fired(CHROMA, begun)
+    assert third["state_type"] == "FAILED", "a night of a run that is finished is not green"
+    assert f"run {names[0]} is cut over, so there is nothing left to do by that name" in third["state"]["message"]
     cancelled = [run for run in api.runs(CHROMA) if run["state_type"] == "CANCELLED" and run["auto_scheduled"]]
     assert cancelled, "none was due while another was going"
     assert {run["state"]["message"] for run in cancelled} == {"Deployment concurrency limit reached."}
