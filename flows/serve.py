@@ -95,7 +95,7 @@ def serving(port: int, say: Say = lambda line: None, lock: int | None = None) ->
     log = prefect_home() / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with guarding([] if lock is None else [lock]) as guard, open(log, "wb") as said:
-        if settings.DEFAULT_DATABASE not in os.environ:
+        if not settings.names_a_database():
             say(f"PostgreSQL     embedded, in {embedded.directory_of(home)}")
             guard.watch_database(home)
             embedded.url(home)  # it stays up between runs, and ends with us even when a run was killed

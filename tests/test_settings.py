@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flows import demo
+from flows import demo, serve
 from tasks import settings
 from tasks.errors import UsageError
 from tests.servers import free_port
@@ -66,13 +66,27 @@ def test_a_name_that_is_given_is_the_only_one(ledger_of_another: None, monkeypat
     ("environment", "named"),
     [({}, False), ({"DATABASE_URL": ""}, False), ({"POSTGRES_URL": "x"}, True), ({"DATABASE_URL": "x"}, True)],
 )
-def test_make_ui_knows_where_runs_go(environment: dict[str, str], named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_ui_starts_the_embedded_database_where_runs_go_to_it(
+    environment: dict[str, str], named: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """`make ui` holds the embedded PostgreSQL exactly where neither variable names a database; empty is unset."""
     for name in (settings.DEFAULT_DATABASE, settings.OTHER_DATABASE):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert settings.names_a_database() is named
+    monkeypatch.setenv("VECFERRY_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    monkeypatch.chdir(Path(__file__).parents[1])
+    steps: list[str] = []
+
+    def say(line: str) -> None:
+        steps.append(line.split()[0])
+        if steps[-1] == "Prefect":  # before a server is started: what goes before is looked at
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError), serve.serving(free_port(), say):
+        pass
+    assert steps == (["Prefect"] if named else ["PostgreSQL", "Prefect"])
 
 
 @pytest.mark.usefixtures("prefect")
