@@ -6,6 +6,7 @@ a thread of its own brings the end about: it writes into the ledger, ends what w
 is as safe as ``kill -9``, which every run survives.
 """
 
+import json
 import logging
 import os
 import shlex
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -54,6 +55,15 @@ class _Command:
 
 
 _command = _Command()
+
+
+@dataclass(frozen=True)
+class Said:
+    """The last words of the command."""
+
+    line: str
+    outcome: dict[str, Any] | None = None
+    """What ``--json`` prints of the run, where there is one."""
 
 
 @contextmanager
@@ -140,40 +150,47 @@ def _listen(ears: socket.socket) -> None:
 
 
 def _end_process() -> None:
-    terminal, until = _silence(), time.monotonic() + LONGEST
-    typed, run = shlex.join(["vecferry", *sys.argv[1:]]), _command.run
-    line = f"interrupted; nothing was changed. Start again with: {typed}"
-    connection = None
+    out, terminal = _silence()
+    until, run, typed = time.monotonic() + LONGEST, _command.run, shlex.join(["vecferry", *sys.argv[1:]])
+    said = Said(f"interrupted; nothing was changed. Start again with: {typed}")
+    connection = noted = None
     try:
         if run:
-            line = "interrupted; what is done is kept, and `vecferry status` says how to go on"
+            said = Said("interrupted; what is done is kept, and `vecferry status` says how to go on")
             connection = _within(until, lambda: _connect(run[1]))
         if run and connection:
-            line = _within(until, lambda: _note(connection, run[0], typed)) or line
+            noted = _within(until, lambda: _note(connection, run[0], typed))
         telling = threading.Thread(target=_tell_prefect, daemon=True)
         telling.start()
         _command.unwound.wait(min(GRACE, _left(until)))
         telling.join(min(GRACE, _left(until)))
         _within(until, lambda: ephemeral.end_own(settings.home()))
+        if run and connection and ledger.holds(run[0]) and noted is None:
+            # A transaction of ours is in the way, a switch: it is taken back.
+            _within(until, lambda: ledger.end_connections(connection, run[0]))
+            noted = _within(until, lambda: _note(connection, run[0], typed))
         _within(until, embedded.stop)
         _within(until, chroma_copy.remove_own)
         if run and connection and ledger.holds(run[0]):
             # The last thing that happens: who loses a connection must not have the time to blame a batch for it.
             _within(until, lambda: ledger.end_connections(connection, run[0]))
     finally:
-        os.write(terminal, (b"\n" + SHOW_CURSOR if os.isatty(terminal) else b"") + f"vecferry: {line}\n".encode())
+        said = noted or said
+        if said.outcome is not None and "--json" in sys.argv:
+            os.write(out, f"{json.dumps(said.outcome, default=str)}\n".encode())
+        os.write(terminal, (b"\n" + SHOW_CURSOR if os.isatty(terminal) else b"") + f"vecferry: {said.line}\n".encode())
         os._exit(EXIT_STATUS)
 
 
-def _silence() -> int:
-    """From here on only the last line is written: what Prefect and the progress bars have to say concerns nobody. Returns
-    where to write it."""
-    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+def _silence() -> tuple[int, int]:
+    """From here on only the last words are written: what Prefect and the progress bars have to say concerns nobody.
+    Returns where to write them: standard output and standard error."""
+    out, terminal, nowhere = os.dup(1), os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     logging.disable()
     _command.silenced.set()
-    return terminal
+    return out, terminal
 
 
 def _left(until: float) -> float:
@@ -200,20 +217,21 @@ def _connect(url: str) -> Connection:
     return connection
 
 
-def _note(connection: Connection, run_id: str, typed: str) -> str:
+def _note(connection: Connection, run_id: str, typed: str) -> Said:
     """Has the ledger know of the interruption, and returns what is kept and how to go on."""
     if ledger.holds(run_id):
         ledger.interrupt(connection, run_id)
     if ledger.find(connection, run_id) is None:
-        return f"interrupted; nothing was changed. Start again with: {typed}"
+        return Said(f"interrupted; nothing was changed. Start again with: {typed}")
     record = replace(ledger.get(connection, run_id), at_work=False)  # it is we who hold it, and not for long
     step = status.next_step(record, ledger.batches(connection, run_id))
-    command = typed if sys.argv[1] not in ("run", "rerun", "snapshot") else step.now
-    if command is None:
-        return f"interrupted; run {run_id} is {record.state}"
-    if command.startswith(("vecferry run ", "vecferry rerun ", "vecferry snapshot ")):
+    command = typed if sys.argv[1] not in ("run", "rerun") else step.now
+    if command and command.startswith(("vecferry run ", "vecferry rerun ")):
         command = shlex.join([*shlex.split(command), *_command.options])
-    return f"interrupted; what is done of run {run_id} is kept. Go on with: {command}"
+    outcome = {**status.outcome(connection, run_id), "now": None, "exit": EXIT_STATUS, "next": command, "later": None}
+    if command is None:
+        return Said(f"interrupted; run {run_id} is {record.state.replace('_', ' ')}", outcome)
+    return Said(f"interrupted; what is done of run {run_id} is kept. Go on with: {command}", outcome)
 
 
 def _tell_prefect() -> None:

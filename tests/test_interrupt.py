@@ -1,7 +1,11 @@
 """Ctrl-C on a real terminal, where every process of the foreground gets it: whatever the command is in the middle of."""
 
+import json
+import os
 import re
+import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +25,7 @@ from tasks.stores.interface import Collection
 from tests.data import records_of
 from tests.openai_server import OpenAIServer
 from tests.servers import prefect_server
-from tests.terminal import Terminal, terminal
+from tests.terminal import COMMAND, Terminal, terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
@@ -121,7 +125,8 @@ def test_while_prefect_starts(place: Place) -> None:
 
 def test_while_a_model_is_asked_and_resumed(place: Place, provider: OpenAIServer, api: str) -> None:
     """A call that would take a minute is not waited for; the run is resumed and loses nothing."""
-    provider.plant(delay=60.0, after=12)
+    provider.delay = 0.3
+    provider.plant(delay=60.0, after=6)
     with terminal(*place.command(f"embedder={MODEL}", "batch_rows=20", "cutover=auto")) as shown:
         place.wait_until(lambda: provider.faults[0].after <= 0, shown)
         shown.wait_for(" left", 10)
@@ -129,9 +134,14 @@ def test_while_a_model_is_asked_and_resumed(place: Place, provider: OpenAIServer
         said = interrupted(shown)
         recorded(place, said)
     provider.heal()
+    provider.delay = 0
     resume = said.rpartition("vecferry ")[2].split()
     with terminal(*resume, "-p", "gates.max_quarantined=20", environment={"PREFECT_API_URL": api}) as shown:
+        shown.wait_for("vecferry contract")
+        shown.type("\x03")  # while Python closes down
         assert shown.ended() == 0, shown.shown
+        assert "interrupted" not in shown.shown
+        assert "Traceback" not in shown.shown
     assert ledger.get(place.connection, RUN).state == "cut_over"
 
 
@@ -148,17 +158,51 @@ def test_during_the_wait_before_a_retry(place: Place, provider: OpenAIServer, ap
 
 def test_while_an_index_is_built(place: Place, api: str) -> None:
     """The statement in PostgreSQL is ended too."""
-    place.connection.execute(
-        "CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS "
-        "$$BEGIN IF current_query() LIKE '%hnsw%' THEN PERFORM pg_sleep(60); END IF; END$$;"
-        "CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION slow()"
-    )
+    _slow(place, "CREATE INDEX", "%hnsw%")
     with terminal(*place.command("cutover=auto"), environment={"PREFECT_API_URL": api}) as shown:
         place.wait_until(lambda: _active(place, "CREATE INDEX%hnsw%"), shown)
         said = interrupted(shown)
         assert said.endswith("-p cutover=auto")
         recorded(place, said)
         assert not _active(place, "CREATE INDEX%")
+
+
+def test_during_the_switch(place: Place, api: str) -> None:
+    """The transaction that gives the tables their names is taken back."""
+    _slow(place, "ALTER TABLE", "%SET SCHEMA%public%")
+    command = place.command("cutover=auto", "gates.max_quarantined=20")
+    with terminal(*command, environment={"PREFECT_API_URL": api}) as shown:
+        place.wait_until(lambda: _active(place, "%SET SCHEMA%public%"), shown)
+        assert interrupted(shown).endswith(f"vecferry cutover {RUN}")
+    assert place.connection.execute("SELECT to_regclass('public.docs')").fetchone() == (None,)
+    record = ledger.get(place.connection, RUN)
+    assert (record.state, record.error) == ("verified", "interrupted")
+
+
+def test_as_json(place: Place, api: str) -> None:
+    """Standard output holds one object, as at any other end, and standard error the line."""
+    _slow(place, "CREATE INDEX", "%hnsw%")
+    process = subprocess.Popen(
+        [COMMAND, *place.command("workers=1"), "--json"],
+        env=os.environ | {"PREFECT_API_URL": api},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    try:
+        until = time.monotonic() + 100
+        while not _active(place, "CREATE INDEX%hnsw%"):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
+    outcome = json.loads(out)
+    assert (process.returncode, outcome["exit"], outcome["state"], outcome["error"]) == (1, 1, "failed", "interrupted")
+    assert outcome["next"] == f"vecferry run chroma-to-pgvector --run-id {RUN} -p workers=1"
+    assert err == f"vecferry: interrupted; what is done of run {RUN} is kept. Go on with: {outcome['next']}\n"
 
 
 def test_during_verification_twice(place: Place, api: str) -> None:
@@ -233,6 +277,15 @@ def test_an_embedded_postgresql_is_ended(tmp_path: Path, monkeypatch: pytest.Mon
         shown.wait_for("load")
         interrupted(shown)
     assert not (home / "postgres" / "postmaster.pid").exists()
+
+
+def _slow(place: Place, tag: str, like: str) -> None:
+    """Statements like that take a minute."""
+    place.connection.execute(
+        "CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS "
+        f"$$BEGIN IF current_query() LIKE '{like}' THEN PERFORM pg_sleep(60); END IF; END$$;"
+        f"CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('{tag}') EXECUTE FUNCTION slow()"
+    )
 
 
 def _setting(place: Place, name: str) -> str:
