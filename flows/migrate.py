@@ -234,7 +234,7 @@ def running(run_id: str, parameters: Gated, before: ledger.State, verb: ledger.V
                         _said(error),
                         getattr(error, "exit_status", 1),
                     )
-                    publish_failures(run, parameters, connection)
+                    publish_failures(run, parameters, connection, verb)
             finally:
                 run_log.note(run_id, "end", seconds=time.monotonic() - started, error=error)
             raise
@@ -296,10 +296,10 @@ def move(run: Run, stage: str, bar: UUID | None) -> None:
     artifacts.moved(bar, sum(b.status == "done" for b in found), len(found))
 
 
-def publish_failures(run: Run, parameters: Base, connection: Any) -> None:
-    """Shows the failed batches and the parameters that rerun them."""
+def publish_failures(run: Run, parameters: Base, connection: Any, verb: ledger.Verb) -> None:
+    """Shows the failed batches and the parameters that rerun them; those of a snapshot alone are tried again by itself."""
     failed = [b for b in status.failures(connection, run.run_id) if b.stage in ("snapshot", "load")]
-    if failed and isinstance(parameters, Shared):
+    if failed and isinstance(parameters, Shared) and verb != "snapshot":
         again = type(parameters).model_validate(
             {
                 **parameters.model_dump(by_alias=True),

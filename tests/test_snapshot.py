@@ -225,7 +225,7 @@ def test_a_live_table_is_not_touched_and_nothing_written_meanwhile_is_missed(
     connection.execute("UPDATE docs SET content = NULL WHERE id = 8")
     connection.execute("UPDATE docs SET id = 2000 WHERE id = 9")
     connection.execute("DELETE FROM docs WHERE id = 10")
-    assert text_384_to_1536(run_id="docs", targets=TEXT["targets"])["state"] == "verified"
+    assert text_384_to_1536(run_id="docs")["state"] == "verified"
     assert live.faults(connection) == []
     assert manifest(tmp_path / "home", "docs")["rows"] == 60 + 26 + 1
 
