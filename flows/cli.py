@@ -39,6 +39,12 @@ Parameters = Annotated[
         autocompletion=completion.parameters,
     ),
 ]
+RunName = Annotated[
+    str | None,
+    typer.Option(
+        "--run-id", help="name the run, or resume the one of that name", autocompletion=completion.runs, metavar="RUN"
+    ),
+]
 ParameterFile = Annotated[Path | None, typer.Option("--params", help="a YAML file of parameters")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 
@@ -85,7 +91,10 @@ def run(
     flow: Flow,
     p: Parameters = None,
     params: ParameterFile = None,
-    run_id: Annotated[str | None, typer.Option("--run-id", help="name the run, or resume the one of that name")] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option("--run-id", help="name the run, or resume the one of that name", autocompletion=completion.runs),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a migration, or resume it where it stopped."""
@@ -99,7 +108,7 @@ def snapshot(
     flow: Flow,
     p: Parameters = None,
     params: ParameterFile = None,
-    run_id: Annotated[str | None, typer.Option("--run-id", help="name the run, or resume the one of that name")] = None,
+    run_id: RunName = None,
     as_json: Json = False,
 ) -> None:
     """Make the backup that a migration begins with, and no more; `vecferry run FLOW --run-id RUN` goes on from it."""
@@ -207,7 +216,7 @@ def restore(
 
     parameters = parse(Restore, {"run_id": run_id, "into": into or f"{run_id}-restored", "format": format})
     _check_run(run_id, parameters.database)
-    with console.quiet_prefect():
+    with console.quiet_prefect(), interrupt.making(parameters.into):
         found = flow(**parameters.model_dump(by_alias=True))
     show.restored(found, as_json)
 

@@ -48,6 +48,7 @@ class _Command:
 
     options: Sequence[str] = ()
     run: tuple[str, str] | None = None
+    unfinished: str | None = None
     flow_runs: list[str] = field(default_factory=list)
     noted: threading.Event = field(default_factory=threading.Event)
     silenced: threading.Event = field(default_factory=threading.Event)
@@ -92,6 +93,19 @@ def listening() -> Iterator[None]:
 def concerning(run_id: str, url: str) -> None:
     """Says which run this process works on from now on, and where its ledger is."""
     _command.run = run_id, url
+
+
+@contextmanager
+def making(place: str) -> Iterator[None]:
+    """Says what the body fills, a directory or fsspec URL, which is of no use before it is whole."""
+    new = "://" not in place and not (os.path.exists(place) and os.listdir(place))
+    _command.unfinished = (
+        f"{place} is incomplete. Remove it and start again"
+        if new
+        else f"what was written to {place} is incomplete. Start again in another place"
+    )
+    yield
+    _command.unfinished = None
 
 
 @contextmanager
@@ -153,6 +167,8 @@ def _end_process() -> None:
     out, terminal = _silence()
     until, run, typed = time.monotonic() + LONGEST, _command.run, shlex.join(["vecferry", *sys.argv[1:]])
     said = Said(f"interrupted; nothing was changed. Start again with: {typed}")
+    if _command.unfinished:
+        said = Said(f"interrupted; {_command.unfinished}: {typed}")
     connection = noted = None
     try:
         if run:

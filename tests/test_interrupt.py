@@ -178,6 +178,12 @@ def test_during_the_switch(place: Place, api: str) -> None:
     record = ledger.get(place.connection, RUN)
     assert (record.state, record.error) == ("verified", "interrupted")
 
+    into = place.home.parent / "restored"
+    with terminal("restore", RUN, "--into", str(into), environment={"PREFECT_API_URL": api}) as shown:
+        place.wait_until(lambda: (into / "chroma.sqlite3").exists(), shown)
+        said = interrupted(shown)
+    assert f"{into} is incomplete. Remove it and start again: vecferry restore {RUN} --into {into}" in said
+
 
 def test_as_json(place: Place, api: str) -> None:
     """Standard output holds one object, as at any other end, and standard error the line."""
