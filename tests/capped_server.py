@@ -68,6 +68,8 @@ class Capped:
             if self.deaf:
                 asked["offset"] = 0
             body = json.dumps(asked).encode()
+        elif path.split("?")[0].endswith("/query") and (wanted := json.loads(body)["n_results"]) > self.records:
+            return 422, json.dumps({"error": "ChromaError", "message": f"'n_results' is {wanted}"}).encode()
         elif "/collections?" in path:
             url = httpx.URL(path)
             limit = int(url.params["limit"])

@@ -91,6 +91,15 @@ def test_every_collection_is_listed(upstream: int, limits: dict[str, Any]) -> No
         assert [c.name for c in chroma.connect(host="127.0.0.1", port=port).collections()] == wanted
 
 
+def test_a_search_that_is_refused_says_why(upstream: int) -> None:
+    """More neighbours than a server gives are an error that says so, and no error of our own."""
+    with Capped(upstream) as port:
+        store = chroma.connect(host="127.0.0.1", port=port)
+        assert store.search("docs", np.ones((1, 4), np.float32), 300)[0].ids
+        with pytest.raises(FatalError, match=r"Chroma at .*: 'n_results' is 301"):
+            store.search("docs", np.ones((1, 4), np.float32), 301)
+
+
 def test_a_listing_that_ends_too_early_is_an_error(connection: Connection, upstream: int) -> None:
     """Where what is behind the first 300 cannot be listed, the plan says so, and nothing is made of the 300."""
     short = r"records of 'docs' at .*: only 300 of 2,300 can be listed"

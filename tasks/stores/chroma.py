@@ -367,8 +367,10 @@ def _errors(place: str) -> Iterator[None]:
     except Exception as error:
         # What something before Chroma answers is a bare Exception of its text; the status is in what it was raised from.
         answer = error.__context__
-        if isinstance(answer, httpx.HTTPStatusError) and answer.response.status_code in (429, 502, 503, 504):
-            raise TransientError(f"Chroma at {place}: {answer.response.status_code}: {error}") from error
+        if isinstance(answer, httpx.HTTPStatusError):
+            status = answer.response.status_code
+            kind = TransientError if status in (429, 502, 503, 504) else FatalError
+            raise kind(f"Chroma at {place}: {status}: {str(error)[:300]}") from error
         raise
 
 
