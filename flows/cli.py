@@ -91,10 +91,7 @@ def run(
     flow: Flow,
     p: Parameters = None,
     params: ParameterFile = None,
-    run_id: Annotated[
-        str | None,
-        typer.Option("--run-id", help="name the run, or resume the one of that name", autocompletion=completion.runs),
-    ] = None,
+    run_id: RunName = None,
     as_json: Json = False,
 ) -> None:
     """Run a migration, or resume it where it stopped."""

@@ -241,8 +241,8 @@ def _note(connection: Connection, run_id: str, typed: str) -> Said:
         return Said(f"interrupted; nothing was changed. Start again with: {typed}")
     record = replace(ledger.get(connection, run_id), at_work=False)  # it is we who hold it, and not for long
     step = status.next_step(record, ledger.batches(connection, run_id))
-    command = typed if sys.argv[1] not in ("run", "rerun") else step.now
-    if command and command.startswith(("vecferry run ", "vecferry rerun ")):
+    command = typed if sys.argv[1] not in ("run", "snapshot", "rerun") else step.now
+    if command and command.startswith(("vecferry run ", "vecferry snapshot ", "vecferry rerun ")):
         command = shlex.join([*shlex.split(command), *_command.options])
     outcome = {**status.outcome(connection, run_id), "now": None, "exit": EXIT_STATUS, "next": command, "later": None}
     if command is None:
