@@ -73,10 +73,12 @@ def read() -> Iterator[Deployment]:
     pull_steps = apply_values(data["pull"], outputs)
     for entry in data["deployments"]:
         flow: Flow[..., Any] = load_flow_from_entrypoint(entry["entrypoint"], use_placeholder_flow=False)
+        # A parameter that there is not is refused by the server: it would end a run's process before it has begun.
+        form = {**flow.parameters.model_dump(exclude_unset=True), "additionalProperties": False}
         code = {
             "entrypoint": entry["entrypoint"],
             "description": entry["description"],
-            "parameter_openapi_schema": flow.parameters.model_dump(exclude_unset=True),
+            "parameter_openapi_schema": form,
             "pull_steps": pull_steps,
         }
         yield Deployment(flow.name, entry, code)

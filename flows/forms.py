@@ -72,21 +72,11 @@ def form(model: type[M]) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
 
 
 class _FormSignature(inspect.Signature):
-    """Prefect binds the parameters before a flow run has begun: one that is missing, or not known, would end the process
-    there, and the run as crashed without a word. They are let through, and ``parse`` says what is wrong."""
+    """Prefect binds the parameters before a flow run has begun, and one that is missing would end the process there, and
+    the run as crashed without a word. It is let through, and ``parse`` says what is missing."""
 
     def bind(self, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
-        known = {name: value for name, value in kwargs.items() if name in self.parameters}
-        bound = _Bound(self, self.bind_partial(*args, **known).arguments)
-        bound.arguments.update(kwargs)
-        return bound
-
-
-class _Bound(inspect.BoundArguments):
-    def apply_defaults(self) -> None:
-        unknown = {name: value for name, value in self.arguments.items() if name not in self.signature.parameters}
-        super().apply_defaults()
-        self.arguments.update(unknown)
+        return self.bind_partial(*args, **kwargs)
 
 
 def _with_place(error: UsageError) -> UsageError:

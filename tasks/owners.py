@@ -1,5 +1,6 @@
 """Which run a flow run without a run_id is about: its own, the one that the vectors it asks for belong to, or a new one."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prefect import task
@@ -24,15 +25,16 @@ class TakenUp:
 def take_up(request: Request, flow_run: str, name: str) -> TakenUp:
     """The run that this flow run began; else the run that the vectors belong to; else a new one of that ``name``.
 
-    Raises UsageError when the vectors belong to several runs, or to one that is not to be gone on with, and when there is
-    a run of that name already.
+    Raises UsageError when a table is not there, when the vectors belong to several runs, or to one that is not to be gone
+    on with, and when there is a run of that name already.
     """
     with connect(settings.database_url(request.database), "vecferry begin") as connection, refusable("begin"):
+        places = [(*place(connection, table), column) for table, column in request.places()]
         if not ledger.exists(connection):
             return TakenUp(name)
         if begun := begun_by(connection, flow_run):
             return TakenUp(begun)
-        if owner := owner_of(connection, request):
+        if owner := owner_of(connection, places):
             return TakenUp(_usable(connection, owner, request), owned=True)
         if ledger.find(connection, name):
             raise UsageError(f"there is a run {name} already, and this flow run did not begin it: give a run_id")
@@ -45,16 +47,16 @@ def begun_by(connection: Connection, flow_run: str) -> str | None:
     return row[0] if row else None
 
 
-def owner_of(connection: Connection, request: Request) -> str | None:
-    """The run that has every place asked for. Raises UsageError when only some of them are taken, or by several runs."""
+def owner_of(connection: Connection, places: Iterable[tuple[str, str, str]]) -> str | None:
+    """The run that has all the places, each a schema, a table and a column. Raises UsageError when only some of them are
+    taken, or by several runs."""
     owners: dict[str, str | None] = {}
-    for table, column in request.places():
-        where = ".".join(place(connection, table))
+    for schema, table, column in places:
         row = connection.execute(
             "SELECT run_id FROM vecferry.relation WHERE source ->> 'table' = %s AND source ->> 'column' = %s",
-            (where, column),
+            (f"{schema}.{table}", column),
         ).fetchone()
-        owners[f"{where}.{column}"] = row[0] if row else None
+        owners[f"{schema}.{table}.{column}"] = row[0] if row else None
     runs = set(owners.values())
     if len(runs) > 1:
         told = ", ".join(f"{name} to {f'run {run}' if run else 'no run'}" for name, run in owners.items())

@@ -432,6 +432,16 @@ def test_every_field_of_every_form_has_help(api: Api) -> None:
 
 
 @pytest.mark.slow
+def test_a_parameter_that_there_is_not_makes_no_run(api: Api) -> None:
+    """A typing error is refused where it is made, and not by a run that crashes without a word."""
+    refused = api.post(
+        f"deployments/{api.deployment(CHROMA)['id']}/create_flow_run", json={"parameters": {"colections": ["docs"]}}
+    )
+    assert refused.status_code == 409
+    assert "'colections' was unexpected" in refused.text
+
+
+@pytest.mark.slow
 def test_the_schedule_is_off_and_one_run_goes_at_a_time(api: Api) -> None:
     """The nightly sync is shipped inactive, and a second run is cancelled while one is going."""
     for name in ("chroma-to-pgvector/scheduled", "text-384-to-1536/scheduled", "catch-up/catch-up"):
