@@ -31,7 +31,7 @@ from psycopg import sql
 
 from tasks import batches
 from tasks.catch_up import PASSES
-from tasks.stores import chroma
+from tasks.stores import chroma, chroma_copy
 from tasks.stores.interface import Collection
 from tests.data import records_of
 from tests.servers import prefect_server
@@ -204,8 +204,10 @@ def picture(place: Place) -> Picture:
         rows = sql.SQL("SELECT id, t::text FROM {} AS t ORDER BY 1, 2")
         shown: Picture = {f"rows of {s}.{n}": of(rows.format(sql.Identifier(s, n))) for s, n in tables}
         shown |= {name: of(query) for name, query in CATALOGUE.items()}
+    # A forked process ends without removing its private copy of the source, as a killed one does: the next start does.
     kept = (p for p in place.home.rglob("*") if p.is_file() and p.suffix not in (".part", ".json"))
-    shown["files"] = {str(p.relative_to(place.home)): "" for p in kept}
+    names = [str(p.relative_to(place.home)) for p in kept]
+    shown["files"] = {name: "" for name in names if not name.startswith(f"{chroma_copy.FOLDER}/")}
     shown["snapshot"] = _snapshot(place.home / "runs" / RUN / "snapshot")
     return shown
 

@@ -2,6 +2,7 @@
 one Prefect test server for all."""
 
 import os
+import signal
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,6 +27,9 @@ from tasks.stores.interface import Collection
 from tests import servers
 from tests.data import records_of
 from tests.openai_server import OpenAIServer, openai_server
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +82,13 @@ def vecferry(
         return int(exit_.value.code or 0), captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def fewer_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verification asks 40 queries of each kind instead of 200: it goes on in nearly every test, and the latencies that so
+    many are for are of no interest here."""
+    monkeypatch.setattr("tasks.search_checks.QUERIES", 40)
 
 
 @pytest.fixture(scope="session")

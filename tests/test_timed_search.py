@@ -72,6 +72,11 @@ def test_rests_beside_others_count(database: str, connection: Connection) -> Non
     assert 2 <= len(found.hits) <= 8, "of 20 that take 0.2 s alone"
 
 
+@pytest.fixture
+def fewer_searches() -> None:
+    """Not here: as many as ever."""
+
+
 @pytest.mark.usefixtures("prefect")
 def test_what_is_only_shown_is_cut_and_the_gates_are_not(
     database: str, chroma_dir: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -79,6 +84,7 @@ def test_what_is_only_shown_is_cut_and_the_gates_are_not(
     """Without time for it the sweep of ef_search stops at its least and the report says so; recall, parity and distances
     look at as many probes as ever. With time for it, nothing is said."""
     reports = tmp_path / "home" / "runs"
+    monkeypatch.setattr(search_checks, "GATED", Allowance(share=0, seconds=600.0, probes=200))
     monkeypatch.setattr(search_checks, "SHOWN", Allowance(share=0, seconds=0.0, probes=10))
     path = chroma_dir(count=300, dimensions=16)
     assert chroma_to_pgvector(chroma={"path": path}, run_id="short")["state"] == "verified"
@@ -92,7 +98,7 @@ def test_what_is_only_shown_is_cut_and_the_gates_are_not(
     assert "timed searches were cut short, 430 of 1,000, so that" in " ".join(target["notes"])
     assert "(10 of 200 searches)" in (reports / "short" / "report.html").read_text()
 
-    monkeypatch.setattr(search_checks, "SHOWN", Allowance(share=0, seconds=60.0, probes=10))
+    monkeypatch.setattr(search_checks, "SHOWN", Allowance(share=0, seconds=600.0, probes=10))
     chroma_to_pgvector(chroma={"path": path}, run_id="whole")
     whole = (reports / "whole" / "report.html").read_text()
     assert "cut short" not in whole
