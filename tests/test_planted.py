@@ -1,6 +1,6 @@
 """Every verb with a fault planted at each of its statements: it never ends with 0 unless its work is done.
 
-``make test`` plants at every 25th statement, ``make chaos`` at each (``pytest tests/test_planted.py --every 1``).
+``make test`` plants at every 25th statement, ``make chaos`` at each (``pytest --whole tests/test_planted.py``).
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def test_no_verb_ends_well_with_a_fault_in_it(
     parameters: list[str], connection: Connection, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
     """A run's whole life: each verb ends otherwise than 0, in JSON too, with one line that says why, or has done its work."""
-    every, live = int(request.config.getoption("--every")), parameters[0] != "chroma-to-pgvector"
+    every, live = 1 if request.config.getoption("--whole") else 25, parameters[0] != "chroma-to-pgvector"
     life = ["run", "cutover", "verify", *(["catch-up"] if live else []), "rollback", "cutover", "contract"]
     planted = 0
     for verb in life:
