@@ -24,7 +24,7 @@ from uuid import UUID
 
 import psycopg
 
-from flows import early, ephemeral
+from flows import early, ephemeral, show
 from tasks import ledger, settings, status
 from tasks.stores import chroma_copy, embedded
 from tasks.stores.connection import Connection
@@ -39,7 +39,7 @@ STEP = 0.8
 """Seconds that each thing that is ended by force may take."""
 LONGEST = 2.6
 """Seconds from Ctrl-C to the end at most."""
-SHOW_CURSOR = b"\x1b[?25h"
+SHOW_CURSOR, WIPE_LINE = b"\x1b[?25h", b"\r\x1b[2K"
 
 
 @dataclass
@@ -194,7 +194,8 @@ def _end_process() -> None:
         said = noted or said
         if said.outcome is not None and "--json" in sys.argv:
             os.write(out, f"{json.dumps(said.outcome, default=str)}\n".encode())
-        os.write(terminal, (b"\n" + SHOW_CURSOR if os.isatty(terminal) else b"") + f"vecferry: {said.line}\n".encode())
+        before = (WIPE_LINE if show.passing else b"\n") + SHOW_CURSOR if os.isatty(terminal) else b""
+        os.write(terminal, before + f"vecferry: {said.line}\n".encode())
         os._exit(EXIT_STATUS)
 
 

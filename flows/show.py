@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,9 +25,20 @@ WORDS = {"catch_up": "catch up", "list": "list ids"}
 """What people call a stage, where the ledger calls it otherwise."""
 
 
-def starting() -> AbstractContextManager[object]:
+passing: set[str] = set()
+"""What stands on the terminal's last line for a while, and is wiped when it has passed."""
+
+
+@contextmanager
+def starting() -> Iterator[None]:
     """On a terminal, a line that says so while the body runs."""
-    return err.status("starting…") if err.is_terminal else nullcontext()
+    if not err.is_terminal:
+        yield
+        return
+    with err.status("starting…"):
+        passing.add("starting")
+        yield
+    passing.clear()
 
 
 def parameters(listed: Iterable[Parameter], as_json: bool) -> None:

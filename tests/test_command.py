@@ -7,12 +7,15 @@ import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import BaseModel
 
+from flows import commands, console
+from flows.forms import parse
 from flows.parameters import FLOWS, ChromaToPgvector
 from flows.watching import Reading, speed
 from tasks import ledger, prefect_api
@@ -149,6 +152,27 @@ def test_plan_ends_with_the_command_that_does_it(vecferry: Vecferry, chroma_dir:
     assert "cutover=auto" in words
     assert "gates.min_recall=0.95" in words
     assert """tables={"my.docs": "it's here"}""" in words
+
+
+def test_a_command_is_read_back_as_what_it_was_made_of() -> None:
+    """Whatever YAML and a shell would make of the values."""
+    parameters = ChromaToPgvector.model_validate(
+        {
+            "chroma": {"host": "h", "port": 8001, "ssl": True, "tenant": "no"},
+            "collections": ["null", "a b", "it's"],
+            "schema": "2024",
+            "tables": {"docs": "yes", "more": "1e3", "third": "a: b", "fourth": '$HOME `x` "y" é'},
+            "gates": {"min_recall": 0.5, "max_quarantined": 3},
+            "batch_ids": [1, 2],
+            "budget_usd": 0.5,
+            "run_id": "r-1",
+        }
+    )
+    words = shlex.split(commands.run_command("chroma-to-pgvector", parameters))
+    assert words[:3] == ["vecferry", *RUN]
+    given = [value for option, value in pairwise(words) if option == "-p"]
+    assert parse(ChromaToPgvector, {**console.pairs(given), "run_id": words[-1]}) == parameters
+    assert commands.not_frozen(parameters) == ["-p", "gates.min_recall=0.5", "-p", "gates.max_quarantined=3"]
 
 
 def test_a_plan_with_problems_has_no_next(

@@ -78,7 +78,8 @@ def interrupted(shown: Terminal, times: int = 1) -> str:
     assert shown.ended() == 1, shown.shown
     took = time.monotonic() - at
     assert took <= SECONDS, (took, shown.shown)
-    after = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.shown[before:])
+    after = re.sub(r"[^\n]*\r\x1b\[2K", "", shown.shown[before:])  # a line that was wiped
+    after = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", after)
     lines = [line.strip() for line in after.replace("\r", "\n").split("\n") if "━" not in line]
     said = [line for line in lines if line and line not in ("^C", "^C^C")]
     assert len(said) == 1, shown.shown
@@ -112,10 +113,14 @@ def test_while_it_is_imported(place: Place, library: str) -> None:
 
 
 def test_while_prefect_starts(place: Place) -> None:
-    """Nothing is done yet, so the same command is named; the server that was coming up is ended."""
+    """Nothing is done yet, so the same command is named; the server that was coming up is ended, by us alone."""
     with terminal(*place.command()) as shown:
         shown.wait_for("starting")
-        time.sleep(1)
+        place.wait_until(lambda: _servers(shown), shown)
+        status = Path(f"/proc/{_servers(shown)[0].pid}/status").read_text()
+        blocked = re.search(r"^SigBlk:\s*([0-9a-f]+)$", status, re.MULTILINE)
+        assert blocked
+        assert int(blocked[1], 16) & 1 << signal.SIGINT - 1, "the terminal's Ctrl-C ends the server too"
         said = interrupted(shown)
         assert f"--run-id {RUN}" in said
         assert "nothing was changed" in said
@@ -283,6 +288,11 @@ def test_an_embedded_postgresql_is_ended(tmp_path: Path, monkeypatch: pytest.Mon
         shown.wait_for("load")
         interrupted(shown)
     assert not (home / "postgres" / "postmaster.pid").exists()
+
+
+def _servers(shown: Terminal) -> list[psutil.Process]:
+    children = psutil.Process(shown.process.pid).children()
+    return [child for child in children if "prefect.server" in " ".join(child.cmdline())]
 
 
 def _slow(place: Place, tag: str, like: str) -> None:
