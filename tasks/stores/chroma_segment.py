@@ -5,10 +5,10 @@ ends the process. So each segment is looked through before it is opened: the gra
 it), and whether the index and the records name the same ids, once what still waits in the queue is added.
 """
 
-import io
 import pickle
 import sqlite3
 import struct
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,8 @@ HEADER = struct.Struct("<iQQQQQQiIQQQdQ")
 level, entry point, links a level, links of level 0, M, level factor, ef_construction."""
 AT_ONCE = 16 << 20
 """Bytes of vectors in memory."""
-DELETE, ADD, UPSERT = 3, 0, 2
-"""Operations of the queue that make or remove an id; an update (1) does neither."""
+UPDATE, DELETE = 1, 3
+"""Operations of the queue; the others, add and upsert, make an id."""
 
 
 @dataclass(frozen=True)
@@ -80,35 +80,45 @@ def _problem(folder: Path, database: sqlite3.Connection, segment: Segment) -> st
             _check_graph(files, segment.dimensions, np.fromiter(ids["label_to_id"], np.uint64, len(ids["label_to_id"])))
     except Damaged as damage:
         return str(damage)
-    sought = _reached(database, segment.vectors) or int(ids["max_seq_id"] or 0)
-    return _disagreement(database, segment, set(ids["id_to_label"]), sought)
+    index: dict[str, Any] = ids.pop("id_to_label")
+    for name, there in _waiting(database, segment, _reached(database, segment.vectors) or int(ids["max_seq_id"] or 0)):
+        if there:
+            index.setdefault(name)
+        else:
+            index.pop(name, None)
+    return _disagreement(database, segment, index)
 
 
-def _disagreement(database: sqlite3.Connection, segment: Segment, index: set[str], reached: int) -> str | None:
-    records = {
-        name
-        for (name,) in database.execute("SELECT embedding_id FROM embeddings WHERE segment_id = ?", (segment.records,))
-    }
-    _replay(database, segment, reached, index)
-    _replay(database, segment, _reached(database, segment.records), records)
-    if lost := records - index:
-        return f"{_some(lost)} of {len(records):,} records are in the index no longer, so they have no vector"
-    if lost := index - records:
-        return f"{_some(lost)} of {len(index):,} vectors are in the index whose records are lost"
+def _disagreement(database: sqlite3.Connection, segment: Segment, index: dict[str, Any]) -> str | None:
+    records, lost = 0, list[str]()
+    for name in _records(database, segment):
+        records += 1
+        if name not in index:
+            lost.append(name)
+    if lost:
+        return f"{_some(lost)} of {records:,} records are in the index no longer, so they have no vector"
+    if len(index) > records:
+        left = set(index).difference(_records(database, segment))
+        return f"{_some(left)} of {len(index):,} vectors are in the index whose records are lost"
     return None
 
 
-def _replay(database: sqlite3.Connection, segment: Segment, reached: int, ids: set[str]) -> None:
-    """Adds to ``ids`` what the queue holds for the collection since the sequence number ``reached``."""
-    waiting = database.execute(
+def _records(database: sqlite3.Connection, segment: Segment) -> Iterator[str]:
+    waiting = dict(_waiting(database, segment, _reached(database, segment.records)))
+    query = "SELECT embedding_id FROM embeddings WHERE segment_id = ?"
+    for (name,) in database.execute(query, (segment.records,)):
+        if waiting.pop(name, True):
+            yield name
+    yield from (name for name, there in waiting.items() if there)
+
+
+def _waiting(database: sqlite3.Connection, segment: Segment, reached: int) -> Iterator[tuple[str, bool]]:
+    """What the queue holds for the collection since the sequence number ``reached``: ids, and whether they are there."""
+    rows = database.execute(
         "SELECT operation, id FROM embeddings_queue WHERE seq_id > ? AND topic LIKE '%/' || ? ORDER BY seq_id",
         (reached, segment.collection),
     )
-    for operation, name in waiting:
-        if operation == DELETE:
-            ids.discard(name)
-        elif operation in (ADD, UPSERT):
-            ids.add(name)
+    return ((name, operation != DELETE) for operation, name in rows if operation != UPDATE)
 
 
 def _reached(database: sqlite3.Connection, segment: str) -> int:
@@ -134,7 +144,8 @@ def _index_ids(path: Path) -> dict[str, Any]:
     if not path.exists():
         return empty
     try:
-        loaded = _Unpickler(io.BytesIO(path.read_bytes())).load()
+        with path.open("rb") as handle:
+            loaded = _Unpickler(handle).load()
         values = vars(loaded) if isinstance(loaded, _Data) else dict(loaded)
         return (
             empty
@@ -218,6 +229,6 @@ def _numbers(columns: np.ndarray, kind: str) -> np.ndarray:
     return np.ascontiguousarray(columns).view(kind)[:, 0]
 
 
-def _some(names: set[str]) -> str:
+def _some(names: Collection[str]) -> str:
     shown = ", ".join(repr(name[:40]) for name in sorted(names)[:3])
     return f"{len(names):,} ({shown}{', …' if len(names) > 3 else ''})"
