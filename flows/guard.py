@@ -9,9 +9,9 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -22,41 +22,65 @@ GRACE = 20
 """Seconds that a process, and the runs below it, may take to tell the server and the ledger that they end."""
 
 
+Family = tuple[int, float]
+"""A process by its number and the time of its start, and all below it."""
+
+
 class Guard:
     """The guard of this process."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
+    def __init__(self, process: "subprocess.Popen[str]", record: IO[str] | None) -> None:
+        self._process, self._record = process, record
+        self.families: list[Family] = []
+        """What it ends, in the order of their start."""
 
     def watch(self, pid: int) -> None:
         """Has a process ended with its family when this one ends."""
-        self._tell({"process": [pid, psutil.Process(pid).create_time()]})
+        self.families.append((pid, psutil.Process(pid).create_time()))
+        self._tell({"process": self.families[-1]})
 
     def watch_database(self, home: str) -> None:
         """Has the embedded PostgreSQL of that home ended, unless another process uses it then."""
         self._tell({"home": home})
 
     def _tell(self, what: dict[str, Any]) -> None:
-        assert self._process.stdin
-        self._process.stdin.write(json.dumps(what) + "\n")
-        self._process.stdin.flush()
+        line = json.dumps(what) + "\n"
+        for file in (self._record, self._process.stdin):
+            if file is not None:
+                file.write(line)
+                file.flush()
 
 
 @contextmanager
-def guarding(keep: Sequence[int] = ()) -> Iterator[Guard]:
-    """A guard for what the body starts; all of it has ended afterwards. The guard holds the file descriptors of ``keep``
-    open, and with them their locks, until it is done."""
+def guarding(record: IO[str] | None = None) -> Iterator[Guard]:
+    """A guard for what the body starts; all of it has ended afterwards. What is watched is written to ``record`` too, which
+    the guard keeps open, and with it its lock, until it is done."""
+    keep = [] if record is None else [record.fileno()]
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.guard"], stdin=subprocess.PIPE, text=True, start_new_session=True, pass_fds=keep
     )
+    guard = Guard(process, record)
     try:
-        yield Guard(process)
+        yield guard
     finally:
         with suppress(BrokenPipeError):
             process.communicate()
+        if process.returncode:  # it was killed itself
+            end(guard.families[::-1])
 
 
-def end(families: list[tuple[int, float]]) -> None:
+def recorded(record: Iterable[str]) -> list[Family]:
+    """The families of a record, the latest first."""
+    told = [what["process"] for what in _told(record) if "process" in what]
+    return [(pid, created) for pid, created in reversed(told)]
+
+
+def _told(record: Iterable[str]) -> list[dict[str, Any]]:
+    """Its owner may have been killed in the middle of the last line."""
+    return [json.loads(line) for line in record if line.endswith("\n")]
+
+
+def end(families: list[Family]) -> None:
     """Ends processes, given with the time of their start, and all below them, one family after the other: asked first,
     then killed."""
     for pid, created in families:
@@ -84,9 +108,9 @@ def _family(pid: int, created: float) -> list[psutil.Process]:
 
 def main() -> None:
     """Waits for the end of standard input, then ends what was named there."""
-    told = [json.loads(line) for line in sys.stdin]
-    end([(pid, created) for pid, created in reversed([t["process"] for t in told if "process" in t])])
-    for home in [t["home"] for t in told if "home" in t]:
+    lines = list(sys.stdin)
+    end(recorded(lines))
+    for home in [what["home"] for what in _told(lines) if "home" in what]:
         embedded.release(home)
 
 

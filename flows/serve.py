@@ -20,8 +20,9 @@ from typing import IO, Any
 
 import httpx
 
-from flows.guard import Guard, guarding
+from flows.guard import Guard, end, guarding, recorded
 from tasks import settings
+from tasks.errors import UsageError
 from tasks.processes import alive
 from tasks.stores import embedded
 
@@ -54,7 +55,7 @@ def main() -> None:
     try:
         with alone(port) as lock:
             _check_port(port)
-            with serving(port, _say, lock.fileno()) as parts:
+            with serving(port, _say, lock) as parts:
                 address = f"http://127.0.0.1:{port}"
                 _say(f"\nOpen {address}/deployments and run chroma-to-pgvector/manual. Ctrl-C ends it all.")
                 _say(f"In another terminal: export PREFECT_API_URL={address}/api\n")
@@ -62,6 +63,8 @@ def main() -> None:
                 _say("\nending the worker and its runs, then the server …")
     except KeyboardInterrupt:
         pass
+    except UsageError as error:
+        sys.exit(str(error))
     _say("ended; what runs had done is kept, and the same run_id resumes it")
 
 
@@ -80,21 +83,25 @@ def alone(port: int) -> Iterator[IO[str]]:
                 sys.exit(0)
             _say("what an earlier one left is being ended …")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.seek(0)
+        if families := [family for family in recorded(lock) if alive(family[0])]:
+            _say("what an earlier one left, killed with its guard, is being ended …")
+            end(families)
         lock.truncate(0)
-        json.dump({"pid": os.getpid(), "port": port}, lock)
+        lock.write(json.dumps({"pid": os.getpid(), "port": port}) + "\n")
         lock.flush()
         yield lock
 
 
 @contextmanager
-def serving(port: int, say: Say = lambda line: None, lock: int | None = None) -> Iterator[Serving]:
+def serving(port: int, say: Say = lambda line: None, record: IO[str] | None = None) -> Iterator[Serving]:
     """A server with the deployments, and its worker; both, and the runs they started, are ended afterwards."""
     if not Path("deployments/prefect.yaml").exists():
         sys.exit("there is no deployments/prefect.yaml here: start this from the repository root")
     home, environment = settings.home(), _environment(port)
     log = prefect_home() / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with guarding([] if lock is None else [lock]) as guard, open(log, "wb") as said:
+    with guarding(record) as guard, open(log, "wb") as said:
         if not settings.names_a_database():
             say(f"PostgreSQL     embedded, in {embedded.directory_of(home)}")
             guard.watch_database(home)
@@ -184,7 +191,7 @@ def _serving_already(lock: IO[str]) -> int | None:
     """The port of the one that has the lock; None when only its guard is left."""
     lock.seek(0)
     try:
-        holder = json.load(lock)
+        holder = json.loads(lock.readline())
     except ValueError:  # it has just begun
         return None
     return int(holder["port"]) if alive(holder["pid"]) else None

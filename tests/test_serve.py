@@ -1,6 +1,7 @@
 """`make ui` as a process: what it says, and what it leaves behind."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -67,7 +68,7 @@ class Ui:
         found = httpx.get(f"{api}/name/{SCHEDULED}", timeout=60).json()["id"]
         schedule = {"slug": "nightly", "active": True, "schedule": {"cron": "5 4 * * *"}}
         edited = {"parameters": {"chroma": {"path": "/data"}}, "schedules": [schedule]}
-        httpx.patch(f"{api}/{found}", json=edited, timeout=60).raise_for_status()
+        wait_for(lambda: httpx.patch(f"{api}/{found}", json=edited, timeout=60).is_success)  # a busy server says 503
 
     def postgres(self) -> int:
         return int((self.home / "postgres" / "postmaster.pid").read_text().split()[0])
@@ -84,15 +85,21 @@ def family(process: subprocess.Popen[bytes]) -> list[int]:
     return [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
 
 
+def guard_of(process: subprocess.Popen[bytes]) -> psutil.Process:
+    children = psutil.Process(process.pid).children(recursive=True)
+    (guard,) = [child for child in children if "flows.guard" in child.cmdline()]
+    return guard
+
+
 @pytest.fixture
 def ui(tmp_path: Path) -> Ui:
     return Ui(tmp_path / "home", free_port())
 
 
 def test_nothing_is_left_however_it_ends(ui: Ui) -> None:
-    """It says its steps and none of Prefect's banner; a second start finds the first; killed with -9, by itself or with
-    make, or interrupted while it starts, it leaves no server, worker or database, save one that another command uses; and
-    the next start keeps what was set in the UI."""
+    """It says its steps and none of Prefect's banner; a second start finds the first; killed with -9, or make, or its guard,
+    or interrupted while it starts, it leaves no server, worker or database, save one that another command uses; killed with
+    its guard, it is cleaned up after by the next start. That keeps what was set in the UI."""
     with ui.started(SERVE, "\nOpen http") as process:
         said = ui.output.read_text()
         steps = ("PostgreSQL ", "Prefect ", "deployments ", "worker ")
@@ -122,12 +129,24 @@ def test_nothing_is_left_however_it_ends(ui: Ui) -> None:
     under_make = ["sh", "-c", f"{' '.join(SERVE)} --end-with-parent; true"]
     with ui.started(under_make, "\nOpen http") as make:
         assert ui.schedule() == (True, "5 4 * * *", {"chroma": {"path": "/data"}})
-        assert "\ndeployments    12 unchanged\n" in ui.output.read_text()
+        deployed = [line for line in ui.output.read_text().splitlines() if line.startswith("deployments ")]
+        assert len(deployed) == 1
+        assert re.fullmatch(r"deployments +\d+ unchanged", deployed[0])
         everybody, postgres = family(make), ui.postgres()
+        guard_of(make).kill()
         make.kill()
     wait_for(lambda: not any(map(alive, [*everybody, postgres])))
 
     with ui.started(SERVE, "\nPrefect ") as process:
+        wait_for(lambda: len(family(process)) > 2)
+        left = [pid for pid in family(process) if pid not in (process.pid, guard_of(process).pid)]
+        guard_of(process).kill()
+        process.kill()
+    assert any(map(alive, left)), "nobody was there to end it"
+
+    with ui.started(SERVE, "\nPrefect ") as process:
+        assert "what an earlier one left, killed with its guard, is being ended" in ui.output.read_text()
+        assert not any(map(alive, left))
         everybody, postgres = family(process), ui.postgres()
         process.send_signal(signal.SIGINT)
         assert process.wait(40) == 0
