@@ -273,7 +273,7 @@ def _explained(path: str, folder: Path, error: OSError) -> UsageError:
 def _roots(home: str) -> list[Path]:
     """Where copies may lie: under the home where that is a directory, and beside other temporary files where that has no
     room or may not be written."""
-    temporary = Path(tempfile.gettempdir()) / f"vecferry-{os.getuid()}" / FOLDER
+    temporary = Path(tempfile.gettempdir()) / f"vecferry-{FOLDER}-{os.getuid()}"
     return [temporary] if "://" in home else [Path(home) / FOLDER, temporary]
 
 
@@ -296,6 +296,8 @@ def _new_folder(home: str, needed: int) -> tuple[Path, int]:
                 if not root.parent.exists():
                     _created.add(root.parent)
                 root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if root.stat().st_uid != os.getuid():  # somebody else might take away what lies there
+                    break
                 lock = os.open(f"{folder}.lock", os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
             except FileNotFoundError:  # another process has just removed the empty root
                 continue
