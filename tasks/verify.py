@@ -27,6 +27,7 @@ from tasks.search_checks import cut_short, probe_vectors, sample_check, search_c
 from tasks.shadows.registry import shadow_of
 from tasks.space_checks import space_checks
 from tasks.stores.connection import Connection, refusable
+from tasks.stores.interface import Source
 from tasks.stores.postgres import Table
 
 SETTLE = 5
@@ -148,6 +149,7 @@ def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tel
         )
         if line := cut_short(benchmark):
             notes.append(line)
+        notes += _other_metric(source, target, more)
         if measured.zero and target.collection.metric == "cosine":
             notes.append(f"{measured.zero} zero vectors: a cosine index cannot find them, nor did it before")
         if isinstance(target, ColumnTarget):
@@ -156,6 +158,17 @@ def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tel
             benchmark |= compared.figures
     found += more + sample_check(run, source, target, table, gates, difference)
     return TargetReport(target.collection.name, target.name, rows, found, benchmark, notes, quarantined)
+
+
+def _other_metric(source: Source, target: Target, found: list[Check]) -> list[str]:
+    """Why distances disagree, where it is that a run of an earlier version took a collection's metric for another."""
+    name, metric = target.collection.name, target.collection.metric
+    if all(c.passed for c in found if c.name == "distances"):
+        return []
+    shown = source.evidence(name).shown
+    if shown in (None, metric):
+        return []
+    return [f"the distances that {name} gives are {shown}, and this run was planned with {metric}: start a new run"]
 
 
 def _source_count(run: Run, difference: Difference, moved: int) -> list[Check]:

@@ -14,6 +14,7 @@ from flows.forms import parse
 from flows.parameters import ChromaToPgvector
 from tasks import planning, settings
 from tasks.plan import from_json
+from tasks.run import open_run
 from tasks.stores import chroma, chroma_settings
 from tasks.stores.connection import Connection, connect
 from tasks.stores.interface import Metric, records
@@ -87,6 +88,21 @@ def test_a_run_over_a_server_whose_metadata_is_lost(connection: Connection, serv
     assert report.passed
     assert run.plan.targets[0].layout.opclass == "vector_cosine_ops"
     assert {"distances", "query parity"} <= {c.name for c in report.checks}
+
+
+def test_a_run_of_an_earlier_version_that_took_it_for_another(connection: Connection, tmp_path: Path) -> None:
+    """Its plan is frozen with the wrong metric; the report says what is wrong with it, and what to do."""
+    old = unpacked("0.4.24", tmp_path)
+    build("early", chroma={"path": str(old.path)}, collections=["old-cosine"])
+    connection.execute(
+        "UPDATE vecferry.run SET plan = jsonb_set(plan, '{targets,0,collection,metric}', '\"l2\"') WHERE run_id = 'early'"
+    )
+    (report,) = verify(open_run("early", settings.DEFAULT_DATABASE), gates(), None).targets
+    assert not next(c for c in report.checks if c.name == "distances").passed
+    assert (
+        "the distances that old-cosine gives are cosine, and this run was planned with l2: start a new run"
+        in report.notes
+    )
 
 
 def test_the_distances_win_over_what_is_stored(connection: Connection, tmp_path: Path) -> None:
