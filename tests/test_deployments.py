@@ -8,7 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -183,27 +183,6 @@ def test_a_failed_batch_is_rerun_with_the_parameters_shown(api: Api, flaky: faul
 
 
 @pytest.mark.slow
-def test_retry_goes_on_with_the_run_that_nobody_named(api: Api, flaky: faults.Faults) -> None:
-    """Retry of a failed flow run without a run_id resumes its run: nothing is migrated a second time, or by another name."""
-    asked = {"chroma": {"host": "127.0.0.1", "port": flaky.port}, "batch_rows": 800, "tables": {"docs": "retried"}}
-    run = api.ended(api.start("chroma-to-pgvector/manual", parameters=asked))
-    assert "1 batch failed in snapshot: 0 " in run["state"]["message"]
-
-    flaky.heal()
-    retry = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
-    api.ask("POST", f"flow_runs/{run['id']}/set_state", state=retry, force=True)
-    again = api.ended(run["id"], states=("COMPLETED",))
-
-    assert again["name"] == run["name"]
-    with connect(os.environ["DATABASE_URL"], "vecferry test") as connection:
-        named = [name for name in ledger.run_ids(connection) if name.endswith(run["id"][-8:])]
-        assert named == [run["name"].removeprefix("chroma-to-pgvector · ")]
-        assert [b.attempts for b in ledger.batches(connection, named[0], "snapshot")] == [6, 1, 1], (
-            "a try, four retries, and Retry"
-        )
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(("approve", "state"), [(True, "cut_over"), (False, "verified")])
 def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, approve: bool, state: str) -> None:
     """`cutover=ask` frees the worker and shows a form that names the tables; the answer switches them, with what was
@@ -253,17 +232,28 @@ def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, appr
 
 @pytest.mark.slow
 def test_a_verification_that_fails_is_shown(api: Api, chroma_server: int) -> None:
-    """The checks are an artifact whether they hold or not, and the task that made them is red."""
+    """The checks are an artifact whether they hold or not, and the task that made them is red. Retry goes on with the same
+    run, which nobody named: nothing is migrated a second time, or by another name."""
     store = chroma.connect(host="127.0.0.1", port=chroma_server)
     store.create(Collection("docs", "", 0, 8, "cosine"))
     store.write("docs", records_of(30))
     store.client.get_collection("docs").upsert(ids=["bad"], embeddings=[[1.0] * 8], documents=["a\0b"])
-    asked = {"chroma": {"host": "127.0.0.1", "port": chroma_server}, "run_id": "refused", "tables": {"docs": "refused"}}
+    asked = {"chroma": {"host": "127.0.0.1", "port": chroma_server}, "tables": {"docs": "refused"}}
     run = api.ended(api.start("chroma-to-pgvector/manual", parameters=asked))
     assert run["state_type"] == "FAILED"
+    name = run["name"].removeprefix("chroma-to-pgvector · ")
     assert "gates.max_quarantined" in run["state"]["message"]
-    assert "| ❌ | quarantined | public.refused | 1 ('bad') | ≤ 0 |" in api.artifact("refused-verification")["data"]
-    assert [n for n, s in api.task_states(run["id"]).items() if s == "FAILED"] == ["verify refused"]
+    assert "| ❌ | quarantined | public.refused | 1 ('bad') | ≤ 0 |" in api.artifact(f"{name}-verification")["data"]
+    assert [n for n, s in api.task_states(run["id"]).items() if s == "FAILED"] == [f"verify {name}"]
+
+    retry = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
+    api.ask("POST", f"flow_runs/{run['id']}/set_state", state=retry, force=True)
+    again = api.ended(run["id"])
+    assert (again["run_count"], again["name"]) == (2, run["name"])
+    assert "gates.max_quarantined" in again["state"]["message"]
+    with connect(os.environ["DATABASE_URL"], "vecferry test") as connection:
+        assert [n for n in ledger.run_ids(connection) if n.endswith(run["id"][-8:])] == [name]
+        assert [b.attempts for b in ledger.batches(connection, name, "load")] == [1]
 
 
 @pytest.mark.slow
@@ -372,21 +362,20 @@ def test_a_schedule_of_live_tables_finds_the_run_that_owns_the_vectors(api: Api)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "missing"),
-    [
-        (CHROMA, "no source is given: chroma needs a path (a Chroma directory) or a host (a Chroma server)"),
-        (TEXT, "there is no table bora_docs"),
-        ("catch-up/catch-up", "parameter run_id is missing: name of the run"),
-    ],
-)
-def test_a_schedule_that_lacks_something_says_what_and_where(api: Api, name: str, missing: str) -> None:
+def test_a_schedule_that_lacks_something_says_what_and_where(api: Api) -> None:
     """Switched on as it is shipped, a schedule's run ends Failed with what is missing and where in the UI that is set."""
-    with api.every(2, name, database="NIGHTLY_URL") as begun:
-        run = api.fired(name, begun)
-    assert run["state_type"] == "FAILED", run["state"]
-    assert missing in run["state"]["message"]
-    assert f"Deployments → {name} → ⋮ → Edit → Parameters" in run["state"]["message"]
+    lacks = {
+        CHROMA: "no source is given: chroma needs a path (a Chroma directory) or a host (a Chroma server)",
+        TEXT: "there is no table bora_docs",
+        "catch-up/catch-up": "parameter run_id is missing: name of the run",
+    }
+    with ExitStack() as on:
+        begun = {name: on.enter_context(api.every(2, name, database="NIGHTLY_URL")) for name in lacks}
+        runs = {name: api.fired(name, begun[name]) for name in lacks}
+    for name, missing in lacks.items():
+        assert runs[name]["state_type"] == "FAILED", runs[name]["state"]
+        assert missing in runs[name]["state"]["message"]
+        assert f"Deployments → {name} → ⋮ → Edit → Parameters" in runs[name]["state"]["message"]
 
 
 @pytest.mark.slow
