@@ -13,7 +13,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed
 
 from flows.approval import approved
-from flows.naming import own_run_id, this_flow_run
+from flows.naming import named_after, own_run_id, this_flow_run
 from flows.parameters import Base, Checked, Gated, Gates, GatesOfRun, Migration, OfRun, Shared, stated
 from tasks import artifacts, checks, files, ledger, manifest, pace, run_log, snapshot, status, work
 from tasks.begin import begin_task, ready_to_catch_up, reopen_named
@@ -72,7 +72,11 @@ def taken_up(parameters: Migration, request: Request) -> TakenUp:
         return TakenUp(parameters.run_id)
     if missing := parameters.missing():
         raise UsageError(missing)
-    return take_up_task(request, str(this_flow_run().id), own_run_id(request.flow))
+    fired = this_flow_run()
+    taken = take_up_task(request, str(fired.id), own_run_id(request.flow))
+    if taken.owned:
+        artifacts.flow_run_name(fired.id, named_after(request.flow, taken.run_id))
+    return taken
 
 
 def is_followed(parameters: Shared, taken: TakenUp, before: ledger.State) -> bool:

@@ -15,8 +15,13 @@ RUNNER: Any = ThreadPoolTaskRunner(max_workers=64)
 
 
 def run_name() -> str:
+    """What a flow run is called."""
+    return named_after(flow_run.flow_name, flow_run.parameters.get("run_id") or own_run_id(flow_run.flow_name))
+
+
+def named_after(flow: str, run_id: str) -> str:
     """flow · run id, so that reruns of one run stand together."""
-    return f"{flow_run.flow_name} · {flow_run.parameters.get('run_id') or own_run_id(flow_run.flow_name)}"
+    return f"{flow} · {run_id}"
 
 
 def own_run_id(flow: str) -> str:

@@ -16,6 +16,7 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.client.orchestration import get_client
 from prefect.variables import Variable
 
 from tasks.ledger import Batch
@@ -146,6 +147,13 @@ def result(run_id: str, lines: list[str]) -> None:
     create_markdown_artifact(
         "\n".join(f"- {x}" for x in lines), key=_key(run_id, "result"), description=f"result of {run_id}"
     )
+
+
+@_shown
+def flow_run_name(flow_run: UUID, name: str) -> None:
+    """What a flow run is called on Prefect's pages."""
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_name(flow_run, name)
 
 
 @_shown

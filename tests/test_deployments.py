@@ -355,7 +355,7 @@ def test_a_schedule_of_live_tables_finds_the_run_that_owns_the_vectors(api: Api)
             second = api.fired(TEXT, datetime.now(UTC))
             assert second["state_type"] == "COMPLETED", second["state"]["message"]
         (name,) = [run for run in ledger.run_ids(connection) if run.startswith("text-384-to-1536")]
-        assert first["name"] == f"text-384-to-1536 · {name}"
+        assert first["name"] == second["name"] == f"text-384-to-1536 · {name}"
         what = "public.docs → public.docs.embedding_1536: 2 inserted, 1 updated, 1 deleted"
         assert second["state"]["message"] == f"caught up run {name}: {what}"
         assert live.faults(connection) == []

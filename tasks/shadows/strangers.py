@@ -29,7 +29,7 @@ def strangers(connection: Connection, run_id: str, target: ColumnTarget) -> Iter
         if other:
             name, state = other
             way = {
-                "cut_over": "people search by it",
+                "cut_over": f"people search by it; vecferry catch-up {name} brings it in line",
                 "contracted": "people search by it",
                 "rolled_back": f"it could be cut over again; to drop it instead, vecferry contract {name}",
             }.get(state, f"take that back first, vecferry rollback {name}")
