@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from flows import fields, interrupt
+from flows import fields, interrupt, schedule_overrides
 from tasks.errors import UsageError
 from tasks.plan import check_run_id
 from tasks.settings import refuse_secrets
@@ -46,7 +46,7 @@ def form(model: type[M]) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
             plain = {k: v.model_dump(exclude_unset=True) if isinstance(v, BaseModel) else v for k, v in values.items()}
             try:
                 with interrupt.in_flow_run():
-                    return body(parse(model, plain))
+                    return body(parse(model, schedule_overrides.effective(plain)))
             except UsageError as error:
                 raise _with_place(error) from error
 

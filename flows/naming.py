@@ -8,6 +8,7 @@ from prefect.context import FlowRunContext
 from prefect.runtime import deployment, flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows import schedule_overrides
 from tasks.plan import generated_run_id
 
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=64)
@@ -16,12 +17,13 @@ RUNNER: Any = ThreadPoolTaskRunner(max_workers=64)
 
 def run_name() -> str:
     """What a flow run is called."""
-    return named_after(flow_run.flow_name, flow_run.parameters.get("run_id") or own_run_id(flow_run.flow_name))
+    flow, given = flow_run.flow_name, schedule_overrides.effective(flow_run.parameters)
+    return named_after(flow, given.get("run_id") or own_run_id(flow))
 
 
 def named_after(flow: str, run_id: str) -> str:
-    """flow · run id, so that reruns of one run stand together."""
-    return f"{flow} · {run_id}"
+    """flow · run id, so that reruns of one run stand together; the run id alone where it names the flow."""
+    return run_id if run_id.startswith(f"{flow}-") else f"{flow} · {run_id}"
 
 
 def own_run_id(flow: str) -> str:

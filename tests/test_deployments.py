@@ -73,16 +73,20 @@ class Api(httpx.Client):
         return list(self.ask("POST", "flow_runs/filter", **where, flow_runs=over, sort="EXPECTED_START_TIME_ASC"))
 
     @contextmanager
-    def every(self, seconds: float, name: str, **parameters: Any) -> Iterator[datetime]:
-        """A deployment's own schedule, edited and switched on as a person does it in the UI; off again afterwards."""
+    def every(
+        self, seconds: float, name: str, overrides: dict[str, Any] | None = None, **parameters: Any
+    ) -> Iterator[datetime]:
+        """A deployment's own schedule, edited and switched on as a person does it in the UI; off again afterwards.
+        ``overrides`` are the schedule's own."""
         begun = datetime.now(UTC)
         found = self.deployment(name)
-        edited = {"slug": found["schedules"][0]["slug"], "schedule": {"interval": seconds}}
+        schedule = {"interval": seconds}
+        edited = {"slug": found["schedules"][0]["slug"], "schedule": schedule, "parameters": overrides or {}}
         self.edit(name, parameters={**found["parameters"], **parameters}, schedules=[{**edited, "active": True}])
         try:
             yield begun
         finally:
-            self.edit(name, parameters=found["parameters"], schedules=[{**edited, "active": False}])
+            self.edit(name, parameters=found["parameters"], schedules=[{**edited, "active": False, "parameters": {}}])
 
     def edit(self, name: str, **content: Any) -> None:
         self.ask("PATCH", f"deployments/{self.deployment(name)['id']}", **content)
@@ -196,7 +200,7 @@ def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, appr
 
     waiting = api.ended(run, states=(*ENDED, "PAUSED"))
     assert waiting["state_name"] == "Suspended", waiting["state"]
-    run_id = waiting["name"].removeprefix("chroma-to-pgvector · ")  # nobody named it: the answer must find it again
+    run_id = waiting["name"]  # nobody named it: the answer must find it again
     keys = waiting["state"]["state_details"]["run_input_keyset"]
     until = time.monotonic() + 30
     while (form := api.get(f"flow_runs/{run}/input/{keys['description']}")).status_code == 404:
@@ -241,7 +245,7 @@ def test_a_verification_that_fails_is_shown(api: Api, chroma_server: int) -> Non
     asked = {"chroma": {"host": "127.0.0.1", "port": chroma_server}, "tables": {"docs": "refused"}}
     run = api.ended(api.start("chroma-to-pgvector/manual", parameters=asked))
     assert run["state_type"] == "FAILED"
-    name = run["name"].removeprefix("chroma-to-pgvector · ")
+    name = run["name"]
     assert "gates.max_quarantined" in run["state"]["message"]
     assert "| ❌ | quarantined | public.refused | 1 ('bad') | ≤ 0 |" in api.artifact(f"{name}-verification")["data"]
     assert [n for n, s in api.task_states(run["id"]).items() if s == "FAILED"] == [f"verify {name}"]
@@ -323,7 +327,7 @@ def test_a_schedule_fires_by_itself_and_brings_the_difference(api: Api, chroma_s
         second = api.fired(CHROMA, datetime.now(UTC))
         assert second["state_type"] == "COMPLETED", second["state"]["message"]
     with connect(os.environ["NIGHTLY_URL"], "vecferry test") as connection:
-        names = [run["name"].removeprefix("chroma-to-pgvector · ") for run in (first, second)]
+        names = [run["name"] for run in (first, second)]
         for run, name in zip((first, second), names, strict=True):
             assert re.fullmatch(r"chroma-to-pgvector-\d{8}-\d{6}-" + run["id"][-8:], name)
         brought = status.outcome(connection, names[1])["targets"][0]["touched"]
@@ -355,7 +359,7 @@ def test_a_schedule_of_live_tables_finds_the_run_that_owns_the_vectors(api: Api)
             second = api.fired(TEXT, datetime.now(UTC))
             assert second["state_type"] == "COMPLETED", second["state"]["message"]
         (name,) = [run for run in ledger.run_ids(connection) if run.startswith("text-384-to-1536")]
-        assert first["name"] == second["name"] == f"text-384-to-1536 · {name}"
+        assert first["name"] == second["name"] == name
         what = "public.docs → public.docs.embedding_1536: 2 inserted, 1 updated, 1 deleted"
         assert second["state"]["message"] == f"caught up run {name}: {what}"
         assert live.faults(connection) == []
@@ -376,6 +380,23 @@ def test_a_schedule_that_lacks_something_says_what_and_where(api: Api) -> None:
         assert runs[name]["state_type"] == "FAILED", runs[name]["state"]
         assert missing in runs[name]["state"]["message"]
         assert f"Deployments → {name} → ⋮ → Edit → Parameters" in runs[name]["state"]["message"]
+
+
+@pytest.mark.slow
+def test_what_a_schedule_leaves_empty_is_what_the_deployment_has(api: Api, chroma_server: int) -> None:
+    """The V2 interface saves the empty fields of a schedule's dialog with it; its run takes what the deployment has."""
+    store = chroma.connect(host="127.0.0.1", port=chroma_server)
+    store.create(Collection("docs", "", 0, 8, "cosine"))
+    store.write("docs", records_of(20))
+    asked = {"chroma": {"host": "127.0.0.1", "port": chroma_server}, "tables": {"docs": "by_v2"}, "run_id": "by-v2"}
+    blank = {"__prefect_kind": "json"}
+    empty = {"run_id": None, "tables": blank, "metrics": blank, "chroma": {"path": None, "host": None, "token": None}}
+    with api.every(2, CHROMA, empty, database="NIGHTLY_URL", **asked) as begun:
+        run = api.fired(CHROMA, begun)
+    assert run["state_type"] == "COMPLETED", run["state"]["message"]
+    assert run["name"] == "chroma-to-pgvector · by-v2"
+    with connect(os.environ["NIGHTLY_URL"], "vecferry test") as connection:
+        assert connection.execute("SELECT count(*) FROM by_v2").fetchone() == (20,)
 
 
 @pytest.mark.slow
