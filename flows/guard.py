@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import astuple, dataclass
 from typing import IO, Any
 
 import psutil
@@ -19,11 +20,18 @@ from tasks.processes import alive
 from tasks.stores import embedded
 
 GRACE = 20
-"""Seconds that a process, and the runs below it, may take to tell the server and the ledger that they end."""
+"""Seconds that runs may take to tell the server and the ledger that they end."""
+LAST = 3
+"""Seconds more for the worker, which may hang then, and for the server, which waits for pages that people have open; its
+database takes no harm."""
 
 
-Family = tuple[int, float]
-"""A process by its number and the time of its start, and all below it."""
+@dataclass(frozen=True)
+class Family:
+    """A process, by its number and the time of its start, and all below it."""
+
+    pid: int
+    created: float
 
 
 class Guard:
@@ -36,8 +44,8 @@ class Guard:
 
     def watch(self, pid: int) -> None:
         """Has a process ended with its family when this one ends."""
-        self.families.append((pid, psutil.Process(pid).create_time()))
-        self._tell({"process": self.families[-1]})
+        self.families.append(Family(pid, psutil.Process(pid).create_time()))
+        self._tell({"process": astuple(self.families[-1])})
 
     def watch_database(self, home: str) -> None:
         """Has the embedded PostgreSQL of that home ended, unless another process uses it then."""
@@ -71,8 +79,7 @@ def guarding(record: IO[str] | None = None) -> Iterator[Guard]:
 
 def recorded(record: Iterable[str]) -> list[Family]:
     """The families of a record, the latest first."""
-    told = [what["process"] for what in _told(record) if "process" in what]
-    return [(pid, created) for pid, created in reversed(told)]
+    return [Family(*what["process"]) for what in _told(record) if "process" in what][::-1]
 
 
 def _told(record: Iterable[str]) -> list[dict[str, Any]]:
@@ -81,25 +88,30 @@ def _told(record: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def end(families: list[Family]) -> None:
-    """Ends processes, given with the time of their start, and all below them, one family after the other: asked first,
-    then killed."""
-    for pid, created in families:
-        members = _family(pid, created)
+    """Ends them, one after the other: asked first, then killed."""
+    for family in families:
+        members = _members(family)
         for member in members:
             with suppress(psutil.NoSuchProcess):
                 member.terminate()
-        until = time.monotonic() + GRACE
-        while time.monotonic() < until and any(alive(member.pid) for member in members):
-            time.sleep(0.1)  # psutil's own wait takes one whose parent has not noticed yet for alive
+        _wait(members[1:], GRACE)
+        _wait(members[:1], LAST)
         for member in members:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
 
 
-def _family(pid: int, created: float) -> list[psutil.Process]:
+def _wait(processes: list[psutil.Process], seconds: float) -> None:
+    """psutil's own wait takes one whose parent has not noticed its end yet for alive."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and any(alive(process.pid) for process in processes):
+        time.sleep(0.1)
+
+
+def _members(family: Family) -> list[psutil.Process]:
     try:
-        process = psutil.Process(pid)
-        if process.create_time() != created:
+        process = psutil.Process(family.pid)
+        if process.create_time() != family.created:
             return []
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:

@@ -84,7 +84,7 @@ def alone(port: int) -> Iterator[IO[str]]:
             _say("what an earlier one left is being ended …")
             fcntl.flock(lock, fcntl.LOCK_EX)
         lock.seek(0)
-        if families := [family for family in recorded(lock) if alive(family[0])]:
+        if families := [family for family in recorded(lock) if alive(family.pid)]:
             _say("what an earlier one left, killed with its guard, is being ended …")
             end(families)
         lock.truncate(0)
