@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 from rich.table import Table
+from rich.text import Text
 
 from flows import console, show, watching
 from tasks import canonical, settings
@@ -35,22 +36,24 @@ def demo(directory: Path) -> None:
     directory = _emptied(directory.absolute())
     os.environ["VECFERRY_HOME"] = str(directory / "home")
     source = str(directory / "chroma")
-    show.out.print("[bold]1. A Chroma collection[/bold] of the docstrings of Python's standard library")
+    _head("1. A Chroma collection", " of the docstrings of Python's standard library")
     rows = _build(source)
     show.out.print(
         f"   {rows:,} records in {source}; vectors by {EMBEDDER.space.provider}/{EMBEDDER.dimensions}: hashed words, no model\n"
     )
-    show.out.print(
-        "[bold]2. The migration[/bold]: vecferry run chroma-to-pgvector -p chroma.path=… --run-id demo -p cutover=auto"
-    )
+    _head("2. The migration", ": vecferry run chroma-to-pgvector -p chroma.path=… --run-id demo -p cutover=auto")
     # Whatever names a database of the user's, a variable or a Secret block: the demo keeps out of it.
     hidden = "".join(f"{name}= " for name in (settings.DEFAULT_DATABASE, settings.OTHER_DATABASE) if name in os.environ)
     os.environ[settings.DEFAULT_DATABASE] = embedded.url(settings.home())
     found = _migrate(source)
     show.outcome(found, as_json=False)
-    show.out.print("\n[bold]3. The same questions[/bold] to both stores")
+    _head("\n3. The same questions", " to both stores")
     _ask(source)
     show.out.print(f"\nLook around: {hidden}VECFERRY_HOME={directory / 'home'} vecferry status demo")
+
+
+def _head(name: str, rest: str) -> None:
+    show.out.print(Text.assemble(show.bold(name), rest))
 
 
 def _emptied(directory: Path) -> Path:

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from flows.fields import Parameter
 from tasks import files
@@ -18,11 +18,26 @@ from tasks.report import plain
 from tasks.status import sentence
 from tasks.words import counted
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+# Markup is off for good: names, ids and messages are other people's, and may hold square brackets. Text carries styles.
+out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 WORDS = {"catch_up": "catch up", "list": "list ids"}
 """What people call a stage, where the ledger calls it otherwise."""
+PASSED = (True, "True")
+"""What a report calls passed: those of 0.1.0 hold some of NumPy's booleans as words."""
+
+
+def bold(text: str) -> Text:
+    return Text(text, "bold")
+
+
+def red(text: str) -> Text:
+    return Text(text, "red")
+
+
+def yellow(text: str) -> Text:
+    return Text(text, "yellow")
 
 
 passing: set[str] = set()
@@ -49,7 +64,7 @@ def parameters(listed: Iterable[Parameter], as_json: bool) -> None:
     for p in listed:
         shown = p.default if isinstance(p.default, str) else json.dumps(p.default)
         default = "; required" if p.required else "" if p.default in (None, {}) else f"; default {shown}"
-        out.print(f"[bold]{escape(p.name)}[/bold]  {escape(p.type + default)}\n    {escape(p.help)}")
+        out.print(Text.assemble(bold(p.name), f"  {p.type}{default}\n    {p.help}"))
 
 
 def plan(planned: Any, next_: str | None, as_json: bool) -> None:
@@ -126,13 +141,13 @@ def plan(planned: Any, next_: str | None, as_json: bool) -> None:
         )
     out.print("\nSQL that changes something:")
     for line in planned.sql:
-        out.print(f"  {line};" if not line.startswith("--") else f"  {line}", markup=False)
+        out.print(f"  {line};" if not line.startswith("--") else f"  {line}")
     for warning in planned.warnings:
-        out.print(f"\n[yellow]note[/yellow]  {warning}")
+        out.print(Text.assemble("\n", yellow("note"), f"  {warning}"))
     for problem in planned.problems:
-        out.print(f"\n[red]problem[/red]  {problem}")
+        out.print(Text.assemble("\n", red("problem"), f"  {problem}"))
     if next_:
-        out.print(f"\nnext    {next_}", markup=False)
+        out.print(f"\nnext    {next_}")
 
 
 def runs(found: list[dict[str, Any]], as_json: bool) -> None:
@@ -143,9 +158,9 @@ def runs(found: list[dict[str, Any]], as_json: bool) -> None:
         out.print("no runs yet; start with: vecferry plan chroma-to-pgvector -p chroma.path=DIRECTORY")
         return
     for run in found:
-        out.print(f"[bold]{escape(run['run_id'])}[/bold]  {_state(run)}  {_counts(run)}")
+        out.print(Text.assemble(bold(run["run_id"]), f"  {_state(run)}  {_counts(run)}"))
         for line in (f"{run['flow']}, {run['source']}", _times(run), *_steps(run)):
-            out.print(f"  {line}", markup=False)
+            out.print(f"  {line}")
 
 
 def run(outcome: dict[str, Any], stages: list[dict[str, Any]], failed: list[Batch], as_json: bool) -> None:
@@ -153,10 +168,10 @@ def run(outcome: dict[str, Any], stages: list[dict[str, Any]], failed: list[Batc
     if as_json:
         _print_json(outcome)
         return
-    out.print(f"{escape(outcome['run_id'])}: [bold]{_state(outcome)}[/bold]")
+    out.print(Text.assemble(f"{outcome['run_id']}: ", bold(_state(outcome))))
     for line in (f"{outcome['flow']}, {outcome['source']}", _times(outcome), outcome["error"]):
         if line:
-            out.print(line, markup=False)
+            out.print(line)
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "done", "pending", "failed", "rows", "quarantined", "seconds"):
         table.add_column(column, justify="left" if column == "stage" else "right")
@@ -166,7 +181,7 @@ def run(outcome: dict[str, Any], stages: list[dict[str, Any]], failed: list[Batc
     out.print(table)
     for batch in failed[:20]:
         attempts = counted(batch.attempts, "attempt")
-        out.print(f"batch {batch.number} failed in {batch.stage} after {attempts}: {batch.error}", markup=False)
+        out.print(f"batch {batch.number} failed in {batch.stage} after {attempts}: {batch.error}")
     _print_tail(outcome)
 
 
@@ -179,15 +194,15 @@ def outcome(found: dict[str, Any], as_json: bool, checked: bool = True, moved: b
     if checked and found["report"]:
         checks(found["report"].removesuffix("html") + "json")
     for t in found["targets"] if moved else []:
-        quarantined = f"; [red]{t['quarantined']:,} quarantined[/red]" if t["quarantined"] else ""
-        out.print(f"{escape(sentence(t))}{quarantined}")
+        quarantined = ("; ", red(f"{t['quarantined']:,} quarantined")) if t["quarantined"] else ()
+        out.print(Text.assemble(sentence(t), *quarantined))
     if spent := found["spent"]:
         saved = f"; {spent['reused']:,} were kept, which saved ${spent['saved']:.4f}" if spent["reused"] else ""
         out.print(
             f"spent ${spent['dollars']:.4f} on {spent['bought']:,} texts: {spent['tokens']:,} tokens in "
             f"{spent['requests']:,} requests{saved}"
         )
-    out.print(f"[bold]{found['state']}[/bold]")
+    out.print(bold(found["state"]))
     _print_tail(found)
 
 
@@ -233,23 +248,21 @@ def checks(path: str) -> None:
     data = json.loads(files.read(path))
     for target in data["targets"]:
         title = f"{target['name']} → {target['table']}"
-        table = Table(box=None, pad_edge=False, title=escape(title), title_justify="left", title_style="bold")
+        table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
         for column in ("", "check", "found", "wanted", "looked at"):
             table.add_column(column, justify="right" if column == "looked at" else "left", overflow="fold")
         for check in target["checks"]:
-            mark = "[green]✓[/green]" if check["passed"] else "[red]✗[/red]"
-            table.add_row(
-                mark, *map(escape, (check["name"], check["found"], check["wanted"])), f"{check['looked_at']:,}"
-            )
+            mark = Text("✓", "green") if check["passed"] in PASSED else red("✗")
+            table.add_row(mark, check["name"], check["found"], check["wanted"], f"{check['looked_at']:,}")
         for note in target["notes"]:
-            table.add_row("", "note", escape(note), "", "")
+            table.add_row("", "note", note, "", "")
         out.print(table)
 
 
 def done(lines: list[str], as_json: bool) -> None:
     if not as_json:
         for line in lines:
-            out.print(line, markup=False)
+            out.print(line)
 
 
 def restored(found: dict[str, Any], as_json: bool) -> None:
@@ -259,13 +272,11 @@ def restored(found: dict[str, Any], as_json: bool) -> None:
     for name, rows in found["restored"].items():
         out.print(f"{name}: {rows:,} records restored into {found['into']}")
     if found["note"]:
-        out.print(f"[yellow]note[/yellow]  {found['note']}")
+        out.print(Text.assemble(yellow("note"), f"  {found['note']}"))
 
 
 def complain(problem: object) -> None:
-    err.print(f"[red]vecferry:[/red] {problem}", markup=True) if isinstance(problem, str) else err.print(
-        "[red]vecferry:[/red]", str(problem), markup=True
-    )
+    err.print(Text.assemble(red("vecferry:"), f" {problem}"))
 
 
 def explain(error: BaseException) -> int:
@@ -282,9 +293,9 @@ def explain(error: BaseException) -> int:
 def _print_tail(outcome: dict[str, Any]) -> None:
     for name in ("report", "log"):
         if outcome[name]:
-            out.print(f"{name:<8}{outcome[name]}", markup=False)
+            out.print(f"{name:<8}{outcome[name]}")
     for line in _steps(outcome):
-        out.print(line, markup=False)
+        out.print(line)
 
 
 def _print_json(value: Any) -> None:

@@ -8,20 +8,21 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from flows import interrupt, show
 from tasks import settings, status
 from tasks.errors import TransientError, UsageError
 from tasks.stores.connection import Connection
-from tasks.work import counted
+from tasks.words import counted
 
 LOOK = 0.5
 """Seconds between two looks."""
 COLUMNS = (
-    TextColumn("{task.description:<8}"),
+    TextColumn("{task.description:<8}", markup=False),
     BarColumn(bar_width=16),
     MofNCompleteColumn(),
-    TextColumn("{task.fields[note]}"),
+    TextColumn("{task.fields[note]}", markup=False),
     TimeElapsedColumn(),
 )
 
@@ -55,7 +56,7 @@ def watching(run_id: str, database: str, quiet: bool) -> Iterator[None]:
     but where an approval is asked for."""
     interrupt.concerning(run_id, settings.database_url(database))
     if not quiet:
-        show.err.print(f"run [bold]{run_id}[/bold]")
+        show.err.print(Text.assemble("run ", show.bold(run_id)))
     ended = threading.Event()
     watcher = threading.Thread(target=_watch, args=(run_id, database, quiet, ended), daemon=True)
     watcher.start()
@@ -144,5 +145,5 @@ def _tell_where_to_approve(connection: Connection, run_id: str, progress: Progre
     record = ledger.find(connection, run_id)
     if record is None or not record.waiting or (address := interrupt.flow_run_address()) is None:
         return False
-    progress.console.print(f"approve or reject at {address}", markup=False)
+    progress.console.print(f"approve or reject at {address}")
     return True

@@ -1,0 +1,126 @@
+"""What the command prints is what people called their things: nothing in a name or message is taken for markup."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import chromadb
+import pytest
+from rich.progress import Progress
+
+from flows import cli, show, watching
+from flows.fields import Parameter
+from tasks.errors import VecferryError, VerificationRefused
+from tasks.ledger import Batch
+
+Vecferry = Callable[..., tuple[int, str, str]]
+HOSTILE = ("a[/b]c", "a[red]c", "a[/]c", "a:smile:c", "a\\[bold]c")
+"""Each breaks, or loses something, where markup is read."""
+
+
+@pytest.fixture(params=HOSTILE)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def outcome(name: str) -> dict[str, Any]:
+    """A run's outcome with that name wherever there can be one."""
+    target = {"name": name, "table": f"public.{name}", "mode": "create", "loaded": 5, "rows": 5, "quarantined": 1}
+    moment = "2026-11-26T12:00:00+00:00"
+    return {
+        "run_id": name,
+        "flow": "chroma-to-pgvector",
+        "source": f"chroma /{name}",
+        "state": "verified",
+        "now": None,
+        "error": f"error {name}",
+        "targets": [target | {"failed_batches": [], "touched": {}}],
+        "spent": None,
+        "started": moment,
+        "changed": moment,
+        "seconds": 1.0,
+        "report": None,
+        "log": f"/{name}.log",
+        "next": f"vecferry cutover {name}",
+        "later": None,
+    }
+
+
+def shown(capsys: pytest.CaptureFixture[str], show_it: Callable[[], object]) -> str:
+    show_it()
+    captured = capsys.readouterr()
+    return captured.out + captured.err
+
+
+def test_a_message_is_printed_as_it_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever an error quotes stands in the one line that the command ends with, whose status is the error's."""
+    for error in (VerificationRefused(f"id {name}"), VecferryError(f"id {name}")):
+        assert cli._end(error) == error.exit_status
+        assert capsys.readouterr().err == f"vecferry: id {name}\n"
+    assert cli._end(OSError(f"file {name}")) == 1
+    assert f"OSError: file {name} (" in capsys.readouterr().err
+
+
+def test_a_path_with_brackets_is_a_mistake_like_another(vecferry: Vecferry, name: str) -> None:
+    """A source that is not there ends with 2 and its whole path."""
+    code, _, err = vecferry("run", "chroma-to-pgvector", "-p", f"chroma.path=/nowhere/{name}")
+    assert code == 2, err
+    assert f"/nowhere/{name}" in err
+    assert "Traceback" not in err
+
+
+def test_a_plan_names_everything_as_it_is(vecferry: Vecferry, tmp_path: Path, name: str) -> None:
+    """Metadata keys and a table of somebody else's are shown in the plan as they are called."""
+    client = chromadb.PersistentClient(path=str(tmp_path / "chroma"))
+    client.create_collection("docs").add(ids=["1"], embeddings=[[1.0, 2.0]], documents=["text"], metadatas=[{name: 1}])
+    client.close()
+    options = (f"chroma.path={tmp_path / 'chroma'}", f"tables.docs={json.dumps(name)}", "collections=[docs]")
+    code, out, err = vecferry("plan", "chroma-to-pgvector", *(x for o in options for x in ("-p", o)))
+    assert code in (0, 2), err
+    assert f"{name} (int)" in out
+    assert out.count(name) > 1
+
+
+def test_runs_and_their_outcome_are_printed_as_they_are(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run's name, source, error, stages, batches and files, in `status` and after a command."""
+    stage = {"stage": name, **dict.fromkeys(("done", "pending", "failed", "rows", "quarantined", "seconds"), 1)}
+    batch = Batch("load", 1, "failed", 1, 0, 0, f"batch {name}", 0.0, {})
+    one = shown(capsys, lambda: show.run(outcome(name), [stage], [batch], as_json=False))
+    for text in (f"{name}: verified", f"chroma /{name}", f"error {name}", f"batch {name}", f"/{name}.log"):
+        assert text in one
+    assert f"\n{name} " in one
+    assert f"vecferry cutover {name}" in shown(capsys, lambda: show.runs([outcome(name)], as_json=False))
+    assert f"{name} → public.{name}" in shown(capsys, lambda: show.outcome(outcome(name), as_json=False))
+
+
+def test_parameters_restores_and_progress_are_printed_as_they_are(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A default, a directory and what a stage says of itself."""
+    parameter = Parameter(name, f"text {name}", False, name, f"help {name}")
+    listed = shown(capsys, lambda: show.parameters([parameter], as_json=False))
+    assert f"{name}  text {name}; default {name}\n    help {name}" in listed
+    restored = {"restored": {name: 5}, "into": f"r{name}", "note": f"note {name}"}
+    told = shown(capsys, lambda: show.restored(restored, as_json=False))
+    assert all(text in told for text in (f"{name}: 5 records", f"into r{name}", f"note {name}"))
+
+    def bar() -> None:
+        with Progress(*watching.COLUMNS, console=show.err, auto_refresh=False) as progress:
+            progress.add_task(name, total=1, note=f"phase {name}")
+
+    assert f"phase {name}" in shown(capsys, bar)
+
+
+@pytest.mark.parametrize(("passed", "mark"), [(True, "✓"), (False, "✗"), ("True", "✓"), ("False", "✗")])
+def test_checks_are_marked_by_what_the_report_says(
+    name: str, passed: object, mark: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A check that failed has a cross, in the reports of 0.1.0 too, where "False" is a word."""
+    check = {"name": f"check {name}", "passed": passed, "found": f"found {name}", "wanted": "0", "looked_at": 3}
+    target = {"name": name, "table": f"public.{name}", "checks": [check], "notes": [f"note {name}"]}
+    (tmp_path / "report.json").write_text(json.dumps({"targets": [target]}))
+    table = shown(capsys, lambda: show.checks(str(tmp_path / "report.json")))
+    assert {m for m in "✓✗" if m in table} == {mark}
+    for text in (f"{name} → public.{name}", f"check {name}", f"found {name}", f"note {name}"):
+        assert text in table
