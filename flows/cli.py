@@ -17,7 +17,7 @@ import yaml
 from flows import commands, completion, console, fields, interrupt, show, watching
 from flows.forms import parse
 from flows.parameters import FLOWS, Base, Checked, Contract, Migration, OfRun, Restore
-from tasks import allocator, ledger, settings, status
+from tasks import allocator, ledger, manifest, settings, status
 from tasks.errors import FatalError, UsageError, VecferryError
 from tasks.stores.connection import connect
 
@@ -142,8 +142,12 @@ def rerun(
     with connect(_database(p), "vecferry rerun") as connection:
         record, batches = ledger.get(connection, run_id), ledger.batches(connection, run_id)
     failed = sorted({b.number for b in batches if b.status == "failed" and b.stage in ("snapshot", "load")})
+    step = status.next_step(record, batches)
+    if manifest.is_asked_for(batches):
+        raise UsageError(
+            f"run {run_id} is a snapshot alone so far, and rerun goes on to the end. Try it again: {step.now}"
+        )
     if not batch and not failed:
-        step = status.next_step(record, batches)
         then = f". Go on with: {step.now}" if step.now else ""
         raise UsageError(f"run {run_id} has no failed batches; it is {record.state.replace('_', ' ')}{then}")
     flow = record.plan.request.flow
@@ -323,6 +327,7 @@ def _carry_out(
         if ledger.find(connection, run_id) is None and failure:
             raise failure
         outcome, done = status.outcome(connection, run_id), status.done(connection, run_id, verb, since)
+        checked = verb in CHECKS and status.is_checked(connection, run_id, since)
     if failure is None and not done:
         failure = FatalError(f"{verb} of {run_id} is not done, by the ledger: vecferry status {run_id}")
     if done and failure and not isinstance(failure, VecferryError):
@@ -331,7 +336,7 @@ def _carry_out(
     outcome["exit"] = 0 if failure is None else getattr(failure, "exit_status", 1)
     outcome["error"] = None if failure is None else str(failure)
     show.done(result.get("done", []), as_json)
-    show.outcome(outcome, as_json, checked=verb in CHECKS, moved=verb in CHECKS)
+    show.outcome(outcome, as_json, checked=checked, moved=checked)
     if failure:
         raise failure
     return outcome

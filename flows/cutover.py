@@ -13,8 +13,7 @@ from tasks.begin import ready_to_cut_over
 @form(Checked)
 def cutover(parameters: Checked) -> State[Outcome]:
     """Switch a verified run: a last catch-up, verification once more, then the final names in one transaction."""
-    before = ready_to_cut_over(parameters.run_id, parameters.database)
-    with running(parameters.run_id, parameters, before, "cutover") as run:
+    with running(parameters.run_id, parameters, "cutover", ready_to_cut_over) as run:
         if run:
             switch(run, parameters)
     return ended(parameters.run_id, parameters.database)

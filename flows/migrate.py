@@ -1,7 +1,7 @@
 """The one body that all migrations share."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -42,6 +42,11 @@ def migrate(parameters: Migration, request: Request, given: set[str]) -> State[O
     taken = taken_up(parameters, request)
     run_id, fired = taken.run_id, this_flow_run()
     before, answer = begin_task(request, run_id, sorted(given), parameters.batch_ids, str(fired.id)), None
+    if fired.empirical_policy.pause_keys:  # it waited for an answer, which is there
+        with open_run(run_id, parameters.database).connection() as connection:
+            ledger.set_waiting(connection, run_id, None)
+        if before == "rolled_back":
+            return ended(run_id, parameters.database, ["rolled back while an approval was waited for: not switched"])
     if request.followed and is_followed(parameters, taken, before):
         share, gates = parameters.database_share, GatesOfRun(**stated(parameters.gates))
         return follow(Checked(run_id=run_id, database=parameters.database, database_share=share, gates=gates))
@@ -54,7 +59,7 @@ def migrate(parameters: Migration, request: Request, given: set[str]) -> State[O
             f"run {run_id} is {before.replace('_', ' ')}, so there is nothing left to do by that name: leave run_id out, "
             f"and each scheduled run gets a name of its own"
         )
-    with running(run_id, parameters, before, "run") as run:
+    with running(run_id, parameters, "run") as run:
         if run:
             reopen_named(run, parameters.batch_ids)
             expand_task(run.run_id, parameters.database)
@@ -93,8 +98,7 @@ def is_followed(parameters: Shared, taken: TakenUp, before: ledger.State) -> boo
 def follow(parameters: Checked) -> State[Outcome]:
     """Brings a run's vectors in line with their source once more."""
     run_id = parameters.run_id
-    ready_to_catch_up(run_id, parameters.database)
-    with holding(parameters, "catch-up") as run, giving_way(run, parameters):
+    with holding(parameters, "catch-up", ready_to_catch_up) as run, giving_way(run, parameters):
         passes = catch_up(run, parameters)
         wait(passes)
         for caught_up in passes:
@@ -188,34 +192,51 @@ def giving_way(run: Run, parameters: Gated) -> AbstractContextManager[None]:
     return pace.giving_way(run.url, parameters.database_share)
 
 
+Ready = Callable[[Run, ledger.RunRecord], None]
+"""Raises when a verb cannot be done with a run as it is."""
+
+
 @contextmanager
-def holding(parameters: OfRun, verb: ledger.Verb) -> Iterator[Run]:
+def holding(parameters: OfRun, verb: ledger.Verb, ready: Ready | None = None) -> Iterator[Run]:
     """Holds a run there is while the body does ``verb``, so that nobody else works on it meanwhile."""
     run = open_run(parameters.run_id, parameters.database)
     with ledger.sole_runner(run.url, run.run_id), idle.keeping(run.url):
         with run.connection() as connection:
+            if ready:
+                ready(run, ledger.get(connection, run.run_id))
             ledger.ensure(connection)
             ledger.set_doing(connection, run.run_id, verb)
+            ledger.request_stop(connection, run.run_id, None)
+        problem: str | None = None
         try:
             yield run
+        except BaseException as error:
+            # A refusal says nothing of the run; what a check or the database says of it does.
+            refused = isinstance(error, UsageError) or (verb == "contract" and isinstance(error, VerificationRefused))
+            problem = None if refused else _said(error)
+            raise
         finally:
             with run.connection() as connection:
                 ledger.set_doing(connection, run.run_id, None)
+                ledger.set_error(connection, run.run_id, problem)
 
 
 @contextmanager
-def running(run_id: str, parameters: Gated, before: ledger.State, verb: ledger.Verb) -> Iterator[Run | None]:
+def running(run_id: str, parameters: Gated, verb: ledger.Verb, ready: Ready | None = None) -> Iterator[Run | None]:
     """Holds the run while the body works on it, and records how it ended. None when it is switched and done."""
     run = open_run(run_id, parameters.database)
-    if before in FINISHED:
-        yield None
-        return
     with ledger.sole_runner(run.url, run_id), idle.keeping(run.url), giving_way(run, parameters):
+        with run.connection() as connection:
+            record = ledger.get(connection, run_id)  # as it is now that nobody else can change it
+            if ready:
+                ready(run, record)
+        if record.state in FINISHED:
+            yield None
+            return
         files.clear_partial(run.path())
         gates = gates_of(run, parameters)
         with run.connection() as connection:
             ledger.ensure(connection)
-            record = ledger.get(connection, run_id)
             ledger.set_gates(connection, run_id, gates.model_dump())
             ledger.request_stop(connection, run_id, None)
             ledger.set_report(connection, run_id, None)
@@ -226,6 +247,8 @@ def running(run_id: str, parameters: Gated, before: ledger.State, verb: ledger.V
         try:
             yield run
         except Pause:  # suspended until somebody answers: the flow starts over then
+            with run.connection() as connection:
+                ledger.set_doing(connection, run_id, None)
             raise
         except BaseException as error:
             try:

@@ -12,7 +12,7 @@ from flows.parameters import ChromaToPgvector, Migration, Text384To1536
 from tasks import ledger, manifest
 from tasks.begin import begin_task
 from tasks.errors import UsageError
-from tasks.run import open_run
+from tasks.run import Run, open_run
 from tasks.words import counted
 
 
@@ -35,22 +35,27 @@ def snapshot(parameters: Migration) -> State[Outcome]:
     """Lists and fetches what a migration would begin with, and stops after the manifest; a finished one stays as it is."""
     request = parameters.request()
     run_id, fired = parameters.run_id or own_run_id(request.flow), str(this_flow_run().id)
-    before = begin_task(request, run_id, sorted(parameters.given()), parameters.batch_ids, fired, asks_model=False)
+    begin_task(request, run_id, sorted(parameters.given()), parameters.batch_ids, fired, asks_model=False)
     run = open_run(run_id, parameters.database)
     with run.connection() as connection:
-        finished, loaded = manifest.is_finished(connection, run.plan), manifest.has_loaded(connection, run.plan)
-    if not finished and (loaded or before not in ("planned", "running", "failed")):
-        raise UsageError(
-            f"run {run_id} is {before.replace('_', ' ')} and has no snapshot of all its tables: "
-            f"take one under another run_id"
-        )
+        finished = manifest.is_finished(connection, run.plan)
     if not finished:
-        with running(run_id, parameters, before, "snapshot"):
+        with running(run_id, parameters, "snapshot", _ready):
             take_snapshot(run, parameters, alone=True)
             with run.connection() as connection:
-                ledger.set_state(connection, run_id, "planned")
+                ledger.set_state(connection, run_id, "planned", exit_status=0)
     content = manifest.summary(run)
     return ended(run_id, parameters.database, _lines(content), snapshot=content)
+
+
+def _ready(run: Run, record: ledger.RunRecord) -> None:
+    with run.connection() as connection:
+        loaded = manifest.has_loaded(connection, run.plan)
+    if loaded or record.state not in ("planned", "running", "failed"):
+        raise UsageError(
+            f"run {run.run_id} is {record.state.replace('_', ' ')} and has no snapshot of all its tables: "
+            f"take one under another run_id"
+        )
 
 
 def _lines(content: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from flows.migrate import Outcome, checked_gates, ended, giving_way, holding
 from flows.naming import RUNNER, run_name
 from flows.parameters import Checked
 from tasks import artifacts
+from tasks.begin import refuse_dropped
 from tasks.verify import verify_task
 from tasks.words import counted
 
@@ -15,7 +16,7 @@ from tasks.words import counted
 @form(Checked)
 def verify(parameters: Checked) -> State[Outcome]:
     """Hold a run's tables against their source again and keep the report."""
-    with holding(parameters, "verify") as run, giving_way(run, parameters):
+    with holding(parameters, "verify", lambda _, record: refuse_dropped(record)) as run, giving_way(run, parameters):
         bar = artifacts.progress(run.run_id, "verify")
         reports = verify_task(run.run_id, parameters.database, checked_gates(run, parameters), None, bar)
         artifacts.moved(bar, 1, 1)

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from prefect import task
 
-from tasks import ledger, planning, run_log, settings, spending, vectors
+from tasks import ledger, planning, run_log, settings, spending, status, vectors
 from tasks.errors import UsageError, VerificationRefused
 from tasks.plan import ColumnTarget, Plan, Request, check_run_id
 from tasks.retrying import RETRYING
-from tasks.run import Run, chosen, open_run
+from tasks.run import Run, chosen
 from tasks.stores.connection import Connection, adapt, connect, refusable
 
 BATCH_STAGES = ("snapshot", "load")
@@ -61,37 +61,45 @@ def reopen_named(run: Run, batch_ids: list[int] | None) -> None:
             ledger.reopen(connection, run.run_id, "load", batch_ids)
 
 
-def ready_to_cut_over(run_id: str, database: str) -> ledger.State:
-    """The run's state. Raises VerificationRefused when it was never built to the end, or is a smoke run, and FatalError
-    when its model cannot be asked, without which nothing is verified."""
-    run = open_run(run_id, database)
+def ready_to_cut_over(run: Run, record: ledger.RunRecord) -> None:
+    """Raises VerificationRefused when the run was never built to the end, or is a smoke run, UsageError when nothing is left
+    of it, and FatalError when its model cannot be asked, without which nothing is verified."""
+    refuse_dropped(record)
+    if record.switched:
+        return
     with run.connection() as connection:
-        state = ledger.get(connection, run_id).state
-        built = {b.number for b in ledger.batches(connection, run_id, "index") if b.status == "done"}
+        batches = ledger.batches(connection, run.run_id)
+    built = {b.number for b in batches if b.stage == "index" and b.status == "done"}
     if run.plan.limited:
-        raise VerificationRefused(f"run {run_id} is a smoke run, which never cuts over")
+        raise VerificationRefused(f"run {run.run_id} is a smoke run, which never cuts over")
     if missing := [t.name for t in run.plan.targets if t.mode != "sync" and t.number not in built]:
+        step = status.next_step(replace(record, at_work=False), batches)
         raise VerificationRefused(
-            f"run {run_id} is {state} and {', '.join(missing)} is not built: vecferry run {run.plan.request.flow} --run-id {run_id}"
+            f"run {run.run_id} is {record.state.replace('_', ' ')} and {', '.join(missing)} is not built: {step.now}"
         )
-    if state not in ("cut_over", "contracted"):
-        spending.begin(run)
-    return state
+    spending.begin(run)
 
 
-def ready_to_catch_up(run_id: str, database: str) -> None:
+def ready_to_catch_up(run: Run, record: ledger.RunRecord) -> None:
     """Raises UsageError for a run that has nothing to be brought in line, or whose table a sync brings in line."""
-    run = open_run(run_id, database)
-    with run.connection() as connection:
-        state = ledger.get(connection, run_id).state
-    flow = run.plan.request.flow
-    if state not in ("verified", "cut_over", "contracted"):
-        raise UsageError(f"run {run_id} is {state}: vecferry run {flow} --run-id {run_id}")
-    if state != "verified" and not run.plan.request.followed:
+    refuse_dropped(record)
+    run_id, flow = run.run_id, run.plan.request.flow
+    if record.state != "verified" and not record.switched:
+        raise UsageError(f"run {run_id} is {record.state.replace('_', ' ')}: vecferry run {flow} --run-id {run_id}")
+    if record.switched and not run.plan.request.followed:
         raise UsageError(f"run {run_id} is switched: a new run of {flow} syncs its tables, and can be taken back")
-    if state == "contracted" and any(isinstance(t, ColumnTarget) and not t.beside for t in run.plan.targets):
+    if record.state == "contracted" and any(isinstance(t, ColumnTarget) and not t.beside for t in run.plan.targets):
         raise UsageError(
             f"run {run_id} is contracted: nothing notes changes any more, the application makes the vectors"
+        )
+
+
+def refuse_dropped(record: ledger.RunRecord) -> None:
+    """Raises UsageError for a run of which nothing is left."""
+    if record.dropped:
+        raise UsageError(
+            f"run {record.run_id} was rolled back, and contract dropped what it had made: start a new run, "
+            f"vecferry run {record.plan.request.flow}"
         )
 
 
@@ -109,6 +117,7 @@ def _plan(
             raise UsageError(f"run {run_id} has no batch {batch_ids[0]}: it has not begun; leave batch_ids out")
         return _new_plan(connection, request, run_id, given)
     ledger.check_same(record.plan, request, given)
+    refuse_dropped(record)
     if batch_ids and record.state in ("cut_over", "contracted"):
         way = f", unless it is taken back first: vecferry rollback {run_id}" if record.state == "cut_over" else ""
         raise UsageError(f"run {run_id} is {record.state.replace('_', ' ')}: its batches are not loaded again{way}")

@@ -49,6 +49,7 @@ class Batch:
     error: str | None
     seconds: float
     detail: dict[str, Any]
+    updated_at: datetime
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,16 @@ class RunRecord:
     @property
     def run_id(self) -> str:
         return self.plan.run_id
+
+    @property
+    def switched(self) -> bool:
+        """Whether people use what it made."""
+        return self.state == "cut_over" or (self.state == "contracted" and self.cut_over_at is not None)
+
+    @property
+    def dropped(self) -> bool:
+        """Whether it was contracted after a rollback: nothing of it is left."""
+        return self.state == "contracted" and self.cut_over_at is None
 
 
 def exists(connection: Connection) -> bool:
@@ -197,7 +208,8 @@ def set_state(
 
 def end_badly(connection: Connection, before: RunRecord, kept: bool, error: str, exit_status: int) -> None:
     """Records that a verb did not do its work. What verification or the switch has made of the run by then stands;
-    otherwise it is ``failed``, or with ``kept`` what it was before the verb began."""
+    otherwise it is ``failed``, or with ``kept`` what it was before the verb began, unless a batch was to be loaded again."""
+    kept = kept and all(b.status == "done" for b in batches(connection, before.run_id, "load"))
     state = before.state if kept else "failed"
     connection.execute(
         "UPDATE vecferry.run SET error = %(error)s, doing = NULL, waiting_until = NULL, updated_at = now(), "
@@ -212,6 +224,15 @@ def end_badly(connection: Connection, before: RunRecord, kept: bool, error: str,
             "state": state,
             "run_id": before.run_id,
         },
+    )
+
+
+def set_error(connection: Connection, run_id: str, error: str | None) -> None:
+    """Notes what the last verb met that works on a run that is built, or None; why a run failed is not overwritten."""
+    connection.execute(
+        "UPDATE vecferry.run SET error = %s, updated_at = now() WHERE run_id = %s AND state <> 'failed' "
+        "AND error IS DISTINCT FROM %s",
+        (error, run_id, error),
     )
 
 
@@ -238,7 +259,10 @@ def set_report(connection: Connection, run_id: str, report: str | None) -> None:
 
 def request_stop(connection: Connection, run_id: str, reason: str | None) -> None:
     """Asks every worker of the run to stop before its next batch; None takes that back."""
-    connection.execute("UPDATE vecferry.run SET stop = %s, updated_at = now() WHERE run_id = %s", (reason, run_id))
+    connection.execute(
+        "UPDATE vecferry.run SET stop = %s, updated_at = now() WHERE run_id = %s AND stop IS DISTINCT FROM %s",
+        (reason, run_id, reason),
+    )
 
 
 def interrupt(connection: Connection, run_id: str) -> None:
@@ -355,7 +379,7 @@ def add(connection: Connection, run_id: str, stage: str, entries: Iterable[tuple
 def batches(connection: Connection, run_id: str, stage: str | None = None) -> list[Batch]:
     """The run's batches, of one stage or all, in order."""
     rows = connection.execute(
-        "SELECT stage, batch, status, attempts, rows, quarantined, error, seconds, detail FROM vecferry.batch "
+        "SELECT stage, batch, status, attempts, rows, quarantined, error, seconds, detail, updated_at FROM vecferry.batch "
         "WHERE run_id = %(run_id)s AND (%(stage)s::text IS NULL OR stage = %(stage)s) ORDER BY stage, batch",
         {"run_id": run_id, "stage": stage},
     ).fetchall()

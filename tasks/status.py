@@ -85,7 +85,8 @@ def sentence(target: dict[str, Any]) -> str:
 def now(record: RunRecord) -> str | None:
     """What goes on with the run at this moment: ``running``, ``waiting for approval``, ``killed`` or ``switching``; None
     when nobody works on it and nobody has to."""
-    if record.waiting and record.state == "verified":
+    # Who waits holds the run; or is suspended, and has left nothing undone.
+    if record.waiting and record.state == "verified" and (record.at_work or record.doing is None):
         return "waiting for approval"
     if record.at_work:
         return "switching" if record.doing in SWITCHES else "running"
@@ -99,12 +100,22 @@ def done(connection: Connection, run_id: str, verb: ledger.Verb, since: datetime
         return manifest.is_finished(connection, record.plan)
     if verb in ("catch-up", "verify"):
         return _fresh(connection, record.plan, verb.replace("-", "_"), since)
-    verified = _fresh(connection, record.plan, "verify", since)
-    if verb == "run" or (verb == "cutover" and record.plan.limited):
-        return record.state in ("cut_over", "contracted") or (record.state == "verified" and verified)
-    return record.state in {"cutover": ("cut_over", "contracted"), "rollback": ("rolled_back",)}.get(
-        verb, ("contracted",)
-    )
+    if verb == "rollback":
+        return record.state == "rolled_back"
+    if verb == "contract":
+        return record.state == "contracted"
+    if record.switched:
+        # A run that follows its source and was switched before is caught up by these verbs, if it is run.
+        new = record.cut_over_at is not None and record.cut_over_at >= since
+        followed = verb == "run" and record.plan.request.followed
+        return new or not followed or _fresh(connection, record.plan, "catch_up", since)
+    verified = record.state == "verified" and _fresh(connection, record.plan, "verify", since)
+    return verified and (record.plan.limited or (verb == "run" and _loads(record.plan)))
+
+
+def is_checked(connection: Connection, run_id: str, since: datetime) -> bool:
+    """Whether the run's report was made since then."""
+    return any(b.stage == "verify" and b.updated_at >= since for b in ledger.batches(connection, run_id))
 
 
 def _fresh(connection: Connection, plan: Plan, stage: str, since: datetime) -> bool:

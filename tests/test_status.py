@@ -148,6 +148,9 @@ def test_an_approval_that_is_waited_for(connection: Connection, source: dict[str
     chroma_to_pgvector(**source, run_id="r")
     ledger.set_waiting(connection, "r", 60)
     assert look() == ("verified", "waiting for approval", "vecferry cutover r")
+    ledger.set_doing(connection, "r", "run")  # whoever waited was killed
+    assert look() == ("verified", None, "vecferry cutover r")
+    ledger.set_doing(connection, "r", None)
     ledger.set_waiting(connection, "r", -1)
     assert look() == ("verified", None, "vecferry cutover r")
 

@@ -1,5 +1,6 @@
 """What a verb owes its user: it checks before it touches, keeps the run's gates, and exits by what it has done."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,15 @@ import httpx
 import pytest
 from prefect.client.orchestration import get_client
 
-from flows import cli
+from flows import cli, migrate
+from flows.catch_up import catch_up
 from flows.chroma_to_pgvector import chroma_to_pgvector
 from flows.cutover import cutover
+from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
-from tasks import ledger, status
-from tasks.errors import VerificationRefused
+from flows.verify import verify as verify_flow
+from tasks import batches, ledger, status
+from tasks.errors import FatalError, UsageError, VerificationRefused
 from tasks.stores import chroma
 from tasks.stores.connection import Connection
 from tests.command import command
@@ -145,7 +149,8 @@ def switched(connection: Connection) -> Table:
 
 def last_flow_run(name: str) -> Any:
     with get_client(sync_client=True) as client:
-        return next(r for r in client.read_flow_runs(limit=200) if r.name == f"{name} · r")
+        runs = [r for r in client.read_flow_runs(limit=200) if r.name == f"{name} · r"]
+    return max(runs, key=lambda r: r.created)
 
 
 REDEPLOYED = (
@@ -201,6 +206,184 @@ def test_work_that_is_done_is_done_though_the_api_is_gone(
         raise httpx.ConnectError("all connection attempts failed")
 
     for verb in ("cutover", "run", "verify", "catch-up"):
+        capsys.readouterr()
         with pytest.raises(httpx.ConnectError):
             cli._carry_out(lost_before, verb, "r", "DATABASE_URL", as_json=True)  # type: ignore[arg-type]
     assert cli._carry_out(lost_after, "cutover", "r", "DATABASE_URL", as_json=True)["exit"] == 0
+
+
+def test_a_sync_whose_switch_was_not_reached_is_not_done(
+    connection: Connection,
+    chroma_dir: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The API is lost between the verification of a sync and what makes it cut over: exit 1."""
+    source = f"chroma.path={chroma_dir(count=20)}"
+    assert (
+        command(capsys, "run", "chroma-to-pgvector", "-p", source, "--run-id", "first", "-p", "cutover=auto").exit == 0
+    )
+
+    def lost(*_: Any) -> None:
+        raise httpx.ConnectError("all connection attempts failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "cutover_task", lost)
+        ended = command(capsys, "run", "chroma-to-pgvector", "-p", source, "--run-id", "r", "--json")
+    assert (ended.exit, ended.json["exit"], ended.json["state"]) == (1, 1, "verified")
+    assert command(capsys, *shlex.split(ended.json["next"])[1:]).exit == 0
+    assert ledger.get(connection, "r").state == "cut_over"
+
+
+def test_a_live_table_that_was_not_caught_up_is_not_done(
+    connection: Connection, switched: Table, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that is switched is caught up by `run`; without that, exit 1."""
+
+    def lost(*_: Any) -> None:
+        raise httpx.ConnectError("all connection attempts failed")
+
+    asked = ("run", "text-384-to-1536", "--run-id", "r")
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "follow", lost)
+        assert command(capsys, *asked).exit == 1
+    assert command(capsys, *asked).exit == 0
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_an_interruption_is_over_when_the_next_verb_begins(
+    connection: Connection, request: pytest.FixtureRequest, chroma_dir: Callable[..., str], live: bool
+) -> None:
+    """A verb that was told to stop stops no later one: verify and catch-up go on after Ctrl-C and after a refusal."""
+    if live:
+        request.getfixturevalue("switched")
+        connection.execute("UPDATE docs SET content = 'changed' WHERE id = 3")
+    else:
+        chroma_to_pgvector(chroma={"path": chroma_dir(count=20)}, run_id="r")
+    for reason in ("run r was interrupted", "run r has ended: cutover refused"):
+        ledger.request_stop(connection, "r", reason)
+        ledger.set_error(connection, "r", reason)
+        assert verify_flow(run_id="r")["exit"] == 0
+        ledger.request_stop(connection, "r", reason)
+        assert catch_up(run_id="r")["exit"] == 0
+        assert ledger.get(connection, "r").error is None
+
+
+def test_two_cutovers_at_once(
+    connection: Connection, chroma_dir: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run is, is read once nobody else can change it: the second finds it switched, and it can be taken back."""
+    chroma_to_pgvector(chroma={"path": chroma_dir(count=20)}, run_id="r")
+    hold, first = ledger.sole_runner, [True]
+
+    def late(url: str, run_id: str) -> Any:
+        if first.pop() if first else False:
+            assert cutover(run_id="r")["state"] == "cut_over"
+        return hold(url, run_id)
+
+    monkeypatch.setattr(ledger, "sole_runner", late)
+    assert cutover(run_id="r")["state"] == "cut_over"
+    assert ledger.get(connection, "r").state == "cut_over"
+    assert "is gone again" in rollback(run_id="r")["done"][0]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_of_a_run_that_was_dropped_nothing_is_done(
+    connection: Connection,
+    request: pytest.FixtureRequest,
+    chroma_dir: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+    live: bool,
+) -> None:
+    """Rolled back and contracted: run, cutover, catch-up and verify exit with 2 and say so, before and after a switch."""
+    if live:
+        request.getfixturevalue("switched")
+    else:
+        chroma_to_pgvector(chroma={"path": chroma_dir(count=20)}, run_id="r")
+    flow = ledger.get(connection, "r").plan.request.flow
+    assert rollback(run_id="r")["state"] == "rolled_back"
+    assert command(capsys, "contract", "r", "--yes").exit == 0
+    before = everything(connection)
+    for verb in (("run", flow, "--run-id"), ("cutover",), ("catch-up",), ("verify",)):
+        ended = command(capsys, *verb, "r")
+        assert (ended.exit, "✓" in ended.out) == (2, False), (verb, ended)
+        assert "start a new run" in ended.complaint or "dropped" in ended.complaint
+    assert everything(connection) == before
+
+
+def test_a_refused_verb_shows_no_earlier_checks(
+    connection: Connection, database: str, chroma_dir: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table of ✓ is of this verb's own verification, or there is none."""
+    chroma_to_pgvector(chroma={"path": chroma_dir(count=20)}, run_id="r")
+    with ledger.sole_runner(database, "r"):
+        for verb in ("cutover", "verify"):
+            ended = command(capsys, verb, "r")
+            assert (ended.exit, "✓" in ended.out, "rows loaded" in ended.out) == (2, False, False), ended
+    assert "✓" in command(capsys, "verify", "r").out
+
+
+def test_a_batch_that_was_to_be_loaded_again_is_not_forgotten(
+    connection: Connection, chroma_dir: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rerun that is stopped leaves its run failed, not verified with a batch missing."""
+    chroma_to_pgvector(chroma={"path": chroma_dir(count=30)}, run_id="r", batch_rows=10)
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise FatalError("planted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "read_part", broken)
+        with pytest.raises(FatalError):
+            chroma_to_pgvector(run_id="r", batch_ids=[1])
+    assert ledger.get(connection, "r").state == "failed"
+    assert chroma_to_pgvector(run_id="r")["targets"][0]["loaded"] == 30
+
+
+def test_the_older_of_two_runs_takes_nothing_from_the_newer(
+    connection: Connection, chroma_dir: Callable[..., str]
+) -> None:
+    """Two runs that made the same table: only the one that is live is rolled back, then the one before it."""
+    source = {"chroma": {"path": chroma_dir(count=20)}}
+    for run_id in ("a", "b"):
+        chroma_to_pgvector(**source, run_id=run_id)
+    for run_id in ("a", "b"):
+        cutover(run_id=run_id)
+    with pytest.raises(UsageError, match="vecferry rollback b"):
+        rollback(run_id="a")
+    assert "earlier table again" in rollback(run_id="b")["done"][0]
+    assert "gone again" in rollback(run_id="a")["done"][0]
+
+
+def test_what_a_verification_found_is_in_the_status(connection: Connection, chroma_dir: Callable[..., str]) -> None:
+    """Of a run that is switched too, until a later verb finds it mended."""
+    chroma_to_pgvector(chroma={"path": chroma_dir(count=20)}, run_id="r", cutover="auto")
+    connection.execute("CREATE TABLE kept AS SELECT * FROM docs WHERE id = 'row-0000007'")
+    connection.execute("DELETE FROM docs WHERE id = 'row-0000007'")
+    with pytest.raises(VerificationRefused):
+        verify_flow(run_id="r")
+    outcome = status.outcome(connection, "r")
+    assert (outcome["state"], "missing" in outcome["error"]) == ("cut_over", True)
+    connection.execute("INSERT INTO docs SELECT * FROM kept")
+    assert verify_flow(run_id="r")["error"] is None
+
+
+def test_a_snapshot_alone_is_not_rerun(
+    connection: Connection,
+    chroma_dir: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """rerun would go on to the end; a backup that is complete is no failure in the status."""
+    asked = ("chroma-to-pgvector", "-p", f"chroma.path={chroma_dir(count=20)}", "--run-id", "r")
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise FatalError("planted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "write_part", broken)
+        assert command(capsys, "snapshot", *asked).exit == 1
+    ended = command(capsys, "rerun", "r")
+    assert (ended.exit, "vecferry snapshot chroma-to-pgvector --run-id r" in ended.complaint) == (2, True)
+    assert command(capsys, "snapshot", *asked).exit == 0
+    assert command(capsys, "status", "r", "--json").json["exit"] == 0

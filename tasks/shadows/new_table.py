@@ -140,6 +140,14 @@ class NewTable:
 
     def _switch_back(self, connection: Connection) -> str:
         target = self.target
+        row = connection.execute(
+            "SELECT run_id FROM vecferry.relation WHERE table_schema = %s AND table_name = %s",
+            (target.schema, target.table),
+        ).fetchone()
+        if row and row[0] != self.run.run_id:
+            raise UsageError(
+                f"{target.name} is run {row[0]}'s by now: take that back first, vecferry rollback {row[0]}"
+            )
         _move(connection, target.final, SCHEMA, target.shadow)
         connection.execute(
             "UPDATE vecferry.relation SET table_schema = %s, table_name = %s, role = 'shadow' WHERE table_schema = %s AND table_name = %s",
@@ -161,11 +169,12 @@ class NewTable:
 
     def _drop(self, connection: Connection) -> str:
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.target.hidden.identifier))
-        connection.execute(
+        dropped = connection.execute(
             "DELETE FROM vecferry.relation WHERE run_id = %s AND target = %s AND role = 'shadow'",
             (self.run.run_id, self.target.number),
-        )
-        return f"{self.target.name} is not switched; its shadow table was dropped, the snapshot is kept"
+        ).rowcount
+        what = "its shadow table was dropped" if dropped else "it had no shadow table yet"
+        return f"{self.target.name} is not switched; {what}, the snapshot is kept"
 
 
 def _move(connection: Connection, table: Table, schema: str, name: str) -> None:
