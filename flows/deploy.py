@@ -25,7 +25,8 @@ from prefect.settings import PREFECT_API_URL
 from prefect.utilities.asyncutils import run_coro_as_sync
 from prefect.utilities.templating import apply_values
 
-POOL = "vecferry"
+from flows.serve import POOL
+
 DEPLOYMENTS = Path("deployments/prefect.yaml")
 AUTOMATION = Path("deployments/automations/crash-zombie-runs.yaml")
 

@@ -59,7 +59,7 @@ _command = _Command()
 
 
 @dataclass(frozen=True)
-class Said:
+class Message:
     """The last words of the command."""
 
     line: str
@@ -166,13 +166,13 @@ def _listen(ears: socket.socket) -> None:
 def _end_process() -> None:
     out, terminal = _silence()
     until, run, typed = time.monotonic() + LONGEST, _command.run, shlex.join(["vecferry", *sys.argv[1:]])
-    said = Said(f"interrupted; nothing was changed. Start again with: {typed}")
+    message = Message(f"interrupted; nothing was changed. Start again with: {typed}")
     if _command.unfinished:
-        said = Said(f"interrupted; {_command.unfinished}: {typed}")
+        message = Message(f"interrupted; {_command.unfinished}: {typed}")
     connection = noted = None
     try:
         if run:
-            said = Said("interrupted; what is done is kept, and `vecferry status` says how to go on")
+            message = Message("interrupted; what is done is kept, and `vecferry status` says how to go on")
             connection = _within(until, lambda: _connect(run[1]))
         if run and connection:
             noted = _within(until, lambda: _note(connection, run[0], typed))
@@ -191,11 +191,11 @@ def _end_process() -> None:
             # The last thing that happens: who loses a connection must not have the time to blame a batch for it.
             _within(until, lambda: ledger.end_connections(connection, run[0]))
     finally:
-        said = noted or said
-        if said.outcome is not None and "--json" in sys.argv:
-            os.write(out, f"{json.dumps(said.outcome, default=str)}\n".encode())
+        message = noted or message
+        if message.outcome is not None and "--json" in sys.argv:
+            os.write(out, f"{json.dumps(message.outcome, default=str)}\n".encode())
         before = (WIPE_LINE if show.passing else b"\n") + SHOW_CURSOR if os.isatty(terminal) else b""
-        os.write(terminal, before + f"vecferry: {said.line}\n".encode())
+        os.write(terminal, before + f"vecferry: {message.line}\n".encode())
         os._exit(EXIT_STATUS)
 
 
@@ -234,12 +234,12 @@ def _connect(url: str) -> Connection:
     return connection
 
 
-def _note(connection: Connection, run_id: str, typed: str) -> Said:
+def _note(connection: Connection, run_id: str, typed: str) -> Message:
     """Has the ledger know of the interruption, and returns what is kept and how to go on."""
     if ledger.holds(run_id):
         ledger.interrupt(connection, run_id)
     if ledger.find(connection, run_id) is None:
-        return Said(f"interrupted; nothing was changed. Start again with: {typed}")
+        return Message(f"interrupted; nothing was changed. Start again with: {typed}")
     record = replace(ledger.get(connection, run_id), at_work=False)  # it is we who hold it, and not for long
     step = status.next_step(record, ledger.batches(connection, run_id))
     command = typed if sys.argv[1] not in ("run", "snapshot", "rerun") else step.now
@@ -247,8 +247,8 @@ def _note(connection: Connection, run_id: str, typed: str) -> Said:
         command = shlex.join([*shlex.split(command), *_command.options])
     outcome = {**status.outcome(connection, run_id), "now": None, "exit": EXIT_STATUS, "next": command, "later": None}
     if command is None:
-        return Said(f"interrupted; run {run_id} is {record.state.replace('_', ' ')}", outcome)
-    return Said(f"interrupted; what is done of run {run_id} is kept. Go on with: {command}", outcome)
+        return Message(f"interrupted; run {run_id} is {record.state.replace('_', ' ')}", outcome)
+    return Message(f"interrupted; what is done of run {run_id} is kept. Go on with: {command}", outcome)
 
 
 def _tell_prefect() -> None:

@@ -29,6 +29,7 @@ from tasks.stores import embedded
 STARTUP = 120
 """Seconds that a server may take to come up, on a loaded machine."""
 POOL = "vecferry"
+"""The work pool of every deployment."""
 END_WITH_PARENT = "--end-with-parent"
 """Given by make, which says nothing to what it started when it is killed."""
 
@@ -101,7 +102,7 @@ def serving(port: int, say: Say = lambda line: None, record: IO[str] | None = No
     home, environment = settings.home(), _environment(port)
     log = prefect_home() / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with guarding(record) as guard, open(log, "wb") as said:
+    with guarding(record) as guard, open(log, "wb") as log_file:
         if not settings.names_a_database():
             say(f"PostgreSQL     embedded, in {embedded.directory_of(home)}")
             guard.watch_database(home)
@@ -111,8 +112,8 @@ def serving(port: int, say: Say = lambda line: None, record: IO[str] | None = No
             guard,
             ["server", "start", "--host", "127.0.0.1", "--port", str(port)],
             environment,
-            stdout=said,
-            stderr=said,
+            stdout=log_file,
+            stderr=log_file,
         )
         _wait_until_healthy(environment["PREFECT_API_URL"], server, log)
         _deploy(environment, say)

@@ -128,10 +128,10 @@ def plan(planned: Any, next_: str | None, as_json: bool) -> None:
         out.print(f"{c.texts:,} different texts of {how}{c.tokens:,} tokens: {how}${c.dollars:.4f}{most}{kept}")
     if planned.allowed and planned.least_seconds is not None:
         limits = ((planned.allowed.requests, "requests"), (planned.allowed.tokens, "tokens"))
-        said = " and ".join(f"{limit:,.0f} {what}" for limit, what in limits if limit)
+        allowed = " and ".join(f"{limit:,.0f} {what}" for limit, what in limits if limit)
         out.print(
-            f"the account allows {said} a minute: at least {_duration(planned.least_seconds)}"
-            if said
+            f"the account allows {allowed} a minute: at least {_duration(planned.least_seconds)}"
+            if allowed
             else "the server tells no limits of the account"
         )
     for c in planned.layouts:

@@ -14,9 +14,18 @@ AT_ONCE = 1 << 18
 DISK_FULL = {28, 122}  # ENOSPC, EDQUOT
 
 
+def located(path: str) -> tuple[Any, str]:
+    """The file system of a path or URL, and the path in it. What has no ``://`` is a path on this machine, whatever its
+    characters: fsspec would take ``::`` for a chain of file systems, and expand ``~``."""
+    if "://" not in path:
+        return fsspec.filesystem("file"), os.path.abspath(path)
+    fs, local = fsspec.core.url_to_fs(path)
+    return fs, str(local)
+
+
 def write(path: str, data: bytes | memoryview) -> None:
     """Puts ``data`` at ``path`` atomically; on a local disk it is on stable storage before it gets its name."""
-    fs, local = fsspec.core.url_to_fs(path)
+    fs, local = located(path)
     try:
         fs.makedirs(os.path.dirname(local), exist_ok=True)
         if "file" not in _protocols(fs):
@@ -58,20 +67,20 @@ def append(path: str, data: bytes) -> None:
 
 def read(path: str) -> bytes:
     """The bytes at ``path``. Raises FileNotFoundError."""
-    fs, local = fsspec.core.url_to_fs(path)
+    fs, local = located(path)
     data: bytes = fs.cat_file(local)
     return data
 
 
 def exists(path: str) -> bool:
     """Whether there is a file at ``path``."""
-    fs, local = fsspec.core.url_to_fs(path)
+    fs, local = located(path)
     return bool(fs.exists(local))
 
 
 def open_seekable(path: str) -> Any:
     """A seekable binary handle, so that one row group of a Parquet file can be read."""
-    fs, local = fsspec.core.url_to_fs(path)
+    fs, local = located(path)
     return fs.open(local, "rb")
 
 
@@ -86,7 +95,7 @@ def _protocols(fs: Any) -> tuple[str, ...]:
 
 def clear_partial(folder: str) -> None:
     """Removes what a killed writer left half-written below ``folder``. Call it when nobody writes there."""
-    fs, local = fsspec.core.url_to_fs(folder)
+    fs, local = located(folder)
     if "file" in _protocols(fs):
         for path in Path(local).rglob("*.part"):
             path.unlink(missing_ok=True)
@@ -94,7 +103,7 @@ def clear_partial(folder: str) -> None:
 
 def names(folder: str) -> list[str]:
     """The files in ``folder``, without those that are being written; none when there is no such folder."""
-    fs, local = fsspec.core.url_to_fs(folder)
+    fs, local = located(folder)
     if not fs.exists(local):
         return []
     found = (os.path.basename(path) for path in fs.ls(local, detail=False))

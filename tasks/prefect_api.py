@@ -27,8 +27,8 @@ def require() -> None:
         problem = client.api_healthcheck()
     if problem is None:
         return
-    said = str(problem).strip().splitlines() or [type(problem).__name__]
-    reason = "it took too long" if isinstance(problem, httpx.TimeoutException) else said[0]
+    lines = str(problem).strip().splitlines() or [type(problem).__name__]
+    reason = "it took too long" if isinstance(problem, httpx.TimeoutException) else lines[0]
     raise UsageError(
         f"PREFECT_API_URL is {without_credentials(url)}, and no Prefect server answers there ({reason}): "
         f"start it, e.g. make ui, or unset PREFECT_API_URL to run without one"

@@ -5,11 +5,10 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 from prefect import task
 
-from tasks import batches, canonical, run_log
+from tasks import batches, canonical, files, run_log
 from tasks.batches import Part
 from tasks.errors import FatalError, UsageError
 from tasks.retrying import RETRYING
@@ -60,7 +59,7 @@ def export(run: Run, into: str) -> dict[str, int]:
     written = {}
     for number, collection in collections.items():
         path = f"{into.rstrip('/')}/{collection.name}.jsonl"
-        fs, local = fsspec.core.url_to_fs(path)
+        fs, local = files.located(path)
         if fs.exists(local):
             raise UsageError(f"{path} is there already; export into another folder")
         fs.makedirs(os.path.dirname(local), exist_ok=True)

@@ -19,7 +19,8 @@ from chromadb.errors import AuthorizationError, ChromaError, InternalError, NotF
 from tasks import canonical
 from tasks.errors import FatalError, TransientError, UsageError
 from tasks.stores import chroma_copy, chroma_server, chroma_settings
-from tasks.stores.chroma_copy import DATABASE, Copy, Wanted
+from tasks.stores.chroma_copy import Copy, Wanted
+from tasks.stores.chroma_segment import DATABASE
 from tasks.stores.chroma_server import Server
 from tasks.stores.chroma_settings import Stored
 from tasks.stores.interface import Collection, Evidence, Hits, Metric, records, vector_column, vectors
@@ -302,7 +303,7 @@ def read(
 
 def create_directory(path: str) -> ChromaStore:
     """An empty Chroma directory at ``path``, which must not hold one yet."""
-    if os.path.exists(os.path.join(path, "chroma.sqlite3")):
+    if os.path.exists(os.path.join(path, DATABASE)):
         raise UsageError(f"{path} already holds a Chroma database; restore into a new directory")
     os.makedirs(path, exist_ok=True)
     settings = Settings(anonymized_telemetry=False)

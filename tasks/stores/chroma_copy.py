@@ -22,9 +22,9 @@ from typing import Any
 from tasks.errors import UsageError
 from tasks.files import DISK_FULL
 from tasks.stores import chroma_segment
+from tasks.stores.chroma_segment import DATABASE
 
 FOLDER = "chroma-copies"
-DATABASE = "chroma.sqlite3"
 SIDECARS = ("-wal", "-journal")
 """What SQLite keeps beside a database that is, or was until a kill, in the middle of a transaction; -shm is derived."""
 SETTLED_SECONDS = 0.05
@@ -88,9 +88,9 @@ def copy_of(wanted: Wanted, home: str, fresh: bool) -> Copy:
     Raises UsageError where there is no room for it, or the files do not hold still.
     """
     with _making:
-        held = _newest.get(wanted)
-        if held and not (fresh and _stamp(wanted.path, held.segments) != held.stamp):
-            return held
+        kept = _newest.get(wanted)
+        if kept and not (fresh and _stamp(wanted.path, kept.segments) != kept.stamp):
+            return kept
         made = _make(wanted, home)
         _newest[wanted] = made
         return made
@@ -230,7 +230,7 @@ def _cloned(source: Path, target: Path) -> bool:
 
 def _backup(source: Path, target: Path) -> None:
     with (
-        closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=30)) as old,
+        closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as old,
         closing(sqlite3.connect(target)) as new,
     ):
         new.execute("PRAGMA synchronous = off")

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+DATABASE = "chroma.sqlite3"
+"""The file of a Chroma directory that has everything but the vector segments."""
 HEADER = struct.Struct("<iQQQQQQiIQQQdQ")
 """Version, offset of the links, capacity, elements, bytes an element, offset of the label, offset of the vector, top
 level, entry point, links a level, links of level 0, M, level factor, ef_construction."""
@@ -55,7 +57,7 @@ class Damaged(Exception):
 
 def problems(folder: Path, chosen: frozenset[str]) -> list[str]:
     """What is wrong with the segments in those folders, a line a collection."""
-    with closing(sqlite3.connect(folder / "chroma.sqlite3")) as database:
+    with closing(sqlite3.connect(folder / DATABASE)) as database:
         return [
             f"{segment.name}: {problem}"
             for segment in _segments(database)

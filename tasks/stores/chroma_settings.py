@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -84,7 +85,7 @@ def of_segment(database: str, collection_id: str) -> dict[str, Any]:
         "SELECT m.key, m.str_value, m.int_value, m.float_value FROM segment_metadata m "
         "JOIN segments s ON s.id = m.segment_id WHERE s.scope = 'VECTOR' AND s.collection = ?"
     )
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)) as connection:
+    with closing(sqlite3.connect(f"{Path(database).absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
         rows = connection.execute(query, (collection_id,)).fetchall()
     return {key: next((v for v in values if v is not None), None) for key, *values in rows}
 

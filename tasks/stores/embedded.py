@@ -3,12 +3,18 @@ user ends."""
 
 import atexit
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tasks.errors import UsageError
 from tasks.processes import alive
+
+SHELL = "$ ` \\ ; & | < > ( ) *"
+SPECIAL = re.compile(r"[\s'\"$`\\;&|<>()*]")
+"""Characters that part or change a path in the command that pg_ctl hands to a shell."""
 
 _servers: dict[str, Any] = {}
 """Those that this process uses, by their directory."""
@@ -33,13 +39,19 @@ def url(home: str) -> str:
             f"DATABASE_URL is not set, and the embedded PostgreSQL needs a local VECFERRY_HOME, not {home}"
         )
     directory = directory_of(home)
+    if SPECIAL.search(os.path.abspath(directory)):
+        raise UsageError(
+            f"the embedded PostgreSQL cannot run in {directory}, for a shell would take that path apart: "
+            f"set VECFERRY_HOME to a path without spaces, quotes and {SHELL}, or set DATABASE_URL"
+        )
     try:
         os.makedirs(home, exist_ok=True)
         server = _package().get_server(directory)
         if directory not in _servers:
             _servers[directory] = server
             atexit.register(_forget_killed, server)  # before the package's own, which stops it after the last user
-        return str(server.get_uri())
+        # The package's own puts the directory of the socket into the URL as it is.
+        return f"postgresql://postgres:@/postgres?host={quote(str(server.get_postmaster_info().socket_dir))}"
     except PermissionError as error:
         raise UsageError(f"no permission to write {home}: set VECFERRY_HOME or DATABASE_URL") from error
     except Exception as error:
