@@ -84,7 +84,8 @@ def _with_place(error: UsageError) -> UsageError:
     from flows.naming import place_of_parameters
 
     place = place_of_parameters()
-    return UsageError(f"{error}. {place}") if place else error
+    ended = str(error) if str(error).endswith((".", "?")) else f"{error}."
+    return UsageError(f"{ended} {place}") if place else error
 
 
 def _default(field: FieldInfo) -> Any:

@@ -1,6 +1,7 @@
 """What Prefect's pages show of a run. The ledger is the record; an artifact that cannot be written stops nothing."""
 
 import contextvars
+import json
 import logging
 import re
 import threading
@@ -128,10 +129,11 @@ def batches(run_id: str, found: list[Batch]) -> None:
 def rerun(run_id: str, failed: list[Batch], parameters: str) -> None:
     """The failed batches, with the exact parameters that run them again."""
     rows = [{"stage": b.stage, "batch": b.number, "error": b.error or "", "rerun with": parameters} for b in failed]
+    lines = json.dumps(json.loads(parameters), indent=2, ensure_ascii=False)  # one long line would be cut off
     create_table_artifact(
         rows,
         key=_key(run_id, "rerun"),
-        description=f"Run `rerun-failed` with these parameters:\n\n```json\n{parameters}\n```",
+        description=f"Run `rerun-failed` with these parameters:\n\n```json\n{lines}\n```",
     )
 
 
