@@ -28,7 +28,7 @@ from tasks.run import Run, chosen, open_run
 from tasks.snapshot import finish_task, list_ids_task, snapshot_task
 from tasks.stores import idle
 from tasks.verify import verify_task
-from tasks.words import counted
+from tasks.words import batches_named, counted
 
 Outcome = dict[str, Any]
 FINISHED = ("cut_over", "contracted")
@@ -302,7 +302,7 @@ def in_chunks(run: Run, parameters: Shared, stage: str, do: "Task[Any, work.Tall
                 shown = time.monotonic()
         if isinstance(problem, FatalError):
             break
-        waiting.append(do.submit(run.run_id, parameters.database, chunk, chunk[0], chunk[-1]))
+        waiting.append(do.submit(run.run_id, parameters.database, chunk, batches_named(chunk)))
     for future in waiting:
         problem = _worse(problem, future)
     move(run, stage, bar)

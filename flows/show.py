@@ -207,7 +207,8 @@ def outcome(found: dict[str, Any], as_json: bool, checked: bool = True, moved: b
 
 
 def _state(outcome: dict[str, Any]) -> str:
-    return outcome["state"] + (f", {outcome['now']}" if outcome["now"] else "")
+    now = outcome["now"]
+    return outcome["state"] + (f", {now}" if now and now != outcome["state"] else "")
 
 
 def _counts(outcome: dict[str, Any]) -> str:

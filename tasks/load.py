@@ -100,8 +100,8 @@ def prepare_task(run_id: str, database: str) -> int:
     return prepare(open_run(run_id, database))
 
 
-@task(name="load", task_run_name="load batches {first}–{last}", **RETRYING)
-def load_task(run_id: str, database: str, numbers: list[int], first: int, last: int) -> work.Tally:
+@task(name="load", task_run_name="load {which}", **RETRYING)
+def load_task(run_id: str, database: str, numbers: list[int], which: str) -> work.Tally:
     return load(open_run(run_id, database), numbers).settled()
 
 

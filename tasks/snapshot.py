@@ -130,8 +130,8 @@ def list_ids_task(run_id: str, database: str, listing: int, alone: bool = False)
     return list_ids(open_run(run_id, database), listing, alone)
 
 
-@task(name="snapshot", task_run_name="snapshot batches {first}–{last}", **RETRYING)
-def snapshot_task(run_id: str, database: str, numbers: list[int], first: int, last: int) -> work.Tally:
+@task(name="snapshot", task_run_name="snapshot {which}", **RETRYING)
+def snapshot_task(run_id: str, database: str, numbers: list[int], which: str) -> work.Tally:
     return snapshot(open_run(run_id, database), numbers).settled()
 
 
