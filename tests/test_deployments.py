@@ -33,7 +33,8 @@ pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).parents[1]
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 READABLE = re.compile(
-    r"plan \S+|list ids, pass \d+|(snapshot|load) (batch \d+|batches \d+ to \d+)|write the manifest|make (shadows|keys)|cut into batches|[a-z][a-z -]* \S+"
+    r"plan \S+|list ids, pass \d+|(snapshot|load) batch(es)? \d+( to \d+)?"
+    r"|write the manifest|make (shadows|keys)|cut into batches|[a-z][a-z -]* \S+"
 )
 
 
