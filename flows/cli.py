@@ -19,6 +19,7 @@ from flows.forms import parse
 from flows.parameters import FLOWS, Base, Checked, Contract, Migration, OfRun, Restore
 from tasks import allocator, ledger, manifest, settings, status
 from tasks.errors import FatalError, UsageError, VecferryError
+from tasks.run_command import command
 from tasks.stores.connection import connect
 
 app = typer.Typer(
@@ -329,7 +330,7 @@ def _carry_out(
         outcome, done = status.outcome(connection, run_id), status.done(connection, run_id, verb, since)
         checked = verb in CHECKS and status.is_checked(connection, run_id, since)
     if failure is None and not done:
-        failure = FatalError(f"{verb} of {run_id} is not done, by the ledger: vecferry status {run_id}")
+        failure = FatalError(f"{verb} of {run_id} is not done, by the ledger: {command('status', run_id, database)}")
     if done and failure and not isinstance(failure, VecferryError):
         show.complain(f"{verb} of {run_id} is done; on the way {type(failure).__name__}: {failure}")
         failure = None

@@ -15,6 +15,7 @@ from flows import show
 from tasks import settings
 from tasks.errors import UsageError, VecferryError
 from tasks.plan import Plan, generated_run_id
+from tasks.run_command import command
 
 QUIET = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -82,9 +83,8 @@ def allow_drop(plan: Plan, as_json: bool) -> None:
     names = ", ".join(target.name for target in plan.targets)
     what = f"run {plan.run_id} was rolled back: contract drops what another cutover would need ({names})"
     if as_json or not sys.stdin.isatty():
-        database = plan.request.database
-        option = "" if database == settings.DEFAULT_DATABASE else f" -p database={database}"
-        raise UsageError(f"{what}. Where that is meant: vecferry contract {plan.run_id} --yes{option}")
+        drop = f"{command('contract', plan.run_id, plan.request.database)} --yes"
+        raise UsageError(f"{what}. Where that is meant: {drop}")
     if not typer.confirm(f"{what}. Drop it?", err=True):
         raise VecferryError(f"nothing was dropped; run {plan.run_id} is rolled back as before")
 

@@ -25,6 +25,7 @@ from tasks.load import expand_task, key_task, load_task, prepare_task
 from tasks.owners import TakenUp, take_up_task
 from tasks.plan import Request
 from tasks.run import Run, chosen, open_run
+from tasks.run_command import command, resumption
 from tasks.snapshot import finish_task, list_ids_task, snapshot_task
 from tasks.stores import idle
 from tasks.verify import verify_task
@@ -112,7 +113,7 @@ def take_snapshot(run: Run, parameters: Shared, alone: bool = False) -> None:
     """Lists, fetches, lists again, and writes the manifest; ``alone`` where nothing is to follow for now."""
     with run.connection() as connection:
         fresh = 0 if alone else manifest.listings_alone(connection, run.plan)
-    again = f"vecferry snapshot {run.plan.request.flow} --run-id {run.run_id}" if alone else None
+    again = resumption(run.plan, "snapshot") if alone else None
     for listing in range(fresh + snapshot.ROUNDS):
         if list_ids_task(run.run_id, parameters.database, listing, alone):
             in_chunks(run, parameters, "snapshot", snapshot_task, again)
@@ -312,7 +313,8 @@ def in_chunks(run: Run, parameters: Shared, stage: str, do: "Task[Any, work.Tall
         left = [b for b in ledger.batches(connection, run.run_id, stage) if b.status != "done"]
     if left:
         raise BatchesFailed(
-            _left(stage, left, problem, again or f"vecferry rerun {run.run_id}"), [b.number for b in left]
+            _left(stage, left, problem, again or command("rerun", run.run_id, parameters.database)),
+            [b.number for b in left],
         )
 
 

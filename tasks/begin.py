@@ -9,6 +9,7 @@ from tasks.errors import UsageError, VerificationRefused
 from tasks.plan import ColumnTarget, Plan, Request, check_run_id
 from tasks.retrying import RETRYING
 from tasks.run import Run, chosen
+from tasks.run_command import command, resumption
 from tasks.stores.connection import Connection, adapt, connect, refusable
 
 BATCH_STAGES = ("snapshot", "load")
@@ -85,7 +86,7 @@ def ready_to_catch_up(run: Run, record: ledger.RunRecord) -> None:
     refuse_dropped(record)
     run_id, flow = run.run_id, run.plan.request.flow
     if record.state != "verified" and not record.switched:
-        raise UsageError(f"run {run_id} is {record.state.replace('_', ' ')}: vecferry run {flow} --run-id {run_id}")
+        raise UsageError(f"run {run_id} is {record.state.replace('_', ' ')}: {resumption(run.plan)}")
     if record.switched and not run.plan.request.followed:
         raise UsageError(f"run {run_id} is switched: a new run of {flow} syncs its tables, and can be taken back")
     if record.state == "contracted" and any(isinstance(t, ColumnTarget) and not t.beside for t in run.plan.targets):
@@ -119,7 +120,8 @@ def _plan(
     ledger.check_same(record.plan, request, given)
     refuse_dropped(record)
     if batch_ids and record.state in ("cut_over", "contracted"):
-        way = f", unless it is taken back first: vecferry rollback {run_id}" if record.state == "cut_over" else ""
+        rollback = command("rollback", run_id, record.plan.request.database)
+        way = f", unless it is taken back first: {rollback}" if record.state == "cut_over" else ""
         raise UsageError(f"run {run_id} is {record.state.replace('_', ' ')}: its batches are not loaded again{way}")
     chosen(connection, run_id, batch_ids)
     return record.plan

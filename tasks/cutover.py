@@ -10,6 +10,7 @@ from tasks.errors import UsageError, VerificationRefused
 from tasks.locking import locked
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
+from tasks.run_command import resumption
 from tasks.shadows.interface import Shadow
 from tasks.shadows.registry import shadow_of
 from tasks.stores.connection import Connection, refusable
@@ -28,7 +29,7 @@ def cutover(run: Run) -> None:
             return
         if record.state != "verified":
             raise VerificationRefused(
-                f"run {run.run_id} is {record.state}, not verified: `vecferry run` it again first"
+                f"run {run.run_id} is {record.state}, not verified: first: {resumption(run.plan)}"
             )
         shadows = [shadow_of(run, t) for t in run.plan.targets]
         if depending := [line for s in shadows for line in s.dependents(connection)]:

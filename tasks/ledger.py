@@ -20,6 +20,8 @@ from tasks import plan as plans
 from tasks.errors import FatalError, Stopped, TransientError, UsageError
 from tasks.locking import locked
 from tasks.plan import Plan
+from tasks.run_command import command
+from tasks.settings import DEFAULT_DATABASE
 from tasks.stores.connection import Connection, connect
 
 State = Literal["planned", "running", "failed", "verified", "cut_over", "rolled_back", "contracted"]
@@ -290,7 +292,11 @@ def sole_runner(url: str, run_id: str) -> Iterator[None]:
     """
     connection = _locked(url, run_id)
     if connection is None:
-        raise UsageError(f"another process works on run {run_id}: wait for it, or see `vecferry status {run_id}`")
+        with connect(url, "vecferry status") as other:
+            record = find(other, run_id)
+        database = record.plan.request.database if record else DEFAULT_DATABASE
+        look = command("status", run_id, database)
+        raise UsageError(f"another process works on run {run_id}: wait for it, or see `{look}`")
     done = threading.Event()
     keeper = threading.Thread(target=_keep_lock, args=(connection, url, run_id, done), daemon=True)
     if before := find(connection, run_id):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from prefect import task
 
@@ -9,6 +10,7 @@ from tasks import ledger, settings
 from tasks.errors import UsageError
 from tasks.plan import Request
 from tasks.retrying import RETRYING
+from tasks.run_command import command
 from tasks.stores.connection import Connection, connect, refusable
 from tasks.stores.live_table import place
 
@@ -67,13 +69,14 @@ def owner_of(connection: Connection, places: Iterable[tuple[str, str, str]]) -> 
 def _usable(connection: Connection, run_id: str, request: Request) -> str:
     record = ledger.get(connection, run_id)
     whose = f"{', '.join(t.name for t in record.plan.targets)} belongs to run {run_id}"
+    of_run = partial(command, run_id=run_id, database=record.plan.request.database)
     if record.state == "rolled_back":
         raise UsageError(
-            f"{whose}, which was rolled back: switch it again, vecferry cutover {run_id}; or drop it, "
-            f"vecferry contract {run_id}; or name it to go on with it, run_id={run_id}"
+            f"{whose}, which was rolled back: switch it again, {of_run('cutover')}; or drop it, "
+            f"{of_run('contract')}; or name it to go on with it, run_id={run_id}"
         )
     if record.plan.limited and not request.limit:
-        raise UsageError(f"{whose}, a smoke run: drop it first, vecferry rollback {run_id}")
+        raise UsageError(f"{whose}, a smoke run: drop it first, {of_run('rollback')}")
     return run_id
 
 

@@ -1,14 +1,15 @@
 """What a run has come to, in the words of the command line: from the ledger alone."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from tasks import files, ledger, manifest, run_log, settings, spending
 from tasks.ledger import Batch, RunRecord
 from tasks.plan import ColumnTarget, Plan
-from tasks.settings import DEFAULT_DATABASE
+from tasks.run_command import command, resumption
 from tasks.stores.connection import Connection
 from tasks.words import counted
 
@@ -183,35 +184,26 @@ class Step:
 
 def next_step(record: RunRecord, batches: list[Batch]) -> Step:
     """The command to type now or later; neither when there is nothing to do."""
-    step = _next(record, batches)
-    database = record.plan.request.database
-    if database == DEFAULT_DATABASE:
-        return step
-    option = f" -p database={database}"
-    return replace(step, now=step.now and step.now + option, later=step.later and step.later + option)
-
-
-def _next(record: RunRecord, batches: list[Batch]) -> Step:
-    run_id = record.run_id
+    of_run = partial(command, run_id=record.run_id, database=record.plan.request.database)
     if record.at_work:
-        return Step(later=f"vecferry status {run_id}")
-    resume, switch = f"vecferry run {record.plan.request.flow} --run-id {run_id}", f"vecferry cutover {run_id}"
+        return Step(later=of_run("status"))
+    resume, switch = resumption(record.plan), of_run("cutover")
     built = any(b.stage == "index" and b.status == "done" for b in batches) or not _loads(record.plan)
     if record.state == "running" and record.doing == "cutover" and built:
         return Step(switch)
     if record.state in ("planned", "running", "failed"):
         if record.doing == "snapshot" or manifest.is_asked_for(batches):
-            return Step(f"vecferry snapshot {record.plan.request.flow} --run-id {run_id}")
+            return Step(resumption(record.plan, "snapshot"))
         failed = any(b.status == "failed" and b.stage in ("snapshot", "load") for b in batches)
-        return Step(f"vecferry rerun {run_id}" if failed else resume)
+        return Step(of_run("rerun") if failed else resume)
     if record.state == "verified":
-        return Step(f"vecferry rollback {run_id}" if record.plan.limited else switch)
+        return Step(of_run("rollback") if record.plan.limited else switch)
     if record.state == "rolled_back":
         return Step(switch if built and not record.plan.limited else resume)
     if record.state == "cut_over":
         assert record.cut_over_at
         opens = record.cut_over_at + timedelta(days=record.plan.request.rollback_days)
-        contract = f"vecferry contract {run_id}"
+        contract = of_run("contract")
         return Step(contract) if opens <= datetime.now(UTC) else Step(later=contract, since=opens)
     return Step()
 

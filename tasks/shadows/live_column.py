@@ -25,6 +25,7 @@ from tasks.locking import locked
 from tasks.pace import AT_ONCE, Turn
 from tasks.plan import SCHEMA, ColumnTarget
 from tasks.run import Run
+from tasks.run_command import resumption
 from tasks.shadows import live_comparison, live_place, live_queue, search_functions
 from tasks.shadows.live_access import view_name
 from tasks.shadows.live_rows import LiveRows
@@ -88,7 +89,7 @@ class LiveColumn:
         place = (SCHEMA, view_name(target)) if target.beside else (target.schema, target.table)
         if connection.execute("SELECT to_regclass(%s)", (self.side.as_string(),)).fetchone() == (None,):
             raise UsageError(
-                f"run {self.run.run_id} has nothing of {target.name} any more: run it again, or see `vecferry status`"
+                f"run {self.run.run_id} has nothing of {target.name} any more: {resumption(self.run.plan)}"
             )
         said = f"{live.said()}, NULL::text, NULL::text"
         # A row that waits in the queue may say something else by now than its vector does.

@@ -15,6 +15,7 @@ from tasks.hnsw import build, existing, index_names
 from tasks.pace import AT_ONCE, Turn
 from tasks.plan import SCHEMA, Target, short, suffix
 from tasks.run import Run
+from tasks.run_command import resumption
 from tasks.stores.connection import Connection
 from tasks.stores.postgres import Table, copy_in, create_table
 
@@ -74,7 +75,7 @@ class NewTable:
         ).fetchone()
         if row is None:
             raise UsageError(
-                f"run {self.run.run_id} has no table for {self.target.name} any more: run it again, or see `vecferry status`"
+                f"run {self.run.run_id} has no table for {self.target.name} any more: {resumption(self.run.plan)}"
             )
         return Table(row[0], row[1], self.target.layout)
 

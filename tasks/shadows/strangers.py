@@ -1,12 +1,14 @@
 """Vectors of unknown make where a run's own are, or are to be: two spaces in one column cannot be told apart."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from psycopg import sql
 
 from tasks import ledger
 from tasks.errors import VerificationRefused
 from tasks.plan import SCHEMA, ColumnTarget
+from tasks.run_command import command
 from tasks.shadows.live_place import queue, side_table
 from tasks.stores.connection import Connection
 from tasks.stores.live_table import has_column
@@ -22,17 +24,18 @@ def strangers(connection: Connection, run_id: str, target: ColumnTarget) -> Iter
     """What is in the way of a column that holds this run's vectors and no others."""
     if ledger.exists(connection):
         other = connection.execute(
-            "SELECT run_id, run.state FROM vecferry.relation JOIN vecferry.run USING (run_id) "
+            "SELECT run_id, run.state, run.plan #>> '{request,database}' FROM vecferry.relation JOIN vecferry.run USING (run_id) "
             "WHERE run_id <> %s AND source ->> 'table' = %s AND source ->> 'column' = %s",
             (run_id, f"{target.schema}.{target.table}", target.new_column),
         ).fetchone()
         if other:
-            name, state = other
+            name, state, database = other
+            of_run = partial(command, run_id=name, database=database)
             way = {
-                "cut_over": f"people search by it; vecferry catch-up {name} brings it in line",
+                "cut_over": f"people search by it; {of_run('catch-up')} brings it in line",
                 "contracted": "people search by it",
-                "rolled_back": f"it could be cut over again; to drop it instead, vecferry contract {name}",
-            }.get(state, f"take that back first, vecferry rollback {name}")
+                "rolled_back": f"it could be cut over again; to drop it instead, {of_run('contract')}",
+            }.get(state, f"take that back first, {of_run('rollback')}")
             yield f"{target.name} belongs to run {name}: {way} (what it bought is kept), or choose another new_column"
             return
     side = side_table(target)

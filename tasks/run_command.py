@@ -1,0 +1,18 @@
+"""The commands that messages name. Each is whole, so that it can be typed as it stands."""
+
+from tasks.plan import Plan
+from tasks.settings import DEFAULT_DATABASE
+
+
+def command(verb: str, run_id: str, database: str) -> str:
+    """``vecferry VERB RUN``, with the name of the run's database where that is not the default."""
+    return f"vecferry {verb} {run_id}{_option(database)}"
+
+
+def resumption(plan: Plan, verb: str = "run") -> str:
+    """``vecferry run FLOW --run-id RUN``, or ``snapshot`` instead of ``run``: goes on with the run of this plan."""
+    return f"vecferry {verb} {plan.request.flow} --run-id {plan.run_id}{_option(plan.request.database)}"
+
+
+def _option(database: str) -> str:
+    return "" if database == DEFAULT_DATABASE else f" -p database={database}"
