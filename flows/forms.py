@@ -48,7 +48,7 @@ def form(model: type[M]) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
                 with interrupt.in_flow_run():
                     return body(parse(model, schedule_overrides.effective(plain)))
             except UsageError as error:
-                raise _with_place(error) from error
+                raise _with_place(error) from None  # one traceback in the log, not three
 
         shown = {model.model_fields[name].alias or name: model.model_fields[name] for name in fields.in_order(model)}
         flow_function.__name__, flow_function.__module__ = body.__name__, body.__module__
