@@ -16,7 +16,7 @@ from tasks import files
 from tasks.ledger import Batch
 from tasks.report import plain
 from tasks.status import sentence
-from tasks.words import counted
+from tasks.words import agreeing, counted
 
 # Markup is off for good: names, ids and messages are other people's, and may hold square brackets. Text carries styles.
 out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
@@ -114,7 +114,7 @@ def plan(planned: Any, next_: str | None, as_json: bool) -> None:
         )
     out.print(table)
     cost = f"about {_duration(planned.seconds)} and {planned.storage_bytes / 1e6:,.1f} MB"
-    out.print(f"\n{planned.rows:,} rows in {planned.batches} batches; {cost}")
+    out.print(f"\n{counted(planned.rows, 'row')} in {counted(planned.batches, 'batch')}; {cost}")
     if planned.copied_bytes:
         out.print(
             f"the directory is read from a private copy of {planned.copied_bytes / 1e6:,.1f} MB, removed afterwards; "
@@ -123,12 +123,14 @@ def plan(planned: Any, next_: str | None, as_json: bool) -> None:
     if planned.cost:
         c = planned.cost
         most = "" if c.exact else f", at most {c.most_tokens:,}: ${c.most_dollars:.4f}"
-        kept = f"; {c.kept:,} more are kept already" if c.kept else ""
+        kept = f"; {c.kept:,} more {agreeing(c.kept, 'are')} kept already" if c.kept else ""
         how = "" if c.exact else "about "
-        out.print(f"{c.texts:,} different texts of {how}{c.tokens:,} tokens: {how}${c.dollars:.4f}{most}{kept}")
+        out.print(
+            f"{counted(c.texts, 'different text')} of {how}{counted(c.tokens, 'token')}: {how}${c.dollars:.4f}{most}{kept}"
+        )
     if planned.allowed and planned.least_seconds is not None:
-        limits = ((planned.allowed.requests, "requests"), (planned.allowed.tokens, "tokens"))
-        allowed = " and ".join(f"{limit:,.0f} {what}" for limit, what in limits if limit)
+        limits = ((planned.allowed.requests, "request"), (planned.allowed.tokens, "token"))
+        allowed = " and ".join(counted(round(limit), what) for limit, what in limits if limit)
         out.print(
             f"the account allows {allowed} a minute: at least {_duration(planned.least_seconds)}"
             if allowed
@@ -197,10 +199,14 @@ def outcome(found: dict[str, Any], as_json: bool, checked: bool = True, moved: b
         quarantined = ("; ", red(f"{t['quarantined']:,} quarantined")) if t["quarantined"] else ()
         out.print(Text.assemble(sentence(t), *quarantined))
     if spent := found["spent"]:
-        saved = f"; {spent['reused']:,} were kept, which saved ${spent['saved']:.4f}" if spent["reused"] else ""
+        saved = (
+            f"; {spent['reused']:,} {agreeing(spent['reused'], 'were')} kept, which saved ${spent['saved']:.4f}"
+            if spent["reused"]
+            else ""
+        )
         out.print(
-            f"spent ${spent['dollars']:.4f} on {spent['bought']:,} texts: {spent['tokens']:,} tokens in "
-            f"{spent['requests']:,} requests{saved}"
+            f"spent ${spent['dollars']:.4f} on {counted(spent['bought'], 'text')}: {counted(spent['tokens'], 'token')} in "
+            f"{counted(spent['requests'], 'request')}{saved}"
         )
     out.print(bold(found["state"]))
     _print_tail(found)
@@ -271,7 +277,7 @@ def restored(found: dict[str, Any], as_json: bool) -> None:
         _print_json(found)
         return
     for name, rows in found["restored"].items():
-        out.print(f"{name}: {rows:,} records restored into {found['into']}")
+        out.print(f"{name}: {counted(rows, 'record')} restored into {found['into']}")
     if found["note"]:
         out.print(Text.assemble(yellow("note"), f"  {found['note']}"))
 

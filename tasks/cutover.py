@@ -14,6 +14,7 @@ from tasks.run_command import resumption
 from tasks.shadows.interface import Shadow
 from tasks.shadows.registry import shadow_of
 from tasks.stores.connection import Connection, refusable
+from tasks.words import counted
 
 
 def cutover(run: Run) -> None:
@@ -94,7 +95,7 @@ def contract(run: Run, rollback_days: float | None, now: datetime | None = None)
         opens = record.cut_over_at + timedelta(days=days)
         if (now or row[0]) < opens:
             raise VerificationRefused(
-                f"the rollback window of {days:g} days ends {opens:%Y-%m-%d %H:%M %Z}; until then the old tables stay"
+                f"the rollback window of {counted(days, 'day')} ends {opens:%Y-%m-%d %H:%M %Z}; until then the old tables stay"
             )
 
         return locked(connection, lambda: _end(run, connection, lambda s: s.contract(connection)))

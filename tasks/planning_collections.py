@@ -19,6 +19,7 @@ from tasks.stores.connection import Connection
 from tasks.stores.interface import Collection, Source
 from tasks.stores.postgres import describe
 from tasks.stores.registry import open_source
+from tasks.words import agreeing, counted
 
 SAMPLE = 1_000
 """Records a collection that the plan looks at for metadata, missing vectors and document sizes."""
@@ -131,10 +132,12 @@ def _target_warnings(plan: Plan, looks: list[Look]) -> Iterator[str]:
         name = target.collection.name
         if target.collection.count == 0:
             yield f"{name} is empty: a migration of 0 rows"
+        sampled = counted(look.sampled, "sampled record")
         if look.without_vector:
-            yield f"{name}: {look.without_vector} of {look.sampled} sampled records have no vector; they are kept with none"
+            yield f"{name}: {look.without_vector} of {sampled} {agreeing(look.without_vector, 'have')} no vector and will have none"
         if look.without_document and target.space != CARRIED:
-            yield f"{name}: {look.without_document} of {look.sampled} sampled records have no document to embed; they get no vector"
+            have = agreeing(look.without_document, "have")
+            yield f"{name}: {look.without_document} of {sampled} {have} no document to embed, hence no vector"
         if target.dimensions and target.layout.index_type is None:
             yield f"{name}: {target.dimensions} dimensions are beyond pgvector's index limit of 4000; searches will be exact and slow"
         elif target.layout.index_type == "halfvec" and target.type == "vector":

@@ -14,6 +14,7 @@ from tasks.errors import FatalError, UsageError
 from tasks.retrying import RETRYING
 from tasks.run import Run, open_run
 from tasks.stores.interface import Collection, records
+from tasks.words import counted
 
 
 def opened_by() -> str:
@@ -49,7 +50,9 @@ def restore(run: Run, into: str) -> dict[str, int]:
         written[name] += table.num_rows
     for name, rows in written.items():
         if (count := store.collection(name).count) != rows:
-            raise FatalError(f"{into} holds {count} of {rows} records of {name}: remove it and restore again")
+            raise FatalError(
+                f"{into} holds {count:,} of {counted(rows, 'record')} of {name}: remove it and restore again"
+            )
     return written
 
 

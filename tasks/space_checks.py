@@ -20,6 +20,7 @@ from tasks.run import Run
 from tasks.stores.connection import Connection
 from tasks.stores.interface import Hits, vectors
 from tasks.stores.postgres import Table, read
+from tasks.words import counted
 
 PROBES, NEIGHBOURS, NDCG_AT = 200, 50, 10
 RESAMPLES = 1_000
@@ -50,7 +51,7 @@ def space_checks(run: Run, connection: Connection, target: ColumnTarget, table: 
         figures["old_new_overlap"] = {"mean": float(np.mean(shares)), "p5": float(np.percentile(shares, 5))}
         notes.append(
             f"of {gates.recall_k} neighbours by the old vectors {np.mean(shares):.0%} are neighbours by the new ones "
-            f"({np.percentile(shares, 5):.0%} for the worst twentieth of {len(shares)} rows)"
+            f"({np.percentile(shares, 5):.0%} for the worst twentieth of {counted(len(shares), 'row')})"
         )
         if request.similarity_threshold is not None:
             line, figures["threshold"] = _threshold(before, after, request.similarity_threshold)
@@ -155,12 +156,12 @@ def _labelled(
         **{name: float(values.mean()) for name, values in scores.items()},
     }
     if "old" not in scores:
-        return f"nDCG@{NDCG_AT} of {len(queries)} labelled queries: {figures['new']:.3f}", figures
+        return f"nDCG@{NDCG_AT} of {counted(len(queries), 'labelled query')}: {figures['new']:.3f}", figures
     gain = scores["new"] - scores["old"]
     low, high = _interval(float(gain[chosen].mean()) for chosen in _resamples(len(gain), RESAMPLES))
     verdict = "better" if low > 0 else "worse" if high < 0 else "no difference is shown"
     line = (
-        f"nDCG@{NDCG_AT} of {len(queries)} labelled queries: {figures['old']:.3f} → {figures['new']:.3f}, "
+        f"nDCG@{NDCG_AT} of {counted(len(queries), 'labelled query')}: {figures['old']:.3f} → {figures['new']:.3f}, "
         f"{gain.mean():+.3f} (95 %: {low:+.3f} to {high:+.3f}): {verdict}"
     )
     return line, {**figures, "gain": float(gain.mean()), "low": low, "high": high, "verdict": verdict}

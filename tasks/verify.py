@@ -29,6 +29,7 @@ from tasks.space_checks import space_checks
 from tasks.stores.connection import Connection, refusable
 from tasks.stores.interface import Source
 from tasks.stores.postgres import Table
+from tasks.words import agreeing, counted
 
 SETTLE = 5
 
@@ -124,7 +125,8 @@ def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tel
     for _ in range(SETTLE if last and difference.touched <= len(difference.ids) else 0):
         if not difference.touched:
             break
-        notes.append(f"{difference.touched} rows changed at the source while they were compared, and were caught up")
+        touched, were = counted(difference.touched, "row"), agreeing(difference.touched, "were")
+        notes.append(f"{touched} changed at the source during the comparison and {were} caught up")
         # The ids are kept: a row that settles is compared once more, with what the source says now.
         shadow.bring(1.0, only=difference.ids)
         again = shadow.compare(only=difference.ids)
@@ -136,7 +138,9 @@ def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tel
         )
         found = _source_count(run, difference, moved) + found
         if difference.foreign:
-            notes.append(f"{difference.foreign} rows were written or changed by somebody else and left as they are")
+            notes.append(
+                f"{counted(difference.foreign, 'row', 'were')} written or changed by somebody else and left alone"
+            )
         if rows == 0 and difference.compared == 0 and source.collection(target.collection.name).count == 0:
             empty = Check("empty", True, 1, "0 rows on both sides", "the same")
             return TargetReport(target.collection.name, target.name, 0, [empty], notes=["a migration of 0 rows"])
@@ -151,7 +155,9 @@ def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tel
             notes.append(line)
         notes += _other_metric(source, target, more)
         if measured.zero and target.collection.metric == "cosine":
-            notes.append(f"{measured.zero} zero vectors: a cosine index cannot find them, nor did it before")
+            notes.append(
+                f"{counted(measured.zero, 'zero vector')}, which no cosine index finds; the source's did not either"
+            )
         if isinstance(target, ColumnTarget):
             compared = space_checks(run, connection, target, table, gates)
             found, notes = found + compared.checks, notes + compared.notes
@@ -194,9 +200,9 @@ def _row_checks(difference: Difference, rows: int, moving: bool, target: Target,
     seen = difference.compared + quarantined
     expected = difference.compared - missing.count + orphaned.count + difference.added.count
     # While others write, rows counted now were compared a moment ago; the ids below say which differ.
-    counted = [] if moving else [Check("rows", rows == expected, seen, f"{rows} in the table", f"{expected}")]
+    rows_check = [] if moving else [Check("rows", rows == expected, seen, f"{rows} in the table", f"{expected}")]
     return [
-        *counted,
+        *rows_check,
         Check("missing", missing.count == 0, seen, _named(missing), "0"),
         Check("orphaned", orphaned.count == 0, seen + rows, _named(orphaned), "0"),
         Check(

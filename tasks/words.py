@@ -3,10 +3,21 @@
 from collections.abc import Sequence
 
 
-def counted(count: int, noun: str) -> str:
-    """``1 batch``, ``2 batches``."""
-    plural = f"{noun}es" if noun.endswith(("ch", "s", "x")) else f"{noun}s"
-    return f"{count:,} {noun if count == 1 else plural}"
+def counted(count: float, noun: str, verb: str = "") -> str:
+    """``1 batch``, ``2 batches``, ``0.5 days``; with a verb, given in its plural, that agrees with it: ``1 batch was``."""
+    plural = (
+        f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}es" if noun.endswith(("ch", "s", "x")) else f"{noun}s"
+    )
+    number = f"{count:,g}" if isinstance(count, float) else f"{count:,}"
+    return f"{number} {noun if count == 1 else plural}" + (f" {agreeing(count, verb)}" if verb else "")
+
+
+def agreeing(count: float, verb: str) -> str:
+    """The verb, given in its plural, as it goes with so many."""
+    return SINGULAR[verb] if count == 1 else verb
+
+
+SINGULAR = {"were": "was", "are": "is", "have": "has"}
 
 
 def batches_named(numbers: Sequence[int]) -> str:

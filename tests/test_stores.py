@@ -267,7 +267,7 @@ class TestSink:
             assert backend.store.fetch(name, ["a"]).column("embedding").null_count == 1
             assert backend.store.search(name, np.ones((1, 4), np.float32), 1)[0].ids == []
         else:
-            with pytest.raises(UsageError, match="1 records have no vector"):
+            with pytest.raises(UsageError, match="1 record has no vector"):
                 backend.store.write(name, page)
             assert len(backend.store.ids(name)) == 0
 

@@ -192,7 +192,7 @@ def test_a_column_with_strange_vectors_is_refused(connection: Connection) -> Non
     parameters: dict[str, Any] = {"targets": [{"table": "docs", "text": "content"}], "embedder": "hashing/1536"}
     connection.execute("ALTER TABLE docs ADD COLUMN embedding_1536 vector(1536)")
     table.do("UPDATE docs SET embedding_1536 = %s", 3, text_vector([1.0] * 1536))
-    with pytest.raises(UsageError, match="1 vectors that run one did not write"):
+    with pytest.raises(UsageError, match="1 vector that run one did not write"):
         text_384_to_1536(**parameters, run_id="one")
     connection.execute("UPDATE docs SET embedding_1536 = NULL")
     assert text_384_to_1536(**parameters, run_id="one")["state"] == "verified"

@@ -15,6 +15,7 @@ import numpy as np
 
 from tasks.embedders.budget import Budget
 from tasks.errors import VecferryError
+from tasks.words import counted
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,9 @@ class RowsRejected(VecferryError):
 
     def __init__(self, rejected: Mapping[int, RowError]) -> None:
         row, first = next(iter(rejected.items()))
-        super().__init__(f"{len(rejected)} texts have no vector; row {row}: {first.kind}, {first.message}")
+        super().__init__(
+            f"{counted(len(rejected), 'text', 'have')} no vector; row {row}: {first.kind}, {first.message}"
+        )
         self.rejected = rejected
 
 

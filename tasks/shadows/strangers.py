@@ -12,6 +12,7 @@ from tasks.run_command import command
 from tasks.shadows.live_place import queue, side_table
 from tasks.stores.connection import Connection
 from tasks.stores.live_table import has_column
+from tasks.words import counted
 
 
 def refuse_strangers(connection: Connection, run_id: str, target: ColumnTarget) -> None:
@@ -61,7 +62,7 @@ def strangers(connection: Connection, run_id: str, target: ColumnTarget) -> Iter
     row = connection.execute(query).fetchone()
     if row and row[0]:
         yield (
-            f"{target.name} holds {row[0]} vectors that run {run_id} did not write, and two spaces in one column cannot be "
+            f"{target.name} holds {counted(row[0], 'vector')} that run {run_id} did not write, and two spaces in one column cannot be "
             f"told apart: choose another new_column, or empty it"
         )
     space = (

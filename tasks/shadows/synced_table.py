@@ -15,6 +15,7 @@ from tasks.plan import Target
 from tasks.run import Run
 from tasks.stores.connection import Connection
 from tasks.stores.postgres import Table
+from tasks.words import counted
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,12 @@ class SyncedTable:
         restored = connection.execute(statement("rollback_sync_restore", **where)).rowcount
         removed = connection.execute(statement("rollback_sync_remove", **where)).rowcount
         self._forget(connection)
-        kept = f"; {len(foreign)} that were changed since were left" if foreign else ""
-        return f"{self.target.name}: {restored} rows put back, {removed} taken out again{kept}"
+        kept = f"; {counted(len(foreign), 'row', 'were')} changed since and left alone" if foreign else ""
+        return f"{self.target.name}: {counted(restored, 'row')} put back, {removed:,} taken out again{kept}"
 
     def contract(self, connection: Connection) -> list[str]:
         undone = self._forget(connection)
-        return [f"forgot how to undo {undone} rows of this sync"] if undone else []
+        return [f"forgot how to undo {counted(undone, 'row')} of this sync"] if undone else []
 
     def _forget(self, connection: Connection) -> int:
         query = "DELETE FROM vecferry.undo WHERE run_id = %s AND target = %s"
@@ -114,6 +115,6 @@ class SyncedTable:
         held, offered = max(0, row[0]) if row else 0, self.run.source().collection(target.collection.name).count
         if held and offered < held * (1 - max_deleted):
             raise VerificationRefused(
-                f"{target.name} holds about {held} rows and {target.collection.name} only {offered}: a sync would delete "
+                f"{target.name} holds about {counted(held, 'row')} and {target.collection.name} only {offered}: a sync would delete "
                 f"more than {max_deleted:.0%}, so nothing was touched. If that is meant, set -p gates.max_deleted=1"
             )

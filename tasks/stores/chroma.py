@@ -24,6 +24,7 @@ from tasks.stores.chroma_segment import DATABASE
 from tasks.stores.chroma_server import Server
 from tasks.stores.chroma_settings import Stored
 from tasks.stores.interface import Collection, Evidence, Hits, Metric, records, vector_column, vectors
+from tasks.words import counted
 
 PAGE_NUMBERS = 260_000
 """Vector components a page: as Python floats, which Chroma's client makes of them, they take 32 bytes each."""
@@ -120,7 +121,7 @@ class ChromaStore:
         with _errors(self.place):
             ids, count = found.get(include=[])["ids"], found.count()
         if self.copy and len(ids) != count:  # else somebody may write meanwhile
-            raise FatalError(f"{name!r} in {self.place} lists {len(ids):,} records and counts {count:,}")
+            raise FatalError(f"{name!r} in {self.place} lists {counted(len(ids), 'record')} and counts {count:,}")
         return pa.array(ids, pa.string())
 
     def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
@@ -165,7 +166,9 @@ class ChromaStore:
         found = self._open(name)
         present = np.asarray(records.column("embedding").is_valid())
         if not present.all():
-            raise UsageError(f"{(~present).sum()} records have no vector, and Chroma cannot store such records")
+            raise UsageError(
+                f"{counted(int((~present).sum()), 'record', 'have')} no vector, and Chroma cannot store such records"
+            )
         rows = records.drop_columns(["embedding"]).to_pydict()
         matrix, limit = vectors(records), self.client.get_max_batch_size()
         with _errors(self.place):

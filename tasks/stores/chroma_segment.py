@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from tasks.words import agreeing, counted
+
 DATABASE = "chroma.sqlite3"
 """The file of a Chroma directory that has everything but the vector segments."""
 HEADER = struct.Struct("<iQQQQQQiIQQQdQ")
@@ -98,10 +100,10 @@ def _disagreement(database: sqlite3.Connection, segment: Segment, index: dict[st
         if name not in index:
             lost.append(name)
     if lost:
-        return f"{_some(lost)} of {records:,} records are in the index no longer, so they have no vector"
+        return f"{_some(lost)} of {counted(records, 'record')} {agreeing(len(lost), 'are')} in the index no longer, hence without a vector"
     if len(index) > records:
         left = set(index).difference(_records(database, segment))
-        return f"{_some(left)} of {len(index):,} vectors are in the index whose records are lost"
+        return f"{_some(left)} of {counted(len(index), 'vector')} in the index {agreeing(len(left), 'have')} lost the record"
     return None
 
 
@@ -198,7 +200,7 @@ def _check_elements(path: Path, graph: Graph, labels: np.ndarray) -> None:
             _check_links(read[:, : 4 + 4 * graph.links_0], graph.links_0, graph.elements, path.name)
             there[start : start + count] = _numbers(read[:, graph.label_at : graph.label_at + 8], "<u8")
     if lost := int(np.isin(labels, there, invert=True).sum()):
-        raise Damaged(f"{path.name} lacks {lost:,} of {len(labels):,} vectors")
+        raise Damaged(f"{path.name} lacks {lost:,} of {counted(len(labels), 'vector')}")
 
 
 def _check_links(lists: np.ndarray, most: int, elements: int, name: str) -> None:
