@@ -31,6 +31,7 @@ from tests.servers import free_port
 pytestmark = pytest.mark.timeout(600)
 
 ROOT = Path(__file__).parents[1]
+UNDER_WAY = ("PENDING", "RUNNING", "CANCELLING")
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 READABLE = re.compile(
     r"plan \S+|list ids, pass \d+|(snapshot|load) batch(es)? \d+( to \d+)?"
@@ -67,10 +68,10 @@ class Api(httpx.Client):
         assert found, f"there is no artifact {key}"
         return found[0]
 
-    def runs(self, name: str) -> list[Any]:
+    def runs(self, name: str, states: tuple[str, ...] = ENDED) -> list[Any]:
         """The runs of a deployment that are over, in the order of their schedule."""
         where = {"deployments": {"id": {"any_": [self.deployment(name)["id"]]}}}
-        over = {"state": {"type": {"any_": list(ENDED)}}}
+        over = {"state": {"type": {"any_": list(states)}}}
         return list(self.ask("POST", "flow_runs/filter", **where, flow_runs=over, sort="EXPECTED_START_TIME_ASC"))
 
     @contextmanager
@@ -88,6 +89,10 @@ class Api(httpx.Client):
             yield begun
         finally:
             self.edit(name, parameters=found["parameters"], schedules=[{**edited, "active": False, "parameters": {}}])
+            until = time.monotonic() + 120
+            while under_way := self.runs(name, UNDER_WAY):  # else the next test would take it for its own
+                assert time.monotonic() < until, under_way[0]["state"]
+                time.sleep(0.2)
 
     def edit(self, name: str, **content: Any) -> None:
         self.ask("PATCH", f"deployments/{self.deployment(name)['id']}", **content)
