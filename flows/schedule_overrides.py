@@ -25,8 +25,10 @@ def effective(given: dict[str, Any]) -> dict[str, Any]:
         return given
     if not any(is_empty(value) or _has_text(value) for value in given.values()):
         return given
+    named = {name: value for name, value in given.items() if name in run.parameters}
+    defaults = {name: value for name, value in given.items() if name not in named}
     with get_client(sync_client=True) as client:
-        return overlaid(client.read_deployment(run.deployment_id).parameters, given)
+        return defaults | overlaid(client.read_deployment(run.deployment_id).parameters, named)
 
 
 def overlaid(deployed: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

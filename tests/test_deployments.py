@@ -82,13 +82,16 @@ class Api(httpx.Client):
         ``overrides`` are the schedule's own."""
         begun = datetime.now(UTC)
         found = self.deployment(name)
-        schedule = {"interval": seconds}
-        edited = {"slug": found["schedules"][0]["slug"], "schedule": schedule, "parameters": overrides or {}}
-        self.edit(name, parameters={**found["parameters"], **parameters}, schedules=[{**edited, "active": True}])
+        edited = {"slug": found["schedules"][0]["slug"], "schedule": {"interval": seconds}}
+        given = {"parameters": overrides} if overrides else {}
+        self.edit(
+            name, parameters={**found["parameters"], **parameters}, schedules=[{**edited, **given, "active": True}]
+        )
         try:
             yield begun
         finally:
-            self.edit(name, parameters=found["parameters"], schedules=[{**edited, "active": False, "parameters": {}}])
+            none: dict[str, Any] = {"parameters": {}} if overrides else {}
+            self.edit(name, parameters=found["parameters"], schedules=[{**edited, **none, "active": False}])
             until = time.monotonic() + 120
             while under_way := self.runs(name, UNDER_WAY):  # else the next test would take it for its own
                 assert time.monotonic() < until, under_way[0]["state"]
@@ -353,7 +356,7 @@ def test_a_schedule_fires_by_itself_and_brings_the_difference(api: Api, chroma_s
 def test_a_schedule_of_live_tables_finds_the_run_that_owns_the_vectors(api: Api) -> None:
     """The first run of the schedule migrates and switches a live table; a later one, which names no run either, brings what
     was written meanwhile into its vectors, and says so; there is one run in the ledger."""
-    asked = {"targets": [{"table": "docs", "text": "content"}], "embedder": "hashing/1536", "cutover": "auto"}
+    asked: Any = {"targets": [{"table": "docs", "text": "content"}], "embedder": "hashing/1536", "cutover": "auto"}
     with connect(os.environ["NIGHTLY_URL"], "vecferry test") as connection:
         live.make_table(connection, 60)
         with api.every(EVERY, TEXT, database="NIGHTLY_URL", **asked) as begun:
@@ -398,7 +401,7 @@ def test_what_a_schedule_leaves_empty_is_what_the_deployment_has(api: Api, chrom
     blank = {"__prefect_kind": "json"}
     empty = {"run_id": None, "tables": blank, "metrics": blank, "chroma": {"path": None, "host": None, "token": None}}
     with api.every(2, CHROMA, empty, database="NIGHTLY_URL", **asked) as begun:
-        run = api.fired(CHROMA, begun)
+        run = api.fired(CHROMA, begun + timedelta(seconds=3))  # not one that an earlier test's schedule left
     assert run["state_type"] == "COMPLETED", run["state"]["message"]
     assert run["name"] == "chroma-to-pgvector · by-v2"
     with connect(os.environ["NIGHTLY_URL"], "vecferry test") as connection:
