@@ -26,6 +26,7 @@ import psycopg
 
 from flows import early, ephemeral, show
 from tasks import ledger, settings, status
+from tasks.run_command import overview
 from tasks.stores import chroma_copy, embedded
 from tasks.stores.connection import Connection
 
@@ -48,6 +49,9 @@ class _Command:
 
     options: Sequence[str] = ()
     run: tuple[str, str] | None = None
+    """Its name, and the connection string of its ledger's database."""
+    look: str = ""
+    """The command that lists the runs of that ledger."""
     unfinished: str | None = None
     flow_runs: list[str] = field(default_factory=list)
     noted: threading.Event = field(default_factory=threading.Event)
@@ -90,9 +94,9 @@ def listening() -> Iterator[None]:
         listener.join()
 
 
-def concerning(run_id: str, url: str) -> None:
-    """Says which run this process works on from now on, and where its ledger is."""
-    _command.run = run_id, url
+def concerning(run_id: str, database: str) -> None:
+    """Says which run this process works on from now on, and the name of the database of its ledger."""
+    _command.run, _command.look = (run_id, settings.database_url(database)), overview(database)
 
 
 @contextmanager
@@ -172,7 +176,7 @@ def _end_process() -> None:
     connection = noted = None
     try:
         if run:
-            message = Message("interrupted; what is done is kept, and `vecferry status` says how to go on")
+            message = Message(f"interrupted; what is done is kept, and `{_command.look}` says how to go on")
             connection = _within(until, lambda: _connect(run[1]))
         if run and connection:
             noted = _within(until, lambda: _note(connection, run[0], typed))

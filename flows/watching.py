@@ -54,7 +54,7 @@ def speed(first: Reading, now: Reading) -> tuple[float | None, float | None]:
 def watching(run_id: str, database: str, quiet: bool) -> Iterator[None]:
     """Shows the stages as they move, on standard error. On no terminal a line a stage, at the end; with ``quiet`` nothing
     but where an approval is asked for."""
-    interrupt.concerning(run_id, settings.database_url(database))
+    interrupt.concerning(run_id, database)
     if not quiet:
         show.err.print(Text.assemble("run ", show.bold(run_id)))
     ended = threading.Event()

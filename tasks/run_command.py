@@ -14,5 +14,10 @@ def resumption(plan: Plan, verb: str = "run") -> str:
     return f"vecferry {verb} {plan.request.flow} --run-id {plan.run_id}{_option(plan.request.database)}"
 
 
+def overview(database: str) -> str:
+    """``vecferry status``, which works also where nobody knows whether a run has begun."""
+    return f"vecferry status{_option(database)}"
+
+
 def _option(database: str) -> str:
     return "" if database == DEFAULT_DATABASE else f" -p database={database}"

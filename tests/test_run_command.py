@@ -2,11 +2,14 @@
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from flows import interrupt
 from flows.catch_up import catch_up
 from flows.chroma_to_pgvector import chroma_to_pgvector
 from flows.contract import contract
@@ -17,6 +20,7 @@ from tasks.errors import BatchesFailed, UsageError, VecferryError
 from tasks.stores.connection import Connection
 from tests import live
 from tests.command import command
+from tests.servers import free_port
 
 pytestmark = pytest.mark.usefixtures("prefect")
 COMMAND = re.compile(r"vecferry (?:cutover|contract|rollback|rerun|status|snapshot|run)\b[^;,:`(\n]*")
@@ -63,6 +67,20 @@ def test_a_run_of_collections(
     assert dropped.exit == 2
     assert dropped.err.strip().endswith(f"vecferry contract r{option} --yes")
     contract(**at)
+
+
+def test_an_interruption_that_cannot_ask_the_ledger() -> None:
+    """The last line of the command names the database whose runs are to be looked at."""
+    program = (
+        "import sys; sys.argv[1:] = ['run']; from flows import interrupt; "
+        f"interrupt.concerning('r', '{OTHER}'); interrupt._command.unwound.set(); interrupt._end_process()"
+    )
+    url = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {OTHER: url}, capture_output=True, text=True
+    )
+    assert f"`vecferry status -p database={OTHER}`" in done.stderr
+    assert done.returncode == interrupt.EXIT_STATUS
 
 
 def test_the_run_that_vectors_belong_to(other: Connection) -> None:
