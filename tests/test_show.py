@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_a_plan_names_everything_as_it_is(vecferry: Vecferry, tmp_path: Path, na
 def test_runs_and_their_outcome_are_printed_as_they_are(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A run's name, source, error, stages, batches and files, in `status` and after a command."""
     stage = {"stage": name, **dict.fromkeys(("done", "pending", "failed", "rows", "quarantined", "seconds"), 1)}
-    batch = Batch("load", 1, "failed", 1, 0, 0, f"batch {name}", 0.0, {})
+    batch = Batch("load", 1, "failed", 1, 0, 0, f"batch {name}", 0.0, {}, datetime.now(UTC))
     one = shown(capsys, lambda: show.run(outcome(name), [stage], [batch], as_json=False))
     for text in (f"{name}: verified", f"chroma /{name}", f"error {name}", f"batch {name}", f"/{name}.log"):
         assert text in one
