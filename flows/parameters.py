@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from flows.decimals import Number, OptionalNumber
 from flows.forms import changed
-from flows.numbers import Number, OptionalNumber
 from tasks.plan import Asked, CollectionsRequest, ColumnsRequest, Request
 from tasks.settings import DEFAULT_DATABASE
 
