@@ -45,11 +45,17 @@ def markdown(targets: list[Target]) -> str:
     """The table of checks, as a Prefect artifact shows it."""
     lines = ["| | check | table | found | wanted | looked at |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| {'✅' if c['passed'] else '❌'} | {c['name']} | {t['table']} | {c['found']} | {c['wanted']} | {c['looked_at']} |"
+        f"| {'✅' if c['passed'] else '❌'} | {c['name']} | {_cell(t['table'])} | {_cell(c['found'])} | {c['wanted']} | "
+        f"{c['looked_at']} |"
         for t in targets
         for c in t["checks"]
     ]
     return "\n".join(lines + [f"\n{t['table']}: {note}" for t in targets for note in t["notes"]])
+
+
+def _cell(text: str) -> str:
+    """Names of rows and tables may hold what ends a cell."""
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def _template() -> jinja2.Template:

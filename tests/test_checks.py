@@ -204,3 +204,11 @@ def test_a_report_holds_no_text_for_what_is_none() -> None:
     assert json.dumps([np.bool_(False), np.int64(3), np.float32(0.5)], default=report.plain) == "[false, 3, 0.5]"
     with pytest.raises(TypeError, match="set"):
         json.dumps({1}, default=report.plain)
+
+
+def test_a_name_does_not_break_the_artifact() -> None:
+    """A row may be called anything: its line of the table stays one, with as many cells."""
+    target = TargetReport("docs", "public.docs", 1, [Check("missing", False, 1, "1 ('a|b\nc')", "0")])
+    lines = report.markdown([asdict(target)]).splitlines()
+    assert len(lines) == 3
+    assert lines[2].replace("\\|", "").count("|") == lines[0].count("|")
