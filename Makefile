@@ -13,7 +13,7 @@ demo: $(VENV)/base
 	@$(BIN)/vecferry demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
