@@ -104,7 +104,10 @@ def recorded(place: Place, said: str) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("library", ["pydantic_core", "psycopg_binary", "pyarrow"])
+@pytest.mark.parametrize(
+    "library",
+    ["pydantic_core", *(pytest.param(name, marks=pytest.mark.whole) for name in ("psycopg_binary", "pyarrow"))],
+)
 def test_while_it_is_imported(place: Place, library: str) -> None:
     """A moment after it was called, whatever is imported then."""
     with terminal(*place.command()) as shown:
