@@ -6,7 +6,7 @@ from flows.forms import form
 from flows.migrate import Outcome, ended
 from flows.naming import RUNNER, run_name
 from flows.parameters import Restore
-from tasks.restore import opened_by, restore_task
+from tasks.restore import restore_task
 from tasks.words import counted
 
 
@@ -14,6 +14,8 @@ from tasks.words import counted
 @form(Restore)
 def restore(parameters: Restore) -> State[Outcome]:
     """Write a run's snapshot into a new Chroma directory, or into JSON lines."""
+    from tasks.stores.chroma import opened_by  # Chroma's client is imported only where it is asked for
+
     as_lines = parameters.format == "jsonl"
     written = restore_task(parameters.run_id, parameters.database, parameters.into, as_lines)
     lines = [f"{name}: {counted(rows, 'record')} restored into {parameters.into}" for name, rows in written.items()]

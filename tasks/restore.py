@@ -17,16 +17,6 @@ from tasks.stores.interface import Collection, records
 from tasks.words import counted
 
 
-def opened_by() -> str:
-    """Which versions of Chroma open what ``restore`` writes. Tried with directories of chromadb 1.5.9."""
-    from chromadb import __version__
-
-    return (
-        f"the directory is one of Chroma {__version__}: 1.3.7 and 1.4.1 open it too; 0.4, 0.5, 0.6, 1.0 and 1.1 do not, "
-        f"for those use --format jsonl"
-    )
-
-
 def restore(run: Run, into: str) -> dict[str, int]:
     """Writes the snapshot into a new Chroma directory; returns rows a collection.
 

@@ -313,6 +313,14 @@ def create_directory(path: str) -> ChromaStore:
     return ChromaStore(chromadb.PersistentClient(path=path, settings=settings), os.path.abspath(path))
 
 
+def opened_by() -> str:
+    """Which versions of Chroma open what is written here. Tried with directories of chromadb 1.5.9."""
+    return (
+        f"the directory is one of Chroma {chromadb.__version__}: 1.3.7 and 1.4.1 open it too; 0.4, 0.5, 0.6, 1.0 and 1.1 do not, "
+        f"for those use --format jsonl"
+    )
+
+
 def from_chroma(distances: np.ndarray, metric: Metric) -> np.ndarray:
     """Chroma's distances as ``Hits`` has them: its l2 is squared, its ip is 1 − dot (docs.trychroma.com, "Distance")."""
     if metric == "l2":
