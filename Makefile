@@ -32,7 +32,7 @@ bench: $(VENV)/base
 	$(BIN)/python -m benchmarks
 
 ui: $(VENV)/base
-	@$(BIN)/python -m flows.serve --end-with-parent
+	@$(BIN)/python -m flows.ui --end-with-parent
 
 clean:
 	rm -rf .demo .bench build *.egg-info

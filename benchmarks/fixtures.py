@@ -12,8 +12,8 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 
-from tasks import canonical
-from tasks.stores import chroma
+from tasks.stores import canonical
+from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection, records, vector_column
 
 PLACE = Path(".bench")

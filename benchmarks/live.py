@@ -15,13 +15,14 @@ from benchmarks.command import Ran, vecferry
 from benchmarks.elsewhere import Enter, elsewhere
 from benchmarks.figures import Figure
 from benchmarks.turns import WORKERS, environment, in_turns, slices, timed, together
-from flows.parameters import Text384To1536
-from tasks import batches, ledger, load, snapshot
+from flows.forms.parameters import Text384To1536
+from tasks import load, snapshot
 from tasks.begin import begin
 from tasks.embedders.interface import content_key
 from tasks.embedders.registry import open_embedder
-from tasks.run import open_run
-from tasks.stores import idle
+from tasks.runs import dataset, ledger
+from tasks.runs.run import open_run
+from tasks.stores.postgres import idle
 from tests.openai_server import Call, OpenAIServer, openai_server
 from tests.servers import prefect_server
 
@@ -95,7 +96,7 @@ def copy(url: str, base_url: str, rows: int) -> Figure:
             def bare(chunks: list[list[int]]) -> None:
                 ready: list[Any] = []
                 for number in (number for chunk in chunks for number in chunk):
-                    part = batches.read_part(run.path("snapshot"), parts[number])
+                    part = dataset.read_part(run.path("snapshot"), parts[number])
                     keys = [content_key(embedder, text) for text in part["document"].to_pylist()]
                     ready += zip(
                         map(int, part["id"].to_pylist()),

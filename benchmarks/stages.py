@@ -16,14 +16,16 @@ from psycopg.types.json import Jsonb
 from benchmarks import fixtures
 from benchmarks.figures import Figure
 from benchmarks.turns import WORKERS, in_turns, slices, timed, together
-from flows.parameters import ChromaToPgvector
-from tasks import batches, hnsw, ledger, load, snapshot
+from flows.forms.parameters import ChromaToPgvector
+from tasks import load, snapshot
 from tasks.begin import begin
-from tasks.run import Run, open_run
-from tasks.stores import chroma
-from tasks.stores.connection import Connection
+from tasks.runs import dataset, ledger
+from tasks.runs.run import Run, open_run
+from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import vectors
-from tasks.stores.postgres import COLUMNS, Table, create_index, create_table
+from tasks.stores.postgres import hnsw
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.table import COLUMNS, Table, create_index, create_table
 
 INCLUDE: Any = ["embeddings", "documents", "metadatas", "uris"]
 MEGABYTE = 1 << 20
@@ -90,7 +92,7 @@ def load_figures(run: Run, url: str, rows: int) -> list[Figure]:
             ready: list[Any] = []
             for chunk in chunks:
                 for number in chunk:
-                    ready += _python_rows(batches.read_part(run.path("snapshot"), parts[number]))
+                    ready += _python_rows(dataset.read_part(run.path("snapshot"), parts[number]))
             bare_seconds.append(timed(lambda: _copy(connection, table, ready)))
 
         (ours, _) = in_turns(
@@ -189,7 +191,7 @@ def _batches(run: Run, stage: str) -> list[ledger.Batch]:
 
 
 def _ids(run: Run, batch: ledger.Batch) -> list[str]:
-    found: list[str] = batches.read_ids(run.path("snapshot", batch.detail["ids"]), batch.detail["group"]).to_pylist()
+    found: list[str] = dataset.read_ids(run.path("snapshot", batch.detail["ids"]), batch.detail["group"]).to_pylist()
     return found
 
 

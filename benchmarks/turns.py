@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from flows.parameters import ChromaToPgvector
-from tasks import work
+from flows.forms.parameters import ChromaToPgvector
+from tasks.runs import work
 
 WORKERS = ChromaToPgvector().workers
 

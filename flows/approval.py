@@ -7,9 +7,9 @@ from prefect.exceptions import FlowPauseTimeout
 from prefect.input import RunInput
 from prefect.runtime import deployment
 
-from flows.parameters import Cutover
-from tasks import ledger
-from tasks.run import Run
+from flows.forms.parameters import Cutover
+from tasks.runs import ledger
+from tasks.runs.run import Run
 
 A_DAY = 86_400
 

@@ -3,10 +3,10 @@ old model is named, so that a rollback stays true."""
 
 from prefect import State, flow
 
-from flows.forms import form
+from flows.forms.form import form
+from flows.forms.parameters import Checked
 from flows.migrate import Outcome, follow
 from flows.naming import RUNNER, run_name
-from flows.parameters import Checked
 
 
 @flow(name="catch-up", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)

@@ -2,10 +2,10 @@
 
 from prefect import State, flow
 
-from flows.forms import form
+from flows.forms.form import form
+from flows.forms.parameters import ChromaToPgvector
 from flows.migrate import Outcome, migrate
 from flows.naming import RUNNER, run_name
-from flows.parameters import ChromaToPgvector
 
 
 @flow(name="chroma-to-pgvector", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)

@@ -2,10 +2,10 @@
 
 from prefect import State, flow
 
-from flows.forms import form
+from flows.forms.form import form
+from flows.forms.parameters import Contract
 from flows.migrate import Outcome, ended, holding
 from flows.naming import RUNNER, run_name
-from flows.parameters import Contract
 from tasks.cutover import contract_task
 
 

@@ -2,10 +2,10 @@
 
 from prefect import State, flow
 
-from flows.forms import form
+from flows.forms.form import form
+from flows.forms.parameters import Checked
 from flows.migrate import Outcome, ended, running, switch
 from flows.naming import RUNNER, run_name
-from flows.parameters import Checked
 from tasks.begin import ready_to_cut_over
 
 

@@ -25,7 +25,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.utilities.asyncutils import run_coro_as_sync
 from prefect.utilities.templating import apply_values
 
-from flows.serve import POOL
+from flows.ui import POOL
 
 DEPLOYMENTS = Path("deployments/prefect.yaml")
 AUTOMATION = Path("deployments/automations/crash-zombie-runs.yaml")

@@ -16,8 +16,8 @@ from typing import IO, Any
 
 import psutil
 
-from tasks.processes import alive
-from tasks.stores import embedded
+from tasks.base.processes import alive
+from tasks.stores.postgres import embedded
 
 GRACE = 20
 """Seconds that runs may take to tell the server and the ledger that they end."""

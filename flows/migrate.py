@@ -13,23 +13,26 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed
 
 from flows.approval import approved
+from flows.forms.parameters import Base, Checked, Gated, Gates, GatesOfRun, Migration, OfRun, Shared, stated
 from flows.naming import named_after, own_run_id, this_flow_run
-from flows.parameters import Base, Checked, Gated, Gates, GatesOfRun, Migration, OfRun, Shared, stated
-from tasks import artifacts, checks, files, ledger, manifest, pace, run_log, snapshot, status, work
+from tasks import snapshot
+from tasks.base import files
+from tasks.base.errors import BatchesFailed, FatalError, UsageError, VecferryError, VerificationRefused
+from tasks.base.words import batches_named, counted
 from tasks.begin import begin_task, ready_to_catch_up, reopen_named
 from tasks.catch_up import CaughtUp, catch_up_task
+from tasks.checks import measures
 from tasks.cutover import cutover_task
-from tasks.errors import BatchesFailed, FatalError, UsageError, VecferryError, VerificationRefused
 from tasks.index import index_task
 from tasks.load import expand_task, key_task, load_task, prepare_task
-from tasks.owners import TakenUp, take_up_task
-from tasks.plan import Request
-from tasks.run import Run, chosen, open_run
-from tasks.run_command import command, resumption
+from tasks.runs import artifacts, ledger, manifest, run_log, status, work
+from tasks.runs.commands import command, resumption
+from tasks.runs.owners import TakenUp, take_up_task
+from tasks.runs.plan import Request
+from tasks.runs.run import Run, chosen, open_run
 from tasks.snapshot import finish_task, list_ids_task, snapshot_task
-from tasks.stores import idle
+from tasks.stores.postgres import idle, pace
 from tasks.verify import verify_task
-from tasks.words import batches_named, counted
 
 Outcome = dict[str, Any]
 FINISHED = ("cut_over", "contracted")
@@ -347,9 +350,9 @@ def gates_of(run: Run, parameters: Gated) -> Gates:
     return Gates(**{**kept, **stated(parameters.gates)})
 
 
-def checked_gates(run: Run, parameters: Gated) -> checks.Gates:
+def checked_gates(run: Run, parameters: Gated) -> measures.Gates:
     """Those of them that verification decides by."""
-    return checks.Gates(**gates_of(run, parameters).model_dump(exclude={"max_deleted"}))
+    return measures.Gates(**gates_of(run, parameters).model_dump(exclude={"max_deleted"}))
 
 
 def outcome(run_id: str, database: str) -> Outcome:

@@ -2,19 +2,19 @@
 
 from prefect import State, flow
 
-from flows.forms import form
+from flows.forms.form import form
+from flows.forms.parameters import Restore
 from flows.migrate import Outcome, ended
 from flows.naming import RUNNER, run_name
-from flows.parameters import Restore
+from tasks.base.words import counted
 from tasks.restore import restore_task
-from tasks.words import counted
 
 
 @flow(name="restore", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Restore)
 def restore(parameters: Restore) -> State[Outcome]:
     """Write a run's snapshot into a new Chroma directory, or into JSON lines."""
-    from tasks.stores.chroma import opened_by  # Chroma's client is imported only where it is asked for
+    from tasks.stores.chroma.store import opened_by
 
     as_lines = parameters.format == "jsonl"
     written = restore_task(parameters.run_id, parameters.database, parameters.into, as_lines)

@@ -2,10 +2,10 @@
 
 from prefect import State, flow
 
-from flows.forms import form
+from flows.forms.form import form
+from flows.forms.parameters import OfRun
 from flows.migrate import Outcome, ended, holding, mirror
 from flows.naming import RUNNER, run_name
-from flows.parameters import OfRun
 from tasks.cutover import rollback_task
 
 

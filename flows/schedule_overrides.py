@@ -8,7 +8,7 @@ schedule would take its source away. A parameter that a schedule leaves empty sa
 import json
 from typing import Any
 
-from tasks.errors import UsageError
+from tasks.base.errors import UsageError
 
 KIND = "__prefect_kind"
 """Marks the value of a field that holds a text of JSON."""

@@ -5,15 +5,15 @@ from typing import Any
 
 from prefect import State, flow
 
-from flows.forms import form
+from flows.forms.form import form
+from flows.forms.parameters import ChromaToPgvector, Migration, Text384To1536
 from flows.migrate import Outcome, ended, running, take_snapshot
 from flows.naming import RUNNER, own_run_id, run_name, this_flow_run
-from flows.parameters import ChromaToPgvector, Migration, Text384To1536
-from tasks import ledger, manifest
+from tasks.base.errors import UsageError
+from tasks.base.words import counted
 from tasks.begin import begin_task
-from tasks.errors import UsageError
-from tasks.run import Run, open_run
-from tasks.words import counted
+from tasks.runs import ledger, manifest
+from tasks.runs.run import Run, open_run
 
 
 @flow(name="snapshot-chroma-to-pgvector", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)

@@ -2,10 +2,10 @@
 
 from prefect import State, flow
 
-from flows.forms import form
+from flows.forms.form import form
+from flows.forms.parameters import Text384To1536
 from flows.migrate import Outcome, migrate
 from flows.naming import RUNNER, run_name
-from flows.parameters import Text384To1536
 
 
 @flow(name="text-384-to-1536", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)

@@ -2,14 +2,14 @@
 
 from prefect import State, flow
 
-from flows.forms import form
+from flows.forms.form import form
+from flows.forms.parameters import Checked
 from flows.migrate import Outcome, checked_gates, ended, giving_way, holding
 from flows.naming import RUNNER, run_name
-from flows.parameters import Checked
-from tasks import artifacts
+from tasks.base.words import counted
 from tasks.begin import refuse_dropped
+from tasks.runs import artifacts
 from tasks.verify import verify_task
-from tasks.words import counted
 
 
 @flow(name="verify", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)

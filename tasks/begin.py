@@ -4,13 +4,15 @@ from dataclasses import replace
 
 from prefect import task
 
-from tasks import ledger, planning, run_log, settings, spending, status, vectors
-from tasks.errors import UsageError, VerificationRefused
-from tasks.plan import ColumnTarget, Plan, Request, check_run_id
-from tasks.retrying import RETRYING
-from tasks.run import Run, chosen
-from tasks.run_command import command, resumption
-from tasks.stores.connection import Connection, adapt, connect, refusable
+from tasks.base import settings
+from tasks.base.errors import UsageError, VerificationRefused
+from tasks.base.retrying import RETRYING
+from tasks.planning import planned
+from tasks.runs import ledger, run_log, spending, status, vectors
+from tasks.runs.commands import command, resumption
+from tasks.runs.plan import ColumnTarget, Plan, Request, check_run_id
+from tasks.runs.run import Run, chosen
+from tasks.stores.postgres.connection import Connection, adapt, connect, refusable
 
 BATCH_STAGES = ("snapshot", "load")
 """Stages whose batches a rerun may name."""
@@ -132,7 +134,7 @@ def _new_plan(connection: Connection, request: Request, run_id: str, given: set[
         raise UsageError(
             f"where is the source? There is no run {run_id!r} to take it from: give -p chroma.path=DIRECTORY or -p chroma.host=HOST"
         )
-    return planning.refuse_problems(planning.make_plan(connection, request, run_id))
+    return planned.refuse_problems(planned.make_plan(connection, request, run_id))
 
 
 def _expand(connection: Connection) -> None:

@@ -12,13 +12,13 @@ from uuid import UUID
 
 from prefect import task
 
-from tasks import artifacts, ledger, run_log
-from tasks.artifacts import Tell, quiet
-from tasks.difference import Difference
-from tasks.retrying import RETRYING
-from tasks.run import Run, open_run
+from tasks.base.retrying import RETRYING
+from tasks.runs import artifacts, ledger, run_log
+from tasks.runs.artifacts import Tell, quiet
+from tasks.runs.run import Run, open_run
+from tasks.shadows.difference import Difference
 from tasks.shadows.registry import shadow_of
-from tasks.stores.connection import refusable
+from tasks.stores.postgres.connection import refusable
 
 PASSES = 5
 

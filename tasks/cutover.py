@@ -5,16 +5,16 @@ from datetime import datetime, timedelta
 
 from prefect import task
 
-from tasks import ledger, run_log
-from tasks.errors import UsageError, VerificationRefused
-from tasks.locking import locked
-from tasks.retrying import RETRYING
-from tasks.run import Run, open_run
-from tasks.run_command import resumption
+from tasks.base.errors import UsageError, VerificationRefused
+from tasks.base.retrying import RETRYING
+from tasks.base.words import counted
+from tasks.runs import ledger, run_log
+from tasks.runs.commands import resumption
+from tasks.runs.run import Run, open_run
 from tasks.shadows.interface import Shadow
 from tasks.shadows.registry import shadow_of
-from tasks.stores.connection import Connection, refusable
-from tasks.words import counted
+from tasks.stores.postgres.connection import Connection, refusable
+from tasks.stores.postgres.locking import locked
 
 
 def cutover(run: Run) -> None:

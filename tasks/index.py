@@ -6,11 +6,12 @@ from uuid import UUID
 
 from prefect import task
 
-from tasks import artifacts, hnsw, ledger, run_log
-from tasks.retrying import RETRYING
-from tasks.run import Run, open_run
+from tasks.base.retrying import RETRYING
+from tasks.runs import artifacts, ledger, run_log
+from tasks.runs.run import Run, open_run
 from tasks.shadows.registry import shadow_of
-from tasks.stores.connection import refusable
+from tasks.stores.postgres import hnsw
+from tasks.stores.postgres.connection import refusable
 
 
 def index(run: Run, number: int) -> dict[str, Any]:

@@ -5,15 +5,17 @@ import time
 import pyarrow as pa
 from prefect import task
 
-from tasks import allocator, batches, ledger, pace, quarantine, run_log, work
-from tasks.ledger import Batch
-from tasks.plan import CARRIED
-from tasks.retrying import RETRYING
-from tasks.run import Run, open_run
+from tasks.base import memory
+from tasks.base.retrying import RETRYING
+from tasks.runs import dataset, ledger, quarantine, run_log, work
+from tasks.runs.ledger import Batch
+from tasks.runs.plan import CARRIED
+from tasks.runs.run import Run, open_run
+from tasks.runs.vectors import embedded
 from tasks.shadows.registry import shadow_of
 from tasks.snapshot import part_of
-from tasks.stores.connection import Connection, refusable
-from tasks.vectors import embedded
+from tasks.stores.postgres import pace
+from tasks.stores.postgres.connection import Connection, refusable
 
 
 def expand(run: Run) -> int:
@@ -43,7 +45,7 @@ def load(run: Run, numbers: list[int]) -> work.Tally:
 
     def one(connection: Connection, batch: Batch) -> int:
         started, target = time.perf_counter(), run.plan.targets[batch.detail["target"]]
-        said = batches.read_part(run.path("snapshot"), parts[batch.number], embeddings=target.space == CARRIED)
+        said = dataset.read_part(run.path("snapshot"), parts[batch.number], embeddings=target.space == CARRIED)
         page, refused = embedded(run, target, said, tally=True)
         page, rejected = quarantine.sift(connection, page, target.layout, run.plan.request.nul, refused)
         if rejected:
@@ -74,7 +76,7 @@ def load(run: Run, numbers: list[int]) -> work.Tally:
                 )
         return page.num_rows
 
-    with allocator.keeping(run.plan.page_bytes):
+    with memory.keeping(run.plan.page_bytes):
         return work.through(run, "load", numbers, one)
 
 

@@ -8,13 +8,15 @@ from typing import Any
 import pyarrow as pa
 from prefect import task
 
-from tasks import batches, canonical, files, run_log
-from tasks.batches import Part
-from tasks.errors import FatalError, UsageError
-from tasks.retrying import RETRYING
-from tasks.run import Run, open_run
+from tasks.base import files
+from tasks.base.errors import FatalError, UsageError
+from tasks.base.retrying import RETRYING
+from tasks.base.words import counted
+from tasks.runs import dataset, run_log
+from tasks.runs.dataset import Part
+from tasks.runs.run import Run, open_run
+from tasks.stores import canonical
 from tasks.stores.interface import Collection, records
-from tasks.words import counted
 
 
 def restore(run: Run, into: str) -> dict[str, int]:
@@ -22,7 +24,7 @@ def restore(run: Run, into: str) -> dict[str, int]:
 
     Raises UsageError when the directory holds a database already, ChecksumError when a part is not what was written.
     """
-    from tasks.stores.chroma import create_directory
+    from tasks.stores.chroma.store import create_directory
 
     collections, parts = _snapshot(run)
     if run.plan.request.source["store"] != "chroma":
@@ -65,14 +67,14 @@ def export(run: Run, into: str) -> dict[str, int]:
 
 
 def _snapshot(run: Run) -> tuple[dict[int, Collection], list[Part]]:
-    _, parts = batches.read_manifest(run.path("snapshot"))
+    _, parts = dataset.read_manifest(run.path("snapshot"))
     kept = {part.target for part in parts}
     return {t.number: t.collection for t in run.plan.targets if t.mode != "sync" or t.number in kept}, parts
 
 
 def _tables(run: Run, parts: list[Part]) -> Iterator[tuple[int, pa.Table]]:
     for part in parts:
-        yield part.target, batches.read_part(run.path("snapshot"), part)
+        yield part.target, dataset.read_part(run.path("snapshot"), part)
 
 
 def _line(row: dict[str, Any]) -> bytes:

@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from prefect import task
 
-from tasks import batches, ledger, manifest, run_log, work
-from tasks.batches import Part
-from tasks.ledger import Batch
-from tasks.plan import Target
-from tasks.retrying import RETRYING
-from tasks.run import Run, open_run
-from tasks.stores.connection import Connection
+from tasks.base.retrying import RETRYING
+from tasks.runs import dataset, ledger, manifest, run_log, work
+from tasks.runs.dataset import Part
+from tasks.runs.ledger import Batch
+from tasks.runs.plan import Target
+from tasks.runs.run import Run, open_run
 from tasks.stores.interface import Source
-from tasks.stores.postgres import with_hash
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.table import with_hash
 
 ROUNDS = 3
 """Listings at most: under steady writes one never finds nothing, and catching up takes it from there."""
@@ -50,10 +50,10 @@ def snapshot(run: Run, numbers: list[int]) -> work.Tally:
 
     def one(connection: Connection, batch: Batch) -> int:
         started, target = time.perf_counter(), run.plan.targets[batch.detail["target"]]
-        ids = batches.read_ids(run.path("snapshot", batch.detail["ids"]), batch.detail["group"])
+        ids = dataset.read_ids(run.path("snapshot", batch.detail["ids"]), batch.detail["group"])
         rows = with_hash(pa.Table.from_batches([source.fetch(target.collection.name, ids.to_pylist())]))
-        path = f"{batches.folder(target.number, target.table)}/part-{batch.number:05d}.parquet"
-        part = batches.write_part(run.path("snapshot"), path, batch.number, target.number, rows)
+        path = f"{dataset.folder(target.number, target.table)}/part-{batch.number:05d}.parquet"
+        part = dataset.write_part(run.path("snapshot"), path, batch.number, target.number, rows)
         seconds = time.perf_counter() - started
         ledger.done(
             connection,
@@ -82,7 +82,7 @@ def finish(run: Run) -> int:
 
 def snapshot_ids(run: Run, target: Target) -> pa.Array:
     """The ids of a limited run: what its only listing holds."""
-    return batches.read_ids(run.path("snapshot", _ids_file(target, 0)))
+    return dataset.read_ids(run.path("snapshot", _ids_file(target, 0)))
 
 
 def part_of(batch: Batch) -> Part:
@@ -96,9 +96,9 @@ def _list_target(run: Run, source: Source, connection: Connection, target: Targe
     if request.limit:
         ids = ids[: request.limit] if listing == 0 else ids[:0]
     for earlier in range(listing):
-        ids = ids.filter(pc.invert(pc.is_in(ids, batches.read_ids(run.path("snapshot", _ids_file(target, earlier))))))
+        ids = ids.filter(pc.invert(pc.is_in(ids, dataset.read_ids(run.path("snapshot", _ids_file(target, earlier))))))
     file, size = _ids_file(target, listing), request.batch_rows
-    batches.write_ids(run.path("snapshot", file), ids, size)
+    dataset.write_ids(run.path("snapshot", file), ids, size)
     groups = -(-len(ids) // size)
     with connection.transaction():
         first = len(ledger.batches(connection, run.run_id, "snapshot"))
@@ -122,7 +122,7 @@ def _list_number(run: Run, listing: int, target: Target) -> int:
 
 
 def _ids_file(target: Target, listing: int) -> str:
-    return f"{batches.folder(target.number, target.table)}/ids-{listing}.parquet"
+    return f"{dataset.folder(target.number, target.table)}/ids-{listing}.parquet"
 
 
 @task(name="list-ids", task_run_name="list ids, pass {listing}", **RETRYING)

@@ -15,21 +15,23 @@ import psutil
 from prefect import task
 from psycopg import sql
 
-from tasks import artifacts, ledger, pace, report, run_log, spending
-from tasks.artifacts import Tell, quiet
-from tasks.checks import Check, Gates
-from tasks.difference import Difference
-from tasks.errors import VerificationRefused
-from tasks.plan import SCHEMA, ColumnTarget, Target
-from tasks.retrying import RETRYING
-from tasks.run import Run, open_run
-from tasks.search_checks import cut_short, probe_vectors, sample_check, search_checks
+from tasks.base.errors import VerificationRefused
+from tasks.base.retrying import RETRYING
+from tasks.base.words import agreeing, counted
+from tasks.checks import report
+from tasks.checks.change_of_model import space_checks
+from tasks.checks.measures import Check, Gates
+from tasks.checks.searches import cut_short, probe_vectors, sample_check, search_checks
+from tasks.runs import artifacts, ledger, run_log, spending
+from tasks.runs.artifacts import Tell, quiet
+from tasks.runs.plan import SCHEMA, ColumnTarget, Target
+from tasks.runs.run import Run, open_run
+from tasks.shadows.difference import Difference
 from tasks.shadows.registry import shadow_of
-from tasks.space_checks import space_checks
-from tasks.stores.connection import Connection, refusable
 from tasks.stores.interface import Source
-from tasks.stores.postgres import Table
-from tasks.words import agreeing, counted
+from tasks.stores.postgres import pace
+from tasks.stores.postgres.connection import Connection, refusable
+from tasks.stores.postgres.table import Table
 
 SETTLE = 5
 

@@ -29,9 +29,10 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from tasks import batches
 from tasks.catch_up import PASSES
-from tasks.stores import chroma, chroma_copy
+from tasks.runs import dataset
+from tasks.stores.chroma import private_copy
+from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
 from tests.data import records_of
 from tests.servers import prefect_server
@@ -131,7 +132,13 @@ class Warm:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["flows.cli", "flows.chroma_to_pgvector", "flows.cutover", "flows.rollback", "tasks.stores.chroma"]
+        [
+            "flows.command.main",
+            "flows.chroma_to_pgvector",
+            "flows.cutover",
+            "flows.rollback",
+            "tasks.stores.chroma.store",
+        ]
     )
 
     def __init__(self, place: Place, arguments: tuple[str, ...]) -> None:
@@ -158,7 +165,7 @@ def _main(arguments: tuple[str, ...], environment: dict[str, str], log: str) -> 
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     sys.argv = [COMMAND, *arguments]
-    from flows.cli import main
+    from flows.command.main import main
 
     main()
 
@@ -207,15 +214,15 @@ def picture(place: Place) -> Picture:
     # A forked process ends without removing its private copy of the source, as a killed one does: the next start does.
     kept = (p for p in place.home.rglob("*") if p.is_file() and p.suffix not in (".part", ".json"))
     names = [str(p.relative_to(place.home)) for p in kept]
-    shown["files"] = {name: "" for name in names if not name.startswith(f"{chroma_copy.FOLDER}/")}
+    shown["files"] = {name: "" for name in names if not name.startswith(f"{private_copy.FOLDER}/")}
     shown["snapshot"] = _snapshot(place.home / "runs" / RUN / "snapshot")
     return shown
 
 
 def _snapshot(root: Path) -> dict[str, str]:
     """Every part of the manifest, read back against its checksum."""
-    _, parts = batches.read_manifest(str(root))
-    return {part.path: str(sorted(map(str, batches.read_part(str(root), part).to_pylist()))) for part in parts}
+    _, parts = dataset.read_manifest(str(root))
+    return {part.path: str(sorted(map(str, dataset.read_part(str(root), part).to_pylist()))) for part in parts}
 
 
 def differences(expected: Picture, found: Picture) -> list[str]:

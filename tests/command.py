@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flows import cli
+from flows.command import main
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> Ended:
     """Runs it to its end."""
     capsys.readouterr()
     try:
-        status = int(cli.app(list(arguments), standalone_mode=False) or 0)
+        status = int(main.app(list(arguments), standalone_mode=False) or 0)
     except BaseException as error:  # noqa: BLE001  as main() does
-        status = cli._end(error)
+        status = main._end(error)
     return Ended(status, *capsys.readouterr())

@@ -22,10 +22,10 @@ import numpy as np
 import psycopg
 import pytest
 
-from flows import cli
-from tasks.stores import chroma
-from tasks.stores.connection import Connection, connect
+from flows.command import main
+from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
+from tasks.stores.postgres.connection import Connection, connect
 from tests import servers
 from tests.data import records_of
 from tests.openai_server import OpenAIServer, openai_server
@@ -79,7 +79,7 @@ def vecferry(
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["vecferry", *arguments])
         with pytest.raises(SystemExit) as exit_:
-            cli.main()
+            main.main()
         captured = capsys.readouterr()
         return int(exit_.value.code or 0), captured.out, captured.err
 
@@ -90,7 +90,7 @@ def vecferry(
 def fewer_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Verification asks 40 queries of each kind instead of 200: it goes on in nearly every test, and the latencies that so
     many are for are of no interest here."""
-    monkeypatch.setattr("tasks.search_checks.QUERIES", 40)
+    monkeypatch.setattr("tasks.checks.searches.QUERIES", 40)
 
 
 @pytest.fixture(scope="session")

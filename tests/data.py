@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from tasks import canonical
+from tasks.stores import canonical
 from tasks.stores.interface import records, vector_column
 
 

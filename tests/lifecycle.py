@@ -14,8 +14,8 @@ import pytest
 from flows.contract import contract
 from flows.cutover import cutover
 from flows.rollback import rollback
-from tasks.errors import UsageError, VerificationRefused
-from tasks.stores.connection import Connection
+from tasks.base.errors import UsageError, VerificationRefused
+from tasks.stores.postgres.connection import Connection
 
 Rows = dict[str, Any]
 

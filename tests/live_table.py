@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from flows.catch_up import catch_up
-from flows.forms import parse
-from flows.parameters import Text384To1536
+from flows.forms.form import parse
+from flows.forms.parameters import Text384To1536
 from flows.text_384_to_1536 import text_384_to_1536
-from tasks import planning
 from tasks.embedders.hashing import HashingEmbedder
-from tasks.stores.connection import Connection
+from tasks.planning import planned
+from tasks.stores.postgres.connection import Connection
 from tests.lifecycle import Migration, Rows, tables
 
 OLD, NEW = HashingEmbedder(384), HashingEmbedder(1536)
@@ -150,8 +150,8 @@ def migration_of(table: Table, layout: str, embedder: str = "hashing/1536", **mo
         table.insert(40 + n)
         table.say(50 + n, None)
 
-    def plan() -> planning.Planned:
-        return planning.make_plan(connection, parse(Text384To1536, parameters).request(), "life")
+    def plan() -> planned.Planned:
+        return planned.make_plan(connection, parse(Text384To1536, parameters).request(), "life")
 
     return Migration(
         run=lambda run_id: text_384_to_1536(**{"batch_rows": 20, **parameters}, run_id=run_id),

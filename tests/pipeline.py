@@ -2,16 +2,18 @@
 
 from typing import Any
 
-from flows.forms import parse
-from flows.parameters import ChromaToPgvector
-from tasks import ledger, settings, snapshot
+from flows.forms.form import parse
+from flows.forms.parameters import ChromaToPgvector
+from tasks import snapshot
+from tasks.base import settings
 from tasks.begin import begin
 from tasks.catch_up import catch_up
-from tasks.checks import Gates
+from tasks.checks.measures import Gates
 from tasks.cutover import cutover
 from tasks.index import index
 from tasks.load import expand, key, load, prepare
-from tasks.run import Run, open_run
+from tasks.runs import ledger
+from tasks.runs.run import Run, open_run
 from tasks.verify import TargetReport, verify
 
 

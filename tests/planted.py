@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from tasks import ledger
+from tasks.runs import ledger
 
 VALUES = re.compile(r"'[^']*'|\b[0-9a-f]{8}\b|\d+")
 FAULT = "division by zero"

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows import show
-from tasks import checks, report
-from tasks.checks import Check, Norms
-from tasks.errors import VerificationRefused
-from tasks.exact_search import exact_search
-from tasks.plan import CollectionsRequest, Plan
-from tasks.run import Run
+from flows.command import show
+from tasks.base.errors import VerificationRefused
+from tasks.checks import measures, report
+from tasks.checks.measures import Check, Norms
+from tasks.runs.plan import CollectionsRequest, Plan
+from tasks.runs.run import Run
+from tasks.stores.exact_search import exact_search
 from tasks.stores.interface import Hits, Metric, records, vector_column
 from tasks.verify import TargetReport, Verification
 
@@ -97,45 +97,45 @@ def one(query: np.ndarray, row: np.ndarray, metric: Metric) -> float | None:
 def test_recall_counts_what_is_near_enough() -> None:
     """The share of the k nearest that were found, whatever their order and their ids."""
     exact = [hits([0.1, 0.2, 0.3, 0.4])]
-    assert checks.recall([hits([0.1, 0.2, 0.3, 0.4])], exact) == 1
-    assert checks.recall([hits([0.1, 0.2, 0.5, 0.6])], exact) == 0.5
-    assert checks.recall([hits([0.1])], exact) == 0.25
-    assert checks.recall([hits([])], exact) == 0
-    assert checks.recall([hits([0.1]), hits([0.1, 0.2, 0.3, 0.4])], exact * 2) == 0.625
+    assert measures.recall([hits([0.1, 0.2, 0.3, 0.4])], exact) == 1
+    assert measures.recall([hits([0.1, 0.2, 0.5, 0.6])], exact) == 0.5
+    assert measures.recall([hits([0.1])], exact) == 0.25
+    assert measures.recall([hits([])], exact) == 0
+    assert measures.recall([hits([0.1]), hits([0.1, 0.2, 0.3, 0.4])], exact * 2) == 0.625
 
 
 def test_ties_have_no_right_answer() -> None:
     """Of several rows as near as the k-th true one, any will do, and more of them count no more."""
     exact = [hits([0.1, 0.5])]
-    assert checks.recall([hits([0.1, 0.5], ids="az")], exact) == 1
-    assert checks.recall([hits([0.5, 0.5], ids="yz")], exact) == 1
-    assert checks.recall([hits([0.1, 0.5, 0.5], ids="ayz")], exact) == 1
-    assert checks.recall([hits([0.1, 0.5000001])], exact) == 1, "within float32"
-    assert checks.recall([hits([0.1, 0.51])], exact) == 0.5
-    assert checks.recall([hits([-1e6, -9.999999e5])], [hits([-1e6, -1e6])]) == 1, "relative to a large product"
+    assert measures.recall([hits([0.1, 0.5], ids="az")], exact) == 1
+    assert measures.recall([hits([0.5, 0.5], ids="yz")], exact) == 1
+    assert measures.recall([hits([0.1, 0.5, 0.5], ids="ayz")], exact) == 1
+    assert measures.recall([hits([0.1, 0.5000001])], exact) == 1, "within float32"
+    assert measures.recall([hits([0.1, 0.51])], exact) == 0.5
+    assert measures.recall([hits([-1e6, -9.999999e5])], [hits([-1e6, -1e6])]) == 1, "relative to a large product"
 
 
 def test_recall_and_overlap_of_nothing_are_errors() -> None:
     """A check that looked at nothing must not read as a good one."""
     for nothing in ([], [hits([])]):
         with pytest.raises(ValueError, match="of no queries"):
-            checks.recall(nothing, nothing)
+            measures.recall(nothing, nothing)
         with pytest.raises(ValueError, match="of no queries"):
-            checks.overlap(nothing, nothing)
+            measures.overlap(nothing, nothing)
 
 
 def test_overlap_compares_ids() -> None:
     """The share of the longer answer that both name."""
-    assert checks.overlap([hits([1, 2, 3])], [hits([7, 8, 9])]) == 1
-    assert checks.overlap([hits([1, 2], ids="ab")], [hits([1, 2, 3, 4], ids="bcde")]) == 0.25
-    assert checks.overlap([hits([1], ids="a")], [hits([])]) == 0
+    assert measures.overlap([hits([1, 2, 3])], [hits([7, 8, 9])]) == 1
+    assert measures.overlap([hits([1, 2], ids="ab")], [hits([1, 2, 3, 4], ids="bcde")]) == 0.25
+    assert measures.overlap([hits([1], ids="a")], [hits([])]) == 0
 
 
 def test_row_cosine() -> None:
     """Row by row: 1 for the same direction, −1 for the opposite, 0 where only one of them is zero, 1 where both are."""
     left = np.array([[1, 0], [1, 0], [3, 4], [0, 0], [0, 0], [1e-30, 0]], np.float32)
     right = np.array([[2, 0], [-1, 0], [4, -3], [0, 0], [1, 0], [1e-30, 0]], np.float32)
-    np.testing.assert_allclose(checks.row_cosine(left, right), [1, -1, 0, 1, 0, 1], atol=1e-7)
+    np.testing.assert_allclose(measures.row_cosine(left, right), [1, -1, 0, 1, 0, 1], atol=1e-7)
 
 
 @quick
@@ -149,7 +149,7 @@ def test_norms_add_up(sizes: list[int], seed: int) -> None:
     present = kind != 2
     starts, total = np.cumsum([0, *sizes]), Norms()
     for a, b in pairwise(starts):
-        total += checks.norms(batch(matrix[a:b], present[a:b]))
+        total += measures.norms(batch(matrix[a:b], present[a:b]))
     finite = np.linalg.norm(matrix[(kind != 1) & present].astype(float), axis=1)
     assert (total.rows, total.zero, total.not_finite) == (present.sum(), (kind == 0).sum(), (kind == 1).sum())
     assert total.mean == pytest.approx(finite.mean() if len(finite) else 0)

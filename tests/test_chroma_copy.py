@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks import planning
-from tasks.errors import UsageError
-from tasks.stores import chroma, chroma_copy
-from tasks.stores.connection import Connection
+from tasks.base.errors import UsageError
+from tasks.planning import planned as planning
+from tasks.stores.chroma import private_copy
+from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import vectors
+from tasks.stores.postgres.connection import Connection
 from tests.chroma_directories import VERSIONS, Old, fingerprint, unpacked
 from tests.data import records_of
 from tests.pipeline import build, finish
@@ -42,14 +43,14 @@ def read(path: Path, home: Path, **options: Any) -> chroma.ChromaStore:
 
 def copies(home: Path) -> list[Path]:
     """The folders of private copies there are."""
-    return [p for p in (home / chroma_copy.FOLDER).glob("*") if p.is_dir()]
+    return [p for p in (home / private_copy.FOLDER).glob("*") if p.is_dir()]
 
 
 def planned(path: Path, **parameters: Any) -> planning.Planned:
-    from flows.forms import parse
-    from flows.parameters import ChromaToPgvector
-    from tasks import settings
-    from tasks.stores.connection import connect
+    from flows.forms.form import parse
+    from flows.forms.parameters import ChromaToPgvector
+    from tasks.base import settings
+    from tasks.stores.postgres.connection import connect
 
     form = parse(ChromaToPgvector, {"chroma": {"path": str(path)}, **parameters})
     with connect(settings.database_url(form.database)) as connection:
@@ -152,11 +153,11 @@ def test_copies_go_with_their_process_or_at_the_next_start(old: Old, home: Path)
         assert killed.wait(10) == -signal.SIGKILL
         assert ends.wait(30) == 0
         assert [f.is_dir() for f in folders] == [False, True, True]
-        chroma_copy.remove_left(str(home))
+        private_copy.remove_left(str(home))
         assert [f.is_dir() for f in folders] == [False, True, False]
         lives.terminate()
         lives.wait(10)
-        chroma_copy.remove_left(str(home))
+        private_copy.remove_left(str(home))
         assert not home.exists() or not list(home.rglob("*"))
     finally:
         for p in (ends, lives, killed):
@@ -284,5 +285,5 @@ def test_an_end_that_waits_for_nobody_removes_copies_too(old: Old, home: Path) -
     store = read(old.path, home)
     assert store.copy
     assert copies(home)
-    chroma_copy.remove_own()
+    private_copy.remove_own()
     assert not home.exists()

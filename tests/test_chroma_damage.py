@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.errors import UsageError
-from tasks.stores import chroma, chroma_copy, chroma_segment
+from tasks.base.errors import UsageError
+from tasks.stores.chroma import private_copy
+from tasks.stores.chroma import segment as chroma_segment
+from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import vectors
 from tests.chroma_directories import VERSIONS, Old, unpacked
 
@@ -20,7 +22,7 @@ NAME = "old-cosine"
 
 @pytest.fixture(autouse=True)
 def _nobody_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chroma_copy, "WRITTEN_SECONDS", 0)
+    monkeypatch.setattr(private_copy, "WRITTEN_SECONDS", 0)
 
 
 def segment(path: Path) -> Path:

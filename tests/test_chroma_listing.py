@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.difference import Difference
-from tasks.errors import FatalError
-from tasks.stores import chroma
-from tasks.stores.connection import Connection
+from tasks.base.errors import FatalError
+from tasks.shadows.difference import Difference
+from tasks.stores.chroma import store as chroma
+from tasks.stores.chroma.paging import Most, listed
 from tasks.stores.interface import Collection, vectors
-from tasks.stores.paging import Most, listed
+from tasks.stores.postgres.connection import Connection
 from tasks.verify import _source_count
 from tests.capped_server import Capped
 from tests.data import records_of

@@ -10,14 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flows.forms import parse
-from flows.parameters import ChromaToPgvector
-from tasks import planning, settings
-from tasks.plan import from_json
-from tasks.run import open_run
-from tasks.stores import chroma, chroma_settings
-from tasks.stores.connection import Connection, connect
+from flows.forms.form import parse
+from flows.forms.parameters import ChromaToPgvector
+from tasks.base import settings
+from tasks.planning import planned as planning
+from tasks.runs.plan import from_json
+from tasks.runs.run import open_run
+from tasks.stores.chroma import configuration as chroma_settings
+from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Metric, records
+from tasks.stores.postgres.connection import Connection, connect
 from tests.chroma_directories import VERSIONS, Old, unpacked
 from tests.data import records_of
 from tests.pipeline import build, gates, verify

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from flows.chroma_to_pgvector import chroma_to_pgvector
-from flows.forms import parse
-from flows.parameters import ChromaToPgvector
-from tasks import planning
-from tasks.stores import chroma
-from tasks.stores.connection import Connection
+from flows.forms.form import parse
+from flows.forms.parameters import ChromaToPgvector
+from tasks.planning import planned
+from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
-from tasks.stores.postgres_store import PostgresStore
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.store import PostgresStore
 from tests.data import records_of
 from tests.lifecycle import Migration, Rows, drive, tables
 
@@ -42,9 +42,9 @@ def migration_of(connection: Connection, source: dict[str, Any]) -> Migration:
     def served() -> Rows | None:
         return rows_of(target, "docs") if "docs" in {c.name for c in target.collections()} else None
 
-    def plan() -> planning.Planned:
+    def plan() -> planned.Planned:
         parameters = parse(ChromaToPgvector, {"chroma": source})
-        return planning.make_plan(connection, parameters.request(), "life")
+        return planned.make_plan(connection, parameters.request(), "life")
 
     return Migration(
         run=lambda run_id: chroma_to_pgvector(chroma=source, run_id=run_id, batch_rows=20),

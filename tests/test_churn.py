@@ -14,11 +14,11 @@ import pytest
 
 from flows.chroma_to_pgvector import chroma_to_pgvector
 from flows.cutover import cutover
-from tasks import ledger
-from tasks.stores import chroma
-from tasks.stores.connection import Connection, connect
+from tasks.runs import ledger
+from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
-from tasks.stores.postgres_store import PostgresStore
+from tasks.stores.postgres.connection import Connection, connect
+from tasks.stores.postgres.store import PostgresStore
 from tests.chaos import stage_of
 from tests.data import records_of
 

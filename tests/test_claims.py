@@ -3,7 +3,7 @@
 import threading
 from contextlib import closing, suppress
 
-from tasks import claims
+from tasks.runs import claims
 
 
 def names(*letters: str) -> list[bytes]:

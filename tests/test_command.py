@@ -14,13 +14,14 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import BaseModel
 
-from flows import commands, console
-from flows.forms import parse
-from flows.parameters import FLOWS, ChromaToPgvector
-from flows.watching import Reading, speed
-from tasks import ledger, prefect_api
+from flows.command import commands, console
+from flows.command.watching import Reading, speed
+from flows.forms.form import parse
+from flows.forms.parameters import FLOWS, ChromaToPgvector
+from tasks.base import prefect_api
 from tasks.begin import begin
-from tasks.stores.connection import Connection
+from tasks.runs import ledger
+from tasks.stores.postgres.connection import Connection
 from tests.servers import free_port
 from tests.terminal import COMMAND, terminal
 

@@ -19,11 +19,11 @@ import psycopg
 import pytest
 import yaml
 
-from flows import serve
-from tasks import ledger, status
-from tasks.stores import chroma
-from tasks.stores.connection import connect
+from flows import ui
+from tasks.runs import ledger, status
+from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
+from tasks.stores.postgres.connection import connect
 from tests import faults, live
 from tests.data import records_of
 from tests.servers import free_port
@@ -135,7 +135,7 @@ def api(postgres: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
         patch.setenv("VECFERRY_RETRY_SECONDS", "0.05")
         patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "1")
         patch.delenv("PREFECT_HOME", raising=False)
-        with serve.serving(port), Api(base_url=f"http://127.0.0.1:{port}/api/", timeout=60) as client:
+        with ui.serving(port), Api(base_url=f"http://127.0.0.1:{port}/api/", timeout=60) as client:
             yield client
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.base.errors import UsageError
 from tasks.embedders.registry import open_embedder
-from tasks.errors import UsageError
 
 TEXTS = [
     "",

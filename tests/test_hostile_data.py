@@ -16,16 +16,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks import canonical, files
-from tasks.difference import ours
-from tasks.errors import VerificationRefused
-from tasks.plan import Nul
-from tasks.quarantine import SYMBOL_FOR_NUL
-from tasks.run import Run
-from tasks.stores import chroma
-from tasks.stores.chroma import ChromaStore
-from tasks.stores.connection import Connection, connect
-from tasks.stores.postgres_store import PostgresStore
+from tasks.base import files
+from tasks.base.errors import VerificationRefused
+from tasks.runs.plan import Nul
+from tasks.runs.quarantine import SYMBOL_FOR_NUL
+from tasks.runs.run import Run
+from tasks.shadows.difference import ours
+from tasks.stores import canonical
+from tasks.stores.chroma import store as chroma
+from tasks.stores.chroma.store import ChromaStore
+from tasks.stores.postgres.connection import Connection, connect
+from tasks.stores.postgres.store import PostgresStore
 from tests.pipeline import build, finish, quarantined
 
 LONG, TOO_LONG = "x" * 10_000, random.Random(1).randbytes(5_000).hex()

@@ -7,9 +7,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tasks import files
-from tasks.errors import UsageError
-from tasks.stores import embedded
+from tasks.base import files
+from tasks.base.errors import UsageError
+from tasks.stores.postgres import embedded
 
 Vecferry = Callable[..., tuple[int, str, str]]
 NAME = "a#1?b=%41::~c é[d]"

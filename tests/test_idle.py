@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from tasks.stores import idle
+from tasks.stores.postgres import idle
 
 
 def pid(url: str) -> int:

@@ -18,10 +18,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tasks import ledger
-from tasks.stores import chroma
-from tasks.stores.connection import Connection
+from tasks.runs import ledger
+from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
+from tasks.stores.postgres.connection import Connection
 from tests.data import records_of
 from tests.openai_server import OpenAIServer
 from tests.servers import prefect_server

@@ -6,20 +6,22 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from flows.forms import parse
-from flows.parameters import Text384To1536
-from tasks import ledger, settings, snapshot
+from flows.forms.form import parse
+from flows.forms.parameters import Text384To1536
+from tasks import snapshot
+from tasks.base import settings
 from tasks.begin import begin
 from tasks.load import expand, load, prepare
-from tasks.plan import ColumnTarget
-from tasks.run import Run, open_run
-from tasks.shadows import live_queue
-from tasks.shadows.live_column import LiveColumn
-from tasks.shadows.live_place import queue
-from tasks.shadows.live_rows import LiveRows
+from tasks.runs import ledger
+from tasks.runs.plan import ColumnTarget
+from tasks.runs.run import Run, open_run
+from tasks.shadows.postgres import live_queue
+from tasks.shadows.postgres.live_column import LiveColumn
+from tasks.shadows.postgres.live_place import queue
+from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.shadows.registry import shadow_of
-from tasks.stores.connection import Connection
-from tasks.stores.pgvector import MAX_TUPLE, Layout, tuple_target
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.pgvector import MAX_TUPLE, Layout, tuple_target
 from tests.chaos_live import LAYOUTS
 from tests.live import faults, make_table
 

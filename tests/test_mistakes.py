@@ -9,7 +9,7 @@ import chromadb
 import psycopg
 import pytest
 
-from tasks.stores.connection import Connection
+from tasks.stores.postgres.connection import Connection
 from tests.servers import free_port
 
 Vecferry = Callable[..., tuple[int, str, str]]

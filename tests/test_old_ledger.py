@@ -13,8 +13,8 @@ from flows.cutover import cutover
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from flows.verify import verify
-from tasks import ledger, status
-from tasks.stores.connection import Connection
+from tasks.runs import ledger, status
+from tasks.stores.postgres.connection import Connection
 from tests import old_ledger
 from tests.old_ledger import KINDS, STATES
 

@@ -15,18 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.base.errors import FatalError, TransientError, UsageError
 from tasks.embedders import packing
 from tasks.embedders.budget import Budget, Spent
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.embedders.interface import RowsRejected, content_key, embed
 from tasks.embedders.naming import parse_model
-from tasks.embedders.openai import OpenAIEmbedder, probe
-from tasks.embedders.openai_account import CONCURRENCY, Account
-from tasks.embedders.openai_answers import classify, decode
-from tasks.embedders.openai_limits import Limiter, retry_after, seconds
+from tasks.embedders.openai.account import CONCURRENCY, Account
+from tasks.embedders.openai.answers import classify, decode
+from tasks.embedders.openai.embedder import OpenAIEmbedder, probe
+from tasks.embedders.openai.limits import Limiter, retry_after, seconds
 from tasks.embedders.packing import Caps, TokenCount, TokensPerByte, count_tokens, cut, take
 from tasks.embedders.registry import open_embedder
-from tasks.errors import FatalError, TransientError, UsageError
 from tests.openai_server import Limit, OpenAIServer, openai_server, shuffled, with_vector
 
 MODEL = "text-embedding-3-small"

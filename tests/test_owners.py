@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from flows.forms import parse
-from flows.parameters import ChromaToPgvector, Text384To1536
+from flows.forms.form import parse
+from flows.forms.parameters import ChromaToPgvector, Text384To1536
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
-from tasks import ledger
-from tasks.errors import BatchesFailed, UsageError
-from tasks.owners import take_up
-from tasks.stores.connection import Connection
+from tasks.base.errors import BatchesFailed, UsageError
+from tasks.runs import ledger
+from tasks.runs.owners import take_up
+from tasks.stores.postgres.connection import Connection
 from tests import live, pipeline
 
 pytestmark = pytest.mark.usefixtures("prefect")

@@ -9,12 +9,11 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from tasks import pace
-from tasks.shadows import live_rows
-from tasks.shadows.live_rows import LiveRows
-from tasks.stores import idle
-from tasks.stores.connection import Connection, connect
-from tasks.stores.postgres import copy_in, with_hash
+from tasks.shadows.postgres import live_rows
+from tasks.shadows.postgres.live_rows import LiveRows
+from tasks.stores.postgres import idle, pace
+from tasks.stores.postgres.connection import Connection, connect
+from tasks.stores.postgres.table import copy_in, with_hash
 from tests.data import records_of
 from tests.live_table import Table, migration_of
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from flows.chroma_to_pgvector import chroma_to_pgvector
+from tasks.base.errors import FatalError, VerificationRefused
 from tasks.embedders.registry import open_embedder
-from tasks.errors import FatalError, VerificationRefused
-from tasks.stores import chroma
-from tasks.stores.connection import Connection
+from tasks.stores.chroma import store as chroma
+from tasks.stores.postgres.connection import Connection
 from tests.openai_server import OpenAIServer
 
 pytestmark = [pytest.mark.usefixtures("prefect"), pytest.mark.timeout(300)]

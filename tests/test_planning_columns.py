@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from flows.forms import parse
-from flows.parameters import Text384To1536
-from tasks import planning
+from flows.forms.form import parse
+from flows.forms.parameters import Text384To1536
 from tasks.embedders.interface import Allowed
-from tasks.planning import Planned
-from tasks.stores.connection import Connection
-from tasks.stores.live_table import LiveTables
+from tasks.planning import planned as planning
+from tasks.planning.planned import Planned
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.live_table import LiveTables
 from tests.live import OLD, make_table, text_of
 from tests.openai_server import OpenAIServer, openai_server
 

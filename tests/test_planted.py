@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tasks import ledger
-from tasks.stores.connection import Connection
+from tasks.runs import ledger
+from tasks.stores.postgres.connection import Connection
 from tests.command import Ended, command
 from tests.live_table import Table
 from tests.planted import FAULT, Planter

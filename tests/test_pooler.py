@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tasks import ledger
-from tasks.errors import UsageError
-from tasks.stores.connection import connect
+from tasks.base.errors import UsageError
+from tasks.runs import ledger
+from tasks.stores.postgres.connection import connect
 from tests.servers import free_port
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

@@ -9,14 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import canonical, quarantine
-from tasks.plan import Plan, Request
-from tasks.quarantine import SYMBOL_FOR_NUL, sift
-from tasks.run import Run
-from tasks.stores.connection import Connection
+from tasks.runs import quarantine
+from tasks.runs.plan import Plan, Request
+from tasks.runs.quarantine import SYMBOL_FOR_NUL, sift
+from tasks.runs.run import Run
+from tasks.stores import canonical
 from tasks.stores.interface import records
-from tasks.stores.pgvector import Layout
-from tasks.stores.postgres import Table, copy_in, create_table, with_hash
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.pgvector import Layout
+from tasks.stores.postgres.table import Table, copy_in, create_table, with_hash
 
 VECTOR, HALF = Layout("vector", 2, "l2"), Layout("halfvec", 2, "l2")
 TOO_LONG = random.Random(0).randbytes(4_000).hex()

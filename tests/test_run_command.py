@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from flows import interrupt
 from flows.catch_up import catch_up
 from flows.chroma_to_pgvector import chroma_to_pgvector
+from flows.command import interrupt
 from flows.contract import contract
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
-from tasks import ledger
-from tasks.errors import BatchesFailed, UsageError, VecferryError
-from tasks.stores.connection import Connection
+from tasks.base.errors import BatchesFailed, UsageError, VecferryError
+from tasks.runs import ledger
+from tasks.stores.postgres.connection import Connection
 from tests import live
 from tests.command import command
 from tests.servers import free_port
@@ -72,7 +72,7 @@ def test_a_run_of_collections(
 def test_an_interruption_that_cannot_ask_the_ledger() -> None:
     """The last line of the command names the database whose runs are to be looked at."""
     program = (
-        "import sys; sys.argv[1:] = ['run']; from flows import interrupt; "
+        "import sys; sys.argv[1:] = ['run']; from flows.command import interrupt; "
         f"interrupt.concerning('r', '{OTHER}'); interrupt._command.unwound.set(); interrupt._end_process()"
     )
     url = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"

@@ -17,10 +17,10 @@ from flows.chroma_to_pgvector import chroma_to_pgvector
 from flows.cutover import cutover
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
-from tasks import ledger, run_log, status
-from tasks.error_messages import safe
-from tasks.errors import BatchesFailed, FatalError, Stopped, TransientError, VecferryError
-from tasks.stores.connection import Connection, classified
+from tasks.base.error_messages import safe
+from tasks.base.errors import BatchesFailed, FatalError, Stopped, TransientError, VecferryError
+from tasks.runs import ledger, run_log, status
+from tasks.stores.postgres.connection import Connection, classified
 from tests import live
 from tests.openai_server import OpenAIServer
 
@@ -181,12 +181,12 @@ def test_an_unknown_error_says_where_it_came_from() -> None:
         ledger.find(None, SECRET)  # type: ignore[arg-type]
     place = safe(caught.value)
     assert place
-    assert place.startswith("at tasks/ledger.py:")
+    assert place.startswith("at tasks/runs/ledger.py:")
 
 
 def test_lines_of_many_processes_stay_whole(tmp_path: Path) -> None:
     """Processes that write at once never mix their lines."""
-    script = "from tasks import run_log\nfor n in range(200): run_log.note('many', 'load', n, rows=n)"
+    script = "from tasks.runs import run_log\nfor n in range(200): run_log.note('many', 'load', n, rows=n)"
     environment = {**os.environ, "VECFERRY_HOME": str(tmp_path / "home")}
     started = [subprocess.Popen([sys.executable, "-c", script], env=environment) for _ in range(3)]
     assert [process.wait(60) for process in started] == [0, 0, 0]

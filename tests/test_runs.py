@@ -12,13 +12,13 @@ from flows.contract import contract
 from flows.cutover import cutover
 from flows.rollback import rollback
 from flows.verify import verify
-from tasks import ledger, status
+from tasks.base.errors import BatchesFailed, FatalError, UsageError, VerificationRefused
 from tasks.embedders.hashing import HashingEmbedder
-from tasks.errors import BatchesFailed, FatalError, UsageError, VerificationRefused
-from tasks.stores import chroma
-from tasks.stores.connection import Connection
+from tasks.runs import ledger, status
+from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import vectors
-from tasks.stores.postgres_store import PostgresStore
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.store import PostgresStore
 from tests.data import records_of
 from tests.test_chroma_to_pgvector import rows_of
 
@@ -245,7 +245,7 @@ def test_a_second_runner_is_refused(database: str, chroma_dir: Callable[..., str
 
 
 def _suffix(connection: Connection) -> str:
-    from tasks.plan import suffix
+    from tasks.runs.plan import suffix
 
     return suffix("half", "public.docs")
 

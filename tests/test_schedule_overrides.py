@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from flows.schedule_overrides import effective, is_empty, overlaid
-from tasks.errors import UsageError
+from tasks.base.errors import UsageError
 
 BLANK = {"__prefect_kind": "json"}
 

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.forms import parse
-from flows.parameters import Text384To1536
-from tasks.embedders import torchvision_repair, weights
+from flows.forms.form import parse
+from flows.forms.parameters import Text384To1536
+from tasks.base.errors import FatalError, UsageError
+from tasks.embedders import weights
 from tasks.embedders.interface import RowsRejected, content_key
 from tasks.embedders.packing import cuts, size
 from tasks.embedders.registry import open_embedder
-from tasks.embedders.sentence_transformers import SLICE, SentenceTransformersEmbedder
-from tasks.embedders.sentence_transformers_model import CACHE
-from tasks.errors import FatalError, UsageError
+from tasks.embedders.sentence_transformers import torchvision_repair
+from tasks.embedders.sentence_transformers.embedder import SLICE, SentenceTransformersEmbedder
+from tasks.embedders.sentence_transformers.model import CACHE
 from tests import tiny_models
 from tests.local_models import needs_minilm, needs_models
 from tests.pipeline import build, finish, quarantined
@@ -103,7 +104,7 @@ def test_a_wrong_name_is_refused_in_one_line(
 def test_no_other_embedder_imports_the_packages() -> None:
     """Opening another model costs no import of torch."""
     program = (
-        "import sys; from tasks.embedders.registry import open_embedder; import tasks.embedders.sentence_transformers; "
+        "import sys; from tasks.embedders.registry import open_embedder; import tasks.embedders.sentence_transformers.embedder; "
         "open_embedder('hashing/8'); print({'torch', 'sentence_transformers', 'torchvision'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -474,7 +475,7 @@ def test_a_model_that_is_not_to_be_had_is_named(name: str, monkeypatch: pytest.M
 def test_torchvision_works_whatever_torch_it_was_built_for() -> None:
     """After the repair torchvision, and with it timm, can be imported and transforms work; a second call does nothing."""
     program = (
-        "from tasks.embedders.torchvision_repair import repair; repair(); repair()\n"
+        "from tasks.embedders.sentence_transformers.torchvision_repair import repair; repair(); repair()\n"
         "import torch; from torchvision import transforms; from PIL import Image\n"
         "image = transforms.ToTensor()(transforms.Resize(8)(Image.new('RGB', (16, 16), (255, 0, 0))))\n"
         "assert image.shape == (3, 8, 8) and image[0].min() == 1\n"
@@ -504,7 +505,7 @@ def test_only_the_known_fault_of_torchvision_is_repaired(package: str, outcome: 
     (tmp_path / "torchvision" / "__init__.py").write_text(package)
     program = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from tasks.embedders.torchvision_repair import _kept, repair\n"
+        "from tasks.embedders.sentence_transformers.torchvision_repair import _kept, repair\n"
         "try:\n"
         "    repair(); import torchvision; print('ok', torchvision.works, len(_kept))\n"
         "except RuntimeError as error: print('RuntimeError', error, len(_kept))\n"

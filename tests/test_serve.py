@@ -16,13 +16,13 @@ import httpx
 import psutil
 import pytest
 
-from tasks.processes import alive
+from tasks.base.processes import alive
 from tests.servers import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[1]
-SERVE = [sys.executable, "-m", "flows.serve"]
+SERVE = [sys.executable, "-m", "flows.ui"]
 SCHEDULED = "chroma-to-pgvector/scheduled"
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flows import demo, serve
-from tasks import settings
-from tasks.errors import UsageError
+from flows import ui
+from flows.command import demo
+from tasks.base import settings
+from tasks.base.errors import UsageError
 from tests.servers import free_port
 
 PASSWORD = "s3cret"
@@ -19,7 +20,7 @@ PASSWORD = "s3cret"
 
 def vecferry(environment: dict[str, str], *arguments: str) -> tuple[int, str, str]:
     """The command in a process of its own: (exit status, standard output, standard error)."""
-    command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from flows.command.main import main; main()", *arguments]
     kept = {k: v for k, v in os.environ.items() if k not in (settings.DEFAULT_DATABASE, settings.OTHER_DATABASE)}
     done = subprocess.run(command, env=kept | environment, capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout, done.stderr
@@ -84,7 +85,7 @@ def test_make_ui_starts_the_embedded_database_where_runs_go_to_it(
         if steps[-1] == "Prefect":  # before a server is started: what goes before is looked at
             raise InterruptedError
 
-    with pytest.raises(InterruptedError), serve.serving(free_port(), say):
+    with pytest.raises(InterruptedError), ui.serving(free_port(), say):
         pass
     assert steps == (["Prefect"] if named else ["PostgreSQL", "Prefect"])
 

@@ -10,10 +10,10 @@ import chromadb
 import pytest
 from rich.progress import Progress
 
-from flows import cli, show, watching
-from flows.fields import Parameter
-from tasks.errors import VecferryError, VerificationRefused
-from tasks.ledger import Batch
+from flows.command import main, show, watching
+from flows.command.fields import Parameter
+from tasks.base.errors import VecferryError, VerificationRefused
+from tasks.runs.ledger import Batch
 
 Vecferry = Callable[..., tuple[int, str, str]]
 HOSTILE = ("a[/b]c", "a[red]c", "a[/]c", "a:smile:c", "a\\[bold]c")
@@ -57,9 +57,9 @@ def shown(capsys: pytest.CaptureFixture[str], show_it: Callable[[], object]) -> 
 def test_a_message_is_printed_as_it_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever an error quotes stands in the one line that the command ends with, whose status is the error's."""
     for error in (VerificationRefused(f"id {name}"), VecferryError(f"id {name}")):
-        assert cli._end(error) == error.exit_status
+        assert main._end(error) == error.exit_status
         assert capsys.readouterr().err == f"vecferry: id {name}\n"
-    assert cli._end(OSError(f"file {name}")) == 1
+    assert main._end(OSError(f"file {name}")) == 1
     assert f"OSError: file {name} (" in capsys.readouterr().err
 
 

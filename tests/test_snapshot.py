@@ -10,20 +10,21 @@ from typing import Any
 
 import pytest
 
-from flows import cli
 from flows.chroma_to_pgvector import chroma_to_pgvector
+from flows.command import main
 from flows.restore import restore
 from flows.rollback import rollback
 from flows.snapshot import snapshot_chroma_to_pgvector, snapshot_text_384_to_1536
 from flows.text_384_to_1536 import text_384_to_1536
-from tasks import ledger, snapshot, status
-from tasks.errors import BatchesFailed, UsageError
-from tasks.run import open_run
-from tasks.settings import DEFAULT_DATABASE
-from tasks.stores import chroma
-from tasks.stores.connection import Connection
+from tasks import snapshot
+from tasks.base.errors import BatchesFailed, UsageError
+from tasks.base.settings import DEFAULT_DATABASE
+from tasks.runs import ledger, status
+from tasks.runs.run import open_run
+from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
-from tasks.stores.postgres_store import PostgresStore
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.store import PostgresStore
 from tests import live
 from tests.data import records_of
 from tests.lifecycle import tables
@@ -101,7 +102,7 @@ def test_the_command_exits_with_0_and_says_how_to_go_on(
     def vecferry(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr("sys.argv", ["vecferry", *arguments])
         with pytest.raises(SystemExit) as exit_:
-            cli.main()
+            main.main()
         return int(exit_.value.code or 0), capsys.readouterr().out
 
     asked = ("snapshot", "chroma-to-pgvector", "-p", f"chroma.path={path}", "--run-id", "docs")

@@ -12,13 +12,13 @@ import pytest
 from psycopg import sql
 
 from sql import statement
-from tasks import ledger
-from tasks.errors import UsageError
-from tasks.stores.connection import Connection
+from tasks.base.errors import UsageError
+from tasks.runs import ledger
 from tasks.stores.interface import Collection
-from tasks.stores.pgvector import Layout
-from tasks.stores.postgres import Table, create_table
-from tasks.stores.postgres_store import PostgresStore
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.pgvector import Layout
+from tasks.stores.postgres.store import PostgresStore
+from tasks.stores.postgres.table import Table, create_table
 from tests.pipeline import build
 
 FOLDER = Path(__file__).parent.parent / "sql"

@@ -11,10 +11,10 @@ from flows import approval
 from flows.chroma_to_pgvector import chroma_to_pgvector
 from flows.cutover import cutover
 from flows.rollback import rollback
-from tasks import batches, ledger, status
-from tasks.errors import BatchesFailed, VerificationRefused
-from tasks.stores import chroma
-from tasks.stores.connection import Connection
+from tasks.base.errors import BatchesFailed, VerificationRefused
+from tasks.runs import dataset, ledger, status
+from tasks.stores.chroma import store as chroma
+from tasks.stores.postgres.connection import Connection
 from tests.command import command
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -110,10 +110,10 @@ def test_failed_batches_and_failed_checks(
     """Failed batches are rerun; a run whose checks failed is run again."""
 
     def broken(*_: Any, **__: Any) -> Any:
-        raise batches.ChecksumError("planted")
+        raise dataset.ChecksumError("planted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(batches, "read_part", broken)
+        patch.setattr(dataset, "read_part", broken)
         with pytest.raises(BatchesFailed):
             chroma_to_pgvector(**source, run_id="r")
     assert look() == ("failed", None, "vecferry rerun r")

@@ -17,14 +17,15 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from tasks import canonical
-from tasks.errors import TransientError, UsageError
-from tasks.exact_search import exact_search
-from tasks.stores import chroma, pgvector
-from tasks.stores.connection import Packed, connect
+from tasks.base.errors import TransientError, UsageError
+from tasks.stores import canonical
+from tasks.stores.chroma import store as chroma
+from tasks.stores.exact_search import exact_search
 from tasks.stores.interface import Collection, Metric, records, vectors
 from tasks.stores.memory import MemoryStore
-from tasks.stores.postgres_store import PostgresStore
+from tasks.stores.postgres import pgvector
+from tasks.stores.postgres.connection import Packed, connect
+from tasks.stores.postgres.store import PostgresStore
 from tests.data import records_of
 from tests.servers import chroma_server, free_port
 

@@ -11,13 +11,13 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from flows.forms import parse
-from flows.parameters import Text384To1536
+from flows.forms.form import parse
+from flows.forms.parameters import Text384To1536
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
-from tasks import planning
 from tasks.embedders.hashing import HashingEmbedder
-from tasks.stores.connection import Connection, connect
+from tasks.planning import planned as planning
+from tasks.stores.postgres.connection import Connection, connect
 
 pytestmark = pytest.mark.usefixtures("prefect")
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tasks import ledger
-from tasks.stores.connection import Connection
+from tasks.runs import ledger
+from tasks.stores.postgres.connection import Connection
 from tests.terminal import terminal
 
 pytestmark = pytest.mark.timeout(300)

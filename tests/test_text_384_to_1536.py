@@ -15,14 +15,17 @@ from psycopg.pq import TransactionStatus
 from flows.catch_up import catch_up
 from flows.contract import contract
 from flows.cutover import cutover
-from flows.forms import parse
-from flows.parameters import Text384To1536
+from flows.forms.form import parse
+from flows.forms.parameters import Text384To1536
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
-from tasks import hnsw, ledger, planning, space_checks
-from tasks.errors import FatalError, UsageError, VerificationRefused
-from tasks.stores import postgres
-from tasks.stores.connection import Connection
+from tasks.base.errors import FatalError, UsageError, VerificationRefused
+from tasks.checks import change_of_model
+from tasks.planning import planned
+from tasks.runs import ledger
+from tasks.stores.postgres import hnsw
+from tasks.stores.postgres import table as postgres
+from tasks.stores.postgres.connection import Connection
 from tests.lifecycle import drive
 from tests.live_table import KEYS, LAYOUTS, NEW, OLD, Table, migration_of, text_vector
 from tests.openai_server import OpenAIServer
@@ -249,7 +252,7 @@ def test_the_plan_tells_what_it_costs(connection: Connection, provider: OpenAISe
     said = [row[0] for row in connection.execute("SELECT DISTINCT content FROM docs WHERE content <> ''")]
 
     def cost() -> Any:
-        return planning.make_plan(connection, parse(Text384To1536, PAID).request(), "any").cost
+        return planned.make_plan(connection, parse(Text384To1536, PAID).request(), "any").cost
 
     before = cost()
     assert (before.texts, before.kept, before.most_tokens) == (len(said), 0, sum(len(s.encode()) for s in said))
@@ -262,7 +265,7 @@ def test_the_plan_tells_what_it_costs(connection: Connection, provider: OpenAISe
 def test_nothing_is_read_while_the_old_model_is_asked(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its answers take as long as they take: no COPY, and so no transaction, is open meanwhile."""
     Table(connection)
-    read, embed = space_checks.read, space_checks.embed
+    read, embed = change_of_model.read, change_of_model.embed
     used: list[Connection] = []
     asked: list[set[TransactionStatus]] = []
 
@@ -275,8 +278,8 @@ def test_nothing_is_read_while_the_old_model_is_asked(connection: Connection, mo
         return embed(*what)
 
     monkeypatch.setattr(postgres, "READ_ROWS", 10)  # else all of a small table is read at once
-    monkeypatch.setattr(space_checks, "read", reading)
-    monkeypatch.setattr(space_checks, "embed", asking)
+    monkeypatch.setattr(change_of_model, "read", reading)
+    monkeypatch.setattr(change_of_model, "embed", asking)
     text_384_to_1536(
         targets=[{"table": "docs", "text": "content"}],
         embedder="hashing/1536",

@@ -14,12 +14,12 @@ import pytest
 
 from flows.catch_up import catch_up
 from flows.cutover import cutover
-from tasks import status
-from tasks.embedders import openai_account
-from tasks.embedders.openai_account import ATTEMPTS, PROBES, TIMEOUT, Account
+from tasks.base.errors import FatalError, VerificationRefused
+from tasks.embedders.openai import account
+from tasks.embedders.openai.account import ATTEMPTS, PROBES, TIMEOUT, Account
 from tasks.embedders.registry import open_embedder
-from tasks.errors import FatalError, VerificationRefused
-from tasks.stores.connection import Connection
+from tasks.runs import status
+from tasks.stores.postgres.connection import Connection
 from tests.lifecycle import Migration, Rows, drive
 from tests.live_table import LAYOUTS, Table, migration_of
 from tests.openai_server import OpenAIServer, shuffled, with_vector
@@ -44,7 +44,7 @@ def bought(provider: OpenAIServer, faulty: bool = False) -> Counter[str]:
 def hasten(monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
     """From now on the clocks of new accounts run faster, save for the time until an answer must be there."""
     clock, sleep = lambda: time.monotonic() * HASTE, lambda delay: time.sleep(delay / HASTE)
-    monkeypatch.setattr(openai_account, "Account", partial(Account, timeout=timeout, clock=clock, sleep=sleep))
+    monkeypatch.setattr(account, "Account", partial(Account, timeout=timeout, clock=clock, sleep=sleep))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tasks.embedders.registry import open_embedder
-from tasks.stores.connection import Connection
+from tasks.stores.postgres.connection import Connection
 from tests.lifecycle import drive
 from tests.live_table import LAYOUTS, Table, migration_of
 from tests.local_models import needs_minilm

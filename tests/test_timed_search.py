@@ -12,10 +12,11 @@ import psycopg
 import pytest
 
 from flows.chroma_to_pgvector import chroma_to_pgvector
-from tasks import pace, search_checks
-from tasks.stores.connection import Connection
+from tasks.checks import searches as search_checks
+from tasks.checks.timed_search import Allowance, timed
 from tasks.stores.interface import Hits
-from tasks.timed_search import Allowance, timed
+from tasks.stores.postgres import pace
+from tasks.stores.postgres.connection import Connection
 
 PROBES = np.eye(20, dtype=np.float32)
 

@@ -5,10 +5,10 @@ import pytest
 from psycopg import errors, sql
 
 from sql import statement
-from tasks import ledger
-from tasks.stores.connection import Connection
+from tasks.runs import ledger
 from tasks.stores.interface import Collection, Metric, vectors
-from tasks.stores.postgres_store import PostgresStore
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.store import PostgresStore
 from tests.data import records_of
 
 

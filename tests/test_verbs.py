@@ -9,17 +9,18 @@ import httpx
 import pytest
 from prefect.client.orchestration import get_client
 
-from flows import cli, migrate
+from flows import migrate
 from flows.catch_up import catch_up
 from flows.chroma_to_pgvector import chroma_to_pgvector
+from flows.command import main
 from flows.cutover import cutover
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from flows.verify import verify as verify_flow
-from tasks import batches, ledger, status
-from tasks.errors import FatalError, UsageError, VerificationRefused
-from tasks.stores import chroma
-from tasks.stores.connection import Connection
+from tasks.base.errors import FatalError, UsageError, VerificationRefused
+from tasks.runs import dataset, ledger, status
+from tasks.stores.chroma import store as chroma
+from tasks.stores.postgres.connection import Connection
 from tests.command import command
 from tests.live_table import Table
 
@@ -208,8 +209,8 @@ def test_work_that_is_done_is_done_though_the_api_is_gone(
     for verb in ("cutover", "run", "verify", "catch-up"):
         capsys.readouterr()
         with pytest.raises(httpx.ConnectError):
-            cli._carry_out(lost_before, verb, "r", "DATABASE_URL", as_json=True)  # type: ignore[arg-type]
-    assert cli._carry_out(lost_after, "cutover", "r", "DATABASE_URL", as_json=True)["exit"] == 0
+            main._carry_out(lost_before, verb, "r", "DATABASE_URL", as_json=True)  # type: ignore[arg-type]
+    assert main._carry_out(lost_after, "cutover", "r", "DATABASE_URL", as_json=True)["exit"] == 0
 
 
 def test_a_sync_whose_switch_was_not_reached_is_not_done(
@@ -333,7 +334,7 @@ def test_a_batch_that_was_to_be_loaded_again_is_not_forgotten(
         raise FatalError("planted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(batches, "read_part", broken)
+        patch.setattr(dataset, "read_part", broken)
         with pytest.raises(FatalError):
             chroma_to_pgvector(run_id="r", batch_ids=[1])
     assert ledger.get(connection, "r").state == "failed"
@@ -381,7 +382,7 @@ def test_a_snapshot_alone_is_not_rerun(
         raise FatalError("planted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(batches, "write_part", broken)
+        patch.setattr(dataset, "write_part", broken)
         assert command(capsys, "snapshot", *asked).exit == 1
     ended = command(capsys, "rerun", "r")
     assert (ended.exit, "vecferry snapshot chroma-to-pgvector --run-id r" in ended.complaint) == (2, True)

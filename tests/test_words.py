@@ -7,16 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from flows import show
 from flows.chroma_to_pgvector import chroma_to_pgvector
+from flows.command import show
 from flows.contract import contract
 from flows.rollback import rollback
-from tasks import files, planning
+from tasks.base import files
+from tasks.base.errors import VerificationRefused
+from tasks.base.words import agreeing, counted
 from tasks.embedders.interface import Allowed
-from tasks.errors import VerificationRefused
-from tasks.stores import chroma
-from tasks.stores.connection import Connection
-from tasks.words import agreeing, counted
+from tasks.planning import planned as planning
+from tasks.stores.chroma import store as chroma
+from tasks.stores.postgres.connection import Connection
 from tests.data import records_of
 from tests.test_show import outcome
 
@@ -58,7 +59,7 @@ def test_what_a_plan_and_an_outcome_count(
     count: int, connection: Connection, chroma_dir: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Rows, batches, texts, tokens, requests and records in what the command prints."""
-    from flows.parameters import ChromaToPgvector
+    from flows.forms.parameters import ChromaToPgvector
 
     form = ChromaToPgvector.model_validate({"chroma": {"path": chroma_dir(count=count)}})
     planned = planning.make_plan(connection, form.request(), "r")

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.work import CHUNKS, chunks
+from tasks.runs.work import CHUNKS, chunks
 
 
 @given(st.lists(st.integers(), max_size=2_000), st.integers(1, 64))

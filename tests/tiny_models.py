@@ -6,7 +6,7 @@ import string
 from pathlib import Path
 from typing import Any
 
-from tasks.embedders import torchvision_repair
+from tasks.embedders.sentence_transformers import torchvision_repair
 
 CHARACTERS = [c for c in string.printable if not c.isspace()]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tasks.errors import FatalError
+from tasks.base.errors import FatalError
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from tasks.base.errors import VecferryError
+from tasks.base.words import counted
 from tasks.embedders.budget import Budget
-from tasks.errors import VecferryError
-from tasks.words import counted
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Embedder(Protocol):
     def space(self) -> Space: ...
 
     def embed_batch(self, texts: Sequence[str]) -> np.ndarray:
-        """float32[len(texts), dimensions]. Raises the classes of tasks.errors."""
+        """float32[len(texts), dimensions]. Raises the classes of tasks.base.errors."""
         ...
 
 
@@ -143,7 +143,7 @@ class RowsRejected(VecferryError):
 
 
 def embed(embedder: Embedder, texts: Sequence[str], on_bought: OnBought | None = None) -> Embedded:
-    """The vectors of ``texts`` by whichever method the embedder has. Raises the classes of tasks.errors."""
+    """The vectors of ``texts`` by whichever method the embedder has. Raises the classes of tasks.base.errors."""
     if isinstance(embedder, PaidEmbedder):
         return embedder.embed(texts, on_bought)
     vectors = embedder.embed_batch(texts)

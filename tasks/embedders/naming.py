@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from tasks.errors import UsageError
+from tasks.base.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import threading
 from contextlib import suppress
 
+from tasks.base.errors import UsageError
 from tasks.embedders.interface import Embedder
 from tasks.embedders.naming import parse_model
-from tasks.errors import UsageError
 
 PROVIDERS = ("hashing", "openai", "sentence-transformers")
 
@@ -22,11 +22,11 @@ def open_embedder(name: str) -> Embedder:
             raise UsageError(f"embedder {name!r}: hashing takes its dimensions, 1 to 16000, e.g. hashing/384")
         return HashingEmbedder(int(model))
     if parsed.provider == "openai":
-        from tasks.embedders.openai import open_openai
+        from tasks.embedders.openai.embedder import open_openai
 
         return open_openai(parsed)
     if parsed.provider == "sentence-transformers":
-        from tasks.embedders.sentence_transformers import open_sentence_transformers
+        from tasks.embedders.sentence_transformers.embedder import open_sentence_transformers
 
         return open_sentence_transformers(parsed)
     raise UsageError(f"embedder {name!r}: there is no provider {parsed.provider!r}; there is: {', '.join(PROVIDERS)}")

@@ -3,8 +3,8 @@
 import hashlib
 from pathlib import Path
 
+from tasks.base.errors import UsageError
 from tasks.embedders.naming import ModelName
-from tasks.errors import UsageError
 
 _MARKS = ("modules.json", "config.json")
 """What a saved model has one of."""

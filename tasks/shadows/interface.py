@@ -5,11 +5,11 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from tasks.artifacts import Tell, quiet
-from tasks.difference import Difference
-from tasks.pace import AT_ONCE, Turn
-from tasks.stores.connection import Connection
-from tasks.stores.postgres import Table
+from tasks.runs.artifacts import Tell, quiet
+from tasks.shadows.difference import Difference
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.pace import AT_ONCE, Turn
+from tasks.stores.postgres.table import Table
 
 
 class Shadow(Protocol):

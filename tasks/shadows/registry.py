@@ -1,20 +1,20 @@
 """The shadow of a target, by the mode that its plan gave it."""
 
-from tasks.plan import ColumnTarget, Target
-from tasks.run import Run
+from tasks.runs.plan import ColumnTarget, Target
+from tasks.runs.run import Run
 from tasks.shadows.interface import Shadow
 
 
 def shadow_of(run: Run, target: Target) -> Shadow:
     """Opens it; nothing is asked of the database yet."""
     if isinstance(target, ColumnTarget):
-        from tasks.shadows.live_column import LiveColumn
+        from tasks.shadows.postgres.live_column import LiveColumn
 
         return LiveColumn(run, target)
     if target.mode == "sync":
-        from tasks.shadows.synced_table import SyncedTable
+        from tasks.shadows.postgres.synced_table import SyncedTable
 
         return SyncedTable(run, target)
-    from tasks.shadows.new_table import NewTable
+    from tasks.shadows.postgres.new_table import NewTable
 
     return NewTable(run, target)

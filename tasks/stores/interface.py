@@ -4,7 +4,7 @@ Records travel as Arrow batches of the schema ``records(dimensions)``:
 
     id         string, never null
     document   string, null is not ''
-    metadata   string holding canonical JSON (tasks.canonical), null is not '{}'
+    metadata   string holding canonical JSON (tasks.stores.canonical), null is not '{}'
     uri        string or null
     embedding  float32[dimensions], null for a record without a vector
 """

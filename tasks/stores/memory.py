@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.errors import UsageError
-from tasks.exact_search import exact_search
+from tasks.base.errors import UsageError
+from tasks.stores.exact_search import exact_search
 from tasks.stores.interface import Collection, Evidence, Hits, records, vectors
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks import settings
-from tasks.errors import UsageError
+from tasks.base import settings
+from tasks.base.errors import UsageError
 from tasks.stores.interface import Metric, Source
 
 
@@ -23,7 +23,7 @@ def open_source(
     options = dict(spec)
     store = options.pop("store")
     if store == "chroma":
-        from tasks.stores import chroma
+        from tasks.stores.chroma import store as chroma
 
         if name := options.pop("token", None):
             options["token"] = settings.secret(name, "chroma.token")

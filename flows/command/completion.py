@@ -1,0 +1,59 @@
+"""What the shell completes: names of flows, runs and parameters. Quick, and silent where there is nothing to ask."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import typer
+
+from flows.command import fields
+from flows.forms.parameters import FLOWS
+from tasks.base import settings
+
+PATIENCE = 2
+"""Seconds for the database to answer: a person waits."""
+RUNS = 100
+
+
+def flows(incomplete: str) -> list[str]:
+    """The flows whose names begin like that."""
+    return [name for name in FLOWS if name.startswith(incomplete)]
+
+
+def runs(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The runs whose names begin like that, the latest first."""
+    return [name for name in _runs(_database(ctx.params.get("p"))) if name.startswith(incomplete)]
+
+
+def parameters(ctx: typer.Context, incomplete: str) -> list[str]:
+    """``key=`` of the parameters of the flow on the line whose names begin like that."""
+    # While a line is being completed its arguments are not assigned yet.
+    flow = next((word for word in (ctx.params.get("flow"), *ctx.args) if word in FLOWS), None)
+    names = [p.name for p in fields.parameters(FLOWS[flow]) if "[]" not in p.name] if flow else []
+    return [f"{name}=" for name in names if name.startswith(incomplete)]
+
+
+def _runs(database: str) -> Iterable[str]:
+    default = database == settings.DEFAULT_DATABASE
+    url = os.environ.get(database) or (os.environ.get(settings.OTHER_DATABASE) if default else None)
+    if not url:
+        # Nobody wants a server to be started for a press of a key. A run has its folder from its first batch on.
+        home = settings.home()
+        folders = [f for f in Path(home, "runs").glob("*") if f.is_dir()] if default and "://" not in home else []
+        return [f.name for f in sorted(folders, key=os.path.getmtime, reverse=True)]
+    try:
+        with psycopg.connect(url, connect_timeout=PATIENCE) as connection:
+            connection.execute(f"SET statement_timeout = '{PATIENCE}s'")
+            found = connection.execute(
+                "SELECT run_id FROM vecferry.run ORDER BY created_at DESC LIMIT %s", (RUNS,)
+            ).fetchall()
+        return [name for (name,) in found]
+    except psycopg.Error:  # a complaint would be written into the line that is being typed
+        return []
+
+
+def _database(given: Any) -> str:
+    named = [text.removeprefix("database=") for text in given or [] if text.startswith("database=")]
+    return named[-1] if named else settings.DEFAULT_DATABASE

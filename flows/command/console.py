@@ -1,0 +1,103 @@
+"""What the command line reads, and how it shows a flow that is going on."""
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from typing import Any
+
+import typer
+import yaml
+
+from flows.command import show
+from tasks.base import settings
+from tasks.base.errors import UsageError, VecferryError
+from tasks.runs.commands import command
+from tasks.runs.plan import Plan, generated_run_id
+
+QUIET = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "ANONYMIZED_TELEMETRY": "False",
+}
+"""Set unless the user did, before Prefect is imported: its own server starts slowly and logs a lot."""
+
+
+def prepare_environment() -> None:
+    """Prefect kept quiet, and a process that gives way to what else its machine does: that may be the database."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if os.name == "posix":
+        os.nice(NICENESS)
+
+
+NICENESS = 10
+
+
+def new_run_id(flow: str) -> str:
+    """A name that sorts by time and that nobody else takes."""
+    return generated_run_id(flow, datetime.now(), secrets.token_hex(4))
+
+
+def pairs(given: list[str] | None) -> dict[str, Any]:
+    """``key=value`` arguments as nested parameters. Raises UsageError naming the argument."""
+    values: dict[str, Any] = {}
+    for argument in given or []:
+        key, equals, text = argument.partition("=")
+        if not equals or not key:
+            raise UsageError(f"-p {argument}: write key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"-p {argument}: the value is no YAML ({error.__class__.__name__}); quote it") from error
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        values = merged(values, value)
+    return values
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Both, dictionaries merged key by key, ``above`` winning."""
+    both = dict(below)
+    for key, value in above.items():
+        old = both.get(key)
+        both[key] = merged(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
+    return both
+
+
+def confirmed(question: str, as_json: bool) -> bool:
+    """Asks where there is a terminal and no server of Prefect's whose pages have asked already."""
+    if as_json or os.environ.get("PREFECT_API_URL") or not sys.stdin.isatty():
+        return False
+    return typer.confirm(question, err=True)
+
+
+def allow_drop(plan: Plan, as_json: bool) -> None:
+    """Asks on a terminal whether what a run that was rolled back has built may go. Raises UsageError where nobody can be
+    asked, and VecferryError when the answer is no."""
+    names = ", ".join(target.name for target in plan.targets)
+    what = f"run {plan.run_id} was rolled back: contract drops what another cutover would need ({names})"
+    if as_json or not sys.stdin.isatty():
+        drop = f"{command('contract', plan.run_id, plan.request.database)} --yes"
+        raise UsageError(f"{what}. Where that is meant: {drop}")
+    if not typer.confirm(f"{what}. Drop it?", err=True):
+        raise VecferryError(f"nothing was dropped; run {plan.run_id} is rolled back as before")
+
+
+@contextmanager
+def quiet_prefect() -> Iterator[None]:
+    """A server of Prefect's: the user's own, or one that comes up now and goes with this process."""
+    from flows.command import ephemeral
+    from tasks.stores.chroma import private_copy
+
+    with ExitStack() as stack:
+        with show.starting():
+            ephemeral.end_orphan(settings.home())
+            private_copy.remove_left(settings.home())
+            stack.enter_context(ephemeral.serving(settings.home()))
+        yield

@@ -1,0 +1,148 @@
+"""The demo: a real Chroma collection of real text becomes a PostgreSQL table, before your eyes."""
+
+import ast
+import os
+import shutil
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.table import Table
+from rich.text import Text
+
+from flows.command import console, show, watching
+from tasks.base import settings
+from tasks.base.errors import UsageError
+from tasks.embedders.hashing import HashingEmbedder
+from tasks.stores import canonical
+from tasks.stores.chroma import store as chroma
+from tasks.stores.interface import Collection, records, vector_column
+from tasks.stores.postgres import embedded
+from tasks.stores.postgres.connection import connect
+from tasks.stores.postgres.pgvector import Layout
+from tasks.stores.postgres.table import Table as PostgresTable
+from tasks.stores.postgres.table import search
+
+COLLECTION = "python_docs"
+EMBEDDER = HashingEmbedder(384)
+QUESTIONS = ("read a file line by line", "parse command line arguments", "wait for a thread to finish")
+MARK = ".vecferry-demo"
+SHORTEST = 40
+"""Characters: shorter docstrings say too little to search for."""
+
+
+def demo(directory: Path) -> None:
+    """Builds the collection, migrates, verifies, cuts over, and asks both stores three questions."""
+    directory = _emptied(directory.absolute())
+    os.environ["VECFERRY_HOME"] = str(directory / "home")
+    source = str(directory / "chroma")
+    _head("1. A Chroma collection", " of the docstrings of Python's standard library")
+    rows = _build(source)
+    show.out.print(
+        f"   {rows:,} records in {source}; vectors by {EMBEDDER.space.provider}/{EMBEDDER.dimensions}: hashed words, no model\n"
+    )
+    _head("2. The migration", ": vecferry run chroma-to-pgvector -p chroma.path=… --run-id demo -p cutover=auto")
+    # Whatever names a database of the user's, a variable or a Secret block: the demo keeps out of it.
+    hidden = "".join(f"{name}= " for name in (settings.DEFAULT_DATABASE, settings.OTHER_DATABASE) if name in os.environ)
+    os.environ[settings.DEFAULT_DATABASE] = embedded.url(settings.home())
+    found = _migrate(source)
+    show.outcome(found, as_json=False)
+    _head("\n3. The same questions", " to both stores")
+    _ask(source)
+    show.out.print(f"\nLook around: {hidden}VECFERRY_HOME={directory / 'home'} vecferry status demo")
+
+
+def _head(name: str, rest: str) -> None:
+    show.out.print(Text.assemble(show.bold(name), rest))
+
+
+def _emptied(directory: Path) -> Path:
+    """The directory, without what an earlier demo left. Raises UsageError when it holds anything else."""
+    if directory.exists() and any(directory.iterdir()):
+        if not (directory / MARK).exists():
+            raise UsageError(f"{directory} is not empty and not of an earlier demo: choose another --dir")
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MARK).touch()
+    return directory
+
+
+def _migrate(source: str) -> dict[str, Any]:
+    from flows.chroma_to_pgvector import chroma_to_pgvector
+    from flows.migrate import outcome
+
+    with console.quiet_prefect(), watching.watching("demo", settings.DEFAULT_DATABASE, quiet=False):
+        chroma_to_pgvector(chroma={"path": source}, run_id="demo", cutover="auto")
+    return outcome("demo", settings.DEFAULT_DATABASE)
+
+
+def _build(path: str) -> int:
+    store = chroma.create_directory(path)
+    store.create(Collection(COLLECTION, "", 0, EMBEDDER.dimensions, "cosine", ef_construction=100, ef_search=100))
+    found = list(_docstrings())
+    for at in range(0, len(found), 2_000):
+        part = found[at : at + 2_000]
+        store.write(
+            COLLECTION,
+            pa.RecordBatch.from_arrays(
+                [
+                    pa.array([f"{m['module']}:{m['name']}:{m['line']}" for m, _ in part]),
+                    pa.array([text for _, text in part]),
+                    pa.array([canonical.dumps(m) for m, _ in part]),
+                    pa.nulls(len(part), pa.string()),
+                    vector_column(EMBEDDER.embed_batch([text for _, text in part])),
+                ],
+                schema=records(EMBEDDER.dimensions),
+            ),
+        )
+    return len(found)
+
+
+def _docstrings() -> Iterator[tuple[dict[str, Any], str]]:
+    """Metadata and text of every docstring in the standard library's own modules."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root)
+        if {"site-packages", "test", "tests", "idlelib", "lib2to3"} & set(relative.parts):
+            continue
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError):  # some modules are templates
+            continue
+        module = ".".join(relative.with_suffix("").parts)
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
+                continue
+            text = ast.get_docstring(node)
+            if text and len(text) >= SHORTEST:
+                name, line = getattr(node, "name", "module"), getattr(node, "lineno", 0)
+                yield (
+                    {
+                        "module": module,
+                        "name": name,
+                        "kind": type(node).__name__,
+                        "line": line,
+                        "public": name[0] != "_",
+                    },
+                    text,
+                )
+
+
+def _ask(source: str) -> None:
+    store = chroma.read(path=source, home=settings.home())
+    table = PostgresTable("public", COLLECTION, Layout("vector", EMBEDDER.dimensions, "cosine"))
+    with connect(settings.database_url(settings.DEFAULT_DATABASE)) as connection:
+        for question in QUESTIONS:
+            vector = EMBEDDER.embed_batch([question])
+            shown = Table(box=None, pad_edge=False, title=f"“{question}”", title_justify="left", title_style="italic")
+            for column in ("pgvector", "", "Chroma", ""):
+                shown.add_column(column, justify="left" if column else "right", overflow="fold")
+            ours, theirs = (
+                search(connection, table, vector, 3, ef_search=100)[0],
+                store.search(COLLECTION, vector, 3)[0],
+            )
+            for mine, a, other, b in zip(ours.ids, ours.distances, theirs.ids, theirs.distances, strict=True):
+                shown.add_row(mine, f"{a:.4f}", other, f"{b:.4f}")
+            show.out.print(shown)

@@ -1,0 +1,132 @@
+"""Prefect's ephemeral server: kept out of Ctrl-C's reach, and ended at the next start where it outlived a client that was
+killed: by the pid we wrote down and the time it was started, never by name."""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from tasks.base import prefect_api
+
+FILE = "prefect-server.json"
+PATIENCE = 0.7
+"""Seconds that a server has to end by itself when Ctrl-C ends the command."""
+
+
+def end_orphan(home: str) -> None:
+    """Ends recorded servers whose client is gone."""
+    if "://" in home:
+        return
+    for record in Path(home).glob(f"*.{FILE}"):
+        try:
+            data = json.loads(record.read_text())
+        except (OSError, ValueError):
+            continue
+        if not _alive(*data["client"]):
+            for server in data["servers"]:
+                if process := _alive(*server):
+                    process.terminate()
+            record.unlink(missing_ok=True)
+
+
+@contextmanager
+def serving(home: str) -> Iterator[None]:
+    """Where no server of Prefect's is named, one of its own is up while the body runs, and until the process exits.
+
+    Raises UsageError when one is named that does not answer."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
+
+    prefect_api.require()
+    if PREFECT_API_URL.value() or not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
+        yield
+        return
+    with _recorded(home):
+        _start()
+        yield
+
+
+def end_own(home: str) -> None:
+    """Ends the servers that this process started, by force where they take long. Their database survives that."""
+    process = psutil.Process()
+    servers = _servers(process)
+    for server in servers:
+        with suppress(psutil.NoSuchProcess):
+            server.terminate()
+    _, alive = psutil.wait_procs(servers, timeout=PATIENCE)
+    for server in alive:
+        with suppress(psutil.NoSuchProcess):
+            server.kill()
+    if "://" not in home:
+        _record(home, process).unlink(missing_ok=True)
+
+
+def _start() -> None:
+    from prefect.server.api.server import SubprocessASGIServer
+
+    if not hasattr(signal, "pthread_sigmask"):
+        return  # Prefect starts it itself
+    # A blocked signal stays blocked in a child. The terminal sends its Ctrl-C to the server too, and the client would go
+    # on asking one that is gone. A session of its own would keep it from the hang-up as well.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        SubprocessASGIServer().start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _recorded(home: str) -> Iterator[None]:
+    """Writes down the child processes that Prefect starts while the body runs."""
+    if "://" in home:
+        yield
+        return
+    me = psutil.Process()
+    path, stop = _record(home, me), threading.Event()
+
+    def watch() -> None:
+        seen: list[tuple[int, float]] = []
+        while not stop.wait(0.2):
+            servers = [(c.pid, c.create_time()) for c in _servers(me)]
+            if servers and servers != seen:
+                seen = servers
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(
+                    json.dumps({"client": (me.pid, me.create_time()), "servers": servers, "at": time.time()})
+                )
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+        path.unlink(missing_ok=True)
+
+
+def _record(home: str, process: psutil.Process) -> Path:
+    return Path(home) / f"{process.pid}.{FILE}"
+
+
+def _servers(process: psutil.Process) -> list[psutil.Process]:
+    found = []
+    for child in process.children():
+        try:
+            if "prefect.server" in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.Error:  # it ended while we looked
+            continue
+    return found
+
+
+def _alive(pid: int, created: float) -> psutil.Process | None:
+    try:
+        process = psutil.Process(pid)
+        return process if abs(process.create_time() - created) < 1 else None
+    except psutil.NoSuchProcess:
+        return None

@@ -1,0 +1,41 @@
+"""The Prefect server that PREFECT_API_URL names: whether it is there, before anything waits for it."""
+
+from functools import cache
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+
+from tasks.base.errors import UsageError
+
+PATIENCE = 4.0
+"""Seconds that it has to answer."""
+
+
+@cache
+def require() -> None:
+    """Returns when the server answers, or where none is named. Raises UsageError, naming the variable, when it does not."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        return
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client(httpx_settings={"timeout": PATIENCE}, sync_client=True) as client,
+    ):
+        problem = client.api_healthcheck()
+    if problem is None:
+        return
+    lines = str(problem).strip().splitlines() or [type(problem).__name__]
+    reason = "it took too long" if isinstance(problem, httpx.TimeoutException) else lines[0]
+    raise UsageError(
+        f"PREFECT_API_URL is {without_credentials(url)}, and no Prefect server answers there ({reason}): "
+        f"start it, e.g. make ui, or unset PREFECT_API_URL to run without one"
+    )
+
+
+def without_credentials(url: str) -> str:
+    """The address without a user and password."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

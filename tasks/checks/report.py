@@ -1,0 +1,105 @@
+"""The verification report: JSON for programs, one HTML page without outside parts for people."""
+
+import io
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from tasks.base import files
+from tasks.runs import status
+from tasks.runs.run import Run
+
+Target = dict[str, Any]
+
+
+def write(run: Run, targets: list[Target], figures: dict[str, Any]) -> str:
+    """Keeps the report of this verification beside the run and returns the path of its HTML."""
+    data = {
+        "run_id": run.run_id,
+        "flow": run.plan.request.flow,
+        "source": run.plan.request.source,
+        "place": status.place(run.plan),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "passed": all(t["passed"] for t in targets),
+        "targets": targets,
+        "figures": figures,
+    }
+    files.write(run.path("report.json"), json.dumps(data, indent=1, default=plain).encode())
+    page = _template().render(report=data, plots=[_plots(t) for t in targets])
+    files.write(run.path("report.html"), page.encode())
+    return run.path("report.html")
+
+
+def plain(value: Any) -> Any:
+    """What JSON makes of a number of numpy's. Raises TypeError for anything else that JSON has no word for: a text in its
+    place would be read as true."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a report cannot hold {type(value).__name__}: {value!r}")
+
+
+def markdown(targets: list[Target]) -> str:
+    """The table of checks, as a Prefect artifact shows it."""
+    lines = ["| | check | table | found | wanted | looked at |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {'✅' if c['passed'] else '❌'} | {c['name']} | {_cell(t['table'])} | {_cell(c['found'])} | {c['wanted']} | "
+        f"{c['looked_at']} |"
+        for t in targets
+        for c in t["checks"]
+    ]
+    return "\n".join(lines + [f"\n{t['table']}: {note}" for t in targets for note in t["notes"]])
+
+
+def _cell(text: str) -> str:
+    """Names of rows and tables may hold what ends a cell."""
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string((Path(__file__).parent / "report.html.j2").read_text())
+
+
+def _plots(target: Target) -> str:
+    """Inline SVG: latencies of both stores, recall over ef_search, and the distances of both stores against each other."""
+    benchmark = target["benchmark"]
+    if not benchmark:
+        return ""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.4))  # laid out by hand: matplotlib's own layout takes half a second
+    figure.subplots_adjust(left=0.05, right=0.99, bottom=0.15, top=0.9, wspace=0.22)
+    latency, recall, distances = figure.subplots(1, 3)
+
+    stores = [(n, benchmark[n]) for n in ("pgvector", "source") if n in benchmark]
+    for offset, (name, measured) in enumerate(stores):
+        heights = [measured[f"{p}_ms"] for p in ("p50", "p95", "p99")]
+        latency.bar([x + offset * 0.4 for x in range(3)], heights, width=0.38, label=name)
+    latency.set_xticks([x + 0.2 * (len(stores) - 1) for x in range(3)], ["p50", "p95", "p99"])
+    latency.set(title=f"Search latency, top {benchmark['k']}", ylabel="ms")
+    latency.legend(frameon=False)
+
+    recall.plot([s["ef_search"] for s in benchmark["sweep"]], [s["recall"] for s in benchmark["sweep"]], marker="o")
+    if "source_recall" in benchmark:
+        recall.axhline(benchmark["source_recall"], color="C1", linestyle="--", label="source")
+        recall.legend(frameon=False)
+    recall.set(title=f"Recall@{benchmark['k']} against exact search", xlabel="hnsw.ef_search", ylim=(0, 1.03))
+
+    pairs = benchmark.get("distances") or []
+    if pairs:
+        distances.scatter([b for _, b in pairs], [a for a, _ in pairs], s=6, alpha=0.5)
+        low, high = min(map(min, pairs)), max(map(max, pairs))
+        distances.plot([low, high], [low, high], color="grey", linewidth=0.8)
+        distances.set(title="The same neighbours' distances", xlabel="source", ylabel="pgvector")
+    else:
+        distances.set_axis_off()
+    for axes in (latency, recall, distances):
+        axes.spines[["top", "right"]].set_visible(False)
+    out = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(out)
+    return out.getvalue()[out.getvalue().index("<svg") :]

@@ -1,0 +1,84 @@
+"""Searches as an application asks them, one at a time, and how many of them a run has time for.
+
+On a busy database each search is followed by a rest, so that a thousand of them can take longer than the migration. What
+decides on the switch goes first and is cut last; latencies and recall for other values of ef_search take what is left.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.runs.run import Run
+from tasks.stores.interface import Hits
+from tasks.stores.postgres import pace
+from tasks.stores.postgres.connection import Connection
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """The time that searches may take, and how many of them are made whatever they take."""
+
+    share: float
+    """Of the time that the run's other stages took for this target."""
+    seconds: float
+    """At least."""
+    probes: int
+
+    def until(self, worked: float) -> float:
+        """When the time that starts now is over, by time.monotonic; ``worked`` is in seconds."""
+        return time.monotonic() + max(self.seconds, self.share * worked)
+
+
+GATED = Allowance(share=0.5, seconds=30.0, probes=100)
+"""Searches that gates are decided by. 100 random ones still tell recall to within 0.01."""
+SHOWN = Allowance(share=0.1, seconds=5.0, probes=10)
+"""Searches that are only reported, all of them together."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The answers to the first queries, as many as there was time for, with the seconds that each took."""
+
+    hits: list[Hits]
+    seconds: list[float]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Percentiles of the latency, searches a second, and how many were made."""
+        p50, p95, p99 = (float(x) * 1000 for x in np.percentile(self.seconds, [50, 95, 99]))
+        made = len(self.seconds)
+        return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "per_second": made / sum(self.seconds), "searches": made}
+
+
+def timed(
+    ask: Callable[[np.ndarray], list[Hits]],
+    probes: np.ndarray,
+    until: float,
+    least: int,
+    connection: Connection | None = None,
+) -> Timed:
+    """Searches for one probe of float32[n, d] after the other until the time is over, and for ``least`` of them in any case.
+    Way is given to others in the database of ``connection``. The first is asked twice, so that connecting is not counted."""
+    ask(probes[:1])
+    hits, seconds = list[Hits](), list[float]()
+    with pace.turns(connection) if connection else nullcontext(nullcontext) as take:
+        for row in range(len(probes)):
+            if row >= least and time.monotonic() > until:
+                break
+            with take():
+                started = time.perf_counter()
+                hits += ask(probes[row : row + 1])
+                seconds.append(time.perf_counter() - started)
+    return Timed(hits, seconds)
+
+
+def worked(connection: Connection, run: Run) -> float:
+    """Seconds that the run's other stages took, by the ledger, for one of its targets on average."""
+    row = connection.execute(
+        "SELECT coalesce(sum(seconds), 0) FROM vecferry.batch WHERE run_id = %s AND stage <> 'verify'", (run.run_id,)
+    ).fetchone()
+    assert row
+    return float(row[0]) / len(run.plan.targets)

@@ -1,0 +1,210 @@
+"""A model of sentence-transformers in this process: loaded once, shared by all threads, used by one at a time."""
+
+import copy
+import os
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.base.errors import FatalError, UsageError
+from tasks.embedders import weights
+from tasks.embedders.naming import ModelName
+from tasks.embedders.sentence_transformers import torchvision_repair
+
+CACHE = "SENTENCE_TRANSFORMERS_HOME"
+"""Where the library keeps what it downloads; unset, where the hub's own client does."""
+NEEDED = ("torch", "sentence_transformers", "huggingface_hub")
+_PROBE = "a"
+_UNLIMITED = 10**9
+"""Tokenizers that know no limit say 10³⁰."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which model, and what was asked to be different about it; two equal ones are one model in memory."""
+
+    place: Path | str
+    """A directory, or a name at the hub with its organisation."""
+    revision: str = ""
+    precision: str = "float32"
+    device: str = ""
+    max_tokens: int | None = None
+    normalize: bool | None = None
+
+
+class Loaded:
+    """The model, in memory."""
+
+    def __init__(self, model: Any, wanted: Wanted, revision: str) -> None:
+        """Raises ValueError where the model cannot do what is wanted of it."""
+        self.revision = revision
+        self._wanted = wanted
+        self._model = model
+        self._lock = threading.Lock()
+        # A string that looks like the path or the URL of an image is opened as one; a dict says that it is text. What
+        # knows text alone opens nothing, and some of it takes no dict.
+        self._as_dicts = set(model.modalities) != {"text"}
+        last, module = list(model.named_children())[-1]
+        normalizes = type(module).__name__ == "Normalize"
+        if normalizes and wanted.normalize is False:
+            from torch.nn import Identity
+
+            setattr(model, last, Identity())
+        self.normalized = normalizes if wanted.normalize is None else wanted.normalize
+        self._normalize = self.normalized and not normalizes
+        self.prompt: str = model.prompts.get(model.default_prompt_name) or ""
+        """What the model itself puts before a text."""
+        own_limit = _limit(model)
+        if wanted.max_tokens and not own_limit:
+            raise ValueError("it takes texts of any length, so there is no max_tokens to set")
+        if wanted.max_tokens:
+            model.max_seq_length = wanted.max_tokens
+        self.max_tokens = _limit(model)
+        """Tokens of a text that reach the model, special ones and prefix included; None without a limit."""
+        # A copy: the tokenizer keeps its truncation between calls, and counting must not change how texts are encoded.
+        self._tokenizer = copy.deepcopy(model.tokenizer) if self.max_tokens else None
+        self._counting = threading.Lock()
+        self.dimensions = self.encode([_PROBE], "", 1).shape[1]
+        """Measured, since not every model says."""
+        if self.max_tokens and own_limit and self.max_tokens > own_limit:
+            try:
+                self.encode([f"{_PROBE} " * self.max_tokens], "", 1)
+            except Exception as error:
+                raise ValueError(f"it has no room for {self.max_tokens} tokens: {_line(error)}") from error
+
+    def encode(self, texts: Sequence[str], prompt: str, batch: int) -> np.ndarray:
+        """float32[len(texts), dimensions]; ``prompt`` before each text, ``batch`` of them a forward pass.
+
+        Sorted by length, so that hundreds at once take far less time than a few at once. An over-long text is cut
+        silently. Raises FatalError when the device has too little memory.
+        """
+        from torch import OutOfMemoryError
+
+        try:
+            with self._lock:
+                found = self._model.encode(
+                    [{"text": text} for text in texts] if self._as_dicts else list(texts),
+                    prompt=prompt,
+                    batch_size=batch,
+                    normalize_embeddings=self._normalize,
+                    show_progress_bar=False,
+                )
+        except OutOfMemoryError:
+            raise FatalError(
+                f"{self._wanted.place}: {self._model.device} has too little memory for {batch} texts at once; "
+                f"write batch={max(batch // 2, 1)}"
+            ) from None
+        vectors = np.asarray(found, np.float32)
+        if self.normalized and self._wanted.precision != "float32":
+            # Normalized in eight bits of mantissa, lengths are off by some thousandths.
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
+
+    def tokens(self, texts: Sequence[str], prompt: str) -> list[int]:
+        """How many tokens each text has, prompt and special ones included; only for models with ``max_tokens``."""
+        if not texts:
+            return []
+        assert self._tokenizer is not None
+        with self._counting:
+            found = self._tokenizer(
+                [prompt + text for text in texts], truncation=False, return_attention_mask=False, verbose=False
+            )
+        return [len(ids) for ids in found["input_ids"]]
+
+
+_loaded: dict[Wanted, Loaded] = {}
+_loading = threading.Lock()
+
+
+def load(name: ModelName, wanted: Wanted) -> Loaded:
+    """The model that ``name`` asks for; from the second call on, the same one.
+
+    Raises UsageError, in one line, where the packages are not installed, or the model is not there or not usable.
+    """
+    with _loading:
+        if wanted not in _loaded:
+            _loaded[wanted] = _load(name, wanted)
+        return _loaded[wanted]
+
+
+def _load(name: ModelName, wanted: Wanted) -> Loaded:
+    for package in NEEDED:
+        if find_spec(package) is None:
+            raise UsageError(
+                f"embedder {name}: {package} is not installed; install torch first and alone, then the extra: "
+                "pip install -c constraints.txt torch && pip install -c constraints.txt -e '.[models]'"
+            )
+    commit = None if isinstance(wanted.place, Path) else _commit(name, wanted)
+    try:
+        revision = commit or weights.digest(Path(wanted.place))
+        torchvision_repair.repair()
+        import torch
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # a bar for reading one file, on every start
+        dtype = getattr(torch, wanted.precision)
+        model = SentenceTransformer(
+            str(wanted.place),
+            revision=commit,
+            local_files_only=commit is None,
+            device=wanted.device or None,
+            model_kwargs={"dtype": dtype},
+        )
+        if model.dtype != dtype:  # not every kind of model obeys when it is loaded
+            model.to(dtype)
+        return Loaded(model, wanted, revision)
+    except Exception as error:
+        raise UsageError(f"embedder {name}: {wanted.place} cannot be used: {_line(error)}") from error
+
+
+def _commit(name: ModelName, wanted: Wanted) -> str:
+    """The commit at the hub. A branch moves, and vectors from before and after are not of one space."""
+    from huggingface_hub import errors, resolve_revision
+
+    place = str(wanted.place)
+    try:
+        found = resolve_revision(place, revision=wanted.revision or None, cache_dir=os.environ.get(CACHE))
+        return str(found.resolved)
+    except errors.RevisionNotFoundError:
+        reason = f"the hub's {place} has no revision {wanted.revision!r}"
+    except errors.RepositoryNotFoundError:
+        reason = f"the hub has no model {place!r}, or shows it only with a token in HF_TOKEN"
+    except errors.RevisionResolutionError as error:
+        reason = (
+            f"{place} is not in the local cache, and the hub cannot be asked for it ({_line(error.__cause__ or error)})"
+        )
+    except Exception as error:  # noqa: BLE001  raised below
+        reason = _line(error)
+    raise UsageError(f"embedder {name}: {reason}. A directory is written sentence-transformers/./DIRECTORY")
+
+
+def hub_name(name: ModelName) -> str:
+    """The model's name at the hub; without an organisation it is the library's own.
+
+    Raises UsageError for what is no such name.
+    """
+    place = name.model if "/" in name.model else f"sentence-transformers/{name.model}"
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", place):
+        raise UsageError(
+            f"embedder {name}: write sentence-transformers/MODEL or sentence-transformers/ORGANISATION/MODEL, "
+            "or a directory: sentence-transformers/./DIRECTORY"
+        )
+    if os.path.isdir(place):  # the library would take it for the model
+        raise UsageError(f"embedder {name}: {place} is a directory here: write sentence-transformers/./{place} for it")
+    return place
+
+
+def _limit(model: Any) -> int | None:
+    limit = model.max_seq_length
+    return int(limit) if limit and limit < _UNLIMITED and callable(getattr(model, "tokenizer", None)) else None
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,206 @@
+"""Plans how collections of a store become tables, by reading the source and the database. Writes nothing."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import orjson
+
+from sql import statement
+from tasks.base.errors import UsageError
+from tasks.base.words import agreeing, counted
+from tasks.embedders.registry import open_embedder
+from tasks.planning.metrics import option, settle
+from tasks.planning.planned import Look, Planned, one_line, server_problems, server_warnings
+from tasks.runs import ledger
+from tasks.runs.plan import (
+    CARRIED,
+    SCHEMA,
+    CollectionsRequest,
+    Mode,
+    Plan,
+    Target,
+    check_run_id,
+    shadow_name,
+    table_name,
+)
+from tasks.stores import canonical
+from tasks.stores.interface import Collection, Source
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.hnsw import index_names
+from tasks.stores.postgres.table import describe
+from tasks.stores.registry import open_source
+
+SAMPLE = 1_000
+"""Records a collection that the plan looks at for metadata, missing vectors and document sizes."""
+
+
+def plan_collections(connection: Connection, request: CollectionsRequest, run_id: str) -> Planned:
+    """The plan of a new run. Raises UsageError when the source or a name in the request is not there."""
+    source = open_source(request.source, request.collections)
+    settled = settle(source, _chosen(source, request), request)
+    collections = settled.collections
+    problems = [*server_problems(connection), *settled.problems]
+    warnings = [*server_warnings(connection), *settled.warnings]
+    dimensions = open_embedder(request.embedder).space.dimensions if request.embedder else None
+    space = open_embedder(request.embedder).space.fingerprint if request.embedder else CARRIED
+    targets = []
+    for number, collection in enumerate(collections):
+        table = request.tables.get(collection.name, table_name(collection.name))
+        target = Target(
+            number=number,
+            collection=collection,
+            schema=request.schema,
+            table=table,
+            shadow=shadow_name(run_id, request.schema, table),
+            mode="create",
+            type="halfvec" if request.halfvec else "vector",
+            dimensions=dimensions or collection.dimensions,
+            space=space,
+        )
+        mode, problem = _mode(connection, request, target)
+        targets.append(Target(**{**vars(target), "mode": mode}))
+        problems += [problem] if problem else []
+    plan = Plan(check_run_id(run_id), request, tuple(targets))
+    looks = [_look(source, c) for c in collections]
+    problems += _name_problems(connection, plan, request.schema)
+    warnings += _target_warnings(plan, looks)
+    return Planned(plan, looks, list(_sql(plan)), problems, warnings, copied_bytes=source.copied_bytes)
+
+
+def _chosen(source: Source, request: CollectionsRequest) -> list[Collection]:
+    if request.collections is not None:
+        known = set(request.collections)
+        found = [source.collection(name) for name in request.collections]
+    else:
+        found = source.collections()
+        known = {c.name for c in found}
+    for parameter, names in (("tables", request.tables), ("metrics", request.metrics)):
+        if unknown := sorted(set(names) - known):
+            raise UsageError(f"{parameter} names collections that are not migrated: {', '.join(unknown)}")
+    if not found:
+        raise UsageError("the source has no collections, so there is nothing to migrate")
+    return found
+
+
+def _mode(connection: Connection, request: CollectionsRequest, target: Target) -> tuple[Mode, str | None]:
+    there = connection.execute(
+        "SELECT c.oid FROM pg_class c WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND c.relname = %s",
+        (target.schema, target.table),
+    ).fetchone()
+    if there is None:
+        return "create", None
+    row = None
+    if ledger.exists(connection):
+        row = connection.execute(
+            "SELECT source::text, space FROM vecferry.relation WHERE table_schema = %s AND table_name = %s AND role = 'live'",
+            (target.schema, target.table),
+        ).fetchone()
+    held = describe(connection, target.schema, target.table)
+    if row is None or held is None:
+        return "create", (
+            f"{target.name} exists and is not vecferry's: choose another name, {option('tables', target.collection.name, 'NAME')}"
+        )
+    same_source = orjson.loads(row[0]) == {"source": request.source, "collection": target.collection.name}
+    if not same_source:
+        return "replace", (
+            f"{target.name} holds {orjson.loads(row[0])['collection']!r} of another source: choose another name, "
+            f"{option('tables', target.collection.name, 'NAME')}"
+        )
+    if request.limit:
+        return "create", None  # a smoke run stays in its shadow
+    return ("sync" if held.layout == target.layout and row[1] == target.space else "replace"), None
+
+
+def _name_problems(connection: Connection, plan: Plan, schema: str) -> Iterator[str]:
+    for table, count in Counter(t.table for t in plan.targets).items():
+        if count > 1:
+            names = ", ".join(t.collection.name for t in plan.targets if t.table == table)
+            yield f"collections {names} would share the table {table}: name them with -p tables.COLLECTION=NAME"
+        if len(table.encode()) > 63:
+            yield f"table name {table!r} is longer than PostgreSQL's 63 bytes"
+    for name in sorted({schema, *(t.table for t in plan.targets)}):
+        if not name or "%" in name:  # psycopg takes a % for a placeholder, in a quoted name too
+            yield f"{name!r} cannot name a table or schema here: it must not be empty or hold a %"
+    if schema == SCHEMA:
+        yield f"schema {SCHEMA!r} is vecferry's own: choose another"
+    row = connection.execute(
+        "SELECT to_regnamespace(quote_ident(%(s)s)) IS NOT NULL, "
+        "CASE WHEN to_regnamespace(quote_ident(%(s)s)) IS NOT NULL THEN "
+        "has_schema_privilege(to_regnamespace(quote_ident(%(s)s))::oid, 'CREATE') END",
+        {"s": schema},
+    ).fetchone()
+    assert row
+    if not row[0]:
+        yield f"there is no schema {schema!r}: CREATE SCHEMA it first"
+    elif not row[1]:
+        yield f"this role may not create tables in schema {schema!r}: GRANT CREATE ON SCHEMA {schema} TO it"
+
+
+def _target_warnings(plan: Plan, looks: list[Look]) -> Iterator[str]:
+    for target, look in zip(plan.targets, looks, strict=True):
+        name = target.collection.name
+        if target.collection.count == 0:
+            yield f"{name} is empty: a migration of 0 rows"
+        sampled = counted(look.sampled, "sampled record")
+        if look.without_vector:
+            yield f"{name}: {look.without_vector} of {sampled} {agreeing(look.without_vector, 'have')} no vector and will have none"
+        if look.without_document and target.space != CARRIED:
+            have = agreeing(look.without_document, "have")
+            yield f"{name}: {look.without_document} of {sampled} {have} no document to embed, hence no vector"
+        if target.dimensions and target.layout.index_type is None:
+            yield f"{name}: {target.dimensions} dimensions are beyond pgvector's index limit of 4000; searches will be exact and slow"
+        elif target.layout.index_type == "halfvec" and target.type == "vector":
+            yield f"{name}: indexed as halfvec; queries must order by embedding::halfvec({target.dimensions})"
+        mixed = sorted(key for key, types in look.metadata.items() if len(types) > 1)
+        if mixed:
+            yield f"{name}: metadata of mixed types under {', '.join(mixed)}; both survive"
+        if target.mode == "replace":
+            yield f"{target.name} is ours but laid out otherwise: a new table is built and the old one steps aside"
+
+
+def _look(source: Source, collection: Collection) -> Look:
+    ids = source.ids(collection.name)
+    step = max(1, len(ids) // SAMPLE)
+    page = source.fetch(collection.name, ids[::step][:SAMPLE].to_pylist())
+    types: dict[str, set[str]] = {}
+    sizes = []
+    for document, metadata in zip(
+        page.column("document").to_pylist(), page.column("metadata").to_pylist(), strict=True
+    ):
+        sizes.append(len(document or "") + len(metadata or "") + 60)
+        for key, value in (canonical.loads(metadata) or {}).items():
+            types.setdefault(key, set()).add(type(value).__name__)
+    return Look(
+        page.num_rows,
+        {key: sorted(found) for key, found in sorted(types.items())},
+        page.column("embedding").null_count,
+        page.column("document").null_count,
+        float(np.mean(sizes)) if sizes else 0.0,
+    )
+
+
+def _sql(plan: Plan) -> Iterator[str]:
+    """The SQL that changes something, as it will be sent."""
+    if any(t.mode != "sync" for t in plan.targets):
+        yield "CREATE EXTENSION IF NOT EXISTS vector"
+    for target in plan.targets:
+        if target.mode == "sync":
+            yield f"-- {target.name}: rows that differ are merged in place"
+            continue
+        where: dict[str, Any] = {"schema": SCHEMA, "table": target.shadow}
+        names, layout = index_names(plan.run_id, target), target.layout
+        hnsw = names["hnsw"]
+        yield one_line(statement("expand_table", **where, type=target.type).as_string())
+        if target.dimensions:
+            yield one_line(
+                statement("expand_dimensions", **where, type=target.type, dims=target.dimensions).as_string()
+            )
+        yield f'COPY "{SCHEMA}"."{target.shadow}" FROM STDIN (FORMAT BINARY)'
+        yield one_line(statement("expand_primary_key", **where, constraint=names["key"]).as_string())
+        if layout.index_type:
+            on = f'"{SCHEMA}"."{target.shadow}" USING hnsw (({layout.operand("embedding")}) {layout.opclass})'
+            yield f'CREATE INDEX "{hnsw}" ON {on}'
+        yield one_line(statement("expand_gin", **where, index=names["gin"]).as_string())
+        yield f'ALTER TABLE "{SCHEMA}"."{target.shadow}" SET SCHEMA "{target.schema}"  -- at the cutover'

@@ -1,0 +1,67 @@
+"""The metric of each collection, for its plan: the one that its distances show, else the one that is stored, else the one
+that the user names. Writes nothing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from tasks.runs.plan import CollectionsRequest
+from tasks.stores.interface import Collection, Evidence, Source
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Collections with their metrics, and what there is to say about those."""
+
+    collections: list[Collection]
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def settle(source: Source, collections: list[Collection], request: CollectionsRequest) -> Settled:
+    """Finds the metric of every collection."""
+    found = Settled([])
+    for collection in collections:
+        evidence, named = source.evidence(collection.name), request.metrics.get(collection.name)
+        metric = named if request.embedder and named else evidence.shown or named or collection.metric
+        found.collections.append(replace(collection, metric=metric))
+        if not (request.embedder and named):
+            found.problems.extend(_problems(collection, evidence, named))
+            found.warnings.extend(_warnings(collection, evidence, named))
+    return found
+
+
+def option(parameter: str, key: str, value: str) -> str:
+    """The argument that sets one key of a parameter that is a mapping."""
+    plain = key.replace("-", "").replace("_", "").isalnum()
+    return f"-p {parameter}.{key}={value}" if plain else f"-p '{parameter}={{\"{key}\": {value}}}'"
+
+
+def _problems(collection: Collection, evidence: Evidence, named: str | None) -> Iterator[str]:
+    name = collection.name
+    if evidence.shown:
+        if named and named != evidence.shown:
+            yield f"metrics.{name} is {named}, but the distances that {name} gives are {evidence.shown}: leave it out"
+        return
+    if named:
+        return
+    if evidence.distances:
+        yield (
+            f"{name}: none of cosine, l2 and ip alone explains the distances it gives, and {_said(evidence)}; "
+            f"name its metric: {option('metrics', name, collection.metric)}"
+        )
+    elif len(set(evidence.says.values())) > 1:
+        yield (
+            f"{name} has no vectors that show its metric, and {_said(evidence)}; "
+            f"name it: {option('metrics', name, collection.metric)}"
+        )
+
+
+def _warnings(collection: Collection, evidence: Evidence, named: str | None) -> Iterator[str]:
+    if evidence.shown and evidence.shown != collection.metric:
+        yield f"{collection.name}: {_said(evidence)}, but the distances it gives are {evidence.shown}, so {evidence.shown} it is"
+    elif named and not evidence.shown:
+        yield f"{collection.name}: {named}, as metrics says; the collection does not show it"
+
+
+def _said(evidence: Evidence) -> str:
+    return " and ".join(f"{place} says {metric}" for place, metric in evidence.says.items()) or "nothing says it"

@@ -1,0 +1,86 @@
+"""Which run a flow run without a run_id is about: its own, the one that the vectors it asks for belong to, or a new one."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from prefect import task
+
+from tasks.base import settings
+from tasks.base.errors import UsageError
+from tasks.base.retrying import RETRYING
+from tasks.runs import ledger
+from tasks.runs.commands import command
+from tasks.runs.plan import Request
+from tasks.stores.postgres.connection import Connection, connect, refusable
+from tasks.stores.postgres.live_table import place
+
+
+@dataclass(frozen=True)
+class TakenUp:
+    """The run that a flow run works on."""
+
+    run_id: str
+    owned: bool = False
+    """Whether it was begun by another flow run, or a command, and was found by the vectors that belong to it."""
+
+
+def take_up(request: Request, flow_run: str, name: str) -> TakenUp:
+    """The run that this flow run began; else the run that the vectors belong to; else a new one of that ``name``.
+
+    Raises UsageError when a table is not there, when the vectors belong to several runs, or to one that is not to be gone
+    on with, and when there is a run of that name already.
+    """
+    with connect(settings.database_url(request.database), "vecferry begin") as connection, refusable("begin"):
+        places = [(*place(connection, table), column) for table, column in request.places()]
+        if not ledger.exists(connection):
+            return TakenUp(name)
+        if begun := begun_by(connection, flow_run):
+            return TakenUp(begun)
+        if owner := owner_of(connection, places):
+            return TakenUp(_usable(connection, owner, request), owned=True)
+        if ledger.find(connection, name):
+            raise UsageError(f"there is a run {name} already, and this flow run did not begin it: give a run_id")
+        return TakenUp(name)
+
+
+def begun_by(connection: Connection, flow_run: str) -> str | None:
+    """The run that a flow run began, by the id of the flow run."""
+    row = connection.execute("SELECT run_id FROM vecferry.run WHERE plan ->> 'flow_run' = %s", (flow_run,)).fetchone()
+    return row[0] if row else None
+
+
+def owner_of(connection: Connection, places: Iterable[tuple[str, str, str]]) -> str | None:
+    """The run that has all the places, each a schema, a table and a column. Raises UsageError when only some of them are
+    taken, or by several runs."""
+    owners: dict[str, str | None] = {}
+    for schema, table, column in places:
+        row = connection.execute(
+            "SELECT run_id FROM vecferry.relation WHERE source ->> 'table' = %s AND source ->> 'column' = %s",
+            (f"{schema}.{table}", column),
+        ).fetchone()
+        owners[f"{schema}.{table}.{column}"] = row[0] if row else None
+    runs = set(owners.values())
+    if len(runs) > 1:
+        told = ", ".join(f"{name} to {f'run {run}' if run else 'no run'}" for name, run in owners.items())
+        raise UsageError(f"these belong to different runs: {told}. Ask for those of one run, or name the run: run_id")
+    return runs.pop() if runs else None
+
+
+def _usable(connection: Connection, run_id: str, request: Request) -> str:
+    record = ledger.get(connection, run_id)
+    whose = f"{', '.join(t.name for t in record.plan.targets)} belongs to run {run_id}"
+    of_run = partial(command, run_id=run_id, database=record.plan.request.database)
+    if record.state == "rolled_back":
+        raise UsageError(
+            f"{whose}, which was rolled back: switch it again, {of_run('cutover')}; or drop it, "
+            f"{of_run('contract')}; or name it to go on with it, run_id={run_id}"
+        )
+    if record.plan.limited and not request.limit:
+        raise UsageError(f"{whose}, a smoke run: drop it first, {of_run('rollback')}")
+    return run_id
+
+
+@task(name="find the run", task_run_name="find the run of {request.flow}", **RETRYING)
+def take_up_task(request: Request, flow_run: str, name: str) -> TakenUp:
+    return take_up(request, flow_run, name)

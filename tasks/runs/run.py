@@ -1,0 +1,76 @@
+"""What every stage is handed: the frozen plan, and the way to the places it names. Ids travel between tasks; this is
+opened where the work is done."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tasks.base import files, memory, settings
+from tasks.base.errors import UsageError
+from tasks.runs import ledger
+from tasks.runs.plan import CollectionsRequest, ColumnTarget, Plan, Target
+from tasks.stores import registry
+from tasks.stores.interface import Source
+from tasks.stores.postgres import idle
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.live_table import LiveTables
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, opened in this process."""
+
+    plan: Plan
+    url: str
+    """The database's connection string; never logged, never a parameter."""
+    home: str
+
+    @property
+    def run_id(self) -> str:
+        return self.plan.run_id
+
+    def path(self, *parts: str) -> str:
+        """A path below this run's own folder."""
+        return files.join(self.home, "runs", self.run_id, *parts)
+
+    def source(self, fresh: bool = True) -> Source:
+        """The source, as it is now; without ``fresh``, as it was when this process last looked, where that is kept."""
+        live = {t.collection.name: t.live for t in self.plan.targets if isinstance(t, ColumnTarget)}
+        if live:
+            return LiveTables(self.url, live)
+        request = self.plan.request
+        names = request.collections if isinstance(request, CollectionsRequest) else None
+        metrics = {t.collection.name: t.collection.metric for t in self.plan.targets}
+        return registry.open_source(request.source, names, metrics, fresh)
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection whose name tells a successor that it is this run's."""
+        with idle.connection(self.url, ledger.application(self.run_id)) as connection:
+            yield connection
+
+
+def open_run(run_id: str, database: str) -> Run:
+    """Opens the run whose ledger is in the database called ``database``. Raises UsageError when there is none."""
+    memory.bounded()
+    url = settings.database_url(database)
+    with idle.connection(url, "vecferry") as connection:
+        return Run(ledger.get(connection, run_id).plan, url, settings.home())
+
+
+def pick(plan: Plan, number: int) -> Target:
+    """The target of that number."""
+    return plan.targets[number]
+
+
+def chosen(connection: Connection, run_id: str, batch_ids: list[int] | None) -> Callable[[int], bool]:
+    """Which batches this invocation works on: all, or those named. Raises UsageError for a batch that is not there."""
+    if batch_ids is None:
+        return lambda _: True
+    if not batch_ids:
+        raise UsageError("batch_ids is empty: name the batches to rerun, or leave the parameter out for all")
+    known = {b.number for b in ledger.batches(connection, run_id, "snapshot")}
+    if unknown := sorted(set(batch_ids) - known):
+        raise UsageError(f"run {run_id} has no batch {', '.join(map(str, unknown))}: it has {len(known)}, from 0")
+    wanted = set(batch_ids)
+    return lambda number: number in wanted

@@ -1,0 +1,71 @@
+"""A live table held against its new vectors."""
+
+from psycopg import sql
+
+from tasks.runs.plan import ColumnTarget
+from tasks.runs.run import Run
+from tasks.shadows.difference import Difference, Named, named
+from tasks.shadows.postgres.live_place import numbered_id, queue, side_table
+from tasks.stores.postgres import pace
+from tasks.stores.postgres.live_table import quoted
+
+
+def compare(run: Run, target: ColumnTarget, only: list[str] | None = None) -> Difference:
+    """In one statement, and so of one moment: every row is right, or in the queue, or told here."""
+    live = target.live
+    lacks = "s.lacks IS NOT FALSE" if target.beside else f"b.{quoted(target.new_column)} IS NULL"
+    limited = run.plan.limited
+    query = sql.SQL(
+        "WITH looked AS (SELECT coalesce({live_id}, {side_id}) AS id, CASE "
+        "  WHEN b.{first} IS NULL THEN 'orphaned' WHEN {said} IS NULL THEN "
+        "    CASE WHEN s.k1 IS NOT NULL THEN 'orphaned' WHEN {lacks} THEN 'silent' ELSE 'added' END "
+        "  WHEN s.k1 IS NULL THEN CASE WHEN {lacks} THEN 'missing' ELSE 'added' END "
+        "  WHEN s.content_hash <> {hash} THEN 'stale' WHEN s.refused IS NOT NULL THEN 'quarantined' "
+        "  WHEN {lacks} THEN 'missing' ELSE 'right' END AS how "
+        "FROM {live} AS b FULL JOIN {known} AS s ON {same}), "
+        "waiting AS (SELECT DISTINCT id FROM {queue}), "
+        "told AS (SELECT how, id FROM looked WHERE how NOT IN ('right', 'silent') "
+        "  AND NOT EXISTS (SELECT 1 FROM waiting w WHERE w.id = looked.id OR w.id IS NULL)) "
+        "SELECT how, count(*), (array_agg(id ORDER BY id))[1:1000] FROM told GROUP BY how "
+        "UNION ALL SELECT 'compared', count(*), NULL FROM looked WHERE how <> 'silent' AND (how <> 'missing' OR NOT {limited})"
+    ).format(
+        live_id=sql.SQL(live.id("b")),
+        side_id=sql.SQL(numbered_id(target, "s")),
+        first=sql.Identifier(live.key[0].name),
+        said=sql.SQL(live.said("b")),
+        hash=sql.SQL(live.hash("b")),
+        lacks=sql.SQL(lacks),
+        live=live.identifier,
+        known=_known(target),
+        same=sql.SQL(live.same("s", "b")),
+        queue=queue(target),
+        limited=sql.Literal(limited),
+    )
+    with run.connection() as connection, pace.turn(connection):
+        found = {how: (count, tuple(ids or ())) for how, count, ids in connection.execute(query)}
+    chosen = set(only) if only is not None else None
+
+    def told(how: str) -> Named:
+        count, ids = found.get(how, (0, ()))
+        if chosen is None:
+            return Named(count, ids)
+        return named([i for i in ids if i in chosen])
+
+    missing = Named() if limited else told("missing")
+    return Difference(
+        compared=found["compared"][0],
+        missing=missing,
+        stale=told("stale"),
+        orphaned=told("orphaned"),
+        added=told("added"),
+        quarantined=told("quarantined"),
+    )
+
+
+def _known(target: ColumnTarget) -> sql.Composed:
+    """What is known of each row, without its vector: those that lie in their rows would all go through the join."""
+    if not target.beside:
+        return side_table(target) + sql.SQL("")
+    return sql.SQL("(SELECT {}, content_hash, refused, embedding IS NULL AS lacks FROM {} OFFSET 0)").format(
+        sql.SQL(", ".join(target.live.numbered())), side_table(target)
+    )

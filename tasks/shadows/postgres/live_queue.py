@@ -1,0 +1,116 @@
+"""Catching up with a live table: what its triggers noted is embedded again, written, and taken off the queue."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg import sql
+
+from tasks.runs import ledger, quarantine
+from tasks.runs.plan import ColumnsRequest, ColumnTarget
+from tasks.runs.run import Run
+from tasks.runs.vectors import embedded
+from tasks.shadows.difference import Difference, Named, named
+from tasks.shadows.postgres.live_place import queue, side_table
+from tasks.shadows.postgres.live_rows import LiveRows
+from tasks.stores.postgres import pace
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.live_table import LiveTables
+from tasks.stores.postgres.table import READ_ROWS, with_hash
+
+WORKERS = 2
+DEAD = 0.2
+"""Share of replaced rows from which the side table is vacuumed: autovacuum's own, which comes a minute later."""
+
+
+def bring(run: Run, target: ColumnTarget, only: list[str] | None = None) -> Difference:
+    """What the queue holds now, and not what comes to it meanwhile: under steady writes a pass ends too."""
+    if only is not None:
+        with run.connection() as connection:
+            return again(run, target, connection, only, [])
+    with run.connection() as connection:
+        row = connection.execute(
+            sql.SQL("SELECT count(*), coalesce(max(seq), 0) FROM {}").format(queue(target))
+        ).fetchone()
+    assert row
+    total, last = row
+    if not total:
+        return Difference()
+    workers = min(WORKERS, -(-total // READ_ROWS))
+    with ThreadPoolExecutor(workers, "catch-up") as pool:
+        shares = [pool.submit(_drain, run, target, worker, workers, last) for worker in range(workers)]
+        found = sum((share.result() for share in shares), Difference())
+    if target.beside:
+        _tidy(run, target, found.touched)
+    return found
+
+
+def _tidy(run: Run, target: ColumnTarget, replaced: int) -> None:
+    """A search passes over what was replaced until it is vacuumed, and finds less for it."""
+    with run.connection() as connection:
+        row = connection.execute(
+            "SELECT reltuples FROM pg_class WHERE oid = to_regclass(%s)", (side_table(target).as_string(),)
+        ).fetchone()
+        if row and replaced > DEAD * row[0]:
+            connection.execute(sql.SQL("VACUUM {}").format(side_table(target)))
+
+
+def _drain(run: Run, target: ColumnTarget, worker: int, workers: int, last: int) -> Difference:
+    """The part of one worker: a row's changes all fall to the same, so that no two write it at once."""
+    found = Difference()
+    with run.connection() as connection:
+        while True:
+            noted = connection.execute(
+                sql.SQL(
+                    "SELECT seq, id FROM {} WHERE seq <= %s AND (id IS NULL OR abs(hashtext(id)::bigint) %% %s = %s) "
+                    "ORDER BY seq LIMIT {}"
+                ).format(queue(target), sql.Literal(READ_ROWS)),
+                (last, workers, worker),
+            ).fetchall()
+            if not noted:
+                return found
+            ids = list(dict.fromkeys(name for _, name in noted if name is not None))
+            if any(name is None for _, name in noted):
+                LiveRows(target).truncated(connection)
+            found += again(run, target, connection, ids, [seq for seq, _ in noted])
+
+
+def again(run: Run, target: ColumnTarget, connection: Connection, ids: list[str], seqs: list[int]) -> Difference:
+    """Brings these rows in line and takes exactly these entries off the queue."""
+    rows = LiveRows(target)
+    name = target.collection.name
+    fetched = with_hash(pa.Table.from_batches([LiveTables(run.url, {name: target.live}).texts(name, ids)]))
+    page, refused = embedded(run, target, fetched)
+    page, rejected = quarantine.sift(connection, page, target.layout, "quarantine", refused)
+    said = page.filter(pc.is_valid(page["embedding"]))
+    if rejected:
+        quarantine.keep_page(run, target.number, rejected)
+    old = _of_old_model(run, target, connection, fetched)
+    with pace.turn(connection), connection.transaction():
+        ledger.check_stop(connection, run.run_id)
+        there = rows.held(connection, ids)
+        silent = sorted(set(ids) - set(said["id"].to_pylist()))
+        removed = rows.remove(connection, silent)
+        rows.put(connection, said, fresh=False)
+        if old is not None:
+            rows.update_old(connection, old)
+        if rejected:
+            rows.refuse(connection, rejected)
+        connection.execute(sql.SQL("DELETE FROM {} WHERE seq = ANY(%s)").format(queue(target)), (seqs,))
+    written = said["id"].to_pylist()
+    return Difference(
+        missing=named([i for i in written if i not in there]),
+        stale=named([i for i in written if i in there]),
+        orphaned=Named(removed),
+        quarantined=named(rejected["id"].to_pylist()) if rejected else Named(),
+    )
+
+
+def _of_old_model(run: Run, target: ColumnTarget, connection: Connection, fetched: pa.Table) -> pa.Table | None:
+    """The page with old vectors made anew, once the application has moved on and makes none itself; None before, or
+    where the old model is not named."""
+    request = run.plan.request
+    assert isinstance(request, ColumnsRequest)
+    if request.old_embedder is None or ledger.get(connection, run.run_id).state != "cut_over":
+        return None
+    return embedded(run, target, fetched, model=request.old_embedder)[0]

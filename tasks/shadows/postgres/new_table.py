@@ -1,0 +1,202 @@
+"""A table of its own in the schema vecferry, which takes its final name at the switch."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from psycopg import sql
+
+from sql import statement
+from tasks.base.errors import UsageError, VerificationRefused
+from tasks.runs.artifacts import Tell, quiet
+from tasks.runs.commands import resumption
+from tasks.runs.plan import SCHEMA, Target, short, suffix
+from tasks.runs.run import Run
+from tasks.shadows.difference import Difference, compare
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.hnsw import build, existing, index_names
+from tasks.stores.postgres.pace import AT_ONCE, Turn
+from tasks.stores.postgres.table import Table, copy_in, create_table
+
+
+@dataclass(frozen=True)
+class NewTable:
+    """Satisfies Shadow."""
+
+    run: Run
+    target: Target
+
+    def expand(self, connection: Connection) -> None:
+        target, source = self.target, self.run.plan.request.source
+        what = json.dumps({"source": source, "collection": target.collection.name})
+        with connection.transaction():
+            created = connection.execute(
+                "INSERT INTO vecferry.relation (table_schema, table_name, run_id, target, role, source, space) "
+                "VALUES (%s, %s, %s, %s, 'shadow', %s::text::jsonb, %s) ON CONFLICT DO NOTHING",
+                (SCHEMA, target.shadow, self.run.run_id, target.number, what, target.space),
+            )
+            if created.rowcount:
+                create_table(connection, target.hidden)
+
+    @property
+    def piece_rows(self) -> None:
+        return None
+
+    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn = AT_ONCE) -> None:
+        table = self.target.hidden
+        if again:
+            query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(table.identifier)
+            connection.execute(query, (page.column("id").to_pylist(),))
+        copy_in(connection, table.identifier, page, table.layout.type, turn)
+
+    def refuse(self, connection: Connection, rejected: pa.Table) -> None:
+        """Nothing: a comparison meets them again at the source."""
+
+    def key(self, connection: Connection) -> bool:
+        table, name = self.target.hidden, index_names(self.run.run_id, self.target)["key"]
+        if name in existing(connection, table):
+            return False
+        connection.execute(statement("expand_primary_key", schema=table.schema, table=table.name, constraint=name))
+        return True
+
+    def index(self, connection: Connection) -> dict[str, Any]:
+        table, names = self.target.hidden, index_names(self.run.run_id, self.target)
+        how = build(connection, table, names["hnsw"], self.target.collection)
+        if names["gin"] not in existing(connection, table):
+            connection.execute(statement("expand_gin", schema=table.schema, table=table.name, index=names["gin"]))
+        connection.execute(sql.SQL("ANALYZE {}").format(table.identifier))
+        return how
+
+    def table(self, connection: Connection) -> Table:
+        row = connection.execute(
+            "SELECT table_schema, table_name FROM vecferry.relation WHERE run_id = %s AND target = %s AND role <> 'previous'",
+            (self.run.run_id, self.target.number),
+        ).fetchone()
+        if row is None:
+            raise UsageError(
+                f"run {self.run.run_id} has no table for {self.target.name} any more: {resumption(self.run.plan)}"
+            )
+        return Table(row[0], row[1], self.target.layout)
+
+    def bring(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
+        return compare(self.run, self.target, self._now(), apply=True, only=only, tell=tell)
+
+    def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
+        return compare(self.run, self.target, self._now(), apply=False, only=only, tell=tell)
+
+    def brought(self, connection: Connection, passes: Difference) -> Difference:
+        return passes
+
+    def dependents(self, connection: Connection) -> list[str]:
+        """Views, foreign keys, policies, triggers, publications, and functions with a SQL body."""
+        final = self.target.final
+        rows = connection.execute(statement("cutover_dependents", table=final.identifier.as_string())).fetchall()
+        return [f"{kind} {name} depends on {final}" for kind, name in rows]
+
+    def switch(self, connection: Connection) -> None:
+        target, run_id = self.target, self.run.run_id
+        held = connection.execute(
+            "SELECT c.relname, r.run_id, r.role FROM pg_class c LEFT JOIN vecferry.relation r "
+            "ON r.table_schema = %s AND r.table_name = c.relname "
+            "WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND c.relname = %s",
+            (target.schema, target.schema, target.table),
+        ).fetchone()
+        previous = None
+        if held:
+            if held[2] != "live":
+                raise VerificationRefused(
+                    f"{target.name} exists and is not vecferry's: rename it, or choose another name with `tables`"
+                )
+            previous = f"{short(target.table, 40)}__prev_{suffix(run_id, target.name)}"
+            _copy_grants(connection, target)
+            _move(connection, target.final, SCHEMA, previous)
+            connection.execute(
+                "UPDATE vecferry.relation SET table_schema = %s, table_name = %s, role = 'previous', stepped_aside_for = %s, "
+                "stepped_aside_for_target = %s WHERE table_schema = %s AND table_name = %s",
+                (SCHEMA, previous, run_id, target.number, target.schema, target.table),
+            )
+        _move(connection, target.hidden, target.schema, target.table)
+        connection.execute(
+            "UPDATE vecferry.relation SET table_schema = %s, table_name = %s, role = 'live' WHERE table_schema = %s AND table_name = %s",
+            (target.schema, target.table, SCHEMA, target.shadow),
+        )
+
+    def take_back(self, connection: Connection, switched: bool) -> str:
+        return self._switch_back(connection) if switched else self._drop(connection)
+
+    def contract(self, connection: Connection) -> list[str]:
+        previous = connection.execute(
+            "DELETE FROM vecferry.relation WHERE role = 'previous' AND stepped_aside_for = %s AND stepped_aside_for_target = %s "
+            "RETURNING table_schema, table_name",
+            (self.run.run_id, self.target.number),
+        ).fetchall()
+        for schema, name in previous:
+            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(schema, name)))
+        return [f"dropped {schema}.{name}" for schema, name in previous]
+
+    def _now(self) -> Table:
+        with self.run.connection() as connection:
+            return self.table(connection)
+
+    def _switch_back(self, connection: Connection) -> str:
+        target = self.target
+        row = connection.execute(
+            "SELECT run_id FROM vecferry.relation WHERE table_schema = %s AND table_name = %s",
+            (target.schema, target.table),
+        ).fetchone()
+        if row and row[0] != self.run.run_id:
+            raise UsageError(
+                f"{target.name} is run {row[0]}'s by now: take that back first, vecferry rollback {row[0]}"
+            )
+        _move(connection, target.final, SCHEMA, target.shadow)
+        connection.execute(
+            "UPDATE vecferry.relation SET table_schema = %s, table_name = %s, role = 'shadow' WHERE table_schema = %s AND table_name = %s",
+            (SCHEMA, target.shadow, target.schema, target.table),
+        )
+        previous = connection.execute(
+            "SELECT table_name FROM vecferry.relation WHERE role = 'previous' AND stepped_aside_for = %s AND stepped_aside_for_target = %s",
+            (self.run.run_id, target.number),
+        ).fetchone()
+        if previous is None:
+            return f"{target.name} is gone again; its rows are kept in {SCHEMA}.{target.shadow}"
+        _move(connection, Table(SCHEMA, previous[0], target.layout), target.schema, target.table)
+        connection.execute(
+            "UPDATE vecferry.relation SET table_schema = %s, table_name = %s, role = 'live', stepped_aside_for = NULL, "
+            "stepped_aside_for_target = NULL WHERE table_schema = %s AND table_name = %s",
+            (target.schema, target.table, SCHEMA, previous[0]),
+        )
+        return f"{target.name} is the earlier table again; the new rows are kept in {SCHEMA}.{target.shadow}"
+
+    def _drop(self, connection: Connection) -> str:
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.target.hidden.identifier))
+        dropped = connection.execute(
+            "DELETE FROM vecferry.relation WHERE run_id = %s AND target = %s AND role = 'shadow'",
+            (self.run.run_id, self.target.number),
+        ).rowcount
+        what = "its shadow table was dropped" if dropped else "it had no shadow table yet"
+        return f"{self.target.name} is not switched; {what}, the snapshot is kept"
+
+
+def _move(connection: Connection, table: Table, schema: str, name: str) -> None:
+    # Renamed first where the name is free: within one schema a shadow and a final name never collide.
+    if table.schema != schema:
+        step = f"{short(name, 40)}__moving"
+        connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(table.identifier, sql.Identifier(step)))
+        connection.execute(
+            sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(sql.Identifier(table.schema, step), sql.Identifier(schema))
+        )
+        table = Table(schema, step, table.layout)
+    connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(table.identifier, sql.Identifier(name)))
+
+
+def _copy_grants(connection: Connection, target: Target) -> None:
+    rows = connection.execute(
+        "SELECT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END, g.privilege_type, g.is_grantable "
+        "FROM pg_class c, aclexplode(c.relacl) AS g WHERE c.oid = to_regclass(%s) AND g.grantee <> c.relowner",
+        (target.final.identifier.as_string(),),
+    ).fetchall()
+    for grantee, privilege, grantable in rows:
+        connection.execute(
+            f"GRANT {privilege} ON {target.hidden.identifier.as_string()} TO {grantee}{' WITH GRANT OPTION' if grantable else ''}"
+        )

@@ -1,0 +1,76 @@
+"""Vectors of unknown make where a run's own are, or are to be: two spaces in one column cannot be told apart."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from psycopg import sql
+
+from tasks.base.errors import VerificationRefused
+from tasks.base.words import counted
+from tasks.runs import ledger
+from tasks.runs.commands import command
+from tasks.runs.plan import SCHEMA, ColumnTarget
+from tasks.shadows.postgres.live_place import queue, side_table
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.live_table import has_column
+
+
+def refuse_strangers(connection: Connection, run_id: str, target: ColumnTarget) -> None:
+    """Raises VerificationRefused when the new column holds, or may come to hold, vectors that this run did not write."""
+    for row in strangers(connection, run_id, target):
+        raise VerificationRefused(row)
+
+
+def strangers(connection: Connection, run_id: str, target: ColumnTarget) -> Iterator[str]:
+    """What is in the way of a column that holds this run's vectors and no others."""
+    if ledger.exists(connection):
+        other = connection.execute(
+            "SELECT run_id, run.state, run.plan #>> '{request,database}' FROM vecferry.relation JOIN vecferry.run USING (run_id) "
+            "WHERE run_id <> %s AND source ->> 'table' = %s AND source ->> 'column' = %s",
+            (run_id, f"{target.schema}.{target.table}", target.new_column),
+        ).fetchone()
+        if other:
+            name, state, database = other
+            of_run = partial(command, run_id=name, database=database)
+            way = {
+                "cut_over": f"people search by it; {of_run('catch-up')} brings it in line",
+                "contracted": "people search by it",
+                "rolled_back": f"it could be cut over again; to drop it instead, {of_run('contract')}",
+            }.get(state, f"take that back first, {of_run('rollback')}")
+            yield f"{target.name} belongs to run {name}: {way} (what it bought is kept), or choose another new_column"
+            return
+    side = side_table(target)
+    ours = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (side.as_string(),)).fetchone() == (True,)
+    if target.beside or not has_column(connection, target.live, target.new_column):
+        return
+    column = sql.Identifier(target.new_column)
+    if ours:
+        # A row whose key was changed took its vector along; it waits in the queue.
+        query = sql.SQL(
+            "SELECT count(*) FROM {live} AS b WHERE {column} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {side} AS s WHERE {same}) "
+            "AND {id} NOT IN (SELECT q.id FROM {queue} AS q WHERE q.id IS NOT NULL)"
+        ).format(
+            live=target.live.identifier,
+            column=column,
+            side=side,
+            same=sql.SQL(target.live.same("s", "b")),
+            id=sql.SQL(target.live.id("b")),
+            queue=queue(target),
+        )
+    else:
+        query = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL").format(target.live.identifier, column)
+    row = connection.execute(query).fetchone()
+    if row and row[0]:
+        yield (
+            f"{target.name} holds {counted(row[0], 'vector')} that run {run_id} did not write, and two spaces in one column cannot be "
+            f"told apart: choose another new_column, or empty it"
+        )
+    space = (
+        connection.execute(
+            "SELECT space FROM vecferry.relation WHERE table_schema = %s AND table_name = %s", (SCHEMA, target.shadow)
+        ).fetchone()
+        if ours
+        else None
+    )
+    if space and space[0] != target.space:
+        yield f"{target.name} holds vectors of {space[0]}, and this run makes those of {target.space}"

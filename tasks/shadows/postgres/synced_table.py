@@ -1,0 +1,120 @@
+"""A live table of ours that gets the difference in place; a journal keeps what was replaced, so that it can be put back."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+from psycopg import sql
+
+from sql import statement
+from tasks.base.errors import VerificationRefused
+from tasks.base.words import counted
+from tasks.runs.artifacts import Tell, quiet
+from tasks.runs.plan import Target
+from tasks.runs.run import Run
+from tasks.shadows.difference import Difference, Named, compare, ours
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.pace import AT_ONCE, Turn
+from tasks.stores.postgres.table import Table
+
+
+@dataclass(frozen=True)
+class SyncedTable:
+    """Satisfies Shadow: there is nothing to make, and what is caught up is seen at once."""
+
+    run: Run
+    target: Target
+
+    def expand(self, connection: Connection) -> None:
+        """The table is there."""
+
+    @property
+    def piece_rows(self) -> None:
+        return None
+
+    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn = AT_ONCE) -> None:
+        raise AssertionError("a sync has no batches to load")
+
+    def refuse(self, connection: Connection, rejected: pa.Table) -> None:
+        """Nothing: a comparison meets them again at the source."""
+
+    def key(self, connection: Connection) -> bool:
+        return False
+
+    def index(self, connection: Connection) -> dict[str, Any]:
+        return {}
+
+    def table(self, connection: Connection) -> Table:
+        return self.target.final
+
+    def bring(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
+        if only is None:
+            self._guard_deletes(max_deleted)
+        return compare(self.run, self.target, self.target.final, apply=True, journal=True, only=only, tell=tell)
+
+    def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
+        return compare(self.run, self.target, self.target.final, apply=False, only=only, tell=tell)
+
+    def brought(self, connection: Connection, passes: Difference) -> Difference:
+        """By the journal: what a start that was killed did counts too."""
+        where: dict[str, Any] = {"run_id": self.run.run_id, "target": self.target.number}
+        query = statement("sync_touched", schema=self.target.schema, table=self.target.table, **where)
+        row = connection.execute(query).fetchone()
+        assert row
+        missing, stale, orphaned = map(Named, row)
+        return replace(passes, missing=missing, stale=stale, orphaned=orphaned)
+
+    def dependents(self, connection: Connection) -> list[str]:
+        return []
+
+    def switch(self, connection: Connection) -> None:
+        pass  # the table is searched already
+
+    def take_back(self, connection: Connection, switched: bool) -> str:
+        """Puts back what the sync replaced or removed, save rows that somebody else has changed since."""
+        table, key = self.target.final, (self.run.run_id, self.target.number)
+        held = connection.execute(
+            sql.SQL(
+                "SELECT id, document, metadata::text, uri, content_hash FROM {} "
+                "WHERE id IN (SELECT id FROM vecferry.undo WHERE run_id = %s AND target = %s)"
+            ).format(table.identifier),
+            key,
+        ).fetchall()
+        foreign = [name for name, *row in held if not ours(*row)]
+        connection.execute(
+            "DELETE FROM vecferry.undo WHERE run_id = %s AND target = %s AND id = ANY(%s)", (*key, foreign)
+        )
+        where: dict[str, Any] = {
+            "schema": table.schema,
+            "table": table.name,
+            "type": self.target.type,
+            "run_id": self.run.run_id,
+            "target": self.target.number,
+        }
+        restored = connection.execute(statement("rollback_sync_restore", **where)).rowcount
+        removed = connection.execute(statement("rollback_sync_remove", **where)).rowcount
+        self._forget(connection)
+        kept = f"; {counted(len(foreign), 'row', 'were')} changed since and left alone" if foreign else ""
+        return f"{self.target.name}: {counted(restored, 'row')} put back, {removed:,} taken out again{kept}"
+
+    def contract(self, connection: Connection) -> list[str]:
+        undone = self._forget(connection)
+        return [f"forgot how to undo {counted(undone, 'row')} of this sync"] if undone else []
+
+    def _forget(self, connection: Connection) -> int:
+        query = "DELETE FROM vecferry.undo WHERE run_id = %s AND target = %s"
+        return connection.execute(query, (self.run.run_id, self.target.number)).rowcount
+
+    def _guard_deletes(self, max_deleted: float) -> None:
+        target = self.target
+        with self.run.connection() as connection:
+            row = connection.execute(
+                "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
+                (target.final.identifier.as_string(),),
+            ).fetchone()
+        held, offered = max(0, row[0]) if row else 0, self.run.source().collection(target.collection.name).count
+        if held and offered < held * (1 - max_deleted):
+            raise VerificationRefused(
+                f"{target.name} holds about {counted(held, 'row')} and {target.collection.name} only {offered}: a sync would delete "
+                f"more than {max_deleted:.0%}, so nothing was touched. If that is meant, set -p gates.max_deleted=1"
+            )

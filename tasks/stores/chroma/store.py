@@ -1,0 +1,425 @@
+"""ChromaDB, as a directory or a server, to read from and (for restore) to write to."""
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import chromadb
+import httpx
+import numpy as np
+import pyarrow as pa
+from chromadb.api import ClientAPI
+from chromadb.base_types import SparseVector
+from chromadb.config import Settings
+from chromadb.errors import AuthorizationError, ChromaError, InternalError, NotFoundError, RateLimitError
+
+from tasks.base.errors import FatalError, TransientError, UsageError
+from tasks.base.words import counted
+from tasks.stores import canonical
+from tasks.stores.chroma import configuration, private_copy
+from tasks.stores.chroma import server as chroma_server
+from tasks.stores.chroma.configuration import Stored
+from tasks.stores.chroma.private_copy import Copy, Wanted
+from tasks.stores.chroma.segment import DATABASE
+from tasks.stores.chroma.server import Server
+from tasks.stores.interface import Collection, Evidence, Hits, Metric, records, vector_column, vectors
+
+PAGE_NUMBERS = 260_000
+"""Vector components a page: as Python floats, which Chroma's client makes of them, they take 32 bytes each."""
+PAGE_ROWS = 2_000
+LOOKED_AT, NEIGHBOURS = 50, 5
+"""Records that a query for the metric is made of, and neighbours of each query."""
+LISTING = 100
+"""Collections a page of the listing."""
+
+_OPENING = threading.Lock()
+"""Chroma keeps one system a directory and process, and two threads that open it first at once break each other."""
+
+_COPIED = threading.Lock()
+"""One client a copy: it is closed when the copy is removed."""
+
+_INCLUDE: Any = ["embeddings", "documents", "metadatas", "uris"]
+
+
+@dataclass(frozen=True)
+class ChromaStore:
+    """One tenant and database of a Chroma directory or server. Satisfies Source and Sink."""
+
+    client: ClientAPI
+    place: str
+    """The directory or URL, for messages."""
+    server: Server | None = None
+    """Where it is a server: the shorter way to its records."""
+    copy: Copy | None = None
+    """Where it is a directory that is read: the private copy of it that ``client`` has opened."""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """Metrics that are known better than by what is stored."""
+    searched: dict[str, chromadb.Collection] = field(default_factory=dict, repr=False, compare=False)
+    """Collections are opened once to be searched, as an application does it: verification times searches."""
+
+    @property
+    def consistent_snapshot(self) -> bool:
+        return self.copy is not None
+
+    @property
+    def copied_bytes(self) -> int:
+        return self.copy.bytes if self.copy else 0
+
+    def version(self) -> dict[str, str]:
+        """Of a server what its API says, which for all of Chroma 1 has been 1.0.0; a directory does not say what wrote it."""
+        reader = {"read by chromadb": chromadb.__version__}
+        if not self.server:
+            return reader
+        with _errors(self.place):
+            return {"chroma server API": self.client.get_version(), **reader}
+
+    def collections(self) -> list[Collection]:
+        return [self.collection(name) for name in self._names()]
+
+    def collection(self, name: str) -> Collection:
+        found = self._open(name)
+        with _errors(self.place):
+            index = self._stored(found)
+            return Collection(
+                name=name,
+                identity=str(found.id),
+                count=found.count(),
+                dimensions=found._model.dimension,  # the only place where Chroma keeps it
+                metric=self.metrics.get(name, index.metric),
+                m=index.m,
+                ef_construction=index.ef_construction,
+                ef_search=index.ef_search,
+                metadata=dict(found.metadata or {}),
+            )
+
+    def evidence(self, name: str) -> Evidence:
+        found = self._open(name)
+        says = self._stored(found).says
+        if self.server:
+            ids = self.server.some_ids(str(found.id), LOOKED_AT)
+        else:
+            with _errors(self.place):
+                ids = found.get(limit=LOOKED_AT, include=[])["ids"]
+        records = self.fetch(name, ids)
+        queries = configuration.probes(vectors(records)[np.asarray(records.column("embedding").is_valid())])
+        if not len(queries):
+            return Evidence(None, 0, says)
+        with _errors(self.place):
+            answer: Any = found.query(
+                query_embeddings=queries, n_results=min(NEIGHBOURS, len(ids)), include=["distances", "embeddings"]
+            )
+        pairs = [np.asarray(e, np.float32).reshape(-1, queries.shape[1]) for e in answer["embeddings"]]
+        shown, distances = configuration.explained(queries, pairs, answer["distances"])
+        return Evidence(shown, distances, says)
+
+    def ids(self, name: str) -> pa.Array:
+        found = self._open(name)
+        if self.server:
+            return pa.array(self.server.ids(str(found.id), name), pa.string())
+        with _errors(self.place):
+            ids, count = found.get(include=[])["ids"], found.count()
+        if self.copy and len(ids) != count:  # else somebody may write meanwhile
+            raise FatalError(f"{name!r} in {self.place} lists {counted(len(ids), 'record')} and counts {count:,}")
+        return pa.array(ids, pa.string())
+
+    def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
+        found = self._open(name)
+        dimensions = found._model.dimension
+        rows = max(1, min(PAGE_ROWS, PAGE_NUMBERS // (dimensions or 1)))
+        parts = (list(ids[at : at + rows]) for at in range(0, len(ids), rows))
+        pages = [page for part in parts for page in self._pages(found, part, dimensions)]
+        table = pa.Table.from_batches(pages, records(dimensions)).combine_chunks()
+        return table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], records(dimensions))
+
+    def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
+        if name not in self.searched:
+            self.searched[name] = self._open(name)
+        found = self.searched[name]
+        metric = self.metrics.get(name) or self._stored(found).metric
+        with _errors(self.place):
+            answer = found.query(query_embeddings=queries, n_results=k, include=["distances"])
+        distances = answer["distances"] or []
+        return [
+            Hits(list(i), from_chroma(np.asarray(d, float), metric))
+            for i, d in zip(answer["ids"], distances, strict=True)
+        ]
+
+    def create(self, collection: Collection) -> None:
+        hnsw: Any = {
+            "space": collection.metric,
+            "max_neighbors": collection.m,
+            "ef_construction": collection.ef_construction,
+            "ef_search": collection.ef_search,
+        }
+        metadata = configuration.with_settings(collection.metadata, hnsw)
+        with _errors(self.place):
+            self.client.create_collection(
+                collection.name,
+                embedding_function=None,
+                configuration={"hnsw": hnsw},
+                metadata=metadata or None,
+            )
+
+    def write(self, name: str, records: pa.RecordBatch) -> None:
+        found = self._open(name)
+        present = np.asarray(records.column("embedding").is_valid())
+        if not present.all():
+            raise UsageError(
+                f"{counted(int((~present).sum()), 'record', 'have')} no vector, and Chroma cannot store such records"
+            )
+        rows = records.drop_columns(["embedding"]).to_pydict()
+        matrix, limit = vectors(records), self.client.get_max_batch_size()
+        with _errors(self.place):
+            for at in range(0, records.num_rows, limit):
+                part = slice(at, at + limit)
+                # upsert alone would merge: an earlier record's document, uri and metadata keys would stay.
+                if replaced := found.get(ids=rows["id"][part], include=[])["ids"]:
+                    found.delete(ids=replaced)
+                found.upsert(
+                    ids=rows["id"][part],
+                    embeddings=matrix[part],
+                    documents=rows["document"][part],
+                    metadatas=[_metadata(text) for text in rows["metadata"][part]],
+                    uris=rows["uri"][part],
+                )
+
+    def delete(self, name: str, ids: Sequence[str]) -> None:
+        found, limit = self._open(name), self.client.get_max_batch_size()
+        with _errors(self.place):
+            for at in range(0, len(ids), limit):
+                found.delete(ids=list(ids[at : at + limit]))
+
+    def _open(self, name: str) -> chromadb.Collection:
+        try:
+            with _errors(self.place):
+                # None keeps Chroma from loading the collection's embedding model, which nothing here needs.
+                return self.client.get_collection(name, embedding_function=None)
+        except FatalError as error:
+            if not isinstance(error.__cause__, NotFoundError):
+                raise
+            raise UsageError(
+                f"there is no collection {name!r} in {self.place}; it has: {', '.join(self._names()) or 'none'}"
+            ) from error
+
+    def _stored(self, found: chromadb.Collection) -> Stored:
+        # As JSON: `configuration` would build the collection's embedding function, which wants its model or key.
+        if "://" in self.place:
+            return configuration.stored(
+                found.name, found.configuration_json, found.metadata or {}, configuration.METADATA
+            )
+        database = os.path.join(self.copy.folder if self.copy else self.place, DATABASE)
+        segment = configuration.of_segment(database, str(found.id))
+        return configuration.stored(found.name, found.configuration_json, segment, configuration.SEGMENT)
+
+    def _names(self) -> list[str]:
+        if self.server:
+            return self.server.names()
+        with _errors(self.place):
+            names: list[str] = []
+            while page := self.client.list_collections(limit=LISTING, offset=len(names)):
+                names += [c.name for c in page]
+        return sorted(names)
+
+    def _pages(self, found: chromadb.Collection, ids: list[str], dimensions: int | None) -> Iterator[pa.RecordBatch]:
+        if not self.server:
+            yield self._page(found, ids, dimensions)
+            return
+        for page in self.server.pages(str(found.id), ids):
+            yield _batch(page.ids, page.documents, page.metadatas, page.uris, page.embeddings, dimensions)
+
+    def _page(self, found: chromadb.Collection, ids: list[str], dimensions: int | None) -> pa.RecordBatch:
+        try:
+            with _errors(self.place):
+                got = found.get(ids=ids, include=_INCLUDE)
+        except ValueError:
+            # The client cannot build its array when some records of a page lack a vector; alone, each can be read. A
+            # record that cannot be read even alone is an error, never a record without a vector.
+            if len(ids) == 1:
+                raise
+            half = len(ids) // 2
+            halves = [self._page(found, part, dimensions) for part in (ids[:half], ids[half:])]
+            return pa.Table.from_batches(halves).combine_chunks().to_batches()[0]
+        metadatas = [_plain(m) for m in got["metadatas"] or [None] * len(got["ids"])]
+        return _batch(got["ids"], got["documents"], metadatas, got["uris"], got.get("embeddings"), dimensions)
+
+
+def connect(
+    *,
+    path: str | None = None,
+    host: str | None = None,
+    port: int = 8000,
+    ssl: bool = False,
+    tenant: str = "default_tenant",
+    database: str = "default_database",
+    token: str | None = None,
+) -> ChromaStore:
+    """Opens a directory or a server, to be written to: a directory of an older version is migrated where it lies. What is
+    only read is opened by ``read``. ``token`` is the secret itself. Raises UsageError when there is nothing there."""
+    if path is not None:
+        place = _directory(path)
+        return ChromaStore(_persistent(place, place, tenant, database), place)
+    place = f"http{'s' if ssl else ''}://{host}:{port}"
+    headers = {"Authorization": f"Bearer {token}", "x-chroma-token": token} if token else None
+    client = _opened(
+        place,
+        chromadb.HttpClient,
+        host=host,
+        port=port,
+        ssl=ssl,
+        headers=headers,
+        settings=Settings(anonymized_telemetry=False),
+        tenant=tenant,
+        database=database,
+    )
+    return ChromaStore(client, place, chroma_server.connect(place, tenant, database, headers))
+
+
+def read(
+    *,
+    path: str | None = None,
+    tenant: str = "default_tenant",
+    database: str = "default_database",
+    home: str,
+    collections: Sequence[str] | None = None,
+    fresh: bool = True,
+    metrics: Mapping[str, Metric] | None = None,
+    **server: Any,
+) -> ChromaStore:
+    """Opens a server, or a private copy of a directory with ``collections`` (None: all), which stays as it is while it is
+    read. ``fresh``: as the directory is now; else as it was when this process last looked. ``metrics`` are those of
+    collections that are known better than by what is stored.
+
+    Raises UsageError when there is nothing there, or no room for the copy under ``home``.
+    """
+    if path is None:
+        return replace(connect(tenant=tenant, database=database, **server), metrics=metrics or {})
+    place = _directory(path)
+    named = None if collections is None else frozenset(collections)
+    copy = private_copy.copy_of(Wanted(place, tenant, database, named), home, fresh)
+    with _COPIED:
+        if (tenant, database) not in copy.clients:
+            copy.clients[tenant, database] = _persistent(place, copy.folder, tenant, database)
+    return ChromaStore(copy.clients[tenant, database], place, copy=copy, metrics=metrics or {})
+
+
+def create_directory(path: str) -> ChromaStore:
+    """An empty Chroma directory at ``path``, which must not hold one yet."""
+    if os.path.exists(os.path.join(path, DATABASE)):
+        raise UsageError(f"{path} already holds a Chroma database; restore into a new directory")
+    os.makedirs(path, exist_ok=True)
+    settings = Settings(anonymized_telemetry=False)
+    return ChromaStore(chromadb.PersistentClient(path=path, settings=settings), os.path.abspath(path))
+
+
+def opened_by() -> str:
+    """Which versions of Chroma open what is written here. Tried with directories of chromadb 1.5.9."""
+    return (
+        f"the directory is one of Chroma {chromadb.__version__}: 1.3.7 and 1.4.1 open it too; 0.4, 0.5, 0.6, 1.0 and 1.1 do not, "
+        f"for those use --format jsonl"
+    )
+
+
+def from_chroma(distances: np.ndarray, metric: Metric) -> np.ndarray:
+    """Chroma's distances as ``Hits`` has them: its l2 is squared, its ip is 1 − dot (docs.trychroma.com, "Distance")."""
+    if metric == "l2":
+        return np.sqrt(np.maximum(distances, 0))
+    return distances - 1 if metric == "ip" else distances
+
+
+def _directory(path: str) -> str:
+    place = os.path.abspath(path)
+    if not os.path.exists(os.path.join(place, DATABASE)):
+        what = f"holds no Chroma database ({DATABASE})" if os.path.isdir(place) else "does not exist"
+        raise UsageError(f"chroma.path: {place} {what}; nothing was created there")
+    return place
+
+
+def _persistent(place: str, folder: str, tenant: str, database: str) -> ClientAPI:
+    settings = Settings(anonymized_telemetry=False)
+    return _opened(place, chromadb.PersistentClient, path=folder, settings=settings, tenant=tenant, database=database)
+
+
+_REACHED: set[str] = set()
+"""What this process has opened: it was there, so failing to open it again may pass by itself."""
+
+
+def _opened(place: str, make: Any, **options: Any) -> ClientAPI:
+    try:
+        with _OPENING:
+            client: ClientAPI = make(**options)
+        _REACHED.add(place)
+        return client
+    except NotFoundError as error:
+        raise UsageError(f"{place}: {error}; check chroma.tenant and chroma.database") from error
+    except (ValueError, httpx.TransportError) as error:
+        if place in _REACHED:
+            raise TransientError(f"lost Chroma at {place}: {error}") from error
+        raise UsageError(
+            f"cannot reach Chroma at {place}: {error} Is `chroma run` up, and are chroma.host, chroma.port and "
+            f"chroma.ssl right?"
+        ) from error
+    except ChromaError as error:
+        raise UsageError(f"{place}: {error}{'; check chroma.token' if '://' in place else ''}") from error
+
+
+@contextmanager
+def _errors(place: str) -> Iterator[None]:
+    try:
+        yield
+    except (httpx.TransportError, InternalError, RateLimitError) as error:
+        if "://" not in place and "locked" not in str(error):  # a directory says the same the next time
+            raise FatalError(f"Chroma cannot read {place}: {error}") from error
+        raise TransientError(f"Chroma at {place}: {type(error).__name__}: {error}") from error
+    except AuthorizationError as error:
+        raise FatalError(f"Chroma at {place} refuses the token: {error}; check chroma.token") from error
+    except ChromaError as error:
+        raise FatalError(f"Chroma at {place}: {error}") from error
+    except Exception as error:
+        # What something before Chroma answers is a bare Exception of its text; the status is in what it was raised from.
+        answer = error.__context__
+        if isinstance(answer, httpx.HTTPStatusError):
+            status = answer.response.status_code
+            kind = TransientError if status in (429, 502, 503, 504) else FatalError
+            raise kind(f"Chroma at {place}: {status}: {str(error)[:300]}") from error
+        raise
+
+
+def _batch(
+    ids: Any, documents: Any, metadatas: list[dict[str, Any] | None], uris: Any, embeddings: Any, dimensions: int | None
+) -> pa.RecordBatch:
+    schema = records(dimensions)
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(ids, pa.string()),
+            pa.array(documents, pa.string()),
+            pa.array([canonical.dumps(m) for m in metadatas], pa.string()),
+            pa.array(uris, pa.string()),
+            _embeddings(embeddings, len(ids), schema.field("embedding").type),
+        ],
+        schema=schema,
+    )
+
+
+def _embeddings(found: Any, count: int, kind: pa.DataType) -> pa.Array:
+    if found is None or len(found) == 0:
+        return pa.nulls(count, kind)
+    if isinstance(found, np.ndarray) and found.ndim == 2:
+        return vector_column(found)
+    return pa.array([None if v is None else np.asarray(v, np.float32) for v in found], kind)
+
+
+def _plain(metadata: Any) -> dict[str, Any] | None:
+    if metadata is None:
+        return None
+    return {k: v.to_dict() if isinstance(v, SparseVector) else v for k, v in metadata.items()}
+
+
+def _metadata(text: str | None) -> Any:
+    """Metadata for Chroma: it takes no empty one, and gives one back for a record that has only a uri."""
+    return {
+        key: SparseVector.from_dict(value) if isinstance(value, dict) else value
+        for key, value in (canonical.loads(text) or {}).items()
+    } or None

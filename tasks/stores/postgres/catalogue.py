@@ -1,0 +1,116 @@
+"""Functions as PostgreSQL's catalogue has them, and how they are written again: under another name, or with other bodies."""
+
+import re
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from tasks.base.errors import UsageError
+from tasks.stores.postgres.connection import Connection
+
+EMPTY_PATH = '""'
+"""What the catalogue holds for SET search_path = ''."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A search function as the catalogue has it."""
+
+    oid: int
+    schema: str
+    name: str
+    arguments: str
+    """With names, types and defaults, as CREATE FUNCTION takes them."""
+    names: tuple[str, ...]
+    result: str
+    columns: tuple[tuple[str, str], ...]
+    """Name and type of each result column."""
+    definition: str
+    volatility: str
+    definer: bool
+    config: tuple[str, ...]
+    owner: str
+    ours: bool
+    """Whether vecferry made it."""
+
+    @property
+    def query(self) -> str:
+        """The argument that is the query's vector."""
+        return self.names[0]
+
+
+def find(connection: Connection, schema: str, name: str) -> Function | None:
+    """The function of that name. Raises UsageError when there are several."""
+    rows = connection.execute(
+        "SELECT p.oid::int8, pg_get_function_arguments(p.oid), coalesce(p.proargnames, '{}'), p.pronargs, "
+        "pg_get_function_result(p.oid), coalesce(p.proargmodes::text[], '{}'), "
+        "ARRAY(SELECT format_type(t, NULL) FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) t), "
+        "pg_get_functiondef(p.oid), p.provolatile::text, p.prosecdef, coalesce(p.proconfig, '{}'), pg_get_userbyid(p.proowner), "
+        "coalesce(obj_description(p.oid, 'pg_proc') LIKE 'Made by vecferry%%', false) "
+        "FROM pg_proc p WHERE p.pronamespace = to_regnamespace(quote_ident(%s)) AND p.proname = %s AND p.prokind = 'f'",
+        (schema, name),
+    ).fetchall()
+    if len(rows) > 1:
+        raise UsageError(
+            f"there are {len(rows)} functions called {schema}.{name}: drop the one that is not used, or name another "
+            f"with `function`"
+        )
+    if not rows:
+        return None
+    oid, arguments, names, inputs, result, modes, types, definition, volatility, definer, config, owner, ours = rows[0]
+    columns = [(n, t) for n, t, m in zip(names, types, modes, strict=False) if m in ("t", "o")]
+    return Function(
+        oid,
+        schema,
+        name,
+        arguments,
+        tuple(names[:inputs]),
+        result,
+        tuple(columns),
+        definition,
+        {"i": "IMMUTABLE", "s": "STABLE", "v": "VOLATILE"}[volatility],
+        definer,
+        tuple(config),
+        owner,
+        ours,
+    )
+
+
+def define_as(connection: Connection, function: Function, name: sql.Identifier) -> None:
+    """The same function under another name."""
+    head = re.compile(r"(CREATE OR REPLACE FUNCTION )(.+?)(?=\()", re.DOTALL)
+    connection.execute(head.sub(lambda m: m[1] + name.as_string(), function.definition, count=1))
+
+
+def give_body(connection: Connection, function: Function, body: str) -> None:
+    """The same function, with its arguments, result, owner, grants and settings, and this body of PL/pgSQL."""
+    options = [
+        function.volatility,
+        *(["SECURITY DEFINER"] if function.definer else []),
+        *map(_setting, function.config),
+    ]
+    connection.execute(
+        f"CREATE OR REPLACE FUNCTION {sql.Identifier(function.schema, function.name).as_string()}({function.arguments}) "
+        f"RETURNS {function.result} LANGUAGE plpgsql {' '.join(options)} AS {dollars(body)}"
+    )
+
+
+def signature(connection: Connection, oid: int) -> str:
+    """What names the function in ALTER and DROP."""
+    row = connection.execute("SELECT %s::oid::regprocedure::text", (oid,)).fetchone()
+    assert row
+    return str(row[0])
+
+
+def dollars(body: str) -> str:
+    """The body as a literal."""
+    tag = "$vecferry$"
+    assert tag not in body
+    return f"{tag}\n{body}\n{tag}"
+
+
+def _setting(setting: str) -> str:
+    name, _, value = setting.partition("=")
+    if name == "search_path":  # a list of quoted names already; the empty one has no such form in SQL
+        return f"SET search_path = {value if value != EMPTY_PATH else sql.Literal('').as_string()}"
+    return f"SET {name} = {sql.Literal(value).as_string()}"

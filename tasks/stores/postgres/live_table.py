@@ -1,0 +1,231 @@
+"""A table that an application reads and writes while we work on it: how its rows are named, what they say, and the SQL
+for both. Satisfies Source: its records are the rows' texts with their old vectors."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from psycopg import sql
+
+from tasks.base.errors import UsageError
+from tasks.stores.interface import Collection, Evidence, Hits, records
+from tasks.stores.postgres import idle, pace
+from tasks.stores.postgres.connection import Connection, server_version
+from tasks.stores.postgres.pgvector import Layout
+from tasks.stores.postgres.table import Table, page, search
+
+_PLACE = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column and its SQL type."""
+
+    name: str
+    type: str
+
+    @property
+    def quoted(self) -> str:
+        return quoted(self.name)
+
+
+@dataclass(frozen=True)
+class LiveTable:
+    """Which rows, and which text of each."""
+
+    schema: str
+    table: str
+    key: tuple[Column, ...]
+    text: str
+    """Template of columns in braces: ``{title}: {body}``."""
+    vectors: str
+    """The column of the old vectors."""
+    layout: Layout
+    """Of the old vectors."""
+    limit: int | None = None
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.table)
+
+    @property
+    def records(self) -> Table:
+        """The rows as records: key, text, old vector."""
+        return Table(
+            self.schema,
+            self.table,
+            self.layout,
+            self.id(),
+            quoted(self.vectors),
+            f"{self.said()}, NULL::text, NULL::text",
+        )
+
+    def id(self, alias: str = "") -> str:
+        """SQL of a row's name: its key as text, and as a JSON array where it is of several columns."""
+        parts = [f"{_of(alias)}{column.quoted}::text" for column in self.key]
+        return parts[0] if len(parts) == 1 else f"jsonb_build_array({', '.join(parts)})::text"
+
+    def said(self, alias: str = "") -> str:
+        """SQL of a row's text: null where every column of the template is, and where it is empty."""
+        columns = [f"{_of(alias)}{quoted(name)}" for name in text_columns(self.text)]
+        if self.text == f"{{{text_columns(self.text)[0]}}}":
+            return f"nullif({columns[0]}::text, '')"
+        pieces = _PLACE.split(self.text)  # literal, column, literal, …
+        parts = [literal(p) if at % 2 == 0 else f"{_of(alias)}{quoted(p)}" for at, p in enumerate(pieces) if p]
+        empty = " AND ".join(f"{column} IS NULL" for column in columns)
+        return f"CASE WHEN {empty} THEN NULL ELSE nullif(concat({', '.join(parts)}), '') END"
+
+    def hash(self, alias: str = "") -> str:
+        """SQL of tasks.stores.canonical.content_hash of the row's text, null where it has none."""
+        said = self.said(alias)
+        return f"sha256(convert_to('+' || octet_length({said}) || ':' || {said} || '--', 'UTF8'))"
+
+    def keys(self, ids: Sequence[str]) -> list[list[str]]:
+        """The parts of these names: one list a key column."""
+        if len(self.key) == 1:
+            return [list(ids)]
+        return [list(parts) for parts in zip(*map(json.loads, ids), strict=True)] or [[] for _ in self.key]
+
+    def numbered(self, alias: str = "") -> list[str]:
+        """k1, k2, …: what the key columns are called in tables of ours."""
+        return [f"{_of(alias)}k{n}" for n in range(1, len(self.key) + 1)]
+
+    def same(self, ours: str, theirs: str) -> str:
+        """SQL: the row ``ours`` of a table of ours has the key of the row ``theirs`` of this one."""
+        pairs = zip(self.numbered(ours), self.key, strict=True)
+        return " AND ".join(f"{n} = {_of(theirs)}{column.quoted}" for n, column in pairs)
+
+
+@dataclass(frozen=True)
+class LiveTables:
+    """Live tables of one database by name. Satisfies Source."""
+
+    url: str
+    tables: Mapping[str, LiveTable]
+    consistent_snapshot = False
+    copied_bytes = 0
+
+    def version(self) -> dict[str, str]:
+        with self._connection() as connection:
+            return server_version(connection)
+
+    def collections(self) -> list[Collection]:
+        return [self.collection(name) for name in self.tables]
+
+    def collection(self, name: str) -> Collection:
+        table = self._table(name)
+        with self._connection() as connection:
+            row = connection.execute(
+                sql.SQL("SELECT count(*), {}::regclass::oid::text FROM {}").format(
+                    sql.Literal(table.identifier.as_string()), table.identifier
+                )
+            ).fetchone()
+        assert row
+        return Collection(name, row[1], row[0], table.layout.dimensions, table.layout.metric)
+
+    def evidence(self, name: str) -> Evidence:
+        return Evidence(self._table(name).layout.metric)
+
+    def ids(self, name: str) -> pa.Array:
+        table = self._table(name)
+        # Qualified: a bare name would be the text that is selected, and sort by it.
+        order = sql.SQL(", ").join(sql.Identifier("t", column.name) for column in table.key)
+        limit = sql.SQL("LIMIT {}").format(sql.Literal(table.limit)) if table.limit else sql.SQL("")
+        command = sql.SQL("COPY (SELECT {} FROM {} AS t ORDER BY {} {}) TO STDOUT (FORMAT BINARY)").format(
+            sql.SQL(table.id()), table.identifier, order, limit
+        )
+        with self._connection() as connection, connection.cursor() as cursor, cursor.copy(command) as copy:
+            copy.set_types(["text"])
+            return pa.array((row[0] for row in copy.rows()), pa.string())
+
+    def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
+        return self._fetch(self._table(name), self._table(name).records, ids)
+
+    def texts(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
+        """The same records without their old vectors, whose column may be gone."""
+        table = self._table(name)
+        return self._fetch(table, replace(table.records, column=f"NULL::{table.layout.type}"), ids)
+
+    def _fetch(self, table: LiveTable, selected: Table, ids: Sequence[str]) -> pa.RecordBatch:
+        if not len(ids):
+            return pa.RecordBatch.from_pylist([], records(table.layout.dimensions))
+        key = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.key)
+        arrays = ", ".join(f"${n}::text[]::{column.type}[]" for n, column in enumerate(table.key, 1))
+        where = sql.SQL("WHERE ({}) IN (SELECT * FROM unnest({}))").format(key, sql.SQL(arrays))
+        with self._connection() as connection, pace.turn(connection) as turn:
+            pages = [page(connection, selected, where, table.keys(ids[rows])) for rows in turn.cut(len(ids))]
+        return pages[0] if len(pages) == 1 else pa.concat_batches(pages)
+
+    def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
+        with self._connection() as connection:
+            return search(connection, self._table(name).records, queries, k)
+
+    def _table(self, name: str) -> LiveTable:
+        if name not in self.tables:
+            raise UsageError(f"there is no table {name} in this plan; there are: {', '.join(self.tables)}")
+        return self.tables[name]
+
+    def _connection(self) -> AbstractContextManager[Connection]:
+        return idle.connection(self.url, "vecferry source")
+
+
+def place(connection: Connection, name: str) -> tuple[str, str]:
+    """Schema and name of a table as SQL names it. Raises UsageError when there is none, or it is no plain table."""
+    row = connection.execute(
+        "SELECT c.relnamespace::regnamespace::text, c.relname, c.relkind::text, n.nspname FROM pg_class c "
+        "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)",
+        (name,),
+    ).fetchone()
+    if row is None:
+        raise UsageError(
+            f'there is no table {name}: name yours, -p \'targets=[{{"table": "docs", "text": "content"}}]\', '
+            f'as SQL would, schema.table or "Quoted Name"'
+        )
+    if row[2] != "r":
+        raise UsageError(
+            f"{name} is no plain table (pg_class.relkind {row[2]!r}): views and partitioned tables are not served"
+        )
+    return row[3], row[1]
+
+
+def has_column(connection: Connection, table: LiveTable, name: str) -> bool:
+    """Whether the table has a column of that name."""
+    found = connection.execute(
+        "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped AND attnum > 0",
+        (table.identifier.as_string(), name),
+    ).fetchone()
+    return found is not None
+
+
+def from_json(data: dict[str, Any]) -> LiveTable:
+    """The table that ``dataclasses.asdict`` wrote."""
+    key, layout = tuple(Column(**column) for column in data["key"]), Layout(**data["layout"])
+    return LiveTable(**{**data, "key": key, "layout": layout})
+
+
+def text_columns(template: str) -> list[str]:
+    """The columns that a template names. Raises UsageError where it names none."""
+    found = list(dict.fromkeys(_PLACE.findall(template)))
+    if not found or "" in found:
+        raise UsageError(f"text {template!r}: name columns in braces, as in {{title}}: {{body}}")
+    return found
+
+
+def quoted(name: str) -> str:
+    """An identifier, quoted."""
+    return sql.Identifier(name).as_string()
+
+
+def literal(text: str) -> str:
+    """A text literal without a %, which psycopg would take for a placeholder."""
+    escaped = text.replace("\\", "\\\\").replace("%", "\\0025").replace("'", "''")
+    return f"U&'{escaped}'" if "%" in text or "\\" in text else f"'{escaped}'"
+
+
+def _of(alias: str) -> str:
+    return f"{alias}." if alias else ""

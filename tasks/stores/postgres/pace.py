@@ -1,0 +1,159 @@
+"""Gives way: while others use the database, vecferry works in it one piece at a time, and rests between pieces so that it
+is at work for a share of the time only.
+
+A search that finds the server's processors taken waits until one is free, for as long as the piece of work lasts that
+holds it. So pieces are short, and there is never more than one: a reader's 99th percentile is made of such waits.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+
+from psycopg.pq import TransactionStatus
+
+from tasks.stores.postgres import idle
+from tasks.stores.postgres.connection import Connection
+
+MOMENT = 0.0005
+"""Seconds of work below which there is no rest: sleeping has a cost of its own."""
+SHORT = 100
+"""Rows a statement where way is given: about a millisecond of work."""
+LONGEST = 5.0
+"""Seconds that a rest lasts at most: what took longer than a second was mostly waiting."""
+LOOK = 1.0
+"""Seconds between two looks at who else is there."""
+
+_OTHERS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND usesysid IS NOT NULL AND pid <> pg_backend_pid()
+      AND coalesce(application_name, '') NOT LIKE 'vecferry%'
+      AND coalesce(backend_type, 'client backend') = 'client backend'
+      AND (state_change IS NULL OR state = 'active' OR state_change > clock_timestamp() - interval '2 s')
+"""
+"""Sessions of others that did something in the last seconds. Of other roles' sessions a role without pg_read_all_stats
+sees only that they are there: those count as at work."""
+
+logger = logging.getLogger("vecferry")
+
+
+@dataclass
+class _Pace:
+    share: float
+    one: threading.RLock = field(default_factory=threading.RLock)
+    """Held by who works in the database, and while they rest."""
+    others: int = 0
+    looked: float = float("-inf")
+    rested: float = 0.0
+
+
+_paces: dict[tuple[str, int, str], _Pace] = {}
+
+
+@dataclass
+class Turn:
+    """One piece of work. ``pace`` is None where no way is given."""
+
+    pace: _Pace | None = None
+    began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether the piece should be cut into short ones, with rests between."""
+        return self.pace is not None
+
+    def cut(self, rows: int) -> Iterator[slice]:
+        """So many rows in short pieces, with a rest after each; in one piece where no way is given."""
+        step = SHORT if self.gives_way else max(rows, 1)
+        for start in range(0, rows, step):
+            yield slice(start, start + step)
+            self.rest()
+
+    def rest(self) -> None:
+        """Rests for what was worked since the last rest. Not to be called while a lock is held on what others use."""
+        if self.pace is None or (worked := time.perf_counter() - self.began) < MOMENT:
+            return
+        resting = min(worked * (1 / self.pace.share - 1), LONGEST)
+        self.pace.rested += resting
+        time.sleep(resting)
+        self.began = time.perf_counter()
+
+
+AT_ONCE = Turn()
+"""Work that goes on whoever is there."""
+
+
+@contextmanager
+def giving_way(url: str, share: float) -> Iterator[None]:
+    """While the body runs, work in that database takes at most ``share`` (0 to 1] of the time when others use it."""
+    with idle.connection(url, "vecferry") as connection:
+        place = _place(connection)
+    _paces[place] = _Pace(share)
+    try:
+        yield
+    finally:
+        _paces.pop(place, None)
+
+
+@contextmanager
+def turns(connection: Connection) -> Iterator[Callable[[], AbstractContextManager[Turn]]]:
+    """Yields what each piece of work of the body is done in, one after the other; a rest comes after each. Who else is
+    there is looked at now, since nothing can be asked while a COPY goes on."""
+    pace = _paces.get(_place(connection))
+    if pace is None or pace.share >= 1 or not _others(pace, connection):
+        yield _at_once
+        return
+    connection.execute("SET max_parallel_workers_per_gather = 0")  # a statement is one piece, not three
+    try:
+        yield lambda: _one(pace)
+    finally:
+        if connection.info.transaction_status in (TransactionStatus.IDLE, TransactionStatus.INTRANS):
+            connection.execute("RESET max_parallel_workers_per_gather")
+
+
+@contextmanager
+def turn(connection: Connection) -> Iterator[Turn]:
+    """One piece of work in the database. Where way is given, no other piece goes on beside it and a rest comes after it."""
+    with turns(connection) as take, take() as mine:
+        yield mine
+
+
+def others(connection: Connection) -> int:
+    """Sessions that way is given to in this database, by the last look."""
+    pace = _paces.get(_place(connection))
+    return pace.others if pace and pace.share < 1 else 0
+
+
+def rested(connection: Connection) -> float:
+    """Seconds that were rested so far."""
+    pace = _paces.get(_place(connection))
+    return pace.rested if pace else 0.0
+
+
+@contextmanager
+def _one(pace: _Pace) -> Iterator[Turn]:
+    with pace.one:
+        mine = Turn(pace)
+        yield mine
+        mine.rest()
+
+
+@contextmanager
+def _at_once() -> Iterator[Turn]:
+    yield AT_ONCE
+
+
+def _others(pace: _Pace, connection: Connection) -> int:
+    if time.monotonic() > pace.looked + LOOK:
+        before, row = pace.others, connection.execute(_OTHERS).fetchone()
+        assert row
+        pace.others, pace.looked = row[0], time.monotonic()
+        if bool(pace.others) != bool(before):
+            logger.info("%d other sessions use the database", pace.others)
+    return pace.others
+
+
+def _place(connection: Connection) -> tuple[str, int, str]:
+    return connection.info.host, connection.info.port, connection.info.dbname

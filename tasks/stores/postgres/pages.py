@@ -1,0 +1,47 @@
+"""A page of records beside a table of ours: what of it the table lacks or holds otherwise, and how it gets there."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from psycopg import sql
+
+from sql import statement
+from tasks.stores.interface import vectors
+from tasks.stores.postgres import pgvector
+from tasks.stores.postgres.connection import Connection, Packed
+from tasks.stores.postgres.table import Table, copy_in
+
+_PAGE = (
+    "WITH page AS (SELECT id, document, metadata::jsonb, uri, content_hash, embedding FROM "
+    "unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::bytea[], %b::{}[]) "
+    "AS page (id, document, metadata, uri, content_hash, embedding)) "
+)
+
+
+def differing(connection: Connection, table: Table, page: pa.Table, tolerance: float) -> list[tuple[Any, ...]]:
+    """The records that the table lacks or holds otherwise: id, whether the table has it, and what it holds there
+    (document, metadata as text, uri, content_hash). Call it inside a transaction.
+
+    The page travels as arrays and is compared as it arrives: nearly always nothing differs, and a temporary table of
+    it would cost three times as much.
+    """
+    if not page.num_rows:
+        return []
+    # Arrays have no statistics, and a hash join would read the whole table once a page.
+    connection.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+    kind = table.layout.type
+    query = sql.SQL(_PAGE).format(sql.SQL(kind)) + statement(
+        "sync_difference", schema=table.schema, table=table.name, tolerance=tolerance
+    )
+    columns = [page.column(name).to_pylist() for name in ("id", "document", "metadata", "uri", "content_hash")]
+    present = np.asarray(page.column("embedding").is_valid())
+    embeddings = pgvector.pack_array(vectors(page), present, kind, connection.adapters.types[kind].oid)
+    return connection.execute(query, (*columns, Packed(embeddings)), prepare=False).fetchall()
+
+
+def stage_page(connection: Connection, table: Table, page: pa.Table) -> None:
+    """Puts a page of records into the transaction's temporary table ``page``, from which sync_upsert.sql merges it into
+    ``table``. Call it inside a transaction."""
+    connection.execute(statement("sync_page", schema=table.schema, table=table.name))
+    copy_in(connection, sql.Identifier("page"), page, table.layout.type)

@@ -1,0 +1,239 @@
+"""Tables of PostgreSQL with pgvector: made, described, filled by binary COPY, read and searched."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg import RawCursor, sql
+
+from sql import statement
+from tasks.stores import canonical
+from tasks.stores.interface import Hits, Metric, records, vector_column, vectors
+from tasks.stores.postgres import pace, pgvector
+from tasks.stores.postgres.connection import Connection, Packed
+from tasks.stores.postgres.pgvector import Layout
+
+READ_ROWS = 2_000
+COLUMNS = ("id", "document", "metadata", "uri", "embedding", "content_hash")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of ours and how its vectors are laid out."""
+
+    schema: str
+    name: str
+    layout: Layout
+    key: str = "id"
+    """SQL expression of a row's id, as text."""
+    column: str = "embedding"
+    """The column of vectors, quoted where it must be."""
+    content: str = "document, metadata::text, uri"
+    """SQL expressions of what a row says: document, metadata and uri, each as text."""
+    ours: str = "content_hash IS NOT NULL"
+    """SQL condition of the rows that we wrote."""
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.name)
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+def copy_in(
+    connection: Connection,
+    into: sql.Composable,
+    batch: pa.Table,
+    kind: pgvector.VectorType,
+    turn: pace.Turn = pace.AT_ONCE,
+) -> None:
+    """Binary COPY of records with their ``content_hash`` column. metadata is JSON text; memory is that of the batch."""
+    present = np.asarray(batch.column("embedding").is_valid())
+    packed: list[memoryview | None] = [None] * batch.num_rows
+    if present.any():
+        matrix = pgvector.pack(vectors(batch), kind)
+        packed = [row if there else None for row, there in zip(matrix, present.tolist(), strict=True)]
+    metadata = [None if text is None else b"\x01" + text.encode() for text in batch.column("metadata").to_pylist()]
+    command = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(into, _columns(COLUMNS))
+    with connection.cursor() as cursor, cursor.copy(command) as copy:
+        copy.set_types(["text", "text", "jsonb", "text", kind, "bytea"])
+        for row in zip(
+            batch.column("id").to_pylist(),
+            batch.column("document").to_pylist(),
+            metadata,
+            batch.column("uri").to_pylist(),
+            packed,
+            batch.column("content_hash").to_pylist(),
+            strict=True,
+        ):
+            copy.write_row(row)
+            turn.rest()
+
+
+def copy_ids(connection: Connection, into: sql.Composable, ids: pa.Array) -> None:
+    """Binary COPY of one text column. An id with a NUL is left out: no table can hold it."""
+    ids = ids.filter(pc.invert(pc.match_substring(ids, "\0")))
+    command = sql.SQL("COPY {} (id) FROM STDIN (FORMAT BINARY)").format(into)
+    with connection.cursor() as cursor, cursor.copy(command) as copy:
+        copy.set_types(["text"])
+        for at in range(0, len(ids), READ_ROWS):
+            for name in ids[at : at + READ_ROWS].to_pylist():
+                copy.write_row((name,))
+
+
+def page(connection: Connection, table: Table, where: sql.Composable, parameters: Sequence[Any]) -> pa.RecordBatch:
+    """The records that ``where`` names, all at once; its parameters are $1 and so on."""
+    query = sql.SQL("SELECT {}, {}, {} FROM {} {}").format(
+        sql.SQL(table.key), sql.SQL(table.content), sql.SQL(table.column), table.identifier, where
+    )
+    with RawCursor(connection) as cursor:  # a name may hold a %, which other cursors take for a parameter
+        rows = cursor.execute(query, parameters, binary=True).fetchall()
+    return _batch(rows, table.layout) if rows else pa.RecordBatch.from_pylist([], records(table.layout.dimensions))
+
+
+def read(
+    connection: Connection, table: Table, where: sql.Composable | None = None, *, content: bool = True
+) -> Iterator[pa.RecordBatch]:
+    """Streams records; ``content=False`` leaves documents, metadata and uris null, which is faster."""
+    chosen = table.content if content else "NULL::text, NULL::text, NULL::text"
+    command = sql.SQL("COPY (SELECT {}, {}, {} FROM {} {}) TO STDOUT (FORMAT BINARY)").format(
+        sql.SQL(table.key), sql.SQL(chosen), sql.SQL(table.column), table.identifier, where or sql.SQL("")
+    )
+    # PostgreSQL goes on sending while a batch is worked on, which it would not with a cursor.
+    with pace.turns(connection) as take, connection.cursor() as cursor, cursor.copy(command) as copy:
+        copy.set_types(["text", "text", "text", "text", table.layout.type])
+        rows, batch = copy.rows(), [()]
+        while batch:
+            with take():
+                batch = list(islice(rows, READ_ROWS))
+            if batch:
+                yield _batch(batch, table.layout)
+
+
+def search(
+    connection: Connection, table: Table, queries: np.ndarray, k: int, ef_search: int | None = None
+) -> list[Hits]:
+    """k nearest rows of each query, through the index when there is one; distances are as ``Hits`` has them."""
+    layout = table.layout
+    if not layout.dimensions:
+        return [Hits([], np.zeros(0)) for _ in queries]
+    query = sql.SQL(
+        "SELECT {key}, {operand} {operator} %b::{probe} AS distance FROM {table} ORDER BY {operand} {operator} %b::{probe} LIMIT {k}"
+    ).format(
+        key=sql.SQL(table.key),
+        operand=sql.SQL(f"({layout.operand(table.column)})"),
+        operator=sql.SQL(pgvector.OPERATOR[layout.metric]),
+        probe=sql.SQL(layout.probe),
+        table=table.identifier,
+        k=sql.Literal(k),
+    )
+    answers = []
+    with connection.transaction():
+        # A prepared statement would be replanned to an exact scan and make recall read 1.0.
+        if ef_search:
+            connection.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(min(1000, ef_search))))
+            # Of a small table, or for a large ef_search, the planner would rather read every row: exact, and slower.
+            connection.execute("SET LOCAL enable_seqscan = off")
+        for probe in pgvector.pack(queries, layout.index_type or layout.type):
+            rows = connection.execute(query, (Packed(probe), Packed(probe)), prepare=False, binary=True).fetchall()
+            near = [(i, d) for i, d in rows if d is not None and d == d]
+            answers.append(Hits([i for i, _ in near], np.array([d for _, d in near], float)))
+    return answers
+
+
+def describe(connection: Connection, schema: str, name: str, column: str = "embedding") -> Table | None:
+    """The table's layout, read from the catalogue; None when there is no such table with that column of vectors."""
+    row = connection.execute(
+        "SELECT t.typname, a.atttypmod, "
+        "  (SELECT o.opcname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid "
+        "   JOIN pg_am m ON m.oid = x.relam AND m.amname IN ('hnsw', 'ivfflat') JOIN pg_opclass o ON o.oid = i.indclass[0] "
+        "   WHERE i.indrelid = c.oid AND (i.indkey[0] = a.attnum OR i.indkey[0] = 0) ORDER BY i.indkey[0] = 0 LIMIT 1) "
+        "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = %s JOIN pg_type t ON t.oid = a.atttypid "
+        "WHERE n.nspname = %s AND c.relname = %s AND t.typname IN ('vector', 'halfvec')",
+        (column, schema, name),
+    ).fetchone()
+    if row is None:
+        return None
+    kind, dimensions, opclass = row
+    metric: Metric = opclass.split("_")[1] if opclass else "cosine"
+    return Table(schema, name, Layout(kind, dimensions if dimensions > 0 else None, metric))
+
+
+def create_table(connection: Connection, table: Table) -> None:
+    """The bare table, without keys or indexes: those come after the load."""
+    layout = table.layout
+    connection.execute(statement("expand_table", schema=table.schema, table=table.name, type=layout.type))
+    if layout.dimensions:
+        connection.execute(
+            statement(
+                "expand_dimensions", schema=table.schema, table=table.name, type=layout.type, dims=layout.dimensions
+            )
+        )
+
+
+def create_index(
+    connection: Connection, table: Table, name: str, m: int, ef_construction: int, concurrently: bool = False
+) -> None:
+    """The HNSW index, where pgvector has one for so many dimensions."""
+    layout = table.layout
+    if layout.index_type is None:
+        return
+    file = "expand_hnsw_concurrently" if concurrently else "expand_hnsw"
+    connection.execute(
+        statement(
+            file,
+            schema=table.schema,
+            table=table.name,
+            index=name,
+            operand=sql.SQL(layout.operand(table.column)),
+            opclass=layout.opclass,
+            m=m,
+            ef_construction=ef_construction,
+        )
+    )
+
+
+def with_hash(page: pa.Table) -> pa.Table:
+    """Adds the ``content_hash`` column: binary[32] a row."""
+    columns = (page.column(name).to_pylist() for name in ("document", "metadata", "uri"))
+    hashes = [canonical.content_hash(*row) for row in zip(*columns, strict=True)]
+    return page.append_column("content_hash", pa.array(hashes, pa.binary()))
+
+
+def _batch(rows: list[tuple[Any, ...]], layout: Layout) -> pa.RecordBatch:
+    ids, documents, metadata, uris, packed = zip(*rows, strict=True)
+    schema = records(layout.dimensions)
+    present = [v for v in packed if v is not None]
+    if not layout.dimensions or not present:
+        embeddings = pa.nulls(len(rows), schema.field("embedding").type)
+    else:
+        matrix = pgvector.unpack(present, layout.type)
+        if len(present) < len(rows):
+            there = np.array([v is not None for v in packed])
+            whole = np.zeros((len(rows), matrix.shape[1]), np.float32)
+            whole[there] = matrix
+            embeddings = vector_column(whole, there)
+        else:
+            embeddings = vector_column(matrix)
+    texts = [None if text is None else canonical.dumps(json.loads(text)) for text in metadata]
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(ids, pa.string()),
+            pa.array(documents, pa.string()),
+            pa.array(texts, pa.string()),
+            pa.array(uris, pa.string()),
+            embeddings,
+        ],
+        schema=schema,
+    )
+
+
+def _columns(names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
