@@ -208,7 +208,6 @@ def holding(parameters: OfRun, verb: ledger.Verb, ready: Ready | None = None) ->
         with run.connection() as connection:
             if ready:
                 ready(run, ledger.get(connection, run.run_id))
-            ledger.ensure(connection)
             ledger.set_doing(connection, run.run_id, verb)
             ledger.request_stop(connection, run.run_id, None)
         problem: str | None = None
@@ -240,7 +239,6 @@ def running(run_id: str, parameters: Gated, verb: ledger.Verb, ready: Ready | No
         files.clear_partial(run.path())
         gates = gates_of(run, parameters)
         with run.connection() as connection:
-            ledger.ensure(connection)
             ledger.set_gates(connection, run_id, gates.model_dump())
             ledger.request_stop(connection, run_id, None)
             ledger.set_report(connection, run_id, None)

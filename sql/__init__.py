@@ -39,6 +39,11 @@ def statement(name: str, **variables: Value) -> sql.Composed:
     return sql.Composed(parts)
 
 
+def names(prefix: str) -> list[str]:
+    """The files whose names begin with ``prefix``, in order, as ``statement`` takes them."""
+    return sorted(path.stem for path in Path(__file__).parent.glob(f"{prefix}*.sql"))
+
+
 def _bind(match: re.Match[str], variables: dict[str, Value]) -> sql.Composable:
     if match["identifier"]:
         return sql.Identifier(str(variables[match["identifier"]]))

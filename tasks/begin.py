@@ -8,7 +8,7 @@ from tasks.base import settings
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.base.retrying import RETRYING
 from tasks.planning import planned
-from tasks.runs import ledger, run_log, spending, status, vectors
+from tasks.runs import ledger, ledger_versions, run_log, spending, status, vectors
 from tasks.runs.commands import command, resumption
 from tasks.runs.plan import ColumnTarget, Plan, Request, check_run_id
 from tasks.runs.run import Run, chosen
@@ -37,7 +37,7 @@ def begin(
             plan = _plan(connection, found, request, run_id, given, batch_ids)
             if found is None:
                 _expand(connection)
-            ledger.ensure(connection)
+            ledger_versions.bring_forward(connection)
             if found is None:
                 ledger.start(connection, replace(plan, flow_run=flow_run), given)
         run = Run(plan, url, settings.home())

@@ -20,7 +20,7 @@ from flows.forms.form import parse
 from flows.forms.parameters import FLOWS, ChromaToPgvector
 from tasks.base import prefect_api
 from tasks.begin import begin
-from tasks.runs import ledger
+from tasks.runs import ledger, ledger_versions
 from tasks.stores.postgres.connection import Connection
 from tests.servers import free_port
 from tests.terminal import COMMAND, terminal
@@ -112,7 +112,7 @@ def test_completion(connection: Connection, chroma_dir: Callable[..., str], tmp_
     assert _complete("vecferry plan text")[0] == ["text-384-to-1536"]
     assert _complete("vecferry run chroma-to-pgvector -p chroma.pa")[0] == ["chroma.path="]
     assert _complete("vecferry status ")[0] == []
-    ledger.ensure(connection)
+    ledger_versions.bring_forward(connection)
     connection.execute("INSERT INTO vecferry.run (run_id, flow, plan) VALUES ('docs1', 'chroma-to-pgvector', '{}')")
     connection.execute("INSERT INTO vecferry.run (run_id, flow, plan) VALUES ('more2', 'chroma-to-pgvector', '{}')")
     for verb in ("status", "contract"):
@@ -226,7 +226,7 @@ def test_a_prefect_server_that_is_away(
 ) -> None:
     """One line that names PREFECT_API_URL and where it leads, without the password."""
     source = chroma_dir(count=20)
-    ledger.ensure(connection)
+    ledger_versions.bring_forward(connection)
     arguments = ["chroma-to-pgvector", "-p", f"chroma.path={source}"] if verb == "run" else ["one"]
     if verb != "run":
         _a_run(connection, source)

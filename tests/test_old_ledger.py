@@ -13,7 +13,7 @@ from flows.cutover import cutover
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from flows.verify import verify
-from tasks.runs import ledger, status
+from tasks.runs import ledger_versions, status
 from tasks.stores.postgres.connection import Connection
 from tests import old_ledger
 from tests.old_ledger import KINDS, STATES
@@ -50,7 +50,7 @@ def test_it_is_read_as_it_is(old: Connection) -> None:
             assert outcome["now"] == ("killed" if name == "killed" else None), name
             assert (outcome["next"] and outcome["next"].split()[1]) == expected[name], name
             assert bool(outcome["later"]) == (name == "cut_over")
-    assert old.execute(COLUMNS, (list(ledger.ADDED),)).fetchall() == []
+    assert old.execute(COLUMNS, (list(ledger_versions.WORK),)).fetchall() == []
 
 
 @pytest.mark.usefixtures("prefect")
@@ -61,7 +61,7 @@ def test_its_runs_go_on(old: Connection, kind: str) -> None:
     for name, (state, verb) in GONE_ON.items():
         outcome = (verb or resume)(run_id=f"{kind}-{name}")
         assert (outcome["state"], outcome["exit"]) == (state, 0), name
-        assert len(old.execute(COLUMNS, (list(ledger.ADDED),)).fetchall()) == len(ledger.ADDED)
+        assert len(old.execute(COLUMNS, (list(ledger_versions.WORK),)).fetchall()) == len(ledger_versions.WORK)
     assert status.outcome(old, f"{kind}-verified")["gates"]["min_recall"] == 0.9
     assert verify(run_id=f"{kind}-verified")["exit"] == 0
     assert contract(run_id=f"{kind}-verified", rollback_days=0)["state"] == "contracted"

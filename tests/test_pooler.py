@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tasks.base.errors import UsageError
-from tasks.runs import ledger
+from tasks.runs import ledger, ledger_versions
 from tasks.stores.postgres.connection import connect
 from tests.servers import free_port
 
@@ -77,7 +77,7 @@ def test_a_session_pooler_works(database: str) -> None:
     """A run is held by its lock as over a direct connection."""
     with pgbouncer(database, "session") as url:
         with connect(url) as connection:
-            ledger.ensure(connection)
+            ledger_versions.bring_forward(connection)
         with (
             ledger.sole_runner(url, "pooled"),
             pytest.raises(UsageError, match="pooled"),

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from sql import statement
 from tasks.base.errors import UsageError
-from tasks.runs import ledger
+from tasks.runs import ledger_versions
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pgvector import Layout
@@ -123,7 +123,7 @@ def test_every_file_says_how_it_is_run(name: str) -> None:
 def test_every_file_runs_by_hand(database: str, connection: Connection, name: str) -> None:
     """The command in the header works as it stands, in psql, on the tables it speaks of."""
     psql = find_psql()
-    ledger.ensure(connection)
+    ledger_versions.bring_forward(connection)
     connection.execute(statement("expand_note_change"))
     create_table(connection, Table("public", "docs", Layout("vector", None, "cosine")))
     connection.execute("ALTER TABLE docs ADD PRIMARY KEY (id)")

@@ -5,7 +5,7 @@ import pytest
 from psycopg import errors, sql
 
 from sql import statement
-from tasks.runs import ledger
+from tasks.runs import ledger_versions
 from tasks.stores.interface import Collection, Metric, vectors
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.store import PostgresStore
@@ -18,7 +18,7 @@ def _text(vector: np.ndarray) -> str:
 
 @pytest.fixture
 def store(connection: Connection) -> PostgresStore:
-    ledger.ensure(connection)
+    ledger_versions.bring_forward(connection)
     return PostgresStore(connection)
 
 

@@ -19,9 +19,9 @@ from flows.forms.form import parse
 from flows.forms.parameters import FLOWS, Base, Checked, Contract, Migration, OfRun, Restore
 from tasks.base import memory, settings
 from tasks.base.errors import FatalError, UsageError, VecferryError
-from tasks.runs import ledger, manifest, status
+from tasks.runs import ledger, ledger_versions, manifest, status
 from tasks.runs.commands import command
-from tasks.stores.postgres.connection import connect
+from tasks.stores.postgres.connection import Connection, connect
 
 app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -80,6 +80,7 @@ def plan(flow: Flow, p: Parameters = None, params: ParameterFile = None, as_json
     parameters = _parse(flow, p, params)
     url = settings.database_url(parameters.database)
     with connect(url, "vecferry plan") as connection:
+        _note_versions(connection)
         run_id = parameters.run_id or f"{flow}-plan"
         planned = planning.ask_account(planning.make_plan(connection, parameters.request(), run_id))
     show.plan(planned, None if planned.problems else commands.run_command(flow, parameters), as_json)
@@ -124,6 +125,7 @@ def show_status(
 ) -> None:
     """Show runs, stages and batches, and what to do next."""
     with connect(settings.database_url(parse(Base, console.pairs(p)).database), "vecferry status") as connection:
+        _note_versions(connection)
         if run_id is None:
             show.runs([status.outcome(connection, name) for name in ledger.run_ids(connection)], as_json)
         else:
@@ -347,6 +349,12 @@ def _carry_out(
 def _database(p: list[str] | None) -> str:
     """The connection string of the database that ``-p database=NAME`` names, where the ledger is."""
     return settings.database_url(parse(Base, {k: v for k, v in console.pairs(p).items() if k == "database"}).database)
+
+
+def _note_versions(connection: Connection) -> None:
+    """Says what is to be done with an older ledger, which is read as it is."""
+    if line := ledger_versions.notice(connection):
+        show.note(line)
 
 
 def _check_run(run_id: str, database: str) -> None:

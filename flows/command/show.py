@@ -286,6 +286,11 @@ def complain(problem: object) -> None:
     err.print(Text.assemble(red("vecferry:"), f" {problem}"))
 
 
+def note(line: str) -> None:
+    """Says a line that is no complaint, beside the results."""
+    err.print(f"vecferry: {line}")
+
+
 def explain(error: BaseException) -> int:
     """One line for an error nobody classed; the traceback where VECFERRY_DEBUG asks for it. Returns the exit status."""
     if usage := getattr(error, "format_message", None):  # Click's own complaints about arguments

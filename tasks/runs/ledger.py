@@ -15,23 +15,18 @@ from typing import Any, Literal
 
 import psycopg
 
-from sql import statement
 from tasks.base.errors import FatalError, Stopped, TransientError, UsageError
 from tasks.base.settings import DEFAULT_DATABASE
+from tasks.runs import ledger_versions, locks
 from tasks.runs import plan as plans
 from tasks.runs.commands import command
 from tasks.runs.plan import Plan
 from tasks.stores.postgres.connection import Connection, connect
-from tasks.stores.postgres.locking import locked
 
 State = Literal["planned", "running", "failed", "verified", "cut_over", "rolled_back", "contracted"]
 Verb = Literal["run", "snapshot", "cutover", "rollback", "contract", "catch-up", "verify"]
 """What may work on a run."""
-ADDED = ("gates", "doing", "waiting_until")
-"""Columns of vecferry.run that a ledger of 0.1.0 lacks."""
 
-_BOOTSTRAP_LOCK = 7_863_291
-_RUN_LOCKS = 7_863_292
 _held: "dict[str, RunRecord]" = {}
 """The runs that this process is the sole runner of, as they were before."""
 LOCK_WATCH = 1.0
@@ -93,33 +88,8 @@ class RunRecord:
 
 
 def exists(connection: Connection) -> bool:
-    """Whether this database has a ledger."""
-    found = connection.execute("SELECT to_regclass('vecferry.batch') IS NOT NULL").fetchone()
-    return bool(found and found[0])
-
-
-def ensure(connection: Connection) -> None:
-    """Makes the schema, its tables and columns where they are missing. Safe to call from many processes at once."""
-    if _complete(connection):
-        return
-    with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_BOOTSTRAP_LOCK,))
-        connection.execute("SET LOCAL client_min_messages = warning")
-        found = connection.execute("SELECT to_regnamespace('vecferry') IS NOT NULL").fetchone()
-        if not found or not found[0]:  # IF NOT EXISTS would ask for the right to create even where it is there
-            connection.execute("CREATE SCHEMA vecferry")
-        if not exists(connection):
-            connection.execute(statement("expand_ledger"))
-            connection.execute(statement("expand_functions"))
-    locked(connection, lambda: connection.execute(statement("expand_ledger_columns")))
-
-
-def _complete(connection: Connection) -> bool:
-    row = connection.execute(
-        "SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('vecferry.run') AND attname = ANY(%s)",
-        (list(ADDED),),
-    ).fetchone()
-    return bool(row and row[0] == len(ADDED)) and exists(connection)
+    """Whether this database has a ledger. Raises UsageError when it is newer than this program."""
+    return ledger_versions.read(connection).version > 0
 
 
 def start(connection: Connection, plan: Plan, given: set[str]) -> Plan:
@@ -159,11 +129,9 @@ def find(connection: Connection, run_id: str) -> RunRecord | None:
         "greatest(updated_at, (SELECT max(b.updated_at) FROM vecferry.batch b WHERE b.run_id = run.run_id)), "
         "to_jsonb(run) -> 'gates', to_jsonb(run) ->> 'doing', "
         "coalesce((to_jsonb(run) ->> 'waiting_until')::timestamptz > now(), false), "
-        "EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 "
-        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
-        "AND classid = %(locks)s::int4::oid AND objid = hashtext(run_id)::oid) "
-        "FROM vecferry.run WHERE run_id = %(run_id)s",
-        {"locks": _RUN_LOCKS, "run_id": run_id},
+        f"EXISTS (SELECT 1 FROM pg_locks WHERE {locks.IN_THIS_DATABASE} AND objid = hashtext(run_id)::oid) "
+        "FROM vecferry.run WHERE run_id = %s",
+        (run_id,),
     ).fetchone()
     return RunRecord(plans.from_json(json.loads(row[0])), *row[1:]) if row else None
 
@@ -285,11 +253,15 @@ def check_stop(connection: Connection, run_id: str) -> None:
 
 @contextmanager
 def sole_runner(url: str, run_id: str) -> Iterator[None]:
-    """Holds the run's advisory lock on a connection of its own, and ends what a killed runner left in the server.
+    """Holds the run's advisory lock on a connection of its own, and ends what a killed runner left in the server. A ledger
+    that is there is brought forward first.
 
     A server that restarts forgets the lock, so it is watched and taken again; when somebody else has it by then, the
     run is asked to stop. Raises UsageError when another process runs it.
     """
+    with connect(url, f"vecferry lock {run_id}") as first:
+        if exists(first):
+            ledger_versions.bring_forward(first)
     connection = _locked(url, run_id)
     if connection is None:
         with connect(url, "vecferry status") as other:
@@ -323,7 +295,7 @@ def holds(run_id: str) -> bool:
 
 def _locked(url: str, run_id: str) -> Connection | None:
     connection = connect(url, f"vecferry lock {run_id}")
-    row = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (_RUN_LOCKS, run_id)).fetchone()
+    row = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (locks.RUNS, run_id)).fetchone()
     if row and row[0]:
         return connection
     connection.close()

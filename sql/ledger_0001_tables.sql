@@ -1,4 +1,4 @@
--- psql "$DATABASE_URL" -c "CREATE SCHEMA IF NOT EXISTS vecferry" -f sql/expand_ledger.sql
+-- psql "$DATABASE_URL" -c "CREATE SCHEMA IF NOT EXISTS vecferry" -f sql/ledger_0001_tables.sql
 -- What is done, per run, stage and batch. Batches commit in the transaction of the rows they wrote.
 CREATE TABLE IF NOT EXISTS vecferry.run (
     run_id      text PRIMARY KEY,

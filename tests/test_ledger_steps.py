@@ -1,0 +1,131 @@
+"""The steps by which a ledger is brought forward: at once, by one process, or not at all."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tasks.base.errors import UsageError
+from tasks.runs import ledger, ledger_versions, locks
+from tasks.runs.ledger_versions import STEPS, Ledger, Step, latest
+from tasks.stores.postgres.connection import Connection, connect
+
+Vecferry = Callable[..., tuple[int, str, str]]
+
+
+def _older(connection: Connection, version: int = 1) -> None:
+    """Makes the ledger what it was at 0.1.0, or shortly after it."""
+    ledger_versions.bring_forward(connection)
+    connection.execute("DROP TABLE vecferry.version")
+    if version == 1:
+        for column in ledger_versions.WORK:
+            connection.execute(f"ALTER TABLE vecferry.run DROP COLUMN {column}")
+
+
+def _notes(connection: Connection) -> list[tuple[int, bool]]:
+    return connection.execute(
+        "SELECT version, applied_by IS NOT NULL FROM vecferry.version ORDER BY version"
+    ).fetchall()  # type: ignore[return-value]
+
+
+def test_the_files_are_numbered_without_a_gap() -> None:
+    """A version is a file, and no two files claim one."""
+    assert [step.version for step in STEPS] == list(range(1, latest() + 1))
+
+
+def test_a_new_ledger_has_every_version(connection: Connection) -> None:
+    """Each step is noted with the program that applied it; doing it once more does nothing."""
+    assert ledger_versions.read(connection) == Ledger(0, False)
+    assert not ledger.exists(connection)
+    for _ in range(2):
+        ledger_versions.bring_forward(connection)
+        assert _notes(connection) == [(step.version, True) for step in STEPS]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_ledger_without_a_version_is_known_by_its_tables(connection: Connection, version: int) -> None:
+    """What 0.1.0 left is version 1, and with the columns that came after it 2; only what is missing is applied."""
+    _older(connection, version)
+    assert ledger_versions.read(connection) == Ledger(version, False)
+    ledger_versions.bring_forward(connection)
+    assert _notes(connection) == [(step.version, step.version > version) for step in STEPS]
+    assert ledger_versions.read(connection) == Ledger(latest(), True)
+    assert ledger_versions.notice(connection) is None
+
+
+def test_several_bring_it_forward_at_once(connection: Connection, database: str) -> None:
+    """Each of them goes on with the new one, and no step is applied twice."""
+    _older(connection)
+    problems: list[BaseException] = []
+
+    def one() -> None:
+        try:
+            with connect(database) as own:
+                ledger_versions.bring_forward(own)
+        except BaseException as error:  # noqa: BLE001  told below
+            problems.append(error)
+
+    threads = [threading.Thread(target=one) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert _notes(connection) == [(step.version, step.version > 1) for step in STEPS]
+
+
+def test_a_run_of_an_older_program_stops_it(connection: Connection, database: str) -> None:
+    """While one holds the lock of any run, the ledger stays what it is; the line names the run."""
+    _older(connection)
+    connection.execute("INSERT INTO vecferry.run (run_id, flow, plan) VALUES ('busy', 'f', '{}')")
+    with connect(database) as program:
+        program.execute("SELECT pg_advisory_lock(%s, hashtext('busy'))", (locks.RUNS,))
+        assert "run busy" in (ledger_versions.notice(connection) or "")
+        with pytest.raises(UsageError, match=r"^run busy is at work in an older vecferry, .* run this command again$"):
+            ledger_versions.bring_forward(connection)
+        with pytest.raises(UsageError, match="run busy"), ledger.sole_runner(database, "other"):
+            pass
+    assert ledger_versions.read(connection) == Ledger(1, False)
+    connection.execute("DELETE FROM vecferry.run")
+    with ledger.sole_runner(database, "other"):
+        assert ledger_versions.read(connection) == Ledger(latest(), True)
+
+
+def test_a_step_that_fails_leaves_the_ledger_as_it_was(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All steps are one transaction."""
+    _older(connection)
+    monkeypatch.setattr(ledger_versions, "STEPS", (*STEPS, Step(latest() + 1, "expand_column")))
+    with pytest.raises(KeyError):  # a file with variables is no step
+        ledger_versions.bring_forward(connection)
+    assert ledger_versions.read(connection) == Ledger(1, False)
+
+
+def test_a_newer_ledger_is_refused(connection: Connection) -> None:
+    """One line with both versions and the program to install, whatever is asked of it."""
+    ledger_versions.bring_forward(connection)
+    connection.execute("INSERT INTO vecferry.version (version, step, applied_by) VALUES (99, 'later', '9.0.0')")
+    line = rf"is of version 99, and vecferry \S+ knows versions up to {latest()}: install vecferry 9.0.0"
+    asks: list[Callable[[], object]] = [
+        lambda: ledger.exists(connection),
+        lambda: ledger.find(connection, "r"),
+        lambda: ledger.run_ids(connection),
+        lambda: ledger_versions.notice(connection),
+        lambda: ledger_versions.bring_forward(connection),
+    ]
+    for ask in asks:
+        with pytest.raises(UsageError, match=line):
+            ask()
+
+
+def test_what_is_to_be_done_is_said(connection: Connection, vecferry: Vecferry) -> None:
+    """By status, on standard error, of an older ledger alone, which it leaves as it is."""
+    _older(connection)
+    status, out, err = vecferry("status", "--json")
+    assert (status, out.strip()) == (0, "[]")
+    assert err == (
+        f"vecferry: the ledger in this database is of version 1; "
+        f"the next command that writes brings it forward to version {latest()}\n"
+    )
+    assert ledger_versions.read(connection) == Ledger(1, False)
+    ledger_versions.bring_forward(connection)
+    assert vecferry("status") == (0, vecferry("status")[1], "")
