@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from prefect import task
 
+from tasks.base import stored
 from tasks.base.retrying import RETRYING
 from tasks.runs import dataset, ledger, manifest, run_log, work
 from tasks.runs.dataset import Part
@@ -87,7 +88,7 @@ def snapshot_ids(run: Run, target: Target) -> pa.Array:
 
 def part_of(batch: Batch) -> Part:
     """The part that a finished snapshot batch wrote."""
-    return Part(**batch.detail["part"])
+    return stored.read(Part, batch.detail["part"])
 
 
 def _list_target(run: Run, source: Source, connection: Connection, target: Target, listing: int, alone: bool) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.base import files
+from tasks.base import files, stored
 from tasks.base.errors import UsageError, VecferryError
 
 MANIFEST_VERSION = 1
@@ -105,9 +105,14 @@ def write_manifest(root: str, content: dict[str, Any], parts: list[Part]) -> Non
 
 
 def read_manifest(root: str) -> tuple[dict[str, Any], list[Part]]:
-    """What ``write_manifest`` wrote. Raises UsageError when there is no finished snapshot."""
+    """What ``write_manifest`` wrote. Raises UsageError when there is no finished snapshot, or one of a later version."""
     try:
         data = json.loads(files.read(files.join(root, "manifest.json")))
     except FileNotFoundError as error:
         raise UsageError(f"{root} holds no finished snapshot (no manifest.json); run the migration first") from error
-    return data, [Part(**part) for part in data["parts"]]
+    if data.get("version", 1) > MANIFEST_VERSION:
+        raise UsageError(
+            f"the manifest in {root} is of version {data['version']}, and this vecferry knows versions up to "
+            f"{MANIFEST_VERSION}: install the version of vecferry that made the snapshot"
+        )
+    return data, [stored.read(Part, part) for part in data["parts"]]

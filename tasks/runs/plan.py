@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
+from tasks.base import stored
 from tasks.base.errors import UsageError
+from tasks.runs import plan_versions
 from tasks.stores.interface import Collection, Metric
 from tasks.stores.postgres import live_table
 from tasks.stores.postgres.live_table import LiveTable
@@ -176,23 +178,33 @@ class Plan:
         return self.request.batch_rows * 4 * max((t.dimensions or 0 for t in self.targets), default=0)
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"version": plan_versions.latest(), **asdict(self)}
 
 
 def from_json(data: dict[str, Any]) -> Plan:
-    """The plan that ``as_json`` wrote."""
-    request, targets = (
-        dict(data["request"]),
-        [dict(t, collection=Collection(**t["collection"])) for t in data["targets"]],
-    )
-    if "layout" in request:
-        request["targets"] = tuple(Asked(**{**a, "id": a["id"] and tuple(a["id"])}) for a in request["targets"])
-        made = tuple(ColumnTarget(**{**t, "live": live_table.from_json(t["live"])}) for t in targets)
-        return Plan(data["run_id"], ColumnsRequest(**request), made, data.get("flow_run"))
-    if request["collections"] is not None:
-        request["collections"] = tuple(request["collections"])
-    tables = tuple(Target(**t) for t in targets)
-    return Plan(data["run_id"], CollectionsRequest(**request), tables, data.get("flow_run"))
+    """The plan that ``as_json`` wrote, by whichever version of this program. Raises UsageError when a later one did."""
+    data = plan_versions.upgraded(data)
+    request = data["request"]
+    columns = "layout" in request
+    read_request, read_target = (_columns_request, _column_target) if columns else (_collections_request, _target)
+    return Plan(data["run_id"], read_request(request), tuple(map(read_target, data["targets"])), data.get("flow_run"))
+
+
+def _collections_request(data: dict[str, Any]) -> Request:
+    return stored.read(CollectionsRequest, data)
+
+
+def _columns_request(data: dict[str, Any]) -> Request:
+    return stored.read(ColumnsRequest, {**data, "targets": [stored.read(Asked, asked) for asked in data["targets"]]})
+
+
+def _target(data: dict[str, Any]) -> Target:
+    return stored.read(Target, {**data, "collection": stored.read(Collection, data["collection"])})
+
+
+def _column_target(data: dict[str, Any]) -> Target:
+    collection, live = stored.read(Collection, data["collection"]), live_table.from_json(data["live"])
+    return stored.read(ColumnTarget, {**data, "collection": collection, "live": live})
 
 
 def differences(asked: Request, frozen: Request, given: set[str]) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
+from tasks.base import stored
 from tasks.base.errors import UsageError
 from tasks.stores.interface import Collection, Evidence, Hits, records
 from tasks.stores.postgres import idle, pace
@@ -204,8 +205,8 @@ def has_column(connection: Connection, table: LiveTable, name: str) -> bool:
 
 def from_json(data: dict[str, Any]) -> LiveTable:
     """The table that ``dataclasses.asdict`` wrote."""
-    key, layout = tuple(Column(**column) for column in data["key"]), Layout(**data["layout"])
-    return LiveTable(**{**data, "key": key, "layout": layout})
+    key = [stored.read(Column, column) for column in data["key"]]
+    return stored.read(LiveTable, {**data, "key": key, "layout": stored.read(Layout, data["layout"])})
 
 
 def text_columns(template: str) -> list[str]:

@@ -1,0 +1,36 @@
+"""Versions of the plan as JSON: what earlier programs stored, made into the shape that this one reads.
+
+Only what changes its name, its place or its meaning takes a new version. A new field with a default takes none: what has not
+got it is read with the default, and who does not know it passes over it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from tasks.base.errors import UsageError
+
+Json = dict[str, Any]
+
+CONVERSIONS: tuple[Callable[[Json], Json], ...] = ()
+"""The first makes version 2 of version 1, the next version 3, and so on; none changes what it is given."""
+
+
+def latest() -> int:
+    """The version that this program writes."""
+    return 1 + len(CONVERSIONS)
+
+
+def upgraded(data: Json) -> Json:
+    """A stored plan in the shape of the latest version. One that does not say its version is of version 1: 0.1.0 wrote none.
+
+    Raises UsageError when it is newer than this program.
+    """
+    version = data.get("version", 1)
+    if version > latest():
+        raise UsageError(
+            f"run {data['run_id']} has a plan of version {version}, and this vecferry knows versions up to {latest()}: "
+            f"install the version of vecferry that began the run"
+        )
+    for convert in CONVERSIONS[version - 1 :]:
+        data = convert(data)
+    return {**data, "version": latest()}
