@@ -18,7 +18,6 @@ from benchmarks.turns import WORKERS, environment, in_turns, slices, timed, toge
 from flows.forms.parameters import Text384To1536
 from tasks import load, snapshot
 from tasks.begin import begin
-from tasks.embedders.interface import content_key
 from tasks.embedders.registry import open_embedder
 from tasks.runs import dataset, ledger
 from tasks.runs.run import open_run
@@ -97,7 +96,7 @@ def copy(url: str, base_url: str, rows: int) -> Figure:
                 ready: list[Any] = []
                 for number in (number for chunk in chunks for number in chunk):
                     part = dataset.read_part(run.path("snapshot"), parts[number])
-                    keys = [content_key(embedder, text) for text in part["document"].to_pylist()]
+                    keys = embedder.keys(part["document"].to_pylist())
                     ready += zip(
                         map(int, part["id"].to_pylist()),
                         part["content_hash"].to_pylist(),

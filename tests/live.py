@@ -29,7 +29,7 @@ def make_table(connection: "psycopg.Connection[Any]", rows: int) -> None:
     connection.execute(
         "CREATE TABLE docs (id bigint PRIMARY KEY, content text, seen int NOT NULL DEFAULT 0, embedding vector(384))"
     )
-    old = OLD.embed_batch([text_of(i) for i in range(rows)])
+    old = OLD.embed([text_of(i) for i in range(rows)]).whole
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO docs (id, content, embedding) VALUES (%s, %s, %s)",
@@ -105,7 +105,7 @@ class Writers:
         said, new = text_of(f"writer {number}, {step}"), 1_000_000 * (number + 1) + step
         if kind == "text" and step % 3 == 0:
             said = None
-        old = said and str(OLD.embed_batch([said])[0].tolist())  # what an application before the switch does
+        old = said and str(OLD.embed([said]).whole[0].tolist())  # what an application before the switch does
         row = connection.execute("SELECT id FROM docs TABLESAMPLE SYSTEM (50) ORDER BY random() LIMIT 1").fetchone()
         name = row[0] if row else new
         with connection.transaction():
@@ -140,7 +140,7 @@ def faults(connection: "psycopg.Connection[Any]") -> list[str]:
     found += [f"{name} is orphaned" for name in held.keys() - said.keys()]
     both = sorted(said.keys() & held.keys())
     if both:
-        expected = NEW.embed_batch([said[name] for name in both])
+        expected = NEW.embed([said[name] for name in both]).whole
         for name, vector in zip(both, expected, strict=True):
             if not np.allclose(np.array(held[name][1:-1].split(","), np.float32), vector, atol=1e-5):
                 found.append(f"{name} is stale")

@@ -10,6 +10,7 @@ from flows.forms.form import parse
 from flows.forms.parameters import Text384To1536
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks.embedders.hashing import HashingEmbedder
+from tasks.embedders.interface import Embedder
 from tasks.planning import planned
 from tasks.stores.postgres.connection import Connection
 from tests.lifecycle import Migration, Rows, tables
@@ -37,6 +38,10 @@ Embed = Callable[[Sequence[str]], np.ndarray]
 """float32[n, d] of n texts."""
 
 
+def vectors_of(embedder: Embedder) -> Embed:
+    return lambda texts: embedder.embed(texts).whole
+
+
 class Table:
     """A live table ``docs`` with an old column, its index and its search function, and an application that writes to it:
     it makes the old vectors itself as long as those are the ones meant, and no vectors afterwards."""
@@ -46,10 +51,10 @@ class Table:
         connection: Connection,
         key: str = "bigint",
         rows: int = 60,
-        old: Embed = OLD.embed_batch,
-        new: Embed = NEW.embed_batch,
+        old: Embed | None = None,
+        new: Embed | None = None,
     ) -> None:
-        self.old, self.new = old, new
+        self.old, self.new = old or vectors_of(OLD), new or vectors_of(NEW)
         self.connection, (self.columns, self.value) = connection, KEYS[key]
         self.names = ["tenant", '"No."'] if key == "composite" else ["id"]
         kinds = {"bigint": "bigint", "uuid": "uuid", "text": "text", "varchar": "varchar"}

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.base.errors import FatalError, TransientError, UsageError
-from tasks.embedders import packing
 from tasks.embedders.budget import Budget, Spent
 from tasks.embedders.hashing import HashingEmbedder
-from tasks.embedders.interface import RowsRejected, content_key, embed
+from tasks.embedders.interface import RowsRejected
 from tasks.embedders.naming import parse_model
-from tasks.embedders.openai.account import CONCURRENCY, Account
+from tasks.embedders.openai import packing
+from tasks.embedders.openai.account import OpenAIAccount
 from tasks.embedders.openai.answers import classify, decode
-from tasks.embedders.openai.embedder import OpenAIEmbedder, probe
+from tasks.embedders.openai.embedder import OpenAIEmbedder
 from tasks.embedders.openai.limits import Limiter, retry_after, seconds
-from tasks.embedders.packing import Caps, TokenCount, TokensPerByte, count_tokens, cut, take
+from tasks.embedders.openai.packing import Caps, TokenCount, TokensPerByte, count_tokens, take
+from tasks.embedders.openai.server import CONCURRENCY, Server, Terms
 from tasks.embedders.registry import open_embedder
+from tasks.embedders.texts import RUNGS, cut
 from tests.openai_server import Limit, OpenAIServer, openai_server, shuffled, with_vector
 
 MODEL = "text-embedding-3-small"
@@ -45,9 +46,9 @@ def _no_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def embedder(server: OpenAIServer, model: str = MODEL, haste: float = 50.0, **fields: Any) -> OpenAIEmbedder:
-    """An embedder of its own account, whose waits are ``haste`` times shorter than they say."""
+    """An embedder of a server of its own, whose waits are ``haste`` times shorter than they say."""
     timeout = fields.pop("timeout", 20.0)
-    account = Account(
+    asked = Server(
         server.base_url,
         fields.pop("key", "sk-test"),
         model,
@@ -55,7 +56,8 @@ def embedder(server: OpenAIServer, model: str = MODEL, haste: float = 50.0, **fi
         clock=lambda: time.monotonic() * haste,
         sleep=lambda delay: time.sleep(delay / haste),
     )
-    return OpenAIEmbedder(model, fields.pop("dimensions", server.dimensions), account, price=0.02, **fields)
+    terms = Terms(fields.pop("dimensions", server.dimensions), 0.02, fields.pop("budget", None) or Budget())
+    return OpenAIEmbedder(model, OpenAIAccount(asked, terms, shortens=model == MODEL), **fields)
 
 
 def texts_of(count: int, words: int = 8) -> list[str]:
@@ -67,7 +69,7 @@ def expected(server: OpenAIServer, texts: Sequence[str]) -> np.ndarray:
 
 
 class Bought:
-    """Remembers what on_bought was given, and from which thread."""
+    """Remembers what on_made was given, and from which thread."""
 
     def __init__(self) -> None:
         self.rows: dict[int, np.ndarray] = {}
@@ -146,11 +148,11 @@ def test_vectors_are_in_the_order_of_the_texts(server: OpenAIServer) -> None:
 
 
 def test_an_open_embedder_works_by_its_name(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By name, environment and embed_batch; the probe is one request a process, however often it is opened."""
+    """By name and environment; the probe is one request a process, however often it is opened."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-named")
     monkeypatch.setenv("OPENAI_BASE_URL", server.base_url + "/")
     for _ in range(3):
-        found = open_embedder(f"openai/{MODEL}?dimensions=256").embed_batch(["one", "two"])
+        found = open_embedder(f"openai/{MODEL}?dimensions=256").embed(["one", "two"]).whole
     np.testing.assert_array_equal(found, [server.vector("one", 256), server.vector("two", 256)])
     assert [len(call.inputs) for call in server.calls] == [2, 2, 2, 2]
     assert {call.body["dimensions"] for call in server.calls} == {256}
@@ -159,13 +161,13 @@ def test_an_open_embedder_works_by_its_name(server: OpenAIServer, monkeypatch: p
 
 
 def test_the_hashing_embedder_serves_the_same_callers() -> None:
-    """``embed`` and ``content_key`` need nothing of an embedder but its one method."""
+    """Free vectors are handed over, and kept under keys, as those that cost money."""
     bought = Bought()
-    found = embed(HashingEmbedder(16), ["a", "b"], bought)
+    found = HashingEmbedder(16).embed(["a", "b"], bought)
     assert list(bought.rows) == [0, 1]
     assert not found.rejected
-    assert embed(HashingEmbedder(16), [], bought).vectors.shape == (0, 16)
-    assert len(content_key(HashingEmbedder(16), "a")) == 32
+    assert HashingEmbedder(16).embed([], bought).vectors.shape == (0, 16)
+    assert len(HashingEmbedder(16).keys(["a"])[0]) == 32
 
 
 def test_dimensions_are_sent_for_the_third_generation_only(server: OpenAIServer) -> None:
@@ -185,7 +187,7 @@ def test_an_empty_text_is_rejected_without_a_call(server: OpenAIServer) -> None:
     assert ours.embed([]).vectors.shape == (0, 1536)
     assert not server.calls
     with pytest.raises(RowsRejected, match="row 0: empty"):
-        ours.embed_batch(["", "a"])
+        _ = ours.embed(["", "a"]).whole
 
 
 def test_an_input_that_is_refused_is_isolated(server: OpenAIServer) -> None:
@@ -258,9 +260,9 @@ def test_a_dense_text_is_cut_until_it_fits(server: OpenAIServer) -> None:
 
 def test_an_over_long_text_is_kept_under_what_was_done_to_it(server: OpenAIServer) -> None:
     """A truncated text's vector must not be taken for a mean; a short text's is the same under all."""
-    kept = {content_key(embedder(server, on_too_long=how), LONG) for how in ("quarantine", "truncate", "mean")}
+    kept = {embedder(server, on_too_long=how).keys([LONG])[0] for how in ("quarantine", "truncate", "mean")}
     assert len(kept) == 3
-    assert len({content_key(embedder(server, on_too_long=how), "short") for how in ("quarantine", "mean")}) == 1
+    assert len({embedder(server, on_too_long=how).keys(["short"])[0] for how in ("quarantine", "mean")}) == 1
 
 
 # Errors of the run
@@ -315,7 +317,7 @@ def test_every_answer_has_a_class(status: int, code: str, message: str, verdict:
 def test_what_may_pass_is_sent_again(server: OpenAIServer, fault: dict[str, Any]) -> None:
     """Three failures of each kind; then all vectors are there, nothing is rejected and nothing is bought twice."""
     ours = embedder(server, timeout=0.3)
-    probe(ours)
+    ours.account.probe()
     server.plant(**fault, times=3)
     found = ours.embed(texts_of(50))
     np.testing.assert_array_equal(found.vectors, expected(server, texts_of(50)))
@@ -327,7 +329,7 @@ def test_what_may_pass_is_sent_again(server: OpenAIServer, fault: dict[str, Any]
 def test_retry_after_is_obeyed_by_all_threads(server: OpenAIServer) -> None:
     """Nothing is sent for as long as the server asked, by any thread."""
     ours = embedder(server, haste=1.0)
-    probe(ours)
+    ours.account.probe()
     server.plant(status=429, headers={"retry-after-ms": "400"}, times=1)
     ours.embed(texts_of(20_000))
     refused = server.answered(429)[0].ended
@@ -378,7 +380,7 @@ def test_a_fatal_answer_midway_stops_all_calls(server: OpenAIServer, status: int
         ours.embed(texts)
     assert len(server.calls) == before
     server.heal()
-    ours.account.mend()
+    ours.account.server.mend()
     left = [row for row in range(3000) if row not in bought.rows]
     assert not ours.embed([texts[row] for row in left]).rejected
 
@@ -399,7 +401,7 @@ def test_a_wrong_answer_is_fatal(
 ) -> None:
     """No vector of such an answer is handed over, and no further request starts."""
     ours, bought = embedder(server), Bought()
-    probe(ours)
+    ours.account.probe()
     server.delay = 0.1  # as fast as the service ever is
     server.plant(spoil=spoil, times=1, after=1)
     with pytest.raises(FatalError, match=reason):
@@ -444,7 +446,7 @@ def test_a_compatible_server_is_learned(server: OpenAIServer) -> None:
     """No base64, no ``dimensions``, 32 inputs a request, no rate-limit headers, no usage: it works, and is asked right."""
     server.max_inputs, server.takes_base64, server.takes_dimensions, server.reports = 32, False, False, False
     ours = embedder(server)
-    found = probe(ours)
+    found = ours.account.probe()
     assert (found.dimensions, found.shape.base64, found.shape.dimensions) == (1536, False, None)
     assert found.norm == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(ours.embed(texts_of(400)).vectors, expected(server, texts_of(400)), atol=1e-7)
@@ -459,7 +461,7 @@ def test_a_cap_is_read_in_what_the_server_says(server: OpenAIServer) -> None:
     ours = embedder(server)
     assert not ours.embed(texts_of(200)).rejected
     assert len(server.answered(422)) == 1
-    assert ours.account.max_inputs == 2
+    assert ours.account.server.max_inputs == 2
 
 
 def test_a_cap_is_found_though_the_server_does_not_say_it(server: OpenAIServer) -> None:
@@ -467,7 +469,7 @@ def test_a_cap_is_found_though_the_server_does_not_say_it(server: OpenAIServer) 
     server.max_inputs, server.too_many = 50, "no"
     ours = embedder(server)
     assert not ours.embed(texts_of(200)).rejected
-    assert 25 <= ours.account.max_inputs <= 50
+    assert 25 <= ours.account.server.max_inputs <= 50
 
 
 def test_another_dimension_than_the_space_is_fatal() -> None:
@@ -520,27 +522,27 @@ def test_order_is_restored_through_every_split(data: st.DataObject) -> None:
             if kind == "short":
                 np.testing.assert_array_equal(found.vectors[row], server.vector(text))
             if kind == "long":
-                cuts = [cut(text, int(100 * rung))[0] for rung in packing.RUNGS] + [text]
+                cuts = [cut(text, int(100 * rung))[0] for rung in RUNGS] + [text]
                 assert any(np.array_equal(found.vectors[row], server.vector(one)) for one in cuts)
 
 
 def test_requests_hold_the_limits_of_the_service(server: OpenAIServer) -> None:
     """The server enforces 2048 inputs and 300,000 tokens, and is made to refuse nothing; nor are requests small."""
     ours = embedder(server)
-    probe(ours)
+    ours.account.probe()
     texts = texts_of(4000, 150)  # 190 tokens each: 760,000 in all
     assert not ours.embed(texts).rejected
     assert not server.answered(400)
     assert len(server.calls) <= 1 + 8 + 16
     ours.embed(texts)
-    assert ours.account.density.value == pytest.approx(0.275, abs=0.005)
+    assert ours.account.server.density.value == pytest.approx(0.275, abs=0.005)
 
 
 def test_a_request_that_is_too_large_after_all_is_halved(server: OpenAIServer) -> None:
     """The tokens learned from one table are too few for the next; nothing is rejected for it."""
     ours = embedder(server)
     for _ in range(20):
-        ours.account.density.learn(100_000, 5_000)
+        ours.account.server.density.learn(100_000, 5_000)
     server.max_tokens = 2_000
     found = ours.embed(texts_of(2000, 10))
     assert not found.rejected
@@ -571,7 +573,7 @@ def test_the_vocabulary_is_never_downloaded(tmp_path: Any) -> None:
     """With an empty, and with a damaged cache, tiktoken is not asked: it would fetch the file anew."""
     (tmp_path / "tiktoken.py").write_text("def get_encoding(name): raise SystemExit('the network was asked')")
     (tmp_path / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4").write_text("damaged")
-    program = "from tasks.embedders.packing import count_tokens; print(count_tokens('four').exact)"
+    program = "from tasks.embedders.openai.packing import count_tokens; print(count_tokens('four').exact)"
     environment = {"PYTHONPATH": f"{tmp_path}:.", "TIKTOKEN_CACHE_DIR": str(tmp_path)}
     found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert found.stdout == "False\n", found.stderr
@@ -687,7 +689,7 @@ def test_another_client_on_the_same_key_is_noticed() -> None:
 def test_the_limits_are_used_over_http(server: OpenAIServer) -> None:
     """Five seconds against a real server whose limits start empty: 95 % of the tokens it gave, none refused."""
     ours = embedder(server, haste=1.0)
-    assert ours.account.client  # importing the client takes a second, in which the limits would fill
+    assert ours.account.server.client  # importing the client takes a second, in which the limits would fill
     texts = texts_of(2000, 20)
     server.limit(requests=100_000, tokens=60 * 50_000, full=False)
     until = time.monotonic() + 5
@@ -750,22 +752,22 @@ def test_what_is_spent_is_counted(server: OpenAIServer) -> None:
     ours = embedder(server, budget=Budget(spent=Spent(10, 1000, 1.0)))
     ours.embed(texts_of(2000))
     tokens = sum(call.tokens for call in server.calls)
-    assert ours.spent.requests == 10 + len(server.calls)
-    assert ours.spent.tokens == 1000 + tokens
-    assert ours.spent.dollars == pytest.approx(1.0 + tokens * 0.02 / 1e6)
+    assert ours.account.budget.spent.requests == 10 + len(server.calls)
+    assert ours.account.budget.spent.tokens == 1000 + tokens
+    assert ours.account.budget.spent.dollars == pytest.approx(1.0 + tokens * 0.02 / 1e6)
 
 
 def test_the_budget_is_never_passed(server: OpenAIServer) -> None:
     """The request that might pass it is not sent; what was bought is handed over; more money goes on from there."""
-    ours = replace(embedder(server), budget=Budget(0.0005))  # 25,000 tokens
+    ours = embedder(server, budget=Budget(0.0005))  # 25,000 tokens
     texts, bought = texts_of(20_000), Bought()
     with pytest.raises(FatalError, match=r"budget of \$0\.0005 .*\$0\.000\d are spent") as raised:
         ours.embed(texts, bought)
     assert "was not sent" in str(raised.value)
-    assert 0.00025 < ours.spent.dollars <= 0.0005
+    assert 0.00025 < ours.account.budget.spent.dollars <= 0.0005
     assert len(bought.rows) == sum(len(call.inputs) for call in server.answered()[1:])
     left = [text for row, text in enumerate(texts[:1000]) if row not in bought.rows]
-    assert not replace(ours, budget=Budget(1.0)).embed(left).rejected
+    assert not embedder(server, budget=Budget(1.0)).embed(left).rejected
 
 
 def test_an_answer_without_indexes_is_taken_in_its_order() -> None:

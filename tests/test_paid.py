@@ -38,7 +38,7 @@ def test_a_key_that_is_revoked_midway(
     assert connection.execute("SELECT sum(quarantined) FROM vecferry.batch").fetchone() == (0,)
 
     provider.heal()
-    open_embedder(MODEL).account.mend()  # type: ignore[attr-defined]  as another process would find it
+    open_embedder(MODEL).account.server.mend()  # type: ignore  # as another process would find it
     assert chroma_to_pgvector(**options, run_id="paid")["state"] == "verified"
     bought = Counter(text for call in provider.answered() for text in call.inputs if text.startswith("text "))
     sampled = 1

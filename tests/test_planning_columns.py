@@ -8,6 +8,7 @@ import pytest
 from flows.forms.form import parse
 from flows.forms.parameters import Text384To1536
 from tasks.embedders.interface import Allowed
+from tasks.embedders.openai.limits import least_seconds
 from tasks.planning import planned as planning
 from tasks.planning.planned import Planned
 from tasks.stores.postgres.connection import Connection
@@ -45,10 +46,10 @@ def test_time_at_the_limits_of_the_account(connection: Connection, server: OpenA
 
 def test_requests_may_be_what_is_short() -> None:
     """A minute's worth is there at once; after it, requests of 2,048 texts come at the pace of their limit."""
-    assert Allowed(10, 1e9).seconds(texts=10 * 2048, tokens=1) == 0
-    assert Allowed(10, 1e9).seconds(texts=30 * 2048, tokens=1) == 120
-    assert Allowed(10, 1e9).seconds(texts=1, tokens=30 * 300_000) == 120
-    assert Allowed(None, None).seconds(10**9, 10**12) == 0
+    assert least_seconds(Allowed(10, 1e9), texts=10 * 2048, tokens=1) == 0
+    assert least_seconds(Allowed(10, 1e9), texts=30 * 2048, tokens=1) == 120
+    assert least_seconds(Allowed(10, 1e9), texts=1, tokens=30 * 300_000) == 120
+    assert least_seconds(Allowed(None, None), 10**9, 10**12) == 0
 
 
 def test_a_key_that_is_refused_is_a_problem_of_the_plan(
@@ -93,7 +94,7 @@ def test_the_old_vectors_are_searched_as_any_source(connection: Connection, data
     """The nearest rows by the vectors there are, under the rows' names."""
     make_table(connection, 20)
     source = LiveTables(database, {"public.docs": plan(connection, embedder="hashing/1536").plan.targets[0].live})
-    (hits,) = source.search("public.docs", OLD.embed_batch([text_of(7)]), 3)
+    (hits,) = source.search("public.docs", OLD.embed([text_of(7)]).whole, 3)
     assert (len(hits.ids), hits.ids[0]) == (3, "7")
     assert hits.distances[0] == pytest.approx(0, abs=1e-6)
 

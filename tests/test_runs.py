@@ -1,7 +1,7 @@
 """What a run promises beyond the straight way: resuming, smoke runs, syncs, replacing, re-embedding, refusals."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from flows.rollback import rollback
 from flows.verify import verify
 from tasks.base.errors import BatchesFailed, FatalError, UsageError, VerificationRefused
 from tasks.embedders.hashing import HashingEmbedder
+from tasks.embedders.interface import Embedded, OnMade
 from tasks.runs import ledger, status
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import vectors
@@ -171,8 +172,13 @@ def test_equal_texts_are_embedded_once(
 ) -> None:
     """Re-embedding buys each text once, over batches, retries and runs; the vectors are the model's."""
     bought: list[str] = []
-    real = HashingEmbedder.embed_batch
-    monkeypatch.setattr(HashingEmbedder, "embed_batch", lambda self, texts: bought.extend(texts) or real(self, texts))
+    real = HashingEmbedder.embed
+
+    def embed(self: HashingEmbedder, items: Sequence[str], on_made: OnMade | None = None) -> Embedded:
+        bought.extend(items)
+        return real(self, items, on_made)
+
+    monkeypatch.setattr(HashingEmbedder, "embed", embed)
     source = {"path": chroma_dir(count=60)}
     client = chroma.connect(**source).client.get_collection("docs")
     client.upsert(ids=["twin-1", "twin-2"], embeddings=[[1.0] * 8] * 2, documents=["the same text", "the same text"])
@@ -186,7 +192,7 @@ def test_equal_texts_are_embedded_once(
     assert len(bought) - before == sampled, "a second run bought texts again"
     cutover(run_id="again", gates={"sample": 1})
     batch = PostgresStore(connection).fetch("docs", ["twin-1", "twin-2"])
-    assert vectors(batch) == pytest.approx(real(HashingEmbedder(16), ["the same text"] * 2), abs=1e-6)
+    assert vectors(batch) == pytest.approx(real(HashingEmbedder(16), ["the same text"] * 2).whole, abs=1e-6)
 
 
 def test_verify_sees_every_planted_fault(connection: Connection, chroma_dir: Callable[..., str]) -> None:

@@ -18,12 +18,12 @@ from flows.forms.form import parse
 from flows.forms.parameters import Text384To1536
 from tasks.base.errors import FatalError, UsageError
 from tasks.embedders import weights
-from tasks.embedders.interface import RowsRejected, content_key
-from tasks.embedders.packing import cuts, size
+from tasks.embedders.interface import RowsRejected
 from tasks.embedders.registry import open_embedder
 from tasks.embedders.sentence_transformers import torchvision_repair
 from tasks.embedders.sentence_transformers.embedder import SLICE, SentenceTransformersEmbedder
 from tasks.embedders.sentence_transformers.model import CACHE
+from tasks.embedders.texts import cuts, size
 from tests import tiny_models
 from tests.local_models import needs_minilm, needs_models
 from tests.pipeline import build, finish, quarantined
@@ -160,7 +160,7 @@ def test_every_way_to_cut_loses_nothing() -> None:
 @needs_models
 def test_vectors_are_those_of_the_library(tiny: Path) -> None:
     """Texts of all lengths, more than one slice of them: each gets the vector that the library gives it, as float32."""
-    found = opened(tiny).embed_batch(TEXTS)
+    found = opened(tiny).embed(TEXTS).whole
     assert found.shape == (len(TEXTS), 32)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, library(tiny, TEXTS), atol=1e-5)
@@ -171,16 +171,16 @@ def test_vectors_are_those_of_the_library(tiny: Path) -> None:
 def test_a_batch_is_its_rows(tiny: Path) -> None:
     """The same texts give the same bytes again, and a text alone or among others the same vector but for rounding."""
     embedder = opened(tiny)
-    found = embedder.embed_batch(TEXTS)
-    np.testing.assert_array_equal(embedder.embed_batch(TEXTS), found)
-    np.testing.assert_allclose(embedder.embed_batch(TEXTS[::-1])[::-1], found, atol=1e-5)
-    np.testing.assert_allclose(embedder.embed_batch(TEXTS[:1]), found[:1], atol=1e-5)
-    assert embedder.embed_batch([]).shape == (0, 32)
+    found = embedder.embed(TEXTS).whole
+    np.testing.assert_array_equal(embedder.embed(TEXTS).whole, found)
+    np.testing.assert_allclose(embedder.embed(TEXTS[::-1]).whole[::-1], found, atol=1e-5)
+    np.testing.assert_allclose(embedder.embed(TEXTS[:1]).whole, found[:1], atol=1e-5)
+    assert embedder.embed([]).whole.shape == (0, 32)
 
 
 @needs_models
 def test_each_vector_is_handed_over_once_as_soon_as_it_is_there(tiny: Path) -> None:
-    """``on_bought`` gets every good row once, in several calls, and what was done before a failure is not lost."""
+    """``on_made`` gets every good row once, in several calls, and what was done before a failure is not lost."""
     embedder = opened(tiny)
     given: dict[int, np.ndarray] = {}
     calls = 0
@@ -220,8 +220,8 @@ def test_a_text_without_a_vector_is_its_own_fault(tiny: Path) -> None:
     assert found.rejected[4].message == "33 tokens, of at most 32"
     assert not found.vectors[[1, 2, 3, 4, 6]].any()
     np.testing.assert_allclose(found.vectors[[0, 5]], library(tiny, ["good", "x" * 30]), atol=1e-5)
-    with pytest.raises(RowsRejected, match="5 texts have no vector"):
-        embedder.embed_batch(texts)
+    with pytest.raises(RowsRejected, match="5 items have no vector"):
+        _ = embedder.embed(texts).whole
 
 
 @needs_models
@@ -240,18 +240,18 @@ def test_what_is_done_with_an_over_long_text(tiny: Path) -> None:
     start = "x" * 10 + " " + "y " * 25
     texts = ["short", start + "a " * 40, start + "b " * 40]
     truncate, mean = opened(tiny, "?on_too_long=truncate"), opened(tiny, "?on_too_long=mean")
-    cut = truncate.embed_batch(texts)
+    cut = truncate.embed(texts).whole
     np.testing.assert_allclose(cut, library(tiny, texts), atol=1e-5)
     np.testing.assert_allclose(cut[1], cut[2], atol=1e-5)
-    whole = mean.embed_batch(texts)
+    whole = mean.embed(texts).whole
     np.testing.assert_allclose(whole[0], cut[0], atol=1e-5)
     assert np.abs(whole[1] - whole[2]).max() > 1e-2
     norms = np.linalg.norm(library(tiny, _pieces(texts[1])), axis=1)
     assert norms.min() * 0.99 <= np.linalg.norm(whole[1]) <= norms.max() * 1.01, "not as long as its neighbours"
 
     quarantine = opened(tiny)
-    assert len({content_key(e, texts[1]) for e in (truncate, mean, quarantine)}) == 3
-    assert len({content_key(e, texts[0]) for e in (truncate, mean, quarantine)}) == 1
+    assert len({e.keys([texts[1]])[0] for e in (truncate, mean, quarantine)}) == 3
+    assert len({e.keys([texts[0]])[0] for e in (truncate, mean, quarantine)}) == 1
     assert truncate.space.fingerprint == mean.space.fingerprint == quarantine.space.fingerprint
 
 
@@ -265,7 +265,7 @@ def test_the_mean_of_a_text_is_that_of_its_pieces(tiny: Path) -> None:
     text = " ".join(WORDS * 3)
     pieces = _pieces(text)
     assert len(pieces) > 1
-    one = opened(tiny, "?on_too_long=mean&normalize=true").embed_batch([text])[0]
+    one = opened(tiny, "?on_too_long=mean&normalize=true").embed([text]).whole[0]
     parts = library(tiny, pieces, normalize_embeddings=True)
     wanted = np.average(parts, axis=0, weights=[size(piece) for piece in pieces])
     np.testing.assert_allclose(one, wanted / np.linalg.norm(wanted), atol=1e-5)
@@ -280,25 +280,25 @@ def test_the_options_do_what_they_say(tiny: Path, tmp_path: Path) -> None:
     prefixed = opened(tiny, "?prefix=q%3A%20")
     assert prefixed.space.prefix == "q: "
     np.testing.assert_allclose(
-        prefixed.embed_batch(texts[:2]), plain.embed_batch([f"q: {t}" for t in texts[:2]]), atol=1e-5
+        prefixed.embed(texts[:2]).whole, plain.embed([f"q: {t}" for t in texts[:2]]).whole, atol=1e-5
     )
     assert list(prefixed.embed(texts).rejected) == [2], "the prefix has tokens too"
     unit = opened(tiny, "?normalize=true")
-    raw = plain.embed_batch(texts)
-    np.testing.assert_allclose(unit.embed_batch(texts), raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-5)
+    raw = plain.embed(texts).whole
+    np.testing.assert_allclose(unit.embed(texts).whole, raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-5)
     short, long = opened(tiny, "?max_tokens=16"), opened(tiny, "?max_tokens=64")
     assert list(short.embed(texts).rejected) == [2]
     assert not long.embed(["y " * 62]).rejected
     coarse = opened(tiny, "?precision=bfloat16&normalize=true")
     assert coarse.space.preprocessing == "max_seq_length=32&precision=bfloat16"
-    found = coarse.embed_batch(TEXTS)
+    found = coarse.embed(TEXTS).whole
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
-    assert 0.99 < np.sum(found * unit.embed_batch(TEXTS), axis=1).min() < 1 - 1e-6
+    assert 0.99 < np.sum(found * unit.embed(TEXTS).whole, axis=1).min() < 1 - 1e-6
     spaces = {e.space.fingerprint for e in (plain, prefixed, unit, short, long, coarse)}
     assert len(spaces) == 6
     same = opened(tiny, "?device=cpu&batch=7&normalize=false&on_too_long=mean")
     assert same.space == plain.space
-    np.testing.assert_allclose(same.embed_batch(texts), raw, atol=1e-5)
+    np.testing.assert_allclose(same.embed(texts).whole, raw, atol=1e-5)
 
 
 @needs_models
@@ -307,10 +307,10 @@ def test_what_a_model_does_by_itself_is_kept_unless_told_otherwise(tmp_path: Pat
     folder = tiny_models.text_model(tmp_path, normalize=True, prompts={"doc": "d: "})
     own = opened(folder)
     assert (own.space.normalized, own.space.prefix) == (True, "d: ")
-    np.testing.assert_allclose(own.embed_batch(["abc"]), library(folder, ["abc"]), atol=1e-5)
+    np.testing.assert_allclose(own.embed(["abc"]).whole, library(folder, ["abc"]), atol=1e-5)
     raw = opened(folder, "?normalize=false&prefix=e:%20")
     assert (raw.space.normalized, raw.space.prefix) == (False, "e: ")
-    vector = raw.embed_batch(["abc"])[0]
+    vector = raw.embed(["abc"]).whole[0]
     assert np.linalg.norm(vector) > 1.5
     np.testing.assert_allclose(vector / np.linalg.norm(vector), library(folder, ["abc"], prompt="e: ")[0], atol=1e-5)
 
@@ -345,7 +345,7 @@ def test_a_text_is_never_opened_as_an_image(tiny: Path, tmp_path: Path) -> None:
         assert len(np.unique(found.vectors.round(3), axis=0)) == len(texts)
     clip = opened(tmp_path / "clip" / "model", "?on_too_long=truncate")
     assert clip.space.dimensions == 24
-    np.testing.assert_allclose(clip.embed_batch(texts), library(tmp_path / "clip" / "model", texts), atol=1e-5)
+    np.testing.assert_allclose(clip.embed(texts).whole, library(tmp_path / "clip" / "model", texts), atol=1e-5)
 
 
 @needs_models
@@ -355,7 +355,7 @@ def test_threads_share_one_model(tiny: Path, monkeypatch: pytest.MonkeyPatch) ->
     from sentence_transformers import SentenceTransformer
 
     texts = [*TEXTS[:100], *("x " * length for length in range(40, 60))]
-    wanted = opened(tiny, "?on_too_long=truncate").embed_batch(texts)
+    wanted = opened(tiny, "?on_too_long=truncate").embed(texts).whole
     real = SentenceTransformer.encode
     at_work = most = 0
 
@@ -372,11 +372,11 @@ def test_threads_share_one_model(tiny: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     def embed(_: int) -> tuple[int, np.ndarray]:
         embedder = opened(tiny, "?on_too_long=truncate&device=cpu")
-        return id(embedder.model), embedder.embed_batch(texts)
+        return id(embedder.model), embedder.embed(texts).whole
 
-    def count(_: int) -> set[str]:
+    def count(_: int) -> set[bytes]:
         embedder = opened(tiny, "?on_too_long=truncate&device=cpu")
-        return {embedder.variant("x " * 60) for _ in iter(lambda: done.is_set(), True)}
+        return {embedder.keys(["x " * 60])[0] for _ in iter(lambda: done.is_set(), True)}
 
     done = Event()
     with ThreadPoolExecutor(6) as threads:
@@ -454,7 +454,7 @@ def test_a_model_of_the_hub_is_known_by_its_commit(tiny: Path, tmp_path: Path, m
     assert [e.space.revision for e in found] == ["1" * 40, "1" * 40, "1" * 40, "2" * 40]
     assert [len({e.space.fingerprint for e in part}) for part in (found[:3], found)] == [1, 2]
     assert found[0].space.fingerprint.startswith("sentence-transformers/somebody/tiny/")
-    np.testing.assert_allclose(found[0].embed_batch(["abc"]), library(tiny, ["abc"]), atol=1e-5)
+    np.testing.assert_allclose(found[0].embed(["abc"]).whole, library(tiny, ["abc"]), atol=1e-5)
 
 
 @needs_models
@@ -532,7 +532,7 @@ def test_minilm_is_what_its_card_says(minilm: Path) -> None:
     space = embedder.space
     assert (space.dimensions, space.normalized, space.preprocessing) == (384, True, "max_seq_length=256")
     texts = ["A man is eating food.", "Someone eats a meal.", "The stock market fell sharply today."]
-    found = embedder.embed_batch(texts)
+    found = embedder.embed(texts).whole
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(found, library(minilm, texts), atol=1e-6)
     assert found[0] @ found[1] > 0.5 > 0.2 > found[0] @ found[2]
@@ -542,8 +542,8 @@ def test_minilm_is_what_its_card_says(minilm: Path) -> None:
 def test_the_end_of_a_long_text_is_found(minilm: Path) -> None:
     """What is said after 256 tokens is out of sight of truncate, and in sight of mean."""
     text = "The committee discussed the budget of the city. " * 40 + "Volcanoes erupt molten lava and ash. " * 40
-    question = opened(minilm).embed_batch(["volcanic eruption"])[0]
-    cut, whole = (opened(minilm, f"?on_too_long={way}").embed_batch([text])[0] for way in ("truncate", "mean"))
+    question = opened(minilm).embed(["volcanic eruption"]).whole[0]
+    cut, whole = (opened(minilm, f"?on_too_long={way}").embed([text]).whole[0] for way in ("truncate", "mean"))
     np.testing.assert_allclose(cut, library(minilm, [text])[0], atol=1e-6)
     assert whole @ question > 0.25 > 0.15 > cut @ question
     assert opened(minilm).embed([text]).rejected[0].kind == "too_long"
@@ -554,10 +554,10 @@ def test_bfloat16_stays_near(minilm: Path) -> None:
     """Half the bits turn no vector by more than a verification allows, alone or among others, and all have length 1."""
     exact, coarse = (opened(minilm, f"?precision={precision}") for precision in ("float32", "bfloat16"))
     texts = TEXTS[:48]
-    found = coarse.embed_batch(texts)
+    found = coarse.embed(texts).whole
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
-    assert np.sum(found * exact.embed_batch(texts), axis=1).min() > 0.999
-    assert np.sum(found[:5] * np.concatenate([coarse.embed_batch([t]) for t in texts[:5]]), axis=1).min() > 0.999
+    assert np.sum(found * exact.embed(texts).whole, axis=1).min() > 0.999
+    assert np.sum(found[:5] * np.concatenate([coarse.embed([t]).whole for t in texts[:5]]), axis=1).min() > 0.999
 
 
 @needs_minilm

@@ -54,7 +54,7 @@ def extensions(
 def fill(connection: "psycopg.Connection[Any]", kind: str = "vector") -> None:
     for n in range(30):
         said = f"row {n} says {n * n}"
-        vector = str(OLD.embed_batch([said])[0].tolist())
+        vector = str(OLD.embed([said]).whole[0].tolist())
         connection.execute(f"INSERT INTO docs VALUES (%s, %s, %s::{kind})", (n, said, vector))
 
 
@@ -71,10 +71,10 @@ def test_pgvector_in_a_schema_of_its_own(extensions: "psycopg.Connection[Any]", 
         return extensions.execute(query, (str(vector.tolist()),)).fetchone()
 
     for embedder in (OLD, NEW):
-        assert nearest("match_docs", embedder.embed_batch(["row 7 says 49"])[0]) == (7,)
-    assert nearest("match_docs_v2", NEW.embed_batch(["row 8 says 64"])[0]) == (8,)
+        assert nearest("match_docs", embedder.embed(["row 7 says 49"]).whole[0]) == (7,)
+    assert nearest("match_docs_v2", NEW.embed(["row 8 says 64"]).whole[0]) == (8,)
     rollback(run_id="apart")
-    assert nearest("match_docs", OLD.embed_batch(["row 9 says 81"])[0]) == (9,)
+    assert nearest("match_docs", OLD.embed(["row 9 says 81"]).whole[0]) == (9,)
 
 
 @pytest.mark.parametrize("layout", ["column", "side_table"])

@@ -21,6 +21,7 @@ from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks.base.errors import FatalError, UsageError, VerificationRefused
 from tasks.checks import change_of_model
+from tasks.embedders.hashing import HashingEmbedder
 from tasks.planning import planned
 from tasks.runs import ledger
 from tasks.stores.postgres import hnsw
@@ -57,7 +58,7 @@ def test_the_search_function_serves_old_and_new_instances(connection: Connection
     connection.execute("REVOKE EXECUTE ON FUNCTION match_docs FROM PUBLIC; GRANT EXECUTE ON FUNCTION match_docs TO app")
     parameters: dict[str, Any] = {"targets": [{"table": "docs", "text": "content"}], "embedder": "hashing/1536"}
     text = "what row 7 says of topic 0, version 7"
-    old, new = text_vector(OLD.embed_batch([text])[0]), text_vector(NEW.embed_batch([text])[0])
+    old, new = text_vector(OLD.embed([text]).whole[0]), text_vector(NEW.embed([text]).whole[0])
 
     def asked(function: str, query: str) -> list[Any]:
         return [row[0] for row in connection.execute(f"SELECT * FROM {function}(%s::vector, 0.1)", (query,))]
@@ -171,7 +172,7 @@ def test_after_the_switch_both_columns_are_kept_current(connection: Connection, 
     for n, said in ((900, "new and without a vector"), (7, "seven was changed")):
         row = connection.execute("SELECT embedding::text FROM docs WHERE id = %s", (n,)).fetchone()
         assert row
-        assert np.allclose(np.array(row[0][1:-1].split(","), float), OLD.embed_batch([said])[0], atol=1e-6)
+        assert np.allclose(np.array(row[0][1:-1].split(","), float), OLD.embed([said]).whole[0], atol=1e-6)
 
 
 def test_old_vectors_that_must_be_there(connection: Connection) -> None:
@@ -186,7 +187,7 @@ def test_old_vectors_that_must_be_there(connection: Connection) -> None:
     assert table.held() == table.expected()
     row = connection.execute("SELECT embedding::text FROM docs WHERE id = 8").fetchone()
     assert row
-    assert np.allclose(np.array(row[0][1:-1].split(","), float), OLD.embed_batch(["eight was changed"])[0], atol=1e-6)
+    assert np.allclose(np.array(row[0][1:-1].split(","), float), OLD.embed(["eight was changed"]).whole[0], atol=1e-6)
 
 
 def test_a_column_with_strange_vectors_is_refused(connection: Connection) -> None:
@@ -265,7 +266,7 @@ def test_the_plan_tells_what_it_costs(connection: Connection, provider: OpenAISe
 def test_nothing_is_read_while_the_old_model_is_asked(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its answers take as long as they take: no COPY, and so no transaction, is open meanwhile."""
     Table(connection)
-    read, embed = change_of_model.read, change_of_model.embed
+    read, embed = change_of_model.read, HashingEmbedder.embed
     used: list[Connection] = []
     asked: list[set[TransactionStatus]] = []
 
@@ -274,12 +275,13 @@ def test_nothing_is_read_while_the_old_model_is_asked(connection: Connection, mo
         return read(where, *more, **named)
 
     def asking(*what: Any) -> Any:
-        asked.append({session.info.transaction_status for session in used})
+        if used:  # before, rows are loaded
+            asked.append({session.info.transaction_status for session in used})
         return embed(*what)
 
     monkeypatch.setattr(postgres, "READ_ROWS", 10)  # else all of a small table is read at once
     monkeypatch.setattr(change_of_model, "read", reading)
-    monkeypatch.setattr(change_of_model, "embed", asking)
+    monkeypatch.setattr(HashingEmbedder, "embed", asking)
     text_384_to_1536(
         targets=[{"table": "docs", "text": "content"}],
         embedder="hashing/1536",
@@ -321,7 +323,7 @@ def test_what_the_change_of_model_does(connection: Connection, tmp_path: Any) ->
 
     rollback(run_id="told")
     connection.execute(
-        "UPDATE docs SET embedding = %s WHERE id = 5", (text_vector(OLD.embed_batch(["something else"])[0]),)
+        "UPDATE docs SET embedding = %s WHERE id = 5", (text_vector(OLD.embed(["something else"]).whole[0]),)
     )
     with pytest.raises(VerificationRefused, match="old model"):
         text_384_to_1536(**parameters, run_id="lied")
@@ -347,7 +349,7 @@ def test_row_level_security_stays_in_force(connection: Connection, layout: str) 
         found = text_384_to_1536(**parameters, layout=layout, run_id="guarded", cutover="auto", gates={"min_recall": 0})
         assert found["state"] == "cut_over"
 
-    query = text_vector(NEW.embed_batch(["what row 3 says of topic 3"])[0])
+    query = text_vector(NEW.embed(["what row 3 says of topic 3"]).whole[0])
     connection.execute("SET ROLE app")
     for function in ("match_docs", "match_docs_v2"):
         seen = {row[0] for row in connection.execute(f"SELECT * FROM {function}(%s::vector, -1, 100)", (query,))}

@@ -15,8 +15,8 @@ import pytest
 from flows.catch_up import catch_up
 from flows.cutover import cutover
 from tasks.base.errors import FatalError, VerificationRefused
-from tasks.embedders.openai import account
-from tasks.embedders.openai.account import ATTEMPTS, PROBES, TIMEOUT, Account
+from tasks.embedders.openai import server
+from tasks.embedders.openai.server import ATTEMPTS, PROBES, TIMEOUT, Server
 from tasks.embedders.registry import open_embedder
 from tasks.runs import status
 from tasks.stores.postgres.connection import Connection
@@ -42,9 +42,9 @@ def bought(provider: OpenAIServer, faulty: bool = False) -> Counter[str]:
 
 
 def hasten(monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
-    """From now on the clocks of new accounts run faster, save for the time until an answer must be there."""
+    """From now on the clocks of new servers run faster, save for the time until an answer must be there."""
     clock, sleep = lambda: time.monotonic() * HASTE, lambda delay: time.sleep(delay / HASTE)
-    monkeypatch.setattr(account, "Account", partial(Account, timeout=timeout, clock=clock, sleep=sleep))
+    monkeypatch.setattr(server, "Server", partial(Server, timeout=timeout, clock=clock, sleep=sleep))
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def test_a_key_that_is_revoked_later(connection: Connection, provider: OpenAISer
         assert table.switched() == switched
         provider.heal()
         if switched:
-            open_embedder(MODEL).account.mend()  # type: ignore[attr-defined]  as another process would find it
+            open_embedder(MODEL).account.server.mend()  # type: ignore  # as another process would find it
         assert go_on(run_id="life", gates=SAMPLED)["state"] == "cut_over"
         assert migration.served() == migration.expected()
 

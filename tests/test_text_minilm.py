@@ -11,7 +11,7 @@ import pytest
 from tasks.embedders.registry import open_embedder
 from tasks.stores.postgres.connection import Connection
 from tests.lifecycle import drive
-from tests.live_table import LAYOUTS, Table, migration_of
+from tests.live_table import LAYOUTS, Table, migration_of, vectors_of
 from tests.local_models import needs_minilm
 from tests.openai_server import OpenAIServer
 
@@ -30,7 +30,7 @@ def test_from_all_minilm(
     then, or too much for all-MiniLM, has none."""
     name = f"sentence-transformers/{minilm}"
     model = open_embedder(name)
-    table = Table(connection, old=model.embed_batch, new=provider.vectors)
+    table = Table(connection, old=vectors_of(model), new=provider.vectors)
     migration = migration_of(table, layout, "openai/text-embedding-3-small", old_embedder=name)
 
     def old_model() -> dict[str, Any]:
@@ -48,7 +48,7 @@ def test_from_all_minilm(
         said = {said: vector for _, said, vector in rows if said and vector}
         assert len(said) > 40
         held = np.array([vector[1:-1].split(",") for vector in said.values()], np.float32)
-        np.testing.assert_allclose(held, model.embed_batch(list(said)), atol=1e-5)
+        np.testing.assert_allclose(held, model.embed(list(said)).whole, atol=1e-5)
 
     drive(replace(migration, change=change, gone_back=gone_back))
     assert old_model()["passed"]

@@ -64,7 +64,7 @@ def test_what_a_plan_and_an_outcome_count(
     form = ChromaToPgvector.model_validate({"chroma": {"path": chroma_dir(count=count)}})
     planned = planning.make_plan(connection, form.request(), "r")
     cost = planning.Cost(texts=count, kept=count, tokens=count, exact=True, most_tokens=count, price=1.0)
-    show.plan(replace(planned, cost=cost, allowed=Allowed(count, count)), None, as_json=False)
+    show.plan(replace(planned, cost=cost, allowed=Allowed(count, count), least_seconds=0.0), None, as_json=False)
     spent = {"dollars": 0.1, "saved": 0.1, "reused": count, "bought": count, "tokens": count, "requests": count}
     show.outcome(outcome("r") | {"spent": spent}, as_json=False)
     show.restored({"restored": {"docs": count}, "into": "r", "note": None}, as_json=False)

@@ -92,7 +92,7 @@ def _build(path: str) -> int:
                     pa.array([text for _, text in part]),
                     pa.array([canonical.dumps(m) for m, _ in part]),
                     pa.nulls(len(part), pa.string()),
-                    vector_column(EMBEDDER.embed_batch([text for _, text in part])),
+                    vector_column(EMBEDDER.embed([text for _, text in part]).vectors),
                 ],
                 schema=records(EMBEDDER.dimensions),
             ),
@@ -135,7 +135,7 @@ def _ask(source: str) -> None:
     table = PostgresTable("public", COLLECTION, Layout("vector", EMBEDDER.dimensions, "cosine"))
     with connect(settings.database_url(settings.DEFAULT_DATABASE)) as connection:
         for question in QUESTIONS:
-            vector = EMBEDDER.embed_batch([question])
+            vector = EMBEDDER.embed([question]).vectors
             shown = Table(box=None, pad_edge=False, title=f"“{question}”", title_justify="left", title_style="italic")
             for column in ("pgvector", "", "Chroma", ""):
                 shown.add_column(column, justify="left" if column else "right", overflow="fold")

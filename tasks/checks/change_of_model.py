@@ -14,7 +14,6 @@ from tasks.base.errors import UsageError
 from tasks.base.words import counted
 from tasks.checks import measures as checks
 from tasks.checks.measures import Check, Gates
-from tasks.embedders.interface import embed
 from tasks.runs import spending
 from tasks.runs.plan import ColumnsRequest, ColumnTarget
 from tasks.runs.run import Run
@@ -70,7 +69,7 @@ def _old_model(run: Run, connection: Connection, old: Table, new: Table, model: 
     )
     lowest, looked = 1.0, 0
     for batch in list(read(connection, old, where)):  # no COPY is open while the model is asked
-        again = embed(spending.embedder_of(run, model), batch.column("document").to_pylist())
+        again = spending.embedder_of(run, model).embed(batch.column("document").to_pylist())
         kept = [row for row in range(batch.num_rows) if row not in again.rejected]
         cosine = checks.row_cosine(vectors(batch)[kept], again.vectors[kept])
         lowest, looked = min(lowest, float(cosine.min(initial=1.0))), looked + len(kept)
@@ -149,7 +148,7 @@ def _labelled(
     scores: dict[str, np.ndarray] = {}
     for name, model, place in (("new", request.embedder, table), ("old", request.old_embedder, target.live.records)):
         if model:
-            probes = embed(spending.embedder_of(run, model), texts).vectors
+            probes = spending.embedder_of(run, model).embed(texts).vectors
             hits = exact_search(probes, read(connection, place, content=False), place.layout.metric, NDCG_AT)
             scores[name] = np.array([ndcg(h.ids, grades) for h, (_, grades) in zip(hits, queries, strict=True)])
     figures: dict[str, Any] = {

@@ -13,7 +13,6 @@ from psycopg import sql
 from tasks.checks import measures
 from tasks.checks.measures import Check, Gates, Norms
 from tasks.checks.timed_search import GATED, SHOWN, Timed, timed, worked
-from tasks.embedders.interface import embed
 from tasks.runs import spending
 from tasks.runs.artifacts import Tell
 from tasks.runs.plan import CARRIED, Target
@@ -194,7 +193,7 @@ def sample_check(
         fetched = source.fetch(target.collection.name, ours.column("id").to_pylist())
         theirs = dict(zip(fetched.column("id").to_pylist(), vectors(fetched), strict=True))
     else:
-        again = embed(spending.embedder_of(run), ours.column("document").to_pylist())
+        again = spending.embedder_of(run).embed(ours.column("document").to_pylist())
         named = enumerate(ours.column("id").to_pylist())
         theirs = {name: again.vectors[at] for at, name in named if at not in again.rejected}
     there = [i for i, name in enumerate(ours.column("id").to_pylist()) if name in theirs]

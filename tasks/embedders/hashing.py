@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 
-from tasks.embedders.interface import Space
+from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Space, as_texts, content_keys
 
 _WORD = re.compile(r"\w+")
 
@@ -24,24 +25,34 @@ class HashingEmbedder:
     """``hashing/DIMENSIONS``."""
 
     dimensions: int
+    takes: ClassVar[frozenset[Kind]] = frozenset({"text"})
+    account: ClassVar[None] = None
 
     @property
     def space(self) -> Space:
         return Space("hashing", str(self.dimensions), self.dimensions, revision="1")
 
-    def embed_batch(self, texts: Sequence[str]) -> np.ndarray:
-        out = np.zeros((len(texts), self.dimensions), np.float32)
-        for row, text in zip(out, texts, strict=True):
-            words = [w.lower() for w in _WORD.findall(text)] or [text or "\0"]
-            counts = Counter(words + [f"{a} {b}" for a, b in pairwise(words)])
-            for term, count in counts.items():
-                bucket, sign = _slot(term)
-                row[bucket % self.dimensions] += sign * count**0.5
-            norm = float(np.linalg.norm(row))
-            row /= norm or 1.0
-            if not norm:
-                row[0] = 1.0  # words that cancel out exactly must not make a zero vector, which no index finds
-        return out
+    def keys(self, items: Sequence[Item]) -> list[bytes]:
+        return content_keys(items)
+
+    def embed(self, items: Sequence[Item], on_made: OnMade | None = None) -> Embedded:
+        vectors = np.zeros((len(items), self.dimensions), np.float32)
+        for row, text in zip(vectors, as_texts(self, items), strict=True):
+            self._hash(text, row)
+        if on_made and len(items):
+            on_made(range(len(items)), vectors)
+        return Embedded(vectors)
+
+    def _hash(self, text: str, row: np.ndarray) -> None:
+        words = [w.lower() for w in _WORD.findall(text)] or [text or "\0"]
+        counts = Counter(words + [f"{a} {b}" for a, b in pairwise(words)])
+        for term, count in counts.items():
+            bucket, sign = _slot(term)
+            row[bucket % self.dimensions] += sign * count**0.5
+        norm = float(np.linalg.norm(row))
+        row /= norm or 1.0
+        if not norm:
+            row[0] = 1.0  # words that cancel out exactly must not make a zero vector, which no index finds
 
 
 @lru_cache(maxsize=100_000)

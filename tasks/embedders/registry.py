@@ -4,14 +4,18 @@ import threading
 from contextlib import suppress
 
 from tasks.base.errors import UsageError
+from tasks.embedders.budget import Budget
 from tasks.embedders.interface import Embedder
 from tasks.embedders.naming import parse_model
 
 PROVIDERS = ("hashing", "openai", "sentence-transformers")
 
 
-def open_embedder(name: str) -> Embedder:
-    """The embedder called ``name``. Raises UsageError when there is no such provider or its model has no such form."""
+def open_embedder(name: str, budget: Budget | None = None) -> Embedder:
+    """The embedder called ``name``; where it costs money, out of ``budget``.
+
+    Raises UsageError when there is no such provider or its model has no such form.
+    """
     parsed = parse_model(name)
     if parsed.provider == "hashing":
         from tasks.embedders.hashing import HashingEmbedder
@@ -24,7 +28,7 @@ def open_embedder(name: str) -> Embedder:
     if parsed.provider == "openai":
         from tasks.embedders.openai.embedder import open_openai
 
-        return open_openai(parsed)
+        return open_openai(parsed, budget)
     if parsed.provider == "sentence-transformers":
         from tasks.embedders.sentence_transformers.embedder import open_sentence_transformers
 

@@ -7,8 +7,6 @@ from psycopg import sql
 
 from tasks.base.errors import UsageError
 from tasks.checks.change_of_model import read_queries
-from tasks.embedders.interface import PricedEmbedder
-from tasks.embedders.packing import count_tokens
 from tasks.embedders.registry import open_embedder
 from tasks.planning import rights
 from tasks.planning.layouts import layout_costs
@@ -176,7 +174,8 @@ def _look(connection: Connection, target: ColumnTarget) -> Look:
 def _cost(connection: Connection, request: ColumnsRequest, targets: list[ColumnTarget]) -> Cost | None:
     assert request.embedder
     embedder = open_embedder(request.embedder)
-    if not isinstance(embedder, PricedEmbedder):
+    account = embedder.account
+    if account is None:
         return None
     texts = sql.SQL(" UNION ").join(
         sql.SQL("(SELECT {} AS said FROM {} {})").format(
@@ -199,12 +198,12 @@ def _cost(connection: Connection, request: ColumnsRequest, targets: list[ColumnT
         ).format(wanted)
     ).fetchone()
     assert row
-    exact, tokens = count_tokens("").exact, row[2] // 4
+    exact, tokens = account.count("") is not None, row[2] // 4
     if exact:
         with connection.transaction(), connection.cursor("vecferry_tokens") as cursor:
             cursor.execute(sql.SQL("SELECT said FROM ({}) AS w WHERE NOT kept").format(wanted))
-            tokens = sum(count_tokens(said).tokens for (said,) in cursor)
-    return Cost(row[0], row[1], tokens, exact, tokens if exact else row[2], embedder.price)
+            tokens = sum(account.count(said) or 0 for (said,) in cursor)
+    return Cost(row[0], row[1], tokens, exact, tokens if exact else row[2], account.price)
 
 
 def _sql(target: ColumnTarget) -> Iterator[str]:

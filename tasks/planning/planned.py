@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tasks.base.errors import FatalError, TransientError, UsageError
-from tasks.embedders.interface import Allowed, PricedEmbedder
+from tasks.embedders.interface import Allowed
 from tasks.embedders.registry import open_embedder
 from tasks.planning.layouts import LayoutCost
 from tasks.runs import ledger
@@ -69,6 +69,8 @@ class Planned:
     """None where the model costs nothing."""
     allowed: Allowed | None = None
     """The limits of the account; None where it was not asked, or would not say."""
+    least_seconds: float | None = None
+    """What these limits make embedding take at least; None where they are not known."""
     copied_bytes: int = 0
     """Of the private copy that the source is read from, which is removed afterwards; 0 where it is read itself."""
     layouts: Sequence[LayoutCost] = ()
@@ -109,13 +111,6 @@ class Planned:
         )
         return moved + indexed + sum(cost.seconds for cost in self.chosen_layouts) + (self.least_seconds or 0.0)
 
-    @property
-    def least_seconds(self) -> float | None:
-        """What the account's limits make embedding take at least; None where they are not known."""
-        if self.cost is None or self.allowed is None:
-            return None
-        return self.allowed.seconds(self.cost.texts, self.cost.tokens)
-
 
 def make_plan(connection: Connection, request: Request, run_id: str) -> Planned:
     """The plan of a new run. Raises UsageError when the source or a name in the request is not there."""
@@ -134,10 +129,12 @@ def ask_account(planned: Planned) -> Planned:
     refused is a problem of the plan; that nobody answers is only said."""
     if planned.cost is None:
         return planned
-    embedder = open_embedder(planned.plan.request.embedder or "")
-    assert isinstance(embedder, PricedEmbedder)
+    account = open_embedder(planned.plan.request.embedder or "").account
+    assert account
     try:
-        return replace(planned, allowed=embedder.allowed())
+        allowed = account.allowed()
+        least = account.least_seconds(planned.cost.texts, planned.cost.tokens)
+        return replace(planned, allowed=allowed, least_seconds=least)
     except FatalError as error:
         return replace(planned, problems=[*planned.problems, str(error)])
     except TransientError as error:

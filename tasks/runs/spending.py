@@ -4,10 +4,10 @@ A budget holds over all starts of a run: what earlier ones spent is read from th
 """
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tasks.embedders.budget import Budget, Spent
-from tasks.embedders.interface import Embedder, PricedEmbedder
+from tasks.embedders.interface import Embedder
 from tasks.embedders.registry import open_embedder
 from tasks.runs.run import Run
 from tasks.stores.postgres.connection import Connection
@@ -48,7 +48,7 @@ def embedder_of(run: Run, model: str | None = None) -> Embedder:
     """The run's model, or the one named; what it costs counts against the run's budget."""
     name = model or run.plan.request.embedder
     assert name
-    return _within_budget(run, open_embedder(name))
+    return open_embedder(name, _purse(run).budget)
 
 
 def begin(run: Run) -> None:
@@ -56,10 +56,9 @@ def begin(run: Run) -> None:
     forgets why an earlier run in this process was stopped. Raises FatalError."""
     if run.plan.request.embedder is None:
         return
-    embedder = embedder_of(run)
-    if isinstance(embedder, PricedEmbedder):
+    if account := embedder_of(run).account:
         with run.connection() as connection:
-            embedder.prepare()
+            account.prepare()
             note(run, connection)
 
 
@@ -94,9 +93,7 @@ def spending(connection: Connection, run_id: str) -> Spending:
     return Spending(*row) if row else Spending(0, 0, 0.0, 0, 0)
 
 
-def _within_budget(run: Run, embedder: Embedder) -> Embedder:
-    if not isinstance(embedder, PricedEmbedder):
-        return embedder
+def _purse(run: Run) -> Purse:
     with _lock:
         key = (run.url, run.run_id)
         if key not in _purses:
@@ -104,4 +101,4 @@ def _within_budget(run: Run, embedder: Embedder) -> Embedder:
                 before = spending(connection, run.run_id)
             spent = Spent(before.requests, before.tokens, before.dollars)
             _purses[key] = Purse(Budget(run.plan.request.budget_usd, spent), spent)
-        return replace(embedder, budget=_purses[key].budget)  # type: ignore[type-var]
+        return _purses[key]

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.base import files
-from tasks.embedders.interface import Embedder, RowError, content_keys, embed
+from tasks.embedders.interface import Embedder, RowError
 from tasks.embedders.registry import open_embedder
 from tasks.runs import claims, spending
 from tasks.runs.plan import CARRIED, Target
@@ -44,7 +44,7 @@ def embedded(
     embedder = spending.embedder_of(run, model)
     documents = page.column("document").to_pylist()
     said = [d for d in documents if d is not None]
-    made = content_keys(embedder, said)
+    made = embedder.keys(said)
     texts, each = dict(zip(made, said, strict=True)), iter(made)
     keys = [None if d is None else next(each) for d in documents]
     rows: dict[bytes | None, list[int]] = defaultdict(list)
@@ -66,7 +66,7 @@ def embedded(
                 spending.note(run, connection, reused=len(mine) - len(missing))
             if missing:
                 bought = partial(_bought, run, connection, embedder, missing, place)
-                answer = embed(embedder, [texts[key] for key in missing], bought)
+                answer = embedder.embed([texts[key] for key in missing], bought)
                 refused |= {missing[at]: error for at, error in answer.rejected.items()}
     column, at = vector_column(matrix, present), page.schema.get_field_index("embedding")
     page = page.append_column("embedding", column) if at < 0 else page.set_column(at, "embedding", column)

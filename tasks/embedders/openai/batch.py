@@ -1,4 +1,4 @@
-"""One batch of texts through an account: packed, sent by several threads, split where refused, put back in order.
+"""One batch of texts to a server: packed, sent by several threads, split where refused, put back in order.
 
 All state is the calling thread's: the other threads only wait for their turn, send, and decode.
 """
@@ -6,16 +6,18 @@ All state is the calling thread's: the other threads only wait for their turn, s
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from tasks.base.errors import FatalError, TransientError, VecferryError
-from tasks.embedders.interface import Embedded, OnBought, RowError
-from tasks.embedders.openai.account import CONCURRENCY, PROBES, Account, Refused, Shape, Terms
-from tasks.embedders.packing import RUNGS, Caps, OnTooLong, count_tokens, cut, cuts, mean, size, take, unfit
+from tasks.embedders.interface import Embedded, OnMade, RowError
+from tasks.embedders.openai.account import OpenAIAccount
+from tasks.embedders.openai.packing import Caps, count_tokens, take
+from tasks.embedders.openai.server import CONCURRENCY, PROBES, Refused
+from tasks.embedders.texts import RUNGS, OnTooLong, cut, cuts, mean, size, unfit
 
 # How much is sent before the server has said how many tokens that is.
 _FIRST_BYTES = 32_768
@@ -61,19 +63,17 @@ class _Pack:
 class Batch:
     """``run`` it once."""
 
-    account: Account
-    shape: Callable[[], Shape]
-    terms: Terms
+    account: OpenAIAccount
     max_tokens: int
     on_too_long: OnTooLong
-    on_bought: OnBought | None
+    on_made: OnMade | None
     vectors: np.ndarray = field(init=False)
     rejected: dict[int, RowError] = field(init=False, default_factory=dict)
 
     def run(self, texts: Sequence[str]) -> Embedded:
-        """As PaidEmbedder.embed."""
-        self.texts = texts
-        self.vectors = np.zeros((len(texts), self.terms.dimensions), np.float32)
+        """As Embedder.embed."""
+        self.texts, self._server = texts, self.account.server
+        self.vectors = np.zeros((len(texts), self.account.terms.dimensions), np.float32)
         self._waiting: deque[Piece] = deque()
         self._split: deque[_Pack] = deque()
         self._rungs = [-1] * len(texts)
@@ -83,7 +83,7 @@ class Batch:
         for row in range(len(texts)):
             self._admit(row)
         if self._waiting:
-            self._shape = self.shape()
+            self._shape = self.account.probe().shape
             self._send_all()
         return Embedded(self.vectors, self.rejected)
 
@@ -110,26 +110,26 @@ class Batch:
             return self._split.popleft()
         if not self._waiting:
             return None
-        density = self.account.density.value
-        inputs, tokens = self.account.limiter.caps(len(self._waiting), CONCURRENCY)
-        if not self.account.density.known:
+        density = self._server.density.value
+        inputs, tokens = self._server.limiter.caps(len(self._waiting), CONCURRENCY)
+        if not self._server.density.known:
             tokens = min(tokens, _FIRST_BYTES)
-        if self.terms.price:  # the last of a budget is spent in smaller requests, not left over
-            tokens = min(tokens, self.terms.budget.left / self.terms.price * 1e6)
-        caps = Caps(min(inputs, self.account.max_inputs), tokens, self.max_tokens)
+        if self.account.terms.price:  # the last of a budget is spent in smaller requests, not left over
+            tokens = min(tokens, self.account.terms.budget.left / self.account.terms.price * 1e6)
+        caps = Caps(min(inputs, self._server.max_inputs), tokens, self.max_tokens)
         window = [_tokens(self._waiting[i], density) for i in range(min(len(self._waiting), caps.inputs))]
         return _Pack([self._waiting.popleft() for _ in range(take(window, 0, caps))])
 
     def _request(self, pieces: Sequence[Piece]) -> np.ndarray | Refused:
         def tokens() -> float:
-            density = self.account.density.value
+            density = self._server.density.value
             return sum(_tokens(piece, density) for piece in pieces)
 
         def stop() -> None:
             if self._halt.is_set():
                 raise _Halted
 
-        return self.account.request([piece.text for piece in pieces], tokens, self._shape, self.terms, stop)
+        return self._server.request([piece.text for piece in pieces], tokens, self._shape, self.account.terms, stop)
 
     def _settle_all(
         self, arrived: list[tuple[_Pack, "Future[np.ndarray | Refused]"]], failure: BaseException | None
@@ -145,8 +145,8 @@ class Batch:
             except Exception as error:  # noqa: BLE001
                 failure = self._failed(failure, error)
         try:
-            if rows and self.on_bought:
-                self.on_bought(rows, self.vectors[_span(rows)])
+            if rows and self.on_made:
+                self.on_made(rows, self.vectors[_span(rows)])
         except Exception as error:  # noqa: BLE001
             failure = self._failed(failure, error)
         return failure
@@ -186,7 +186,7 @@ class Batch:
         most = [int(n) for n in re.findall(r"\d+", found.said) if 0 < int(n) < len(pieces)]
         if found.verdict == "too_many" and most:
             step = max(most)
-            self.account.max_inputs = min(self.account.max_inputs, step)
+            self._server.max_inputs = min(self._server.max_inputs, step)
             parts = [pieces[i : i + step] for i in range(0, len(pieces), step)]
         elif found.verdict == "row" and named and int(named[1]) < len(pieces):
             at = int(named[1])
@@ -211,7 +211,7 @@ class Batch:
             # Nothing of this batch has gone through: is it the texts, or the way they are sent?
             probe = [Piece(0, text, size(text), None) for text in PROBES]
             if isinstance(self._request(probe), Refused):
-                raise self.account.fail(f"{found.message}; a harmless text is refused too")
+                raise self._server.fail(f"{found.message}; a harmless text is refused too")
             self._answered = True
         self.rejected[piece.row] = RowError("refused", found.message)
 
@@ -221,7 +221,7 @@ class Batch:
             refusal.faulty |= faulty
             refusal.largest = max(refusal.largest, len(pack.pieces))
             if not refusal.open and not refusal.faulty:
-                self.account.max_inputs = min(self.account.max_inputs, refusal.largest)
+                self._server.max_inputs = min(self._server.max_inputs, refusal.largest)
 
     def _admit(self, row: int) -> None:
         """Queues a text whole, or cut where it is known to be too long, or rejects it without a call."""

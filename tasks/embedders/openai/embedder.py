@@ -8,19 +8,19 @@ The key is in OPENAI_API_KEY; OPENAI_BASE_URL, or base_url, names a compatible s
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import ClassVar, get_args
 from urllib.parse import urlsplit
-
-import numpy as np
 
 from tasks.base import settings
 from tasks.base.errors import UsageError
-from tasks.embedders.budget import Budget, Spent
-from tasks.embedders.interface import Allowed, Embedded, OnBought, Space
+from tasks.embedders.budget import Budget
+from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Space, as_texts, content_keys
 from tasks.embedders.naming import ModelName
-from tasks.embedders.openai.account import ATTEMPTS, Account, Probe, Terms, account
+from tasks.embedders.openai.account import OpenAIAccount
 from tasks.embedders.openai.batch import Batch
-from tasks.embedders.packing import MAX_INPUT_TOKENS, OnTooLong, size
+from tasks.embedders.openai.packing import MAX_INPUT_TOKENS
+from tasks.embedders.openai.server import Terms, server
+from tasks.embedders.texts import OnTooLong, size
 
 OFFICIAL = "https://api.openai.com/v1"
 KEY = "OPENAI_API_KEY"
@@ -46,78 +46,38 @@ MODELS = {
 
 @dataclass(frozen=True)
 class OpenAIEmbedder:
-    """A model at a server. Opening one again is cheap: what is learned about the server is shared by the process.
-
-    ``dataclasses.replace(embedder, budget=Budget(5.0))`` counts for itself, and holds the limit.
-    """
+    """A model at a server. Opening one again is cheap: what is learned about the server is shared by the process."""
 
     model: str
-    dimensions: int
-    account: Account = field(repr=False)
+    account: OpenAIAccount = field(repr=False)
     on_too_long: OnTooLong = "quarantine"
     max_tokens: int = MAX_INPUT_TOKENS
     """Tokens an input may have."""
-    price: float = 0.0
-    """Dollars per million tokens."""
-    budget: Budget = field(default_factory=Budget, repr=False, compare=False)
+    takes: ClassVar[frozenset[Kind]] = frozenset({"text"})
 
     @property
     def space(self) -> Space:
         # on_too_long is no part of it: it makes no two vectors incomparable, and the vectors of all other texts must
-        # not be bought again because it changed. content_key keeps the over-long ones apart.
-        return Space("openai", self.model, self.dimensions, normalized=self.model in MODELS)
+        # not be bought again because it changed. The keys keep the over-long ones apart.
+        return Space("openai", self.model, self.account.terms.dimensions, normalized=self.model in MODELS)
 
-    @property
-    def spent(self) -> Spent:
-        """What was spent under this embedder's budget; without one of its own, by this process on this account."""
-        return self.budget.spent
+    def keys(self, items: Sequence[Item]) -> list[bytes]:
+        return content_keys(items, map(self._variant, as_texts(self, items)))
 
-    def variant(self, text: str) -> str:
-        """``truncate`` or ``mean`` for a text that may be too long, else empty; as good without a vocabulary as with."""
+    def embed(self, items: Sequence[Item], on_made: OnMade | None = None) -> Embedded:
+        """As Embedder.embed. Up to eight requests are under way at once. When one fails, no other starts, and those
+        under way are waited for and handed to ``on_made`` before the error is raised. Of an over-long text under
+        ``mean``, parts that were answered are lost when the others are not."""
+        return Batch(self.account, self.max_tokens, self.on_too_long, on_made).run(as_texts(self, items))
+
+    def _variant(self, text: str) -> str:
+        """``truncate`` or ``mean`` for a text that may be too long; as good without a vocabulary as with."""
         return self.on_too_long if self.on_too_long != "quarantine" and size(text) > self.max_tokens else ""
 
-    def embed(self, texts: Sequence[str], on_bought: OnBought | None = None) -> Embedded:
-        """As PaidEmbedder.embed. Up to eight requests are under way at once. When one fails, no other starts, and those
-        under way are waited for and handed to ``on_bought`` before the error is raised. Of an over-long text under
-        ``mean``, parts that were answered are lost when the others are not."""
-        batch = Batch(
-            self.account, lambda: probe(self).shape, self._terms, self.max_tokens, self.on_too_long, on_bought
-        )
-        return batch.run(texts)
 
-    def embed_batch(self, texts: Sequence[str]) -> np.ndarray:
-        """float32[len(texts), dimensions]. Raises RowsRejected where a text has none; ``embed`` leaves it out."""
-        return self.embed(texts).whole
-
-    def prepare(self) -> None:
-        """Forgets an earlier fatal answer, whose cause may have been put right, and probes the server."""
-        self.account.mend()
-        probe(self)
-
-    def allowed(self) -> Allowed:
-        """One attempt: who plans does not want to wait for a server that is not there."""
-        self.account.mend()
-        probe(self, attempts=1)
-        return self.account.limiter.allowed
-
-    @property
-    def _terms(self) -> Terms:
-        return Terms(self.dimensions, self.price, self.budget)
-
-
-def probe(embedder: OpenAIEmbedder, attempts: int = ATTEMPTS) -> Probe:
-    """One request of two short texts, once a process: the dimension and norm of the vectors, and whether the server
-    takes base64 and ``dimensions``. How many inputs it takes is learned from the first request that it refuses.
-
-    Raises TransientError and FatalError; FatalError for another dimension than the space's.
-    """
-    known = MODELS.get(embedder.model)
-    shortens = known is not None and known.shortens
-    return embedder.account.probe(embedder._terms, sends_dimensions=shortens, attempts=attempts)
-
-
-def open_openai(name: ModelName) -> OpenAIEmbedder:
-    """The embedder that ``name`` describes; asks nothing of the network.
+def open_openai(name: ModelName, budget: Budget | None = None) -> OpenAIEmbedder:
+    """The embedder that ``name`` describes, paid out of ``budget``, else out of one that this process has for the model at
+    its server. Asks nothing of the network.
 
     Raises UsageError for an unknown option or value, for a model of unknown dimensions, and without a key.
     """
@@ -142,14 +102,16 @@ def open_openai(name: ModelName) -> OpenAIEmbedder:
     key = settings.secret(KEY, "embedder")
     if not key:
         raise UsageError(f"embedder {name}: {KEY} is not set. A compatible server that needs no key takes any value")
-    shared = account(base_url, key, name.model)
+    shared = server(base_url, key, name.model)
     price = name.number("price")
+    terms = Terms(
+        dimensions,
+        price=price if price is not None else known.price if known else 0.0,
+        budget=budget or shared.budget,
+    )
     return OpenAIEmbedder(
         model=name.model,
-        dimensions=dimensions,
-        account=shared,
+        account=OpenAIAccount(shared, terms, shortens=known is not None and known.shortens),
         on_too_long=name.one_of("on_too_long", get_args(OnTooLong)) or "quarantine",  # type: ignore[arg-type]
         max_tokens=name.whole("max_tokens", 1, 1_000_000) or MAX_INPUT_TOKENS,
-        price=price if price is not None else known.price if known else 0.0,
-        budget=shared.budget,
     )

@@ -12,7 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-from tasks.embedders.interface import MAX_INPUTS, MAX_TOKENS, Allowed
+from tasks.embedders.interface import Allowed
+
+MAX_INPUTS = 2048
+MAX_TOKENS = 300_000
+"""OpenAI's API reference, "Create embeddings": inputs a request, tokens a request."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -85,6 +89,14 @@ def _steadily(said: Reported, period: float, hidden: float) -> bool:
     steady = (said.limit - said.remaining) * period / said.limit
     slack = max(1.0, 0.05 * steady)
     return -hidden - slack <= said.reset - steady <= slack
+
+
+def least_seconds(allowed: Allowed, texts: int, tokens: int) -> float:
+    """The least that so many texts take, in requests of MAX_INPUTS and MAX_TOKENS at most. A minute's worth is there at the
+    start."""
+    asked = max(-(-texts // MAX_INPUTS), -(-tokens // MAX_TOKENS))
+    waits = [wanted / limit for wanted, limit in ((asked, allowed.requests), (tokens, allowed.tokens)) if limit]
+    return 60 * max(0.0, max(waits, default=0.0) - 1)
 
 
 class _Bucket:

@@ -11,22 +11,22 @@ is how to ask for that, as for old vectors that were made so. ``prefix`` goes be
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import ClassVar, get_args
 
 import numpy as np
 
 from tasks.base.errors import UsageError
 from tasks.embedders import weights
-from tasks.embedders.interface import Embedded, OnBought, RowError, Space
+from tasks.embedders.interface import Embedded, Item, Kind, OnMade, RowError, Space, as_texts, content_keys
 from tasks.embedders.naming import ModelName
-from tasks.embedders.packing import OnTooLong, cuts, mean, size, unfit
 from tasks.embedders.sentence_transformers.model import Loaded, Wanted, hub_name, load
+from tasks.embedders.texts import OnTooLong, cuts, mean, size, unfit
 
 OPTIONS = ("prefix", "normalize", "max_tokens", "precision", "on_too_long", "device", "batch")
 BATCH = 32
 """Texts a forward pass, as the library has it: more is slower on a processor, and may not fit a GPU."""
 SLICE = 512
-"""Texts between two answers to ``on_bought``. Sorted by length beforehand, so that no more is gained by more at once."""
+"""Texts between two answers to ``on_made``. Sorted by length beforehand, so that no more is gained by more at once."""
 _SPARE = 16
 """More tokens than any tokenizer adds to a text."""
 
@@ -39,13 +39,23 @@ class SentenceTransformersEmbedder:
     model: Loaded = field(repr=False, compare=False)
     on_too_long: OnTooLong = "quarantine"
     batch: int = BATCH
+    takes: ClassVar[frozenset[Kind]] = frozenset({"text"})
+    account: ClassVar[None] = None
 
-    def embed(self, texts: Sequence[str], on_bought: OnBought | None = None) -> Embedded:
-        """As PaidEmbedder.embed: vectors are handed over some hundred at a time, long texts first.
+    def keys(self, items: Sequence[Item]) -> list[bytes]:
+        """The variant of an over-long text is ``truncate`` or ``mean``."""
+        if self.on_too_long == "quarantine":
+            return content_keys(items)
+        cut = self._too_long(dict(enumerate(as_texts(self, items))))
+        return content_keys(items, [self.on_too_long if row in cut else "" for row in range(len(items))])
+
+    def embed(self, items: Sequence[Item], on_made: OnMade | None = None) -> Embedded:
+        """As Embedder.embed: vectors are handed over some hundred at a time, long texts first.
 
         Rejected are empty and blank texts, which all have one vector that means nothing; what is not Unicode; over-long
         texts under ``quarantine``; and texts whose vector is zero or not finite, which no index could find.
         """
+        texts = as_texts(self, items)
         vectors = np.zeros((len(texts), self.space.dimensions), np.float32)
         rejected = {row: error for row, text in enumerate(texts) if (error := _unfit(text))}
         parts = self._parts({row: text for row, text in enumerate(texts) if row not in rejected}, rejected)
@@ -60,17 +70,9 @@ class SentenceTransformersEmbedder:
                     good.append(row)
                 else:
                     rejected[row] = RowError("refused", "the model's vector of this text is zero or not finite")
-            if on_bought and good:
-                on_bought(good, vectors[good])
+            if on_made and good:
+                on_made(good, vectors[good])
         return Embedded(vectors, rejected)
-
-    def embed_batch(self, texts: Sequence[str]) -> np.ndarray:
-        """float32[len(texts), dimensions]. Raises RowsRejected where a text has none; ``embed`` leaves it out."""
-        return self.embed(texts).whole
-
-    def variant(self, text: str) -> str:
-        """``truncate`` or ``mean`` for an over-long text, else empty."""
-        return self.on_too_long if self.on_too_long != "quarantine" and self._too_long({0: text}) else ""
 
     def _too_long(self, texts: Mapping[int, str]) -> dict[int, int]:
         """The tokens of those texts that have too many."""

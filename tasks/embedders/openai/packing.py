@@ -1,5 +1,4 @@
-"""Texts into requests: which texts no model takes, how many tokens a text has, how many texts fit into a request, and how
-an over-long one is cut.
+"""Texts into requests: how many tokens a text has, and how many texts fit into a request.
 
 Tokens are counted exactly where tiktoken and its vocabulary are at hand. Elsewhere the UTF-8 bytes stand for them: every
 token of a byte-pair encoding covers at least one byte, so that is an upper bound, about four times too high for English.
@@ -10,18 +9,13 @@ import os
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-
-from tasks.embedders.interface import MAX_INPUTS, MAX_TOKENS, RowError
-
-OnTooLong = Literal["quarantine", "truncate", "mean"]
-"""What becomes of a text with more tokens than the model takes."""
+from tasks.embedders.openai.limits import MAX_INPUTS, MAX_TOKENS
+from tasks.embedders.texts import size
 
 MAX_INPUT_TOKENS = 8192
 """OpenAI's API reference, "Create embeddings": tokens an input."""
@@ -29,10 +23,6 @@ MAX_INPUT_TOKENS = 8192
 # What tiktoken calls the file of cl100k_base, the encoding of all three models, in its cache, and what it must hold.
 _VOCABULARY = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
 _VOCABULARY_SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
-
-RUNGS = (4.0, 3.5, 3.0, 2.5, 2.0, 1.5, 1.0)
-"""Bytes a token assumed when cutting, one after the other until it fits; the last always does. Fixed steps rather than
-an exact cut, so that a text is cut alike with and without a vocabulary, in the first run and in the next."""
 
 
 @dataclass(frozen=True)
@@ -49,22 +39,6 @@ def count_tokens(text: str) -> TokenCount:
     if encode := _encoder():
         return TokenCount(len(encode(text)), True)
     return TokenCount(size(text), False)
-
-
-def size(text: str) -> int:
-    """UTF-8 bytes; a lone surrogate, which UTF-8 has no form for, counts three."""
-    return len(text.encode("utf-8", "surrogatepass"))
-
-
-def unfit(text: str) -> RowError | None:
-    """Why no model has a vector for this text, whichever it is."""
-    if not text:
-        return RowError("empty", "the text is empty")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        return RowError("encoding", f"the text is not Unicode: {error.reason} at {error.start}")
-    return None
 
 
 @lru_cache(maxsize=1)
@@ -142,39 +116,3 @@ def take(tokens: Sequence[float], start: int, caps: Caps) -> int:
         if tokens[end - 1] > caps.alone:
             break
     return end
-
-
-def cut(text: str, size_limit: int) -> list[str]:
-    """``text`` in pieces of at most ``size_limit`` UTF-8 bytes (and at least one character), after a space where there is
-    one in the last quarter."""
-    pieces, rest = [], text.encode()
-    while len(rest) > size_limit:
-        end = size_limit
-        while end > 0 and rest[end] & 0xC0 == 0x80:  # never inside a character
-            end -= 1
-        if end == 0:
-            end = next((i for i in range(1, len(rest)) if rest[i] & 0xC0 != 0x80), len(rest))
-        space = rest.rfind(b" ", end - end // 4, end)
-        end = space + 1 if space > 0 else end
-        pieces.append(rest[:end].decode())
-        rest = rest[end:]
-    return [*pieces, rest.decode()] if rest else pieces
-
-
-def cuts(text: str, max_tokens: int, after: int = -1) -> Iterator[tuple[int, list[str]]]:
-    """The ways to cut ``text``, from the fewest pieces to the most: an index into RUNGS, beyond ``after``, and the pieces.
-    The first whose pieces have ``max_tokens`` at most is the one to take."""
-    for rung in range(after + 1, len(RUNGS)):
-        limit = int(RUNGS[rung] * max_tokens)
-        if limit < size(text):
-            yield rung, cut(text, limit)
-
-
-def mean(vectors: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
-    """One unit vector, float32[d], for the pieces of a text: their mean, each weighing its length.
-
-    float32[k, d] and k lengths; as in OpenAI's cookbook "Embedding texts that are longer than the model's context".
-    """
-    total = np.average(np.asarray(vectors, np.float64), axis=0, weights=lengths)
-    norm = float(np.linalg.norm(total))
-    return (total / norm if norm else np.asarray(vectors[0], np.float64)).astype(np.float32)
