@@ -84,7 +84,7 @@ def load_figures(run: Run, url: str, rows: int) -> list[Figure]:
     with run.connection() as ours_connection, psycopg.connect(url, autocommit=True) as connection:
         register_vector(connection)
         target = run.plan.targets[0]
-        table = Table("public", "bare", target.layout)
+        table = Table("public", "bare", target.place.layout)
         create_table(ours_connection, table)
         bare_seconds: list[float] = []
 
@@ -110,11 +110,11 @@ def index_figures(run: Run, rows: int) -> list[Figure]:
     """Builds the HNSW index with the settings we compute and with settings by hand, the first and the best twice."""
     target = run.plan.targets[0]
     with run.connection() as connection:
-        memory, workers = hnsw.settings_for(connection, rows, target.layout, hnsw.limited(target.collection.m))
+        memory, workers = hnsw.settings_for(connection, rows, target.place.layout, hnsw.limited(target.collection.m))
 
         def ours() -> float:
-            seconds = timed(lambda: hnsw.build(connection, target.hidden, "bench", target.collection))
-            connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(target.hidden.schema, "bench")))
+            seconds = timed(lambda: hnsw.build(connection, target.place.hidden, "bench", target.collection))
+            connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(target.place.hidden.schema, "bench")))
             return seconds
 
         by_us, by_hand = ours(), dict[tuple[int, int], float]()
@@ -139,7 +139,10 @@ def index_figures(run: Run, rows: int) -> list[Figure]:
 def _built(run: Run, connection: Connection, memory: int, workers: int, limit: float) -> float:
     """Seconds that the build takes with these settings; infinite when it is not done within ``limit``."""
     target = run.plan.targets[0]
-    collection, table = target.collection, Table(target.hidden.schema, target.hidden.name, target.layout)
+    collection, table = (
+        target.collection,
+        Table(target.place.hidden.schema, target.place.hidden.name, target.place.layout),
+    )
     started = time.perf_counter()
     try:
         with connection.transaction(force_rollback=True):
@@ -199,5 +202,5 @@ def drop(run: Run) -> None:
     """Takes the tables of the run away, so that they do not lie in the way of the next measurement."""
     with run.connection() as connection:
         for target in run.plan.targets:
-            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(target.hidden.identifier))
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(target.place.hidden.identifier))
         connection.execute("DELETE FROM vecferry.relation WHERE run_id = %s", (run.run_id,))

@@ -135,7 +135,7 @@ def index(run: Run, parameters: Shared) -> None:
     """Builds the indexes, one target after the other: each build uses the whole machine."""
     bar, targets = artifacts.progress(run.run_id, "index"), run.plan.targets
     for target in targets:
-        index_task(run.run_id, parameters.database, target.number, target.table, bar)
+        index_task(run.run_id, parameters.database, target.number, target.place.label, bar)
         artifacts.moved(bar, target.number + 1, len(targets))
 
 
@@ -144,7 +144,7 @@ def catch_up(run: Run, parameters: Gated) -> list[PrefectFuture[CaughtUp]]:
     bar, most = artifacts.progress(run.run_id, "catch-up"), gates_of(run, parameters).max_deleted
     passes: list[PrefectFuture[CaughtUp]] = []
     for t in run.plan.targets:
-        what = {"run_id": run.run_id, "database": parameters.database, "number": t.number, "table": t.table}
+        what = {"run_id": run.run_id, "database": parameters.database, "number": t.number, "table": t.place.label}
         passes.append(catch_up_task.submit(**what, max_deleted=most, bar=bar, return_state=False, wait_for=passes[-1:]))
     return passes
 
@@ -160,7 +160,7 @@ def verify(run: Run, parameters: Gated, passes: list[PrefectFuture[CaughtUp]]) -
 
 def finish(run: Run, parameters: Shared, passes: list[PrefectFuture[CaughtUp]]) -> bool | None:
     """Verifies, and switches where that was asked for. Returns the answer of a person who was asked."""
-    synced = all(t.mode == "sync" for t in run.plan.targets)
+    synced = all(t.place.at_once for t in run.plan.targets)
     smoke = bool(run.plan.limited)
     if synced or smoke or parameters.cutover != "auto":
         verify(run, parameters, passes)

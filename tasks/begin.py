@@ -10,7 +10,7 @@ from tasks.base.retrying import RETRYING
 from tasks.planning import planned
 from tasks.runs import ledger, ledger_versions, run_log, spending, status, vectors
 from tasks.runs.commands import command, resumption
-from tasks.runs.plan import ColumnTarget, Plan, Request, check_run_id
+from tasks.runs.plan import Plan, Request, check_run_id
 from tasks.runs.run import Run, chosen
 from tasks.stores.postgres.connection import Connection, adapt, connect, refusable
 
@@ -75,7 +75,7 @@ def ready_to_cut_over(run: Run, record: ledger.RunRecord) -> None:
     built = {b.number for b in batches if b.stage == "index" and b.status == "done"}
     if run.plan.limited:
         raise VerificationRefused(f"run {run.run_id} is a smoke run, which never cuts over")
-    if missing := [t.name for t in run.plan.targets if t.mode != "sync" and t.number not in built]:
+    if missing := [t.name for t in run.plan.targets if t.place.loads and t.number not in built]:
         step = status.next_step(replace(record, at_work=False), batches)
         raise VerificationRefused(
             f"run {run.run_id} is {record.state.replace('_', ' ')} and {', '.join(missing)} is not built: {step.now}"
@@ -91,7 +91,7 @@ def ready_to_catch_up(run: Run, record: ledger.RunRecord) -> None:
         raise UsageError(f"run {run_id} is {record.state.replace('_', ' ')}: {resumption(run.plan)}")
     if record.switched and not run.plan.request.followed:
         raise UsageError(f"run {run_id} is switched: a new run of {flow} syncs its tables, and can be taken back")
-    if record.state == "contracted" and any(isinstance(t, ColumnTarget) and not t.beside for t in run.plan.targets):
+    if record.state == "contracted" and not all(t.place.followed_after_contract for t in run.plan.targets):
         raise UsageError(
             f"run {run_id} is contracted: nothing notes changes any more, the application makes the vectors"
         )

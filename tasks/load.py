@@ -9,7 +9,6 @@ from tasks.base import memory
 from tasks.base.retrying import RETRYING
 from tasks.runs import dataset, ledger, quarantine, run_log, work
 from tasks.runs.ledger import Batch
-from tasks.runs.plan import CARRIED
 from tasks.runs.run import Run, open_run
 from tasks.runs.vectors import embedded
 from tasks.shadows.registry import shadow_of
@@ -30,7 +29,7 @@ def prepare(run: Run) -> int:
     """Makes a pending batch for every part of the snapshot that is loaded; returns how many are pending. Of a table that is
     synced a part is a backup and no more."""
     with run.connection() as connection:
-        loaded = {t.number for t in run.plan.targets if t.mode != "sync"}
+        loaded = {t.number for t in run.plan.targets if t.place.loads}
         parts = [b for b in ledger.batches(connection, run.run_id, "snapshot") if b.detail["target"] in loaded]
         ledger.add(connection, run.run_id, "load", [(b.number, {"target": b.detail["target"]}) for b in parts])
         return sum(b.status != "done" for b in ledger.batches(connection, run.run_id, "load"))
@@ -45,9 +44,9 @@ def load(run: Run, numbers: list[int]) -> work.Tally:
 
     def one(connection: Connection, batch: Batch) -> int:
         started, target = time.perf_counter(), run.plan.targets[batch.detail["target"]]
-        said = dataset.read_part(run.path("snapshot"), parts[batch.number], embeddings=target.space == CARRIED)
+        said = dataset.read_part(run.path("snapshot"), parts[batch.number], embeddings=target.carried)
         page, refused = embedded(run, target, said, tally=True)
-        page, rejected = quarantine.sift(connection, page, target.layout, run.plan.request.nul, refused)
+        page, rejected = quarantine.sift(connection, page, target.place.layout, run.plan.request.nul, refused)
         if rejected:
             quarantine.keep(run, "load", batch.number, rejected)
         shadow, again = shadow_of(run, target), bool(batch.rows)

@@ -69,7 +69,7 @@ def export(run: Run, into: str) -> dict[str, int]:
 def _snapshot(run: Run) -> tuple[dict[int, Collection], list[Part]]:
     _, parts = dataset.read_manifest(run.path("snapshot"))
     kept = {part.target for part in parts}
-    return {t.number: t.collection for t in run.plan.targets if t.mode != "sync" or t.number in kept}, parts
+    return {t.number: t.collection for t in run.plan.targets if t.place.loads or t.number in kept}, parts
 
 
 def _tables(run: Run, parts: list[Part]) -> Iterator[tuple[int, pa.Table]]:

@@ -39,7 +39,7 @@ def list_ids(run: Run, listing: int, alone: bool = False) -> int:
         source = run.source()
         known = {b.number for b in ledger.batches(connection, run.run_id, "list") if b.status == "done"}
         for target in run.plan.targets:
-            if (alone or target.mode != "sync") and (number := _list_number(run, listing, target)) not in known:
+            if (alone or target.place.loads) and (number := _list_number(run, listing, target)) not in known:
                 with run_log.stage(run.run_id, "list", number) as entry:
                     entry.rows = _list_target(run, source, connection, target, listing, alone)
         return sum(b.detail["listing"] == listing for b in ledger.batches(connection, run.run_id, "snapshot"))
@@ -53,7 +53,7 @@ def snapshot(run: Run, numbers: list[int]) -> work.Tally:
         started, target = time.perf_counter(), run.plan.targets[batch.detail["target"]]
         ids = dataset.read_ids(run.path("snapshot", batch.detail["ids"]), batch.detail["group"])
         rows = with_hash(pa.Table.from_batches([source.fetch(target.collection.name, ids.to_pylist())]))
-        path = f"{dataset.folder(target.number, target.table)}/part-{batch.number:05d}.parquet"
+        path = f"{dataset.folder(target.number, target.place.label)}/part-{batch.number:05d}.parquet"
         part = dataset.write_part(run.path("snapshot"), path, batch.number, target.number, rows)
         seconds = time.perf_counter() - started
         ledger.done(
@@ -123,7 +123,7 @@ def _list_number(run: Run, listing: int, target: Target) -> int:
 
 
 def _ids_file(target: Target, listing: int) -> str:
-    return f"{dataset.folder(target.number, target.table)}/ids-{listing}.parquet"
+    return f"{dataset.folder(target.number, target.place.label)}/ids-{listing}.parquet"
 
 
 @task(name="list-ids", task_run_name="list ids, pass {listing}", **RETRYING)

@@ -24,13 +24,14 @@ from tasks.checks.measures import Check, Gates
 from tasks.checks.searches import cut_short, probe_vectors, sample_check, search_checks
 from tasks.runs import artifacts, ledger, run_log, spending
 from tasks.runs.artifacts import Tell, quiet
-from tasks.runs.plan import SCHEMA, ColumnTarget, Target
+from tasks.runs.plan import Target
 from tasks.runs.run import Run, open_run
 from tasks.shadows.difference import Difference
 from tasks.shadows.registry import shadow_of
 from tasks.stores.interface import Source
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection, refusable
+from tasks.stores.postgres.places import SCHEMA
 from tasks.stores.postgres.table import Table
 
 SETTLE = 5
@@ -136,7 +137,7 @@ def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tel
     with run.connection() as connection:
         rows, quarantined = _count(connection, table), difference.quarantined.count
         found = _row_checks(
-            difference, rows, bool(notes) or table.schema != SCHEMA or isinstance(target, ColumnTarget), target, gates
+            difference, rows, bool(notes) or table.schema != SCHEMA or bool(target.place.rows), target, gates
         )
         found = _source_count(run, difference, moved) + found
         if difference.foreign:
@@ -160,7 +161,7 @@ def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tel
             notes.append(
                 f"{counted(measured.zero, 'zero vector')}, which no cosine index finds; the source's did not either"
             )
-        if isinstance(target, ColumnTarget):
+        if target.place.rows:
             compared = space_checks(run, connection, target, table, gates)
             found, notes = found + compared.checks, notes + compared.notes
             benchmark |= compared.figures

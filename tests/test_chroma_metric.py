@@ -88,7 +88,7 @@ def test_a_run_over_a_server_whose_metadata_is_lost(connection: Connection, serv
     run = build("lost", chroma=served[1], collections=["lost"])
     (report,) = verify(run, gates(), None).targets
     assert report.passed
-    assert run.plan.targets[0].layout.opclass == "vector_cosine_ops"
+    assert run.plan.targets[0].place.layout.opclass == "vector_cosine_ops"
     assert {"distances", "query parity"} <= {c.name for c in report.checks}
 
 

@@ -13,7 +13,7 @@ from tasks.base import settings
 from tasks.begin import begin
 from tasks.load import expand, load, prepare
 from tasks.runs import ledger
-from tasks.runs.plan import ColumnTarget
+from tasks.runs.plan import Target
 from tasks.runs.run import Run, open_run
 from tasks.shadows.postgres import live_queue
 from tasks.shadows.postgres.live_column import LiveColumn
@@ -111,7 +111,7 @@ def test_a_change_while_the_text_is_at_the_provider(
         monkeypatch.setattr(LiveRows, "recheck", lambda *_: None)
         again = live_queue.again
 
-        def by_id(run: Run, target: ColumnTarget, other: Connection, ids: list[str], seqs: list[int]) -> Any:
+        def by_id(run: Run, target: Target[Any], other: Connection, ids: list[str], seqs: list[int]) -> Any:
             found = again(run, target, other, ids, seqs)
             other.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(queue(target)), (ids,))
             return found

@@ -93,7 +93,7 @@ def test_both_layouts_are_priced_by_the_indexes_there_are(connection: Connection
 def test_the_old_vectors_are_searched_as_any_source(connection: Connection, database: str) -> None:
     """The nearest rows by the vectors there are, under the rows' names."""
     make_table(connection, 20)
-    source = LiveTables(database, {"public.docs": plan(connection, embedder="hashing/1536").plan.targets[0].live})
+    source = LiveTables(database, {"public.docs": plan(connection, embedder="hashing/1536").plan.targets[0].place.live})
     (hits,) = source.search("public.docs", OLD.embed([text_of(7)]).whole, 3)
     assert (len(hits.ids), hits.ids[0]) == (3, "7")
     assert hits.distances[0] == pytest.approx(0, abs=1e-6)

@@ -83,11 +83,11 @@ def plan(planned: Any, next_: str | None, as_json: bool) -> None:
                     {
                         "name": t.collection.name,
                         "table": t.name,
-                        "mode": t.mode,
+                        "mode": t.place.kind,
                         "rows": t.collection.count,
                         "dimensions": t.dimensions,
                         "metric": t.collection.metric,
-                        "type": t.type,
+                        "type": t.place.layout.type,
                         "metadata": look.metadata,
                     }
                     for t, look in zip(plan.targets, planned.looks, strict=True)
@@ -110,7 +110,7 @@ def plan(planned: Any, next_: str | None, as_json: bool) -> None:
         keys = ", ".join(f"{key} ({'/'.join(types)})" for key, types in look.metadata.items())
         c = target.collection
         table.add_row(
-            c.name, target.name, target.mode, f"{c.count:,}", str(target.dimensions or "–"), c.metric, keys or "–"
+            c.name, target.name, target.place.kind, f"{c.count:,}", str(target.dimensions or "–"), c.metric, keys or "–"
         )
     out.print(table)
     cost = f"about {_duration(planned.seconds)} and {planned.storage_bytes / 1e6:,.1f} MB"

@@ -15,7 +15,7 @@ from tasks.base.words import counted
 from tasks.checks import measures as checks
 from tasks.checks.measures import Check, Gates
 from tasks.runs import spending
-from tasks.runs.plan import ColumnsRequest, ColumnTarget
+from tasks.runs.plan import ColumnsRequest, Target
 from tasks.runs.run import Run
 from tasks.stores.exact_search import exact_search
 from tasks.stores.interface import Hits, vectors
@@ -36,13 +36,13 @@ class Compared:
     notes: list[str]
 
 
-def space_checks(run: Run, connection: Connection, target: ColumnTarget, table: Table, gates: Gates) -> Compared:
+def space_checks(run: Run, connection: Connection, target: Target[Any], table: Table, gates: Gates) -> Compared:
     """Everything here but the old model's row cosine is a report and no gate. Raises UsageError for a file of queries
     that cannot be read."""
     request = run.plan.request
     assert isinstance(request, ColumnsRequest)
     found, figures, notes = list[Check](), dict[str, Any](), list[str]()
-    old = target.live.records
+    old = target.place.live.records
     if request.old_embedder:
         found.append(_old_model(run, connection, old, table, request.old_embedder, gates))
     before, after = _neighbours(connection, old, table)
@@ -139,14 +139,17 @@ def _threshold(before: list[Hits], after: list[Hits], threshold: float) -> tuple
 
 
 def _labelled(
-    run: Run, connection: Connection, target: ColumnTarget, table: Table, request: ColumnsRequest
+    run: Run, connection: Connection, target: Target[Any], table: Table, request: ColumnsRequest
 ) -> tuple[str, dict[str, Any]]:
     """nDCG@10 of labelled queries by exact search (Järvelin & Kekäläinen 2002), new and, where the old model is named, old."""
     assert request.embedder
     queries = read_queries(str(request.queries))
     texts = [query for query, _ in queries]
     scores: dict[str, np.ndarray] = {}
-    for name, model, place in (("new", request.embedder, table), ("old", request.old_embedder, target.live.records)):
+    for name, model, place in (
+        ("new", request.embedder, table),
+        ("old", request.old_embedder, target.place.live.records),
+    ):
         if model:
             probes = spending.embedder_of(run, model).embed(texts).vectors
             hits = exact_search(probes, read(connection, place, content=False), place.layout.metric, NDCG_AT)

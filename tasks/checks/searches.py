@@ -15,7 +15,7 @@ from tasks.checks.measures import Check, Gates, Norms
 from tasks.checks.timed_search import GATED, SHOWN, Timed, timed, worked
 from tasks.runs import spending
 from tasks.runs.artifacts import Tell
-from tasks.runs.plan import CARRIED, Target
+from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.difference import Difference
 from tasks.shadows.registry import shadow_of
@@ -57,7 +57,7 @@ def search_checks(
     exact = exact_search(probes, watched(), table.layout.metric, k)
     measured = total[0]
     # A smoke run holds a part of the source, which would search all of it.
-    comparable = target.space == CARRIED and not run.plan.limited
+    comparable = target.carried and not run.plan.limited
     ef_search = max(40, target.collection.ef_search, k)
     spent = worked(connection, run)
 
@@ -170,7 +170,7 @@ def _distances(
             if np.isfinite(other):
                 pairs.append((mine, other))
                 off[name] = max(off.get(name, 0.0), abs(mine - other) / max(1.0, abs(other), summed))
-    tolerance = 5e-3 if target.layout.index_type == "halfvec" else 1e-4
+    tolerance = 5e-3 if target.place.layout.index_type == "halfvec" else 1e-4
     ignored = moved([name for name, by in off.items() if by > tolerance])
     worst = max((by for name, by in off.items() if name not in ignored), default=0.0)
     benchmark["distances"] = pairs[:300]
@@ -189,7 +189,7 @@ def sample_check(
     if not held:
         return [Check("row cosine", False, 0, "no rows to sample", f"≥ {gates.min_row_cosine:g}")]
     ours = pa.Table.from_batches(held).combine_chunks()
-    if target.space == CARRIED:
+    if target.carried:
         fetched = source.fetch(target.collection.name, ours.column("id").to_pylist())
         theirs = dict(zip(fetched.column("id").to_pylist(), vectors(fetched), strict=True))
     else:
@@ -201,7 +201,7 @@ def sample_check(
         return [Check("row cosine", False, 0, "none of the sample is in the source", f"≥ {gates.min_row_cosine:g}")]
     names = ours.column("id").to_pylist()
     cosine = measures.row_cosine(vectors(ours)[there], np.stack([theirs[names[i]] for i in there]))
-    if target.space == CARRIED:
+    if target.carried:
         low = [names[i] for i, near in zip(there, cosine, strict=True) if near < gates.min_row_cosine]
         moved = _moved(run, target, low, known)
         cosine = cosine[[names[i] not in moved for i in there]]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,21 +15,13 @@ from tasks.embedders.registry import open_embedder
 from tasks.planning.metrics import option, settle
 from tasks.planning.planned import Look, Planned, one_line, server_problems, server_warnings
 from tasks.runs import ledger
-from tasks.runs.plan import (
-    CARRIED,
-    SCHEMA,
-    CollectionsRequest,
-    Mode,
-    Plan,
-    Target,
-    check_run_id,
-    shadow_name,
-    table_name,
-)
+from tasks.runs.plan import CARRIED, CollectionsRequest, Plan, Target, check_run_id, shadow_name, table_name
 from tasks.stores import canonical
-from tasks.stores.interface import Collection, Source
+from tasks.stores.interface import Collection, Selected, Source
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.hnsw import index_names
+from tasks.stores.postgres.pgvector import Layout
+from tasks.stores.postgres.places import SCHEMA, NewTable, ReplacedTable, SyncedTable, TablePlace
 from tasks.stores.postgres.table import describe
 from tasks.stores.registry import open_source
 
@@ -38,7 +31,9 @@ SAMPLE = 1_000
 
 def plan_collections(connection: Connection, request: CollectionsRequest, run_id: str) -> Planned:
     """The plan of a new run. Raises UsageError when the source or a name in the request is not there."""
-    source = open_source(request.source, request.collections)
+    source = open_source(
+        request.source, None if request.collections is None else [Selected(n) for n in request.collections]
+    )
     settled = settle(source, _chosen(source, request), request)
     collections = settled.collections
     problems = [*server_problems(connection), *settled.problems]
@@ -48,19 +43,16 @@ def plan_collections(connection: Connection, request: CollectionsRequest, run_id
     targets = []
     for number, collection in enumerate(collections):
         table = request.tables.get(collection.name, table_name(collection.name))
-        target = Target(
-            number=number,
-            collection=collection,
+        width = dimensions or collection.dimensions
+        free = NewTable(
             schema=request.schema,
             table=table,
             shadow=shadow_name(run_id, request.schema, table),
-            mode="create",
-            type="halfvec" if request.halfvec else "vector",
-            dimensions=dimensions or collection.dimensions,
-            space=space,
+            layout=Layout("halfvec" if request.halfvec else "vector", width, collection.metric),
         )
-        mode, problem = _mode(connection, request, target)
-        targets.append(Target(**{**vars(target), "mode": mode}))
+        target: Target[TablePlace] = Target(number, collection, free, width, space, limit=request.limit)
+        kind, problem = _kind(connection, request, target)
+        targets.append(replace(target, place=kind(**vars(free))))
         problems += [problem] if problem else []
     plan = Plan(check_run_id(run_id), request, tuple(targets))
     looks = [_look(source, c) for c in collections]
@@ -84,43 +76,47 @@ def _chosen(source: Source, request: CollectionsRequest) -> list[Collection]:
     return found
 
 
-def _mode(connection: Connection, request: CollectionsRequest, target: Target) -> tuple[Mode, str | None]:
+def _kind(
+    connection: Connection, request: CollectionsRequest, target: Target[TablePlace]
+) -> tuple[type[TablePlace], str | None]:
+    """What the place is by what has the final name now, and what stands in the way."""
     there = connection.execute(
         "SELECT c.oid FROM pg_class c WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND c.relname = %s",
-        (target.schema, target.table),
+        (target.place.schema, target.place.table),
     ).fetchone()
     if there is None:
-        return "create", None
+        return NewTable, None
     row = None
     if ledger.exists(connection):
         row = connection.execute(
             "SELECT source::text, space FROM vecferry.relation WHERE table_schema = %s AND table_name = %s AND role = 'live'",
-            (target.schema, target.table),
+            (target.place.schema, target.place.table),
         ).fetchone()
-    held = describe(connection, target.schema, target.table)
+    held = describe(connection, target.place.schema, target.place.table)
     if row is None or held is None:
-        return "create", (
+        return NewTable, (
             f"{target.name} exists and is not vecferry's: choose another name, {option('tables', target.collection.name, 'NAME')}"
         )
     same_source = orjson.loads(row[0]) == {"source": request.source, "collection": target.collection.name}
     if not same_source:
-        return "replace", (
+        return ReplacedTable, (
             f"{target.name} holds {orjson.loads(row[0])['collection']!r} of another source: choose another name, "
             f"{option('tables', target.collection.name, 'NAME')}"
         )
     if request.limit:
-        return "create", None  # a smoke run stays in its shadow
-    return ("sync" if held.layout == target.layout and row[1] == target.space else "replace"), None
+        return NewTable, None  # a smoke run stays in its shadow
+    alike = held.layout == target.place.layout and row[1] == target.space
+    return (SyncedTable if alike else ReplacedTable), None
 
 
 def _name_problems(connection: Connection, plan: Plan, schema: str) -> Iterator[str]:
-    for table, count in Counter(t.table for t in plan.targets).items():
+    for table, count in Counter(t.place.table for t in plan.targets).items():
         if count > 1:
-            names = ", ".join(t.collection.name for t in plan.targets if t.table == table)
+            names = ", ".join(t.collection.name for t in plan.targets if t.place.table == table)
             yield f"collections {names} would share the table {table}: name them with -p tables.COLLECTION=NAME"
         if len(table.encode()) > 63:
             yield f"table name {table!r} is longer than PostgreSQL's 63 bytes"
-    for name in sorted({schema, *(t.table for t in plan.targets)}):
+    for name in sorted({schema, *(t.place.table for t in plan.targets)}):
         if not name or "%" in name:  # psycopg takes a % for a placeholder, in a quoted name too
             yield f"{name!r} cannot name a table or schema here: it must not be empty or hold a %"
     if schema == SCHEMA:
@@ -146,17 +142,17 @@ def _target_warnings(plan: Plan, looks: list[Look]) -> Iterator[str]:
         sampled = counted(look.sampled, "sampled record")
         if look.without_vector:
             yield f"{name}: {look.without_vector} of {sampled} {agreeing(look.without_vector, 'have')} no vector and will have none"
-        if look.without_document and target.space != CARRIED:
+        if look.without_document and not target.carried:
             have = agreeing(look.without_document, "have")
             yield f"{name}: {look.without_document} of {sampled} {have} no document to embed, hence no vector"
-        if target.dimensions and target.layout.index_type is None:
+        if target.dimensions and target.place.layout.index_type is None:
             yield f"{name}: {target.dimensions} dimensions are beyond pgvector's index limit of 4000; searches will be exact and slow"
-        elif target.layout.index_type == "halfvec" and target.type == "vector":
+        elif target.place.layout.index_type == "halfvec" and target.place.layout.type == "vector":
             yield f"{name}: indexed as halfvec; queries must order by embedding::halfvec({target.dimensions})"
         mixed = sorted(key for key, types in look.metadata.items() if len(types) > 1)
         if mixed:
             yield f"{name}: metadata of mixed types under {', '.join(mixed)}; both survive"
-        if target.mode == "replace":
+        if target.place.steps_aside:
             yield f"{target.name} is ours but laid out otherwise: a new table is built and the old one steps aside"
 
 
@@ -183,24 +179,26 @@ def _look(source: Source, collection: Collection) -> Look:
 
 def _sql(plan: Plan) -> Iterator[str]:
     """The SQL that changes something, as it will be sent."""
-    if any(t.mode != "sync" for t in plan.targets):
+    if any(t.place.loads for t in plan.targets):
         yield "CREATE EXTENSION IF NOT EXISTS vector"
     for target in plan.targets:
-        if target.mode == "sync":
+        if not target.place.loads:
             yield f"-- {target.name}: rows that differ are merged in place"
             continue
-        where: dict[str, Any] = {"schema": SCHEMA, "table": target.shadow}
-        names, layout = index_names(plan.run_id, target), target.layout
+        where: dict[str, Any] = {"schema": SCHEMA, "table": target.place.shadow}
+        names, layout = index_names(plan.run_id, target), target.place.layout
         hnsw = names["hnsw"]
-        yield one_line(statement("expand_table", **where, type=target.type).as_string())
+        yield one_line(statement("expand_table", **where, type=target.place.layout.type).as_string())
         if target.dimensions:
             yield one_line(
-                statement("expand_dimensions", **where, type=target.type, dims=target.dimensions).as_string()
+                statement(
+                    "expand_dimensions", **where, type=target.place.layout.type, dims=target.dimensions
+                ).as_string()
             )
-        yield f'COPY "{SCHEMA}"."{target.shadow}" FROM STDIN (FORMAT BINARY)'
+        yield f'COPY "{SCHEMA}"."{target.place.shadow}" FROM STDIN (FORMAT BINARY)'
         yield one_line(statement("expand_primary_key", **where, constraint=names["key"]).as_string())
         if layout.index_type:
-            on = f'"{SCHEMA}"."{target.shadow}" USING hnsw (({layout.operand("embedding")}) {layout.opclass})'
+            on = f'"{SCHEMA}"."{target.place.shadow}" USING hnsw (({layout.operand("embedding")}) {layout.opclass})'
             yield f'CREATE INDEX "{hnsw}" ON {on}'
         yield one_line(statement("expand_gin", **where, index=names["gin"]).as_string())
-        yield f'ALTER TABLE "{SCHEMA}"."{target.shadow}" SET SCHEMA "{target.schema}"  -- at the cutover'
+        yield f'ALTER TABLE "{SCHEMA}"."{target.place.shadow}" SET SCHEMA "{target.place.schema}"  -- at the cutover'

@@ -11,9 +11,10 @@ from typing import Literal
 
 from psycopg import sql
 
-from tasks.runs.plan import ColumnTarget
+from tasks.runs.plan import Target
 from tasks.stores.postgres import pgvector
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.places import LivePlace
 
 SIDE_TABLE_ROWS, COLUMN_ROWS = 25_000, 7_800
 """Rows a second, measured at 1536 dimensions on two cores: a binary COPY, and an UPDATE of a table with a primary key and
@@ -47,9 +48,9 @@ class LayoutCost:
     why: str
 
 
-def layout_costs(connection: Connection, target: ColumnTarget, rows: int) -> list[LayoutCost]:
+def layout_costs(connection: Connection, target: Target[LivePlace], rows: int) -> list[LayoutCost]:
     """Both layouts, the chosen one first."""
-    live = target.live
+    live = target.place.live
     found = indexes(connection, target)
     row = connection.execute(
         "SELECT pg_relation_size(c.oid), greatest(c.reltuples, 1) FROM pg_class c WHERE c.oid = to_regclass(%s)",
@@ -71,22 +72,22 @@ def layout_costs(connection: Connection, target: ColumnTarget, rows: int) -> lis
         ),
         LayoutCost(where, "side_table", rows / SIDE_TABLE_ROWS, vectors + rows * 100, "the table is not touched"),
     ]
-    return sorted(costs, key=lambda cost: cost.layout != target.mode)
+    return sorted(costs, key=lambda cost: cost.layout != target.place.kind)
 
 
-def indexes(connection: Connection, target: ColumnTarget) -> list[Index]:
+def indexes(connection: Connection, target: Target[LivePlace]) -> list[Index]:
     """The table's indexes, the largest first."""
     rows = connection.execute(
         "SELECT c.relname, m.amname, pg_relation_size(c.oid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
         "JOIN pg_am m ON m.oid = c.relam WHERE i.indrelid = to_regclass(%s) AND i.indisready ORDER BY 3 DESC, 1",
-        (target.live.identifier.as_string(),),
+        (target.place.live.identifier.as_string(),),
     ).fetchall()
     return [Index(*row) for row in rows]
 
 
-def _search_seconds(connection: Connection, target: ColumnTarget) -> float:
+def _search_seconds(connection: Connection, target: Target[LivePlace]) -> float:
     """The median of a few searches by the old vectors with as many candidates as an insertion looks at by default."""
-    live = target.live
+    live = target.place.live
     column = sql.Identifier(live.vectors)
     probes = connection.execute(
         sql.SQL("SELECT {}::text FROM {} WHERE {} IS NOT NULL LIMIT {}").format(

@@ -12,18 +12,21 @@ from tasks.planning import rights
 from tasks.planning.layouts import layout_costs
 from tasks.planning.planned import Cost, Look, Planned, rows_of, server_problems, server_warnings
 from tasks.runs import ledger
-from tasks.runs.plan import SCHEMA, Asked, ColumnsRequest, ColumnTarget, Plan, check_run_id, shadow_name
+from tasks.runs.plan import Asked, ColumnsRequest, Plan, Target, check_run_id, shadow_name
 from tasks.shadows.postgres import search_functions
 from tasks.shadows.postgres.live_place import queue_name, trigger_name
 from tasks.shadows.postgres.strangers import strangers
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import Column, LiveTable, place, text_columns
+from tasks.stores.postgres.pgvector import Layout
+from tasks.stores.postgres.places import SCHEMA, LiveColumn, LivePlace, SideTable
 from tasks.stores.postgres.table import describe
 
 USUAL = ("content", "text", "document", "body", "phrase")
 """Names that a column of text goes by, where a table has several."""
 SAMPLE = 1_000
+LAYOUTS: dict[str, type[LivePlace]] = {"column": LiveColumn, "side_table": SideTable}
 
 
 def plan_columns(connection: Connection, request: ColumnsRequest, run_id: str) -> Planned:
@@ -41,20 +44,22 @@ def plan_columns(connection: Connection, request: ColumnsRequest, run_id: str) -
         count = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(live.identifier)).fetchone()
         assert count
         targets.append(
-            ColumnTarget(
+            Target(
                 number=number,
                 collection=Collection(f"{schema}.{table}", "", count[0], space.dimensions, held.layout.metric),
-                schema=schema,
-                table=table,
-                shadow=shadow_name(run_id, schema, f"{table}.{asked.new_column}"),
-                mode=request.layout,
-                type="vector",
+                place=LAYOUTS[request.layout](
+                    schema=schema,
+                    table=table,
+                    shadow=shadow_name(run_id, schema, f"{table}.{asked.new_column}"),
+                    layout=Layout("vector", space.dimensions, held.layout.metric),
+                    live=live,
+                    new_column=asked.new_column,
+                    function=_function(connection, asked, schema, table),
+                ),
                 dimensions=space.dimensions,
                 space=space.fingerprint,
-                live=live,
-                new_column=asked.new_column,
-                function=_function(connection, asked, schema, table),
                 old_space=old_space.fingerprint if old_space else None,
+                limit=live.limit,
             )
         )
         if old_space and old_space.dimensions != live.layout.dimensions:
@@ -131,10 +136,10 @@ def _function(connection: Connection, asked: Asked, schema: str, table: str) -> 
     return asked.function or f"match_{table}"
 
 
-def _problems(connection: Connection, run_id: str, target: ColumnTarget) -> Iterator[str]:
+def _problems(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
     yield from strangers(connection, run_id, target)
     yield from search_functions.problems(connection, target)
-    live = target.live
+    live = target.place.live
     unique = connection.execute(
         "SELECT 1 FROM pg_index i WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL "
         "AND ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = i.indrelid "
@@ -145,24 +150,24 @@ def _problems(connection: Connection, run_id: str, target: ColumnTarget) -> Iter
         yield f"{live.schema}.{live.table}: no unique index on ({', '.join(c.name for c in live.key)}), so rows cannot be told apart"
     for statement in rights.missing(connection, target):
         yield f"this role lacks a right on {live.schema}.{live.table} or beside it: {statement}"
-    names = [live.schema, live.table, target.new_column, *(c.name for c in live.key), *text_columns(live.text)]
+    names = [live.schema, live.table, target.place.new_column, *(c.name for c in live.key), *text_columns(live.text)]
     if bad := [name for name in names if "%" in name]:
         yield f"{bad[0]!r} cannot be named here: it holds a %"
 
 
-def _warnings(connection: Connection, target: ColumnTarget) -> Iterator[str]:
-    live = target.live
+def _warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
+    live = target.place.live
     firing = connection.execute(
         "SELECT string_agg(tgname, ', ') FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND NOT tgisinternal "
         "AND tgtype & 16 <> 0 AND tgname NOT LIKE 'vecferry%%' AND tgenabled <> 'D'",
         (live.identifier.as_string(),),
     ).fetchone()
-    if not target.beside and firing and firing[0]:
+    if not target.place.beside and firing and firing[0]:
         yield f"{live.schema}.{live.table}: filling a column fires {firing[0]} for every row; layout=side_table does not"
 
 
-def _look(connection: Connection, target: ColumnTarget) -> Look:
-    live = target.live
+def _look(connection: Connection, target: Target[LivePlace]) -> Look:
+    live = target.place.live
     query = sql.SQL("SELECT octet_length({said}) FROM {table} LIMIT {limit}").format(
         said=sql.SQL(live.said()), table=live.identifier, limit=sql.Literal(SAMPLE)
     )
@@ -171,7 +176,7 @@ def _look(connection: Connection, target: ColumnTarget) -> Look:
     return Look(len(sizes), {}, 0, len(sizes) - len(known), float(np.mean(known)) if known else 0.0)
 
 
-def _cost(connection: Connection, request: ColumnsRequest, targets: list[ColumnTarget]) -> Cost | None:
+def _cost(connection: Connection, request: ColumnsRequest, targets: list[Target[LivePlace]]) -> Cost | None:
     assert request.embedder
     embedder = open_embedder(request.embedder)
     account = embedder.account
@@ -179,9 +184,9 @@ def _cost(connection: Connection, request: ColumnsRequest, targets: list[ColumnT
         return None
     texts = sql.SQL(" UNION ").join(
         sql.SQL("(SELECT {} AS said FROM {} {})").format(
-            sql.SQL(t.live.said()),
-            t.live.identifier,
-            sql.SQL(f"LIMIT {t.live.limit}" if t.live.limit else ""),
+            sql.SQL(t.place.live.said()),
+            t.place.live.identifier,
+            sql.SQL(f"LIMIT {t.place.live.limit}" if t.place.live.limit else ""),
         )
         for t in targets
     )
@@ -206,16 +211,16 @@ def _cost(connection: Connection, request: ColumnsRequest, targets: list[ColumnT
     return Cost(row[0], row[1], tokens, exact, tokens if exact else row[2], account.price)
 
 
-def _sql(target: ColumnTarget) -> Iterator[str]:
-    live, side = target.live, sql.Identifier(SCHEMA, target.shadow).as_string()
+def _sql(target: Target[LivePlace]) -> Iterator[str]:
+    live, side = target.place.live, sql.Identifier(SCHEMA, target.place.shadow).as_string()
     where = live.identifier.as_string()
-    yield f"CREATE TABLE {side} (key, content_hash, refused{', embedding' if target.beside else ''})"
-    if not target.beside:
-        yield f'ALTER TABLE {where} ADD COLUMN "{target.new_column}" {target.type}({target.dimensions})'
+    yield f"CREATE TABLE {side} (key, content_hash, refused{', embedding' if target.place.beside else ''})"
+    if not target.place.beside:
+        yield f'ALTER TABLE {where} ADD COLUMN "{target.place.new_column}" {target.place.layout.type}({target.dimensions})'
     yield f"CREATE TABLE {sql.Identifier(SCHEMA, queue_name(target)).as_string()} (seq, id)"
     for kind, when in (("write", "INSERT OR DELETE"), ("update", "UPDATE"), ("truncate", "TRUNCATE")):
         yield f"CREATE TRIGGER {sql.Identifier(trigger_name(target, kind)).as_string()} AFTER {when} ON {where} …"
-    on = side if target.beside else where
-    yield f"CREATE INDEX{'' if target.beside else ' CONCURRENTLY'} ON {on} USING hnsw (… {target.layout.opclass})"
-    for function, when in ((f"{target.function}_v2", ""), (str(target.function), "  -- at the cutover")):
-        yield f"CREATE OR REPLACE FUNCTION {sql.Identifier(target.schema, function).as_string()}(…){when}"
+    on = side if target.place.beside else where
+    yield f"CREATE INDEX{'' if target.place.beside else ' CONCURRENTLY'} ON {on} USING hnsw (… {target.place.layout.opclass})"
+    for function, when in ((f"{target.place.function}_v2", ""), (str(target.place.function), "  -- at the cutover")):
+        yield f"CREATE OR REPLACE FUNCTION {sql.Identifier(target.place.schema, function).as_string()}(…){when}"

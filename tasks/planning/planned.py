@@ -9,9 +9,10 @@ from tasks.embedders.interface import Allowed
 from tasks.embedders.registry import open_embedder
 from tasks.planning.layouts import LayoutCost
 from tasks.runs import ledger
-from tasks.runs.plan import SCHEMA, CollectionsRequest, ColumnsRequest, ColumnTarget, Plan, Request, Target
+from tasks.runs.plan import CollectionsRequest, ColumnsRequest, Plan, Request, Target
 from tasks.stores.postgres import pgvector
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.places import SCHEMA
 
 INDEX_ROWS_PER_SECOND = 1_000
 """A cautious guess for HNSW at 384 dimensions on two cores; it falls with the dimensions. Only for the estimate."""
@@ -90,8 +91,8 @@ class Planned:
         searched; and the HNSW graph on disk."""
         total = 0.0
         for target, look in zip(self.plan.targets, self.looks, strict=True):
-            width = (target.dimensions or 0) * (4 if target.type == "vector" else 2)
-            graph = (width + 300) if target.layout.index_type else 0
+            width = (target.dimensions or 0) * (4 if target.place.layout.type == "vector" else 2)
+            graph = (width + 300) if target.place.layout.index_type else 0
             total += rows_of(self.plan, target) * (2 * (look.row_bytes + width) + graph)
         vectors = sum(4 * rows_of(self.plan, t) * (t.dimensions or 0) for t in self.plan.targets)
         chosen = sum(cost.bytes for cost in self.chosen_layouts)
@@ -100,7 +101,7 @@ class Planned:
     @property
     def chosen_layouts(self) -> list[LayoutCost]:
         """What the plan's own layout costs each live table."""
-        return [cost for cost in self.layouts if cost.layout in {t.mode for t in self.plan.targets}]
+        return [cost for cost in self.layouts if cost.layout in {t.place.kind for t in self.plan.targets}]
 
     @property
     def seconds(self) -> float:
@@ -194,8 +195,7 @@ def one_line(text: str) -> str:
 
 def rows_of(plan: Plan, target: Target) -> int:
     """How many rows of the target are migrated."""
-    limit = target.live.limit if isinstance(target, ColumnTarget) else plan.request.limit
-    return min(target.collection.count, limit or target.collection.count)
+    return target.rows
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -4,17 +4,18 @@ from collections.abc import Iterator
 
 from psycopg import sql
 
-from tasks.runs.plan import SCHEMA, ColumnTarget
+from tasks.runs.plan import Target
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.places import SCHEMA, LivePlace
 
 
-def missing(connection: Connection, target: ColumnTarget) -> Iterator[str]:
+def missing(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     """Statements that grant what is missing."""
     yield from _places(connection, target)
     yield from dict.fromkeys([*_table(connection, target), *_function(connection, target)])
 
 
-def _places(connection: Connection, target: ColumnTarget) -> Iterator[str]:
+def _places(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     row = connection.execute(
         "SELECT quote_ident(current_user), to_regnamespace(%s) IS NULL OR has_schema_privilege(to_regnamespace(%s), 'CREATE') "
         "AND has_schema_privilege(to_regnamespace(%s), 'USAGE')",
@@ -25,17 +26,17 @@ def _places(connection: Connection, target: ColumnTarget) -> Iterator[str]:
     if not may_use:
         yield f"GRANT USAGE, CREATE ON SCHEMA {SCHEMA} TO {role}"
     for right in ("USAGE", "CREATE"):
-        held = connection.execute("SELECT has_schema_privilege(%s, %s)", (target.schema, right)).fetchone()
+        held = connection.execute("SELECT has_schema_privilege(%s, %s)", (target.place.schema, right)).fetchone()
         if held != (True,):
-            yield f"GRANT {right} ON SCHEMA {sql.Identifier(target.schema).as_string()} TO {role}"
+            yield f"GRANT {right} ON SCHEMA {sql.Identifier(target.place.schema).as_string()} TO {role}"
 
 
-def _table(connection: Connection, target: ColumnTarget) -> Iterator[str]:
+def _table(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     """A column, its index and triggers that fire under replication too are the owner's to make, in either layout."""
     row = connection.execute(
         "SELECT quote_ident(current_user), quote_ident(pg_get_userbyid(c.relowner)), pg_has_role(c.relowner, 'USAGE'), "
         "row_security_active(c.oid) FROM pg_class c WHERE c.oid = to_regclass(%s)",
-        (target.live.identifier.as_string(),),
+        (target.place.live.identifier.as_string(),),
     ).fetchone()
     assert row
     role, owner, owns, guarded = row
@@ -45,14 +46,14 @@ def _table(connection: Connection, target: ColumnTarget) -> Iterator[str]:
         yield f"ALTER ROLE {role} BYPASSRLS"  # the table's policies are forced upon its owner
 
 
-def _function(connection: Connection, target: ColumnTarget) -> Iterator[str]:
+def _function(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     """The switch gives the application's function another body, as only its owner may."""
-    if target.function is None:
+    if target.place.function is None:
         return
     rows = connection.execute(
         "SELECT DISTINCT quote_ident(pg_get_userbyid(p.proowner)), quote_ident(current_user) FROM pg_proc p "
         "WHERE p.pronamespace = to_regnamespace(quote_ident(%s)) AND p.proname = %s AND NOT pg_has_role(p.proowner, 'USAGE')",
-        (target.schema, target.function),
+        (target.place.schema, target.place.function),
     ).fetchall()
     for owner, role in rows:
         yield f"GRANT {owner} TO {role}"

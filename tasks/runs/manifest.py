@@ -74,7 +74,7 @@ def write(run: Run, connection: Connection, parts: list[Part]) -> None:
         "source_version": run.source(fresh=False).version(),
         "begin": begin,
         "end": end,
-        "collections": [t.collection.as_json() for t in run.plan.targets if t.mode != "sync" or t.number in there],
+        "collections": [t.collection.as_json() for t in run.plan.targets if t.place.loads or t.number in there],
         "limit": run.plan.request.limit,
     }
     dataset.write_manifest(run.path("snapshot"), content, parts)

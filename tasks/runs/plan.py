@@ -3,27 +3,20 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from tasks.base import stored
 from tasks.base.errors import UsageError
 from tasks.runs import plan_versions
+from tasks.stores import place
 from tasks.stores.interface import Collection, Metric
-from tasks.stores.postgres import live_table
-from tasks.stores.postgres.live_table import LiveTable
-from tasks.stores.postgres.pgvector import Layout, VectorType
-from tasks.stores.postgres.table import Table
+from tasks.stores.place import Place
 
-SCHEMA = "vecferry"
-"""Where the ledger and the tables that nobody reads yet live."""
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
 CARRIED = "carried"
 
-Mode = Literal["create", "replace", "sync", "column", "side_table"]
-"""create: the final name is free. replace: a table of ours steps aside. sync: a table of ours gets the difference.
-column, side_table: a live table gets other vectors, in itself or beside it."""
 Nul = Literal["quarantine", "escape"]
 
 
@@ -103,58 +96,37 @@ class ColumnsRequest(Request):
         return [(asked.table, asked.new_column) for asked in self.targets]
 
 
+P = TypeVar("P", bound=Place, covariant=True)
+
+
 @dataclass(frozen=True)
-class Target:
-    """One collection and the table it becomes."""
+class Target(Generic[P]):
+    """One collection and where its vectors come to lie."""
 
     number: int
     collection: Collection
-    schema: str
-    table: str
-    shadow: str
-    """Name in the schema vecferry while nobody reads it; unused by a sync."""
-    mode: Mode
-    type: VectorType
+    place: P
     dimensions: int | None
     space: str
     """Fingerprint of what makes its vectors comparable."""
+    old_space: str | None = None
+    """Of the vectors that people search by now, where they lie at the same place and their model is named."""
+    limit: int | None = None
+    """Rows at most, of a smoke run; None: all."""
 
     @property
     def name(self) -> str:
-        return f"{self.schema}.{self.table}"
+        return self.place.name
 
     @property
-    def layout(self) -> Layout:
-        return Layout(self.type, self.dimensions, self.collection.metric)
+    def carried(self) -> bool:
+        """Whether the vectors are the source's own."""
+        return self.space == CARRIED
 
     @property
-    def final(self) -> Table:
-        return Table(self.schema, self.table, self.layout)
-
-    @property
-    def hidden(self) -> Table:
-        return Table(SCHEMA, self.shadow, self.layout)
-
-
-@dataclass(frozen=True)
-class ColumnTarget(Target):
-    """One live table and the column that its new vectors are searched in. Its ``shadow`` is the table of what is known
-    of each row: key, content hash, and in the layout side_table the vector."""
-
-    live: LiveTable
-    new_column: str
-    function: str | None
-    """The search function that switches; None where there is none."""
-    old_space: str | None
-
-    @property
-    def name(self) -> str:
-        return f"{self.schema}.{self.table}.{self.new_column}"
-
-    @property
-    def beside(self) -> bool:
-        """Whether the vectors lie in a table of their own."""
-        return self.mode == "side_table"
+    def rows(self) -> int:
+        """How many are migrated, by the source's count at the plan."""
+        return min(self.collection.count, self.limit or self.collection.count)
 
 
 @dataclass(frozen=True)
@@ -163,14 +135,14 @@ class Plan:
 
     run_id: str
     request: Request
-    targets: tuple[Target, ...]
+    targets: tuple[Target[Any], ...]
     flow_run: str | None = None
     """The id of the flow run that began it; None for one of 0.1.0."""
 
     @property
     def limited(self) -> bool:
         """Whether this is a smoke run, which never cuts over."""
-        return bool(self.request.limit) or any(isinstance(t, ColumnTarget) and t.live.limit for t in self.targets)
+        return any(target.limit for target in self.targets)
 
     @property
     def page_bytes(self) -> int:
@@ -178,16 +150,16 @@ class Plan:
         return self.request.batch_rows * 4 * max((t.dimensions or 0 for t in self.targets), default=0)
 
     def as_json(self) -> dict[str, Any]:
-        return {"version": plan_versions.latest(), **asdict(self)}
+        targets = [{**asdict(t), "place": place.encode(t.place)} for t in self.targets]
+        return {"version": plan_versions.latest(), **asdict(self), "targets": targets}
 
 
 def from_json(data: dict[str, Any]) -> Plan:
     """The plan that ``as_json`` wrote, by whichever version of this program. Raises UsageError when a later one did."""
     data = plan_versions.upgraded(data)
     request = data["request"]
-    columns = "layout" in request
-    read_request, read_target = (_columns_request, _column_target) if columns else (_collections_request, _target)
-    return Plan(data["run_id"], read_request(request), tuple(map(read_target, data["targets"])), data.get("flow_run"))
+    read_request = _columns_request if "layout" in request else _collections_request
+    return Plan(data["run_id"], read_request(request), tuple(map(_target, data["targets"])), data.get("flow_run"))
 
 
 def _collections_request(data: dict[str, Any]) -> Request:
@@ -198,13 +170,9 @@ def _columns_request(data: dict[str, Any]) -> Request:
     return stored.read(ColumnsRequest, {**data, "targets": [stored.read(Asked, asked) for asked in data["targets"]]})
 
 
-def _target(data: dict[str, Any]) -> Target:
-    return stored.read(Target, {**data, "collection": stored.read(Collection, data["collection"])})
-
-
-def _column_target(data: dict[str, Any]) -> Target:
-    collection, live = stored.read(Collection, data["collection"]), live_table.from_json(data["live"])
-    return stored.read(ColumnTarget, {**data, "collection": collection, "live": live})
+def _target(data: dict[str, Any]) -> Target[Any]:
+    collection = stored.read(Collection, data["collection"])
+    return stored.read(Target, {**data, "collection": collection, "place": place.decode(data["place"])})
 
 
 def differences(asked: Request, frozen: Request, given: set[str]) -> list[str]:
@@ -250,9 +218,3 @@ def suffix(run_id: str, table: str) -> str:
 def short(name: str, limit: int) -> str:
     """``name`` cut to ``limit`` bytes, between characters."""
     return name.encode()[:limit].decode(errors="ignore")
-
-
-def with_run_id(plan: Plan, run_id: str) -> Plan:
-    """The same plan for another run: only the names of its hidden tables differ."""
-    targets = tuple(replace(t, shadow=shadow_name(run_id, t.schema, t.table)) for t in plan.targets)
-    return replace(plan, run_id=check_run_id(run_id), targets=targets)

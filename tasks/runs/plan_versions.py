@@ -11,7 +11,22 @@ from tasks.base.errors import UsageError
 
 Json = dict[str, Any]
 
-CONVERSIONS: tuple[Callable[[Json], Json], ...] = ()
+
+def with_places(data: Json) -> Json:
+    """Version 2: what a target says of its place is no longer among its own fields."""
+    return {**data, "targets": [_with_place(data["request"], target) for target in data["targets"]]}
+
+
+def _with_place(request: Json, target: Json) -> Json:
+    layout = {"type": target["type"], "dimensions": target["dimensions"], "metric": target["collection"]["metric"]}
+    fields = ("schema", "table", "shadow", "live", "new_column", "function")
+    place = {"kind": target["mode"], "layout": layout, **{name: target[name] for name in fields if name in target}}
+    kept = {name: target.get(name) for name in ("number", "collection", "dimensions", "space", "old_space")}
+    limit = target["live"].get("limit") if "live" in target else request.get("limit")
+    return {**kept, "limit": limit, "place": place}
+
+
+CONVERSIONS: tuple[Callable[[Json], Json], ...] = (with_places,)
 """The first makes version 2 of version 1, the next version 3, and so on; none changes what it is given."""
 
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from tasks.base import files, memory, settings
 from tasks.base.errors import UsageError
 from tasks.runs import ledger
-from tasks.runs.plan import CollectionsRequest, ColumnTarget, Plan, Target
+from tasks.runs.plan import Plan
 from tasks.stores import registry
-from tasks.stores.interface import Source
+from tasks.stores.interface import Selected, Source
 from tasks.stores.postgres import idle
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import LiveTables
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,8 @@ class Run:
 
     def source(self, fresh: bool = True) -> Source:
         """The source, as it is now; without ``fresh``, as it was when this process last looked, where that is kept."""
-        live = {t.collection.name: t.live for t in self.plan.targets if isinstance(t, ColumnTarget)}
-        if live:
-            return LiveTables(self.url, live)
-        request = self.plan.request
-        names = request.collections if isinstance(request, CollectionsRequest) else None
-        metrics = {t.collection.name: t.collection.metric for t in self.plan.targets}
-        return registry.open_source(request.source, names, metrics, fresh)
+        selected = [Selected(t.collection.name, t.collection.metric, t.place.rows) for t in self.plan.targets]
+        return registry.open_source(self.plan.request.source, selected, fresh, self.url)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -56,11 +50,6 @@ def open_run(run_id: str, database: str) -> Run:
     url = settings.database_url(database)
     with idle.connection(url, "vecferry") as connection:
         return Run(ledger.get(connection, run_id).plan, url, settings.home())
-
-
-def pick(plan: Plan, number: int) -> Target:
-    """The target of that number."""
-    return plan.targets[number]
 
 
 def chosen(connection: Connection, run_id: str, batch_ids: list[int] | None) -> Callable[[int], bool]:

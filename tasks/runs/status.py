@@ -11,7 +11,7 @@ from tasks.base.words import counted
 from tasks.runs import ledger, manifest, run_log, spending
 from tasks.runs.commands import command, resumption
 from tasks.runs.ledger import Batch, RunRecord
-from tasks.runs.plan import ColumnTarget, Plan
+from tasks.runs.plan import Plan
 from tasks.stores.postgres.connection import Connection
 
 SWITCHES = ("cutover", "rollback", "contract")
@@ -33,7 +33,7 @@ def outcome(connection: Connection, run_id: str) -> dict[str, Any]:
             {
                 "name": target.collection.name,
                 "table": target.name,
-                "mode": target.mode,
+                "mode": target.place.kind,
                 "rows": verified.rows if verified else target.collection.count,
                 "loaded": loaded,
                 "touched": {k: synced.get(k, 0) for k in ("inserted", "updated", "deleted")},
@@ -133,7 +133,7 @@ def place(plan: Plan) -> str:
     """Where the run reads, for people."""
     source = plan.request.source
     if source["store"] == "live_tables":
-        return "live tables " + ", ".join(f"{t.schema}.{t.table}" for t in plan.targets)
+        return "live tables " + ", ".join(t.collection.name for t in plan.targets)
     return f"{source['store']} " + str(source.get("path") or f"{source.get('host')}:{source.get('port')}")
 
 
@@ -211,7 +211,7 @@ def next_step(record: RunRecord, batches: list[Batch]) -> Step:
 
 def _loads(plan: Plan) -> bool:
     """Whether there is anything to build: a sync has nothing."""
-    return any(target.mode != "sync" for target in plan.targets)
+    return any(target.place.loads for target in plan.targets)
 
 
 def active_spaces(connection: Connection, plan: Plan) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -219,13 +219,13 @@ def active_spaces(connection: Connection, plan: Plan) -> Iterator[tuple[str, dic
     if connection.execute("SELECT to_regclass('vecferry.active_space')").fetchone() == (None,):
         return
     for target in plan.targets:
-        if isinstance(target, ColumnTarget):
+        if target.place.rows:
             row = connection.execute(
-                "SELECT column_name, dimensions, space FROM vecferry.active_space WHERE table_schema = %s AND table_name = %s",
-                (target.schema, target.table),
+                "SELECT column_name, dimensions, space FROM vecferry.active_space WHERE table_schema || '.' || table_name = %s",
+                (target.collection.name,),
             ).fetchone()
             if row:
-                yield f"{target.schema}.{target.table}", dict(zip(("column", "dimensions", "space"), row, strict=True))
+                yield target.collection.name, dict(zip(("column", "dimensions", "space"), row, strict=True))
 
 
 def failures(connection: Connection, run_id: str) -> list[Batch]:

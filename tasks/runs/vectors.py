@@ -20,7 +20,7 @@ from tasks.base import files
 from tasks.embedders.interface import Embedder, RowError
 from tasks.embedders.registry import open_embedder
 from tasks.runs import claims, spending
-from tasks.runs.plan import CARRIED, Target
+from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.stores.interface import vector_column, vectors
 from tasks.stores.postgres import pace
@@ -39,7 +39,7 @@ def embedded(
     A record without a document gets no vector. The rows whose document the model refuses are told by their index.
     ``tally`` counts what need not be bought as saved. ``model`` stands in for the run's.
     """
-    if target.space == CARRIED and model is None:
+    if target.carried and model is None:
         return page, {}
     embedder = spending.embedder_of(run, model)
     documents = page.column("document").to_pylist()

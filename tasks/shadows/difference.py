@@ -137,7 +137,7 @@ def compare(
 
 
 def _listed(run: Run, source: Source, target: Target) -> pa.Array:
-    if run.plan.limited and target.mode != "sync":
+    if target.limit and target.place.loads:
         from tasks.snapshot import snapshot_ids
 
         return snapshot_ids(run, target)
@@ -157,7 +157,7 @@ def _page(
     """The page's difference, and which of its ids the source has no longer."""
     records = source.fetch(target.collection.name, ids.to_pylist())
     page, refused = embedded(run, target, with_hash(pa.Table.from_batches([records])))
-    page, rejected = quarantine.sift(connection, page, target.layout, run.plan.request.nul, refused)
+    page, rejected = quarantine.sift(connection, page, target.place.layout, run.plan.request.nul, refused)
     bad = rejected.column("id").to_pylist() if rejected else []
     if apply and rejected:
         quarantine.keep_page(run, target.number, rejected)
@@ -166,7 +166,7 @@ def _page(
         missing: list[str] = []
         stale: list[str] = []
         edited: list[str] = []
-        for name, present, *held in differing(connection, table, page, target.layout.tolerance):
+        for name, present, *held in differing(connection, table, page, target.place.layout.tolerance):
             kind = missing if not present else stale if ours(*held) else edited
             kind.append(name)
         if apply and (missing or stale):

@@ -40,6 +40,16 @@ class Collection:
 
 
 @dataclass(frozen=True)
+class Selected:
+    """A collection that is going to be read, with what a plan knows of it better than the store does."""
+
+    name: str
+    metric: Metric | None = None
+    rows: Any = None
+    """How its rows are read, where the plan decides that; as ``Place.rows``."""
+
+
+@dataclass(frozen=True)
 class Hits:
     """Answers to one query, nearest first."""
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from tasks.base.errors import UsageError
 from tasks.stores.exact_search import exact_search
-from tasks.stores.interface import Collection, Evidence, Hits, records, vectors
+from tasks.stores.interface import Collection, Evidence, Hits, Selected, records, vectors
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ class MemoryStore:
     def delete(self, name: str, ids: Sequence[str]) -> None:
         for i in ids:
             self.rows[self.collection(name).name].pop(i, None)
+
+
+def source(options: dict[str, Any], selected: Sequence[Selected] | None, fresh: bool, url: str) -> MemoryStore:
+    """The store that ``name`` names."""
+    return named(**options)
 
 
 _NAMED: dict[str, MemoryStore] = {}

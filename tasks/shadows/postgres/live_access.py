@@ -3,23 +3,24 @@
 from psycopg import sql
 
 from sql import statement
-from tasks.runs.plan import SCHEMA, ColumnTarget, short
+from tasks.runs.plan import Target, short
 from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import has_column, text_columns
+from tasks.stores.postgres.places import SCHEMA, LivePlace
 
 
-def view_name(target: ColumnTarget) -> str:
+def view_name(target: Target[LivePlace]) -> str:
     """The view of a live table with the vectors that lie beside it."""
-    return f"{short(target.shadow, 58)}_rows"
+    return f"{short(target.place.shadow, 58)}_rows"
 
 
-def make_view(connection: Connection, target: ColumnTarget) -> None:
+def make_view(connection: Connection, target: Target[LivePlace]) -> None:
     """The key, the text and what the search function returns, with the new vectors beside; no more, lest it stand in the
     way of changes to the table. Who may read the live table may read these rows of it."""
-    live = target.live
-    found = find(connection, target.schema, target.function) if target.function else None
-    returned = [name for name, _ in found.columns if has_column(connection, target.live, name)] if found else []
+    live = target.place.live
+    found = find(connection, target.place.schema, target.place.function) if target.place.function else None
+    returned = [name for name, _ in found.columns if has_column(connection, target.place.live, name)] if found else []
     columns = dict.fromkeys([*(c.name for c in live.key), *text_columns(live.text), *returned])
     connection.execute(
         sql.SQL(
@@ -28,8 +29,8 @@ def make_view(connection: Connection, target: ColumnTarget) -> None:
         ).format(
             view=sql.Identifier(SCHEMA, view_name(target)),
             columns=sql.SQL(", ").join(sql.Identifier("b", name) for name in columns),
-            column=sql.Identifier(target.new_column),
-            side=sql.Identifier(SCHEMA, target.shadow),
+            column=sql.Identifier(target.place.new_column),
+            side=sql.Identifier(SCHEMA, target.place.shadow),
             table=live.identifier,
             same=sql.SQL(live.same("s", "b")),
         )
@@ -38,7 +39,7 @@ def make_view(connection: Connection, target: ColumnTarget) -> None:
 
 
 def note_space(
-    connection: Connection, run_id: str | None, target: ColumnTarget, space: str, dimensions: int, column: str
+    connection: Connection, run_id: str | None, target: Target[LivePlace], space: str, dimensions: int, column: str
 ) -> None:
     """Says in vecferry.active_space which vectors of the table are meant now."""
     connection.execute(statement("expand_active_space"))
@@ -46,23 +47,27 @@ def note_space(
         "INSERT INTO vecferry.active_space (table_schema, table_name, column_name, dimensions, space, run_id) "
         "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (table_schema, table_name) DO UPDATE SET column_name = excluded.column_name, "
         "dimensions = excluded.dimensions, space = excluded.space, run_id = excluded.run_id, switched_at = now()",
-        (target.schema, target.table, column, dimensions, space, run_id),
+        (target.place.schema, target.place.table, column, dimensions, space, run_id),
     )
     _share(connection, target)
 
 
-def _share(connection: Connection, target: ColumnTarget) -> None:
+def _share(connection: Connection, target: Target[LivePlace]) -> None:
     """Lets those who read the live table read what is beside it, row by row where its rows are guarded, and which space is
     active."""
-    if target.beside:
+    if target.place.beside:
         _guard(connection, target)
     rows = connection.execute(
         "SELECT DISTINCT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END "
         "FROM pg_class c, aclexplode(c.relacl) AS g WHERE c.oid = to_regclass(%s) AND g.privilege_type = 'SELECT' "
         "AND g.grantee <> c.relowner",
-        (target.live.identifier.as_string(),),
+        (target.place.live.identifier.as_string(),),
     ).fetchall()
-    places = [sql.Identifier(SCHEMA, target.shadow), sql.Identifier(SCHEMA, view_name(target))] if target.beside else []
+    places = (
+        [sql.Identifier(SCHEMA, target.place.shadow), sql.Identifier(SCHEMA, view_name(target))]
+        if target.place.beside
+        else []
+    )
     places.append(sql.Identifier(SCHEMA, "active_space"))
     for (who,) in rows:
         connection.execute(sql.SQL("GRANT USAGE ON SCHEMA vecferry TO {}").format(sql.SQL(who)))
@@ -71,18 +76,18 @@ def _share(connection: Connection, target: ColumnTarget) -> None:
                 connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(place, sql.SQL(who)))
 
 
-def _guard(connection: Connection, target: ColumnTarget) -> None:
+def _guard(connection: Connection, target: Target[LivePlace]) -> None:
     """Where policies decide who sees which row of the live table, they decide it for the vectors beside it too."""
     guarded = connection.execute(
-        "SELECT relrowsecurity FROM pg_class WHERE oid = to_regclass(%s)", (target.live.identifier.as_string(),)
+        "SELECT relrowsecurity FROM pg_class WHERE oid = to_regclass(%s)", (target.place.live.identifier.as_string(),)
     ).fetchone()
     if guarded != (True,):
         return
-    side = sql.Identifier(SCHEMA, target.shadow)
+    side = sql.Identifier(SCHEMA, target.place.shadow)
     connection.execute(sql.SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(side))
     connection.execute(sql.SQL("DROP POLICY IF EXISTS as_the_live_table ON {}").format(side))
     connection.execute(
         sql.SQL(
             "CREATE POLICY as_the_live_table ON {} FOR SELECT USING (EXISTS (SELECT 1 FROM {} AS b WHERE {}))"
-        ).format(side, target.live.identifier, sql.SQL(target.live.same("", "b")))
+        ).format(side, target.place.live.identifier, sql.SQL(target.place.live.same("", "b")))
     )

@@ -20,7 +20,7 @@ from psycopg import sql
 from tasks.base.errors import UsageError
 from tasks.runs.artifacts import Tell, quiet
 from tasks.runs.commands import resumption
-from tasks.runs.plan import SCHEMA, ColumnTarget
+from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.difference import Difference
 from tasks.shadows.postgres import live_comparison, live_place, live_queue, search_functions
@@ -32,6 +32,7 @@ from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTable, quoted
 from tasks.stores.postgres.locking import locked
 from tasks.stores.postgres.pace import AT_ONCE, Turn
+from tasks.stores.postgres.places import SCHEMA, LivePlace
 from tasks.stores.postgres.table import Table
 
 PIECE_ROWS = 10
@@ -43,11 +44,11 @@ class LiveColumn:
     """Satisfies Shadow."""
 
     run: Run
-    target: ColumnTarget
+    target: Target[LivePlace]
 
     @property
     def live(self) -> LiveTable:
-        return self.target.live
+        return self.target.place.live
 
     @property
     def side(self) -> sql.Identifier:
@@ -63,7 +64,7 @@ class LiveColumn:
 
     @property
     def piece_rows(self) -> int | None:
-        return None if self.target.beside else PIECE_ROWS
+        return None if self.target.place.beside else PIECE_ROWS
 
     def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn = AT_ONCE) -> None:
         self.rows.write(connection, page, again, turn)
@@ -76,8 +77,10 @@ class LiveColumn:
 
     def index(self, connection: Connection) -> dict[str, Any]:
         target, name = self.target, hnsw.index_names(self.run.run_id, self.target)["hnsw"]
-        if target.beside:
-            how = hnsw.build(connection, Table(SCHEMA, target.shadow, target.layout), name, target.collection)
+        if target.place.beside:
+            how = hnsw.build(
+                connection, Table(SCHEMA, target.place.shadow, target.place.layout), name, target.collection
+            )
             connection.execute(sql.SQL("ANALYZE {}").format(self.side))
         else:
             how = hnsw.build(connection, self.table(connection), name, target.collection, concurrently=True)
@@ -86,7 +89,7 @@ class LiveColumn:
 
     def table(self, connection: Connection) -> Table:
         target, live = self.target, self.live
-        place = (SCHEMA, view_name(target)) if target.beside else (target.schema, target.table)
+        place = (SCHEMA, view_name(target)) if target.place.beside else (target.place.schema, target.place.table)
         if connection.execute("SELECT to_regclass(%s)", (self.side.as_string(),)).fetchone() == (None,):
             raise UsageError(
                 f"run {self.run.run_id} has nothing of {target.name} any more: {resumption(self.run.plan)}"
@@ -95,7 +98,7 @@ class LiveColumn:
         # A row that waits in the queue may say something else by now than its vector does.
         waiting = f"SELECT q.id FROM {live_place.queue(target).as_string()} AS q WHERE q.id IS NOT NULL"
         settled = f"{live.said()} IS NOT NULL AND {live.id()} NOT IN ({waiting})"
-        return Table(*place, target.layout, live.id(), quoted(target.new_column), said, settled)
+        return Table(*place, target.place.layout, live.id(), quoted(target.place.new_column), said, settled)
 
     def bring(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         """What the queue holds now, and not what comes to it meanwhile: under steady writes a pass ends too."""
@@ -115,7 +118,7 @@ class LiveColumn:
         search_functions.switch(connection, self.run.run_id, self.target)
         connection.execute(
             "UPDATE vecferry.relation SET role = 'live' WHERE table_schema = %s AND table_name = %s",
-            (SCHEMA, self.target.shadow),
+            (SCHEMA, self.target.place.shadow),
         )
 
     def take_back(self, connection: Connection, switched: bool) -> str:
@@ -127,9 +130,9 @@ class LiveColumn:
         search_functions.switch_back(connection, target)
         connection.execute(
             "UPDATE vecferry.relation SET role = 'shadow' WHERE table_schema = %s AND table_name = %s",
-            (SCHEMA, target.shadow),
+            (SCHEMA, target.place.shadow),
         )
-        return f"{target.schema}.{target.table} is searched by {self.live.vectors} again; {target.new_column} is kept"
+        return f"{target.place.schema}.{target.place.table} is searched by {self.live.vectors} again; {target.place.new_column} is kept"
 
     def contract(self, connection: Connection) -> list[str]:
         target, live = self.target, self.live
@@ -137,9 +140,9 @@ class LiveColumn:
         connection.execute(
             sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}").format(live.identifier, sql.Identifier(live.vectors))
         )
-        dropped = [f"dropped {target.schema}.{target.table}.{live.vectors} and its indexes"]
-        if target.beside:
+        dropped = [f"dropped {target.place.schema}.{target.place.table}.{live.vectors} and its indexes"]
+        if target.place.beside:
             return dropped  # the table beside is kept current from its queue, or it would not be at all
         live_place.drop_triggers(connection, target)
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.side))
-        return [*dropped, f"dropped the triggers and the queue of {target.schema}.{target.table}"]
+        return [*dropped, f"dropped the triggers and the queue of {target.place.schema}.{target.place.table}"]

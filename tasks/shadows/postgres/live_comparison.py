@@ -2,18 +2,19 @@
 
 from psycopg import sql
 
-from tasks.runs.plan import ColumnTarget
+from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.difference import Difference, Named, named
 from tasks.shadows.postgres.live_place import numbered_id, queue, side_table
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.live_table import quoted
+from tasks.stores.postgres.places import LivePlace
 
 
-def compare(run: Run, target: ColumnTarget, only: list[str] | None = None) -> Difference:
+def compare(run: Run, target: Target[LivePlace], only: list[str] | None = None) -> Difference:
     """In one statement, and so of one moment: every row is right, or in the queue, or told here."""
-    live = target.live
-    lacks = "s.lacks IS NOT FALSE" if target.beside else f"b.{quoted(target.new_column)} IS NULL"
+    live = target.place.live
+    lacks = "s.lacks IS NOT FALSE" if target.place.beside else f"b.{quoted(target.place.new_column)} IS NULL"
     limited = run.plan.limited
     query = sql.SQL(
         "WITH looked AS (SELECT coalesce({live_id}, {side_id}) AS id, CASE "
@@ -62,10 +63,10 @@ def compare(run: Run, target: ColumnTarget, only: list[str] | None = None) -> Di
     )
 
 
-def _known(target: ColumnTarget) -> sql.Composed:
+def _known(target: Target[LivePlace]) -> sql.Composed:
     """What is known of each row, without its vector: those that lie in their rows would all go through the join."""
-    if not target.beside:
+    if not target.place.beside:
         return side_table(target) + sql.SQL("")
     return sql.SQL("(SELECT {}, content_hash, refused, embedding IS NULL AS lacks FROM {} OFFSET 0)").format(
-        sql.SQL(", ".join(target.live.numbered())), side_table(target)
+        sql.SQL(", ".join(target.place.live.numbered())), side_table(target)
     )

@@ -6,12 +6,13 @@ from typing import Any
 from psycopg import sql
 
 from sql import statement
-from tasks.runs.plan import SCHEMA, ColumnTarget, short
+from tasks.runs.plan import Target, short
 from tasks.shadows.postgres.live_access import make_view
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTable, has_column
 from tasks.stores.postgres.pgvector import tuple_target
+from tasks.stores.postgres.places import SCHEMA, LivePlace
 from tasks.stores.postgres.table import Table
 
 TRIGGERS = ("write", "update", "truncate")
@@ -19,21 +20,21 @@ BESIDE = 100
 """Bytes of a side table's row beside its vector: the header, the key, the hash of the text."""
 
 
-def make(connection: Connection, run_id: str, target: ColumnTarget) -> None:
+def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
     """Makes what is missing of it."""
-    live = target.live
+    live = target.place.live
     connection.execute(
         "INSERT INTO vecferry.relation (table_schema, table_name, run_id, target, role, source, space) "
         "VALUES (%s, %s, %s, %s, 'shadow', "
         "jsonb_build_object('table', %s::text, 'column', %s::text, 'column_is_ours', %s::boolean), %s) ON CONFLICT DO NOTHING",
         (
             SCHEMA,
-            target.shadow,
+            target.place.shadow,
             run_id,
             target.number,
-            f"{target.schema}.{target.table}",
-            target.new_column,
-            not has_column(connection, target.live, target.new_column),
+            f"{target.place.schema}.{target.place.table}",
+            target.place.new_column,
+            not has_column(connection, target.place.live, target.place.new_column),
             target.space,
         ),
     )
@@ -44,23 +45,23 @@ def make(connection: Connection, run_id: str, target: ColumnTarget) -> None:
     connection.execute(
         statement(
             "expand_side_table",
-            side=target.shadow,
+            side=target.place.shadow,
             keys=keys,
-            toast_tuple_target=tuple_target(target.layout, BESIDE),
+            toast_tuple_target=tuple_target(target.place.layout, BESIDE),
             **_where(target),
             **_dims(target),
         )
     )
     name = hnsw.index_names(run_id, target)["key"]
-    if name not in hnsw.existing(connection, Table(SCHEMA, target.shadow, target.layout)):
+    if name not in hnsw.existing(connection, Table(SCHEMA, target.place.shadow, target.place.layout)):
         connection.execute(
             sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY ({})").format(
                 side_table(target), sql.Identifier(name), sql.SQL(", ".join(live.numbered()))
             )
         )
-    if not target.beside:
+    if not target.place.beside:
         connection.execute(sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS embedding").format(side_table(target)))
-        if not has_column(connection, target.live, target.new_column):
+        if not has_column(connection, target.place.live, target.place.new_column):
             _add_column(connection, target)
     connection.execute(statement("expand_note_change"))
     connection.execute(
@@ -73,44 +74,44 @@ def make(connection: Connection, run_id: str, target: ColumnTarget) -> None:
             **_where(target),
         )
     )
-    if target.beside:
+    if target.place.beside:
         make_view(connection, target)
 
 
-def drop(connection: Connection, target: ColumnTarget) -> None:
+def drop(connection: Connection, target: Target[LivePlace]) -> None:
     """Takes all of it away. A column that was there before the run is there afterwards, and empty as it was."""
     drop_triggers(connection, target)
     connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(side_table(target)))
     ours = connection.execute(
         "DELETE FROM vecferry.relation WHERE table_schema = %s AND table_name = %s RETURNING source -> 'column_is_ours'",
-        (SCHEMA, target.shadow),
+        (SCHEMA, target.place.shadow),
     ).fetchone()
-    if target.beside or ours is None:
+    if target.place.beside or ours is None:
         return  # without its line nothing was made: the column, if there is one, is somebody else's
-    column = sql.Identifier(target.new_column)
-    connection.execute(sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}").format(target.live.identifier, column))
+    column = sql.Identifier(target.place.new_column)
+    connection.execute(sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}").format(target.place.live.identifier, column))
     if not ours[0]:
         _add_column(connection, target)
 
 
-def drop_triggers(connection: Connection, target: ColumnTarget) -> None:
+def drop_triggers(connection: Connection, target: Target[LivePlace]) -> None:
     """Ends the noting of changes, and forgets those that were noted."""
     for kind in TRIGGERS:
         name = sql.Identifier(trigger_name(target, kind))
-        connection.execute(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(name, target.live.identifier))
+        connection.execute(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(name, target.place.live.identifier))
     connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(queue(target)))
 
 
-def _add_column(connection: Connection, target: ColumnTarget) -> None:
-    connection.execute(statement("expand_column", column=target.new_column, **_where(target), **_dims(target)))
+def _add_column(connection: Connection, target: Target[LivePlace]) -> None:
+    connection.execute(statement("expand_column", column=target.place.new_column, **_where(target), **_dims(target)))
 
 
-def _where(target: ColumnTarget) -> dict[str, Any]:
-    return {"schema": target.schema, "table": target.table}
+def _where(target: Target[LivePlace]) -> dict[str, Any]:
+    return {"schema": target.place.schema, "table": target.place.table}
 
 
-def _dims(target: ColumnTarget) -> dict[str, Any]:
-    return {"type": target.type, "dims": target.dimensions or 0}
+def _dims(target: Target[LivePlace]) -> dict[str, Any]:
+    return {"type": target.place.layout.type, "dims": target.dimensions or 0}
 
 
 def _changed(live: LiveTable) -> str:
@@ -118,28 +119,28 @@ def _changed(live: LiveTable) -> str:
     return " OR ".join(f"{old} IS DISTINCT FROM {new}" for old, new in pairs)
 
 
-def side_table(target: ColumnTarget) -> sql.Identifier:
+def side_table(target: Target[LivePlace]) -> sql.Identifier:
     """The table of what is known of each row: its key, the hash of the text that was embedded, and, in the layout
     side_table, the vector."""
-    return sql.Identifier(SCHEMA, target.shadow)
+    return sql.Identifier(SCHEMA, target.place.shadow)
 
 
-def queue(target: ColumnTarget) -> sql.Identifier:
+def queue(target: Target[LivePlace]) -> sql.Identifier:
     """The queue of rows of this target that changed."""
     return sql.Identifier(SCHEMA, queue_name(target))
 
 
-def queue_name(target: ColumnTarget) -> str:
+def queue_name(target: Target[LivePlace]) -> str:
     """What ``queue`` is called."""
-    return f"{short(target.shadow, 57)}_queue"
+    return f"{short(target.place.shadow, 57)}_queue"
 
 
-def trigger_name(target: ColumnTarget, kind: str) -> str:
+def trigger_name(target: Target[LivePlace], kind: str) -> str:
     """A trigger of this target's on the live table."""
-    return f"vecferry_{short(target.shadow, 44)}_{kind}"
+    return f"vecferry_{short(target.place.shadow, 44)}_{kind}"
 
 
-def numbered_id(target: ColumnTarget, alias: str) -> str:
+def numbered_id(target: Target[LivePlace], alias: str) -> str:
     """SQL of a row's name, as LiveTable.id gives it, in a table of ours."""
-    parts = [f"{n}::text" for n in target.live.numbered(alias)]
+    parts = [f"{n}::text" for n in target.place.live.numbered(alias)]
     return parts[0] if len(parts) == 1 else f"jsonb_build_array({', '.join(parts)})::text"

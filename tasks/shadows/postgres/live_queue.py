@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from psycopg import sql
 
 from tasks.runs import ledger, quarantine
-from tasks.runs.plan import ColumnsRequest, ColumnTarget
+from tasks.runs.plan import ColumnsRequest, Target
 from tasks.runs.run import Run
 from tasks.runs.vectors import embedded
 from tasks.shadows.difference import Difference, Named, named
@@ -16,6 +16,7 @@ from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTables
+from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.table import READ_ROWS, with_hash
 
 WORKERS = 2
@@ -23,7 +24,7 @@ DEAD = 0.2
 """Share of replaced rows from which the side table is vacuumed: autovacuum's own, which comes a minute later."""
 
 
-def bring(run: Run, target: ColumnTarget, only: list[str] | None = None) -> Difference:
+def bring(run: Run, target: Target[LivePlace], only: list[str] | None = None) -> Difference:
     """What the queue holds now, and not what comes to it meanwhile: under steady writes a pass ends too."""
     if only is not None:
         with run.connection() as connection:
@@ -40,12 +41,12 @@ def bring(run: Run, target: ColumnTarget, only: list[str] | None = None) -> Diff
     with ThreadPoolExecutor(workers, "catch-up") as pool:
         shares = [pool.submit(_drain, run, target, worker, workers, last) for worker in range(workers)]
         found = sum((share.result() for share in shares), Difference())
-    if target.beside:
+    if target.place.beside:
         _tidy(run, target, found.touched)
     return found
 
 
-def _tidy(run: Run, target: ColumnTarget, replaced: int) -> None:
+def _tidy(run: Run, target: Target[LivePlace], replaced: int) -> None:
     """A search passes over what was replaced until it is vacuumed, and finds less for it."""
     with run.connection() as connection:
         row = connection.execute(
@@ -55,7 +56,7 @@ def _tidy(run: Run, target: ColumnTarget, replaced: int) -> None:
             connection.execute(sql.SQL("VACUUM {}").format(side_table(target)))
 
 
-def _drain(run: Run, target: ColumnTarget, worker: int, workers: int, last: int) -> Difference:
+def _drain(run: Run, target: Target[LivePlace], worker: int, workers: int, last: int) -> Difference:
     """The part of one worker: a row's changes all fall to the same, so that no two write it at once."""
     found = Difference()
     with run.connection() as connection:
@@ -75,13 +76,13 @@ def _drain(run: Run, target: ColumnTarget, worker: int, workers: int, last: int)
             found += again(run, target, connection, ids, [seq for seq, _ in noted])
 
 
-def again(run: Run, target: ColumnTarget, connection: Connection, ids: list[str], seqs: list[int]) -> Difference:
+def again(run: Run, target: Target[LivePlace], connection: Connection, ids: list[str], seqs: list[int]) -> Difference:
     """Brings these rows in line and takes exactly these entries off the queue."""
     rows = LiveRows(target)
     name = target.collection.name
-    fetched = with_hash(pa.Table.from_batches([LiveTables(run.url, {name: target.live}).texts(name, ids)]))
+    fetched = with_hash(pa.Table.from_batches([LiveTables(run.url, {name: target.place.live}).texts(name, ids)]))
     page, refused = embedded(run, target, fetched)
-    page, rejected = quarantine.sift(connection, page, target.layout, "quarantine", refused)
+    page, rejected = quarantine.sift(connection, page, target.place.layout, "quarantine", refused)
     said = page.filter(pc.is_valid(page["embedding"]))
     if rejected:
         quarantine.keep_page(run, target.number, rejected)
@@ -106,7 +107,7 @@ def again(run: Run, target: ColumnTarget, connection: Connection, ids: list[str]
     )
 
 
-def _of_old_model(run: Run, target: ColumnTarget, connection: Connection, fetched: pa.Table) -> pa.Table | None:
+def _of_old_model(run: Run, target: Target[LivePlace], connection: Connection, fetched: pa.Table) -> pa.Table | None:
     """The page with old vectors made anew, once the application has moved on and makes none itself; None before, or
     where the old model is not named."""
     request = run.plan.request

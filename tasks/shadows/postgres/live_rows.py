@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
-from tasks.runs.plan import ColumnTarget
+from tasks.runs.plan import Target
 from tasks.shadows.postgres.live_place import numbered_id, queue, side_table
 from tasks.stores.interface import vectors
 from tasks.stores.postgres import pgvector
@@ -22,6 +22,7 @@ from tasks.stores.postgres.binary_copy import BLOCK, FIXED, SHORT, binary, block
 from tasks.stores.postgres.connection import Connection, Packed
 from tasks.stores.postgres.live_table import LiveTable, quoted
 from tasks.stores.postgres.pace import AT_ONCE, Turn
+from tasks.stores.postgres.places import LivePlace
 
 BINARY: dict[str, tuple[str, Any]] = {
     "smallint": ("int2", int),
@@ -38,11 +39,11 @@ BINARY: dict[str, tuple[str, Any]] = {
 class LiveRows:
     """What writes to one target; ids are the rows' names, as LiveTable.id gives them."""
 
-    target: ColumnTarget
+    target: Target[LivePlace]
 
     @property
     def live(self) -> LiveTable:
-        return self.target.live
+        return self.target.place.live
 
     def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn = AT_ONCE) -> None:
         """Puts in what of a page has a vector; ``again`` when some of its rows may be there."""
@@ -69,7 +70,7 @@ class LiveRows:
         if not page.num_rows:
             return
         ids, hashes = page["id"].to_pylist(), page["content_hash"].to_pylist()
-        if not self.target.beside:
+        if not self.target.place.beside:
             turn = AT_ONCE  # rows of the live table are locked until the caller's transaction ends
             self._update(connection, page, ids, hashes)
         elif fresh and all(column.type in BINARY for column in self.live.key):
@@ -89,13 +90,13 @@ class LiveRows:
             if all(column.type in FIXED for column in self.live.key):
                 columns = [FIXED[column.type](part) for part, column in keys]
                 size = SHORT if turn.gives_way else BLOCK
-                for block in blocks([*columns, binary(hashes)], matrix, self.target.type, size):
+                for block in blocks([*columns, binary(hashes)], matrix, self.target.place.layout.type, size):
                     copy.write(block)
                     turn.rest()
                 return
-            copy.set_types([*(BINARY[column.type][0] for _, column in keys), "bytea", self.target.type])
+            copy.set_types([*(BINARY[column.type][0] for _, column in keys), "bytea", self.target.place.layout.type])
             made = [list(map(BINARY[column.type][1], part)) for part, column in keys]
-            for row in zip(*made, hashes, pgvector.pack(matrix, self.target.type), strict=True):
+            for row in zip(*made, hashes, pgvector.pack(matrix, self.target.place.layout.type), strict=True):
                 copy.write_row(row)
                 turn.rest()
 
@@ -108,10 +109,12 @@ class LiveRows:
         ).format(
             side=side_table(self.target),
             keys=sql.SQL(numbered),
-            page=sql.SQL(self._page("content_hash bytea", f"embedding {self.target.type}")),
+            page=sql.SQL(self._page("content_hash bytea", f"embedding {self.target.place.layout.type}")),
         )
         connection.execute(
-            query, (*self.live.keys(ids), hashes, _packed(connection, page, self.target.type)), prepare=False
+            query,
+            (*self.live.keys(ids), hashes, _packed(connection, page, self.target.place.layout.type)),
+            prepare=False,
         )
 
     def _update(self, connection: Connection, page: pa.Table, ids: list[str], hashes: list[bytes]) -> None:
@@ -121,12 +124,12 @@ class LiveRows:
             "INSERT INTO {side} ({numbered}, content_hash) SELECT * FROM written ORDER BY {numbered} "
             "ON CONFLICT ({numbered}) DO UPDATE SET content_hash = excluded.content_hash, refused = NULL"
         ).format(
-            fill=self._fill(self.target.new_column, self.target.type),
+            fill=self._fill(self.target.place.new_column, self.target.place.layout.type),
             keys=sql.SQL(", ".join(self.live.numbered("p"))),
             side=side_table(self.target),
             numbered=sql.SQL(", ".join(self.live.numbered())),
         )
-        packed = _packed(connection, page, self.target.type)
+        packed = _packed(connection, page, self.target.place.layout.type)
         connection.execute(query, (*self.live.keys(ids), hashes, packed), prepare=False)
 
     def update_old(self, connection: Connection, page: pa.Table) -> None:
@@ -190,13 +193,13 @@ class LiveRows:
             side_table(self.target), sql.SQL(self._page()), numbered
         )
         removed = connection.execute(query, keys, prepare=False).rowcount
-        if not self.target.beside and not keep_column:
+        if not self.target.place.beside and not keep_column:
             query = sql.SQL("UPDATE {} AS b SET {} = NULL FROM {} WHERE {} AND {} IS NOT NULL").format(
                 self.live.identifier,
-                sql.Identifier(self.target.new_column),
+                sql.Identifier(self.target.place.new_column),
                 sql.SQL(self._page()),
                 sql.SQL(self.live.same("p", "b")),
-                sql.SQL(f"b.{quoted(self.target.new_column)}"),
+                sql.SQL(f"b.{quoted(self.target.place.new_column)}"),
             )
             connection.execute(query, keys, prepare=False)
         return removed

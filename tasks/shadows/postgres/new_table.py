@@ -11,12 +11,14 @@ from sql import statement
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.runs.artifacts import Tell, quiet
 from tasks.runs.commands import resumption
-from tasks.runs.plan import SCHEMA, Target, short, suffix
+from tasks.runs.plan import Target, short, suffix
 from tasks.runs.run import Run
 from tasks.shadows.difference import Difference, compare
+from tasks.stores.postgres import places
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.hnsw import build, existing, index_names
 from tasks.stores.postgres.pace import AT_ONCE, Turn
+from tasks.stores.postgres.places import SCHEMA
 from tasks.stores.postgres.table import Table, copy_in, create_table
 
 
@@ -25,7 +27,7 @@ class NewTable:
     """Satisfies Shadow."""
 
     run: Run
-    target: Target
+    target: Target[places.NewTable]
 
     def expand(self, connection: Connection) -> None:
         target, source = self.target, self.run.plan.request.source
@@ -34,17 +36,17 @@ class NewTable:
             created = connection.execute(
                 "INSERT INTO vecferry.relation (table_schema, table_name, run_id, target, role, source, space) "
                 "VALUES (%s, %s, %s, %s, 'shadow', %s::text::jsonb, %s) ON CONFLICT DO NOTHING",
-                (SCHEMA, target.shadow, self.run.run_id, target.number, what, target.space),
+                (SCHEMA, target.place.shadow, self.run.run_id, target.number, what, target.space),
             )
             if created.rowcount:
-                create_table(connection, target.hidden)
+                create_table(connection, target.place.hidden)
 
     @property
     def piece_rows(self) -> None:
         return None
 
     def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn = AT_ONCE) -> None:
-        table = self.target.hidden
+        table = self.target.place.hidden
         if again:
             query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(table.identifier)
             connection.execute(query, (page.column("id").to_pylist(),))
@@ -54,14 +56,14 @@ class NewTable:
         """Nothing: a comparison meets them again at the source."""
 
     def key(self, connection: Connection) -> bool:
-        table, name = self.target.hidden, index_names(self.run.run_id, self.target)["key"]
+        table, name = self.target.place.hidden, index_names(self.run.run_id, self.target)["key"]
         if name in existing(connection, table):
             return False
         connection.execute(statement("expand_primary_key", schema=table.schema, table=table.name, constraint=name))
         return True
 
     def index(self, connection: Connection) -> dict[str, Any]:
-        table, names = self.target.hidden, index_names(self.run.run_id, self.target)
+        table, names = self.target.place.hidden, index_names(self.run.run_id, self.target)
         how = build(connection, table, names["hnsw"], self.target.collection)
         if names["gin"] not in existing(connection, table):
             connection.execute(statement("expand_gin", schema=table.schema, table=table.name, index=names["gin"]))
@@ -77,7 +79,7 @@ class NewTable:
             raise UsageError(
                 f"run {self.run.run_id} has no table for {self.target.name} any more: {resumption(self.run.plan)}"
             )
-        return Table(row[0], row[1], self.target.layout)
+        return Table(row[0], row[1], self.target.place.layout)
 
     def bring(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         return compare(self.run, self.target, self._now(), apply=True, only=only, tell=tell)
@@ -90,7 +92,7 @@ class NewTable:
 
     def dependents(self, connection: Connection) -> list[str]:
         """Views, foreign keys, policies, triggers, publications, and functions with a SQL body."""
-        final = self.target.final
+        final = self.target.place.final
         rows = connection.execute(statement("cutover_dependents", table=final.identifier.as_string())).fetchall()
         return [f"{kind} {name} depends on {final}" for kind, name in rows]
 
@@ -100,7 +102,7 @@ class NewTable:
             "SELECT c.relname, r.run_id, r.role FROM pg_class c LEFT JOIN vecferry.relation r "
             "ON r.table_schema = %s AND r.table_name = c.relname "
             "WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND c.relname = %s",
-            (target.schema, target.schema, target.table),
+            (target.place.schema, target.place.schema, target.place.table),
         ).fetchone()
         previous = None
         if held:
@@ -108,18 +110,18 @@ class NewTable:
                 raise VerificationRefused(
                     f"{target.name} exists and is not vecferry's: rename it, or choose another name with `tables`"
                 )
-            previous = f"{short(target.table, 40)}__prev_{suffix(run_id, target.name)}"
+            previous = f"{short(target.place.table, 40)}__prev_{suffix(run_id, target.name)}"
             _copy_grants(connection, target)
-            _move(connection, target.final, SCHEMA, previous)
+            _move(connection, target.place.final, SCHEMA, previous)
             connection.execute(
                 "UPDATE vecferry.relation SET table_schema = %s, table_name = %s, role = 'previous', stepped_aside_for = %s, "
                 "stepped_aside_for_target = %s WHERE table_schema = %s AND table_name = %s",
-                (SCHEMA, previous, run_id, target.number, target.schema, target.table),
+                (SCHEMA, previous, run_id, target.number, target.place.schema, target.place.table),
             )
-        _move(connection, target.hidden, target.schema, target.table)
+        _move(connection, target.place.hidden, target.place.schema, target.place.table)
         connection.execute(
             "UPDATE vecferry.relation SET table_schema = %s, table_name = %s, role = 'live' WHERE table_schema = %s AND table_name = %s",
-            (target.schema, target.table, SCHEMA, target.shadow),
+            (target.place.schema, target.place.table, SCHEMA, target.place.shadow),
         )
 
     def take_back(self, connection: Connection, switched: bool) -> str:
@@ -143,33 +145,33 @@ class NewTable:
         target = self.target
         row = connection.execute(
             "SELECT run_id FROM vecferry.relation WHERE table_schema = %s AND table_name = %s",
-            (target.schema, target.table),
+            (target.place.schema, target.place.table),
         ).fetchone()
         if row and row[0] != self.run.run_id:
             raise UsageError(
                 f"{target.name} is run {row[0]}'s by now: take that back first, vecferry rollback {row[0]}"
             )
-        _move(connection, target.final, SCHEMA, target.shadow)
+        _move(connection, target.place.final, SCHEMA, target.place.shadow)
         connection.execute(
             "UPDATE vecferry.relation SET table_schema = %s, table_name = %s, role = 'shadow' WHERE table_schema = %s AND table_name = %s",
-            (SCHEMA, target.shadow, target.schema, target.table),
+            (SCHEMA, target.place.shadow, target.place.schema, target.place.table),
         )
         previous = connection.execute(
             "SELECT table_name FROM vecferry.relation WHERE role = 'previous' AND stepped_aside_for = %s AND stepped_aside_for_target = %s",
             (self.run.run_id, target.number),
         ).fetchone()
         if previous is None:
-            return f"{target.name} is gone again; its rows are kept in {SCHEMA}.{target.shadow}"
-        _move(connection, Table(SCHEMA, previous[0], target.layout), target.schema, target.table)
+            return f"{target.name} is gone again; its rows are kept in {SCHEMA}.{target.place.shadow}"
+        _move(connection, Table(SCHEMA, previous[0], target.place.layout), target.place.schema, target.place.table)
         connection.execute(
             "UPDATE vecferry.relation SET table_schema = %s, table_name = %s, role = 'live', stepped_aside_for = NULL, "
             "stepped_aside_for_target = NULL WHERE table_schema = %s AND table_name = %s",
-            (target.schema, target.table, SCHEMA, previous[0]),
+            (target.place.schema, target.place.table, SCHEMA, previous[0]),
         )
-        return f"{target.name} is the earlier table again; the new rows are kept in {SCHEMA}.{target.shadow}"
+        return f"{target.name} is the earlier table again; the new rows are kept in {SCHEMA}.{target.place.shadow}"
 
     def _drop(self, connection: Connection) -> str:
-        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.target.hidden.identifier))
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.target.place.hidden.identifier))
         dropped = connection.execute(
             "DELETE FROM vecferry.relation WHERE run_id = %s AND target = %s AND role = 'shadow'",
             (self.run.run_id, self.target.number),
@@ -190,13 +192,13 @@ def _move(connection: Connection, table: Table, schema: str, name: str) -> None:
     connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(table.identifier, sql.Identifier(name)))
 
 
-def _copy_grants(connection: Connection, target: Target) -> None:
+def _copy_grants(connection: Connection, target: Target[places.NewTable]) -> None:
     rows = connection.execute(
         "SELECT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END, g.privilege_type, g.is_grantable "
         "FROM pg_class c, aclexplode(c.relacl) AS g WHERE c.oid = to_regclass(%s) AND g.grantee <> c.relowner",
-        (target.final.identifier.as_string(),),
+        (target.place.final.identifier.as_string(),),
     ).fetchall()
     for grantee, privilege, grantable in rows:
         connection.execute(
-            f"GRANT {privilege} ON {target.hidden.identifier.as_string()} TO {grantee}{' WITH GRANT OPTION' if grantable else ''}"
+            f"GRANT {privilege} ON {target.place.hidden.identifier.as_string()} TO {grantee}{' WITH GRANT OPTION' if grantable else ''}"
         )

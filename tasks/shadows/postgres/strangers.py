@@ -9,25 +9,26 @@ from tasks.base.errors import VerificationRefused
 from tasks.base.words import counted
 from tasks.runs import ledger
 from tasks.runs.commands import command
-from tasks.runs.plan import SCHEMA, ColumnTarget
+from tasks.runs.plan import Target
 from tasks.shadows.postgres.live_place import queue, side_table
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import has_column
+from tasks.stores.postgres.places import SCHEMA, LivePlace
 
 
-def refuse_strangers(connection: Connection, run_id: str, target: ColumnTarget) -> None:
+def refuse_strangers(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
     """Raises VerificationRefused when the new column holds, or may come to hold, vectors that this run did not write."""
     for row in strangers(connection, run_id, target):
         raise VerificationRefused(row)
 
 
-def strangers(connection: Connection, run_id: str, target: ColumnTarget) -> Iterator[str]:
+def strangers(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
     """What is in the way of a column that holds this run's vectors and no others."""
     if ledger.exists(connection):
         other = connection.execute(
             "SELECT run_id, run.state, run.plan #>> '{request,database}' FROM vecferry.relation JOIN vecferry.run USING (run_id) "
             "WHERE run_id <> %s AND source ->> 'table' = %s AND source ->> 'column' = %s",
-            (run_id, f"{target.schema}.{target.table}", target.new_column),
+            (run_id, f"{target.place.schema}.{target.place.table}", target.place.new_column),
         ).fetchone()
         if other:
             name, state, database = other
@@ -41,24 +42,24 @@ def strangers(connection: Connection, run_id: str, target: ColumnTarget) -> Iter
             return
     side = side_table(target)
     ours = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (side.as_string(),)).fetchone() == (True,)
-    if target.beside or not has_column(connection, target.live, target.new_column):
+    if target.place.beside or not has_column(connection, target.place.live, target.place.new_column):
         return
-    column = sql.Identifier(target.new_column)
+    column = sql.Identifier(target.place.new_column)
     if ours:
         # A row whose key was changed took its vector along; it waits in the queue.
         query = sql.SQL(
             "SELECT count(*) FROM {live} AS b WHERE {column} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {side} AS s WHERE {same}) "
             "AND {id} NOT IN (SELECT q.id FROM {queue} AS q WHERE q.id IS NOT NULL)"
         ).format(
-            live=target.live.identifier,
+            live=target.place.live.identifier,
             column=column,
             side=side,
-            same=sql.SQL(target.live.same("s", "b")),
-            id=sql.SQL(target.live.id("b")),
+            same=sql.SQL(target.place.live.same("s", "b")),
+            id=sql.SQL(target.place.live.id("b")),
             queue=queue(target),
         )
     else:
-        query = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL").format(target.live.identifier, column)
+        query = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL").format(target.place.live.identifier, column)
     row = connection.execute(query).fetchone()
     if row and row[0]:
         yield (
@@ -67,7 +68,8 @@ def strangers(connection: Connection, run_id: str, target: ColumnTarget) -> Iter
         )
     space = (
         connection.execute(
-            "SELECT space FROM vecferry.relation WHERE table_schema = %s AND table_name = %s", (SCHEMA, target.shadow)
+            "SELECT space FROM vecferry.relation WHERE table_schema = %s AND table_name = %s",
+            (SCHEMA, target.place.shadow),
         ).fetchone()
         if ours
         else None

@@ -13,6 +13,7 @@ from tasks.runs.artifacts import Tell, quiet
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.difference import Difference, Named, compare, ours
+from tasks.stores.postgres import places
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pace import AT_ONCE, Turn
 from tasks.stores.postgres.table import Table
@@ -23,7 +24,7 @@ class SyncedTable:
     """Satisfies Shadow: there is nothing to make, and what is caught up is seen at once."""
 
     run: Run
-    target: Target
+    target: Target[places.SyncedTable]
 
     def expand(self, connection: Connection) -> None:
         """The table is there."""
@@ -45,20 +46,20 @@ class SyncedTable:
         return {}
 
     def table(self, connection: Connection) -> Table:
-        return self.target.final
+        return self.target.place.final
 
     def bring(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         if only is None:
             self._guard_deletes(max_deleted)
-        return compare(self.run, self.target, self.target.final, apply=True, journal=True, only=only, tell=tell)
+        return compare(self.run, self.target, self.target.place.final, apply=True, journal=True, only=only, tell=tell)
 
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
-        return compare(self.run, self.target, self.target.final, apply=False, only=only, tell=tell)
+        return compare(self.run, self.target, self.target.place.final, apply=False, only=only, tell=tell)
 
     def brought(self, connection: Connection, passes: Difference) -> Difference:
         """By the journal: what a start that was killed did counts too."""
         where: dict[str, Any] = {"run_id": self.run.run_id, "target": self.target.number}
-        query = statement("sync_touched", schema=self.target.schema, table=self.target.table, **where)
+        query = statement("sync_touched", schema=self.target.place.schema, table=self.target.place.table, **where)
         row = connection.execute(query).fetchone()
         assert row
         missing, stale, orphaned = map(Named, row)
@@ -72,7 +73,7 @@ class SyncedTable:
 
     def take_back(self, connection: Connection, switched: bool) -> str:
         """Puts back what the sync replaced or removed, save rows that somebody else has changed since."""
-        table, key = self.target.final, (self.run.run_id, self.target.number)
+        table, key = self.target.place.final, (self.run.run_id, self.target.number)
         held = connection.execute(
             sql.SQL(
                 "SELECT id, document, metadata::text, uri, content_hash FROM {} "
@@ -87,7 +88,7 @@ class SyncedTable:
         where: dict[str, Any] = {
             "schema": table.schema,
             "table": table.name,
-            "type": self.target.type,
+            "type": self.target.place.layout.type,
             "run_id": self.run.run_id,
             "target": self.target.number,
         }
@@ -110,7 +111,7 @@ class SyncedTable:
         with self.run.connection() as connection:
             row = connection.execute(
                 "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
-                (target.final.identifier.as_string(),),
+                (target.place.final.identifier.as_string(),),
             ).fetchone()
         held, offered = max(0, row[0]) if row else 0, self.run.source().collection(target.collection.name).count
         if held and offered < held * (1 - max_deleted):

@@ -16,6 +16,7 @@ from chromadb.base_types import SparseVector
 from chromadb.config import Settings
 from chromadb.errors import AuthorizationError, ChromaError, InternalError, NotFoundError, RateLimitError
 
+from tasks.base import settings
 from tasks.base.errors import FatalError, TransientError, UsageError
 from tasks.base.words import counted
 from tasks.stores import canonical
@@ -25,7 +26,7 @@ from tasks.stores.chroma.configuration import Stored
 from tasks.stores.chroma.private_copy import Copy, Wanted
 from tasks.stores.chroma.segment import DATABASE
 from tasks.stores.chroma.server import Server
-from tasks.stores.interface import Collection, Evidence, Hits, Metric, records, vector_column, vectors
+from tasks.stores.interface import Collection, Evidence, Hits, Metric, Selected, records, vector_column, vectors
 
 PAGE_NUMBERS = 260_000
 """Vector components a page: as Python floats, which Chroma's client makes of them, they take 32 bytes each."""
@@ -270,11 +271,22 @@ def connect(
         port=port,
         ssl=ssl,
         headers=headers,
-        settings=Settings(anonymized_telemetry=False),
+        settings=_quiet(),
         tenant=tenant,
         database=database,
     )
     return ChromaStore(client, place, chroma_server.connect(place, tenant, database, headers))
+
+
+def source(options: dict[str, Any], selected: Sequence[Selected] | None, fresh: bool, url: str) -> ChromaStore:
+    """The directory or server of a plan; ``token`` is the name of a secret. Raises UsageError when there is nothing there."""
+    if name := options.pop("token", None):
+        options["token"] = settings.secret(name, "chroma.token")
+        if options["token"] is None:
+            raise UsageError(f"chroma.token: neither an environment variable nor a Prefect Secret is called {name}")
+    names = None if selected is None else [s.name for s in selected]
+    metrics = {s.name: s.metric for s in selected or () if s.metric}
+    return read(**options, home=settings.home(), collections=names, metrics=metrics, fresh=fresh)
 
 
 def read(
@@ -310,8 +322,7 @@ def create_directory(path: str) -> ChromaStore:
     if os.path.exists(os.path.join(path, DATABASE)):
         raise UsageError(f"{path} already holds a Chroma database; restore into a new directory")
     os.makedirs(path, exist_ok=True)
-    settings = Settings(anonymized_telemetry=False)
-    return ChromaStore(chromadb.PersistentClient(path=path, settings=settings), os.path.abspath(path))
+    return ChromaStore(chromadb.PersistentClient(path=path, settings=_quiet()), os.path.abspath(path))
 
 
 def opened_by() -> str:
@@ -337,9 +348,12 @@ def _directory(path: str) -> str:
     return place
 
 
+def _quiet() -> Settings:
+    return Settings(anonymized_telemetry=False)
+
+
 def _persistent(place: str, folder: str, tenant: str, database: str) -> ClientAPI:
-    settings = Settings(anonymized_telemetry=False)
-    return _opened(place, chromadb.PersistentClient, path=folder, settings=settings, tenant=tenant, database=database)
+    return _opened(place, chromadb.PersistentClient, path=folder, settings=_quiet(), tenant=tenant, database=database)
 
 
 _REACHED: set[str] = set()

@@ -22,7 +22,7 @@ MEMORY_SHARE = 0.5
 
 def index_names(run_id: str, target: Target) -> dict[str, str]:
     """Names of a table's key and indexes; they carry the run's suffix because tables change schemas with them."""
-    stem, end = plan.short(target.table, 40), plan.suffix(run_id, target.name)
+    stem, end = plan.short(target.place.table, 40), plan.suffix(run_id, target.name)
     return {kind: f"{stem}_{word}_{end}" for kind, word in (("key", "pkey"), ("hnsw", "hnsw"), ("gin", "metadata"))}
 
 

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from tasks.base import stored
 from tasks.base.errors import UsageError
-from tasks.stores.interface import Collection, Evidence, Hits, records
+from tasks.stores.interface import Collection, Evidence, Hits, Selected, records
 from tasks.stores.postgres import idle, pace
 from tasks.stores.postgres.connection import Connection, server_version
 from tasks.stores.postgres.pgvector import Layout
@@ -173,6 +173,11 @@ class LiveTables:
 
     def _connection(self) -> AbstractContextManager[Connection]:
         return idle.connection(self.url, "vecferry source")
+
+
+def source(options: dict[str, Any], selected: Sequence[Selected] | None, fresh: bool, url: str) -> LiveTables:
+    """The tables of a plan, in its own database."""
+    return LiveTables(url, {w.name: w.rows for w in selected or ()})
 
 
 def place(connection: Connection, name: str) -> tuple[str, str]:

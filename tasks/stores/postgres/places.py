@@ -1,0 +1,146 @@
+"""The places of new vectors in PostgreSQL: a table of their own, or a table that people use, in it or beside it."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from tasks.base import stored
+from tasks.stores.postgres import live_table
+from tasks.stores.postgres.live_table import LiveTable
+from tasks.stores.postgres.pgvector import Layout
+from tasks.stores.postgres.table import Table
+
+SCHEMA = "vecferry"
+"""Where the ledger and the tables that nobody reads yet live."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablePlace:
+    """A table that is filled from a source elsewhere. Satisfies Place with the facts of its subclasses."""
+
+    kind: ClassVar[str]
+    store: ClassVar[str] = "postgres"
+    loads: ClassVar[bool]
+    at_once: ClassVar[bool]
+    followed: ClassVar[bool] = False
+    followed_after_contract: ClassVar[bool] = False
+    steps_aside: ClassVar[bool] = False
+    """Whether a table of that name makes way at the switch."""
+
+    schema: str
+    table: str
+    shadow: str
+    """Name in the schema vecferry while nobody reads it; unused by a sync."""
+    layout: Layout
+
+    @property
+    def name(self) -> str:
+        return f"{self.schema}.{self.table}"
+
+    @property
+    def label(self) -> str:
+        return self.table
+
+    @property
+    def rows(self) -> None:
+        return None
+
+    @property
+    def final(self) -> Table:
+        """The table under the name that people use."""
+        return Table(self.schema, self.table, self.layout)
+
+    @property
+    def hidden(self) -> Table:
+        """The table that nobody reads yet."""
+        return Table(SCHEMA, self.shadow, self.layout)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        return stored.read(cls, {**data, "layout": stored.read(Layout, data["layout"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewTable(TablePlace):
+    """A table that takes its final name, which is free, at the switch."""
+
+    kind: ClassVar[str] = "create"
+    loads: ClassVar[bool] = True
+    at_once: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplacedTable(NewTable):
+    """The same where a table of ours has the final name, and steps aside at the switch."""
+
+    kind: ClassVar[str] = "replace"
+    steps_aside: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncedTable(TablePlace):
+    """A table of ours that people use, and that gets what differs."""
+
+    kind: ClassVar[str] = "sync"
+    loads: ClassVar[bool] = False
+    at_once: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LivePlace:
+    """A table that people use, whose rows get other vectors. Satisfies Place with the facts of its subclasses.
+
+    ``shadow`` is the table of what is known of each row: key, content hash, and the vector where it lies beside."""
+
+    kind: ClassVar[str]
+    store: ClassVar[str] = "postgres"
+    loads: ClassVar[bool] = True
+    at_once: ClassVar[bool] = False
+    followed: ClassVar[bool] = True
+    followed_after_contract: ClassVar[bool]
+    beside: ClassVar[bool]
+    """Whether the vectors lie in a table of their own."""
+
+    schema: str
+    table: str
+    shadow: str
+    layout: Layout
+    live: LiveTable
+    new_column: str
+    """The column that the new vectors are searched in."""
+    function: str | None
+    """The search function that switches; None where there is none."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.schema}.{self.table}.{self.new_column}"
+
+    @property
+    def label(self) -> str:
+        return self.table
+
+    @property
+    def rows(self) -> LiveTable:
+        return self.live
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        layout, live = stored.read(Layout, data["layout"]), live_table.from_json(data["live"])
+        return stored.read(cls, {**data, "layout": layout, "live": live})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveColumn(LivePlace):
+    """A column of the table itself, which the application fills after the contract."""
+
+    kind: ClassVar[str] = "column"
+    beside: ClassVar[bool] = False
+    followed_after_contract: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideTable(LivePlace):
+    """A table beside it, which has no other source than its queue, so that the queue is worked off for ever."""
+
+    kind: ClassVar[str] = "side_table"
+    beside: ClassVar[bool] = True
+    followed_after_contract: ClassVar[bool] = True
