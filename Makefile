@@ -26,7 +26,7 @@ models: $(VENV)/models
 chaos: $(VENV)/test
 	$(BIN)/python -m tests.chaos --kills 100
 	$(BIN)/python -m tests.chaos_live --kills 100
-	$(BIN)/python -m pytest --whole tests/test_planted.py tests/test_text_384_to_1536.py tests/test_text_faults.py tests/test_interrupt.py tests/test_chaos.py
+	$(BIN)/python -m pytest --whole tests/test_planted.py tests/test_text_384_to_1536.py tests/test_text_faults.py tests/test_interrupt.py tests/test_chaos.py tests/test_old_ledger.py
 
 bench: $(VENV)/base
 	$(BIN)/python -m benchmarks
