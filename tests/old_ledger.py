@@ -51,12 +51,16 @@ WAYS = {
 }
 
 
+def dump(fixture: str) -> str:
+    """The SQL that makes its database."""
+    return (FIXTURES / fixture / "dump.sql").read_text()
+
+
 def restore(fixture: str, url: str, root: Path) -> None:
     """Fills the empty database at ``url``, and puts home/ and chroma/ into ``root``, as if they were left a moment ago:
     a rollback window and a wait for an approval are as open as they were."""
-    dump = (FIXTURES / fixture / "dump.sql").read_text().replace("@ROOT@", str(root))
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(dump)  # type: ignore[arg-type]
+        connection.execute(dump(fixture).replace("@ROOT@", str(root)))  # type: ignore[arg-type]
         connection.execute("SET search_path = vecferry")
         row = connection.execute("SELECT now() - max(updated_at) FROM run").fetchone()
         assert row

@@ -19,6 +19,7 @@ from tasks.runs.ledger_versions import WORK
 from tasks.stores.postgres.connection import Connection
 from tests import old_ledger
 from tests.fixtures.freezing import NEW, OLD
+from tests.live_table import vectors_of
 from tests.old_ledger import KINDS, SYNCED, WAYS
 from tests.openai_server import OpenAIServer
 
@@ -192,6 +193,6 @@ def in_use(connection: Connection, kind: str, way: str, outcome: dict[str, Any])
     served = {"cut_over": (OLD, NEW), "contracted": (NEW,)}.get(outcome["state"], (OLD,))
     table = f"{kind}_{way}"
     for dimensions in served:
-        (query,) = HashingEmbedder(dimensions).embed_batch([f"text 0 of {table}"])
+        (query,) = vectors_of(HashingEmbedder(dimensions))([f"text 0 of {table}"])
         row = connection.execute(f"SELECT id FROM match_{table}(%s::vector, 0.1)", (str(query.tolist()),)).fetchone()
         assert row == (0,), (table, dimensions)

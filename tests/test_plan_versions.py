@@ -25,8 +25,8 @@ def plan(database: str, chroma_dir: Callable[..., str]) -> Json:
 
 
 def _old() -> list[Json]:
-    """The plans of the fixture of 0.1.0."""
-    lines = (old_ledger.FIXTURE / "dump.sql").read_text().splitlines()
+    """The plans of the fixtures: those of 0.1.0, and those of the code before versions."""
+    lines = [line for name in old_ledger.KINDS for line in old_ledger.dump(name).splitlines()]
     plans = [line.split("', '", 2)[2] for line in lines if line.startswith("INSERT INTO vecferry.run ")]
     return [json.JSONDecoder().raw_decode(text.replace("''", "'"))[0] for text in plans]
 
@@ -45,7 +45,7 @@ def test_a_plan_says_its_version(plan: Json) -> None:
     assert from_json(json.loads(json.dumps(plan))).as_json() == plan
 
 
-def test_plans_of_0_1_0_are_read(plan: Json) -> None:
+def test_plans_from_before_versions_are_read(plan: Json) -> None:
     """They have no version; what became of them is in the latest shape, and what was read is left as it was."""
     for old in _old():
         before = copy.deepcopy(old)
