@@ -19,7 +19,7 @@ from flows.forms.parameters import Text384To1536
 from tasks import load, snapshot
 from tasks.begin import begin
 from tasks.embedders.registry import open_embedder
-from tasks.runs import dataset, ledger
+from tasks.runs import checkpoints, dataset
 from tasks.runs.run import open_run
 from tasks.stores.postgres import idle
 from tests.openai_server import Call, OpenAIServer, openai_server
@@ -82,8 +82,8 @@ def copy(url: str, base_url: str, rows: int) -> Figure:
         load.expand(run)
         snapshot.list_ids(run, 0)
         with run.connection() as connection:
-            snapshot.snapshot(run, [b.number for b in ledger.batches(connection, again, "snapshot")])
-            parts = {b.number: snapshot.part_of(b) for b in ledger.batches(connection, again, "snapshot")}
+            snapshot.snapshot(run, [b.number for b in checkpoints.batches(connection, again, "snapshot")])
+            parts = {b.number: snapshot.part_of(b) for b in checkpoints.batches(connection, again, "snapshot")}
         load.prepare(run)
         with idle.keeping(url), psycopg.connect(url, autocommit=True) as connection, run.connection() as held:
             register_vector(connection)

@@ -19,7 +19,7 @@ from benchmarks.turns import WORKERS, in_turns, slices, timed, together
 from flows.forms.parameters import ChromaToPgvector
 from tasks import load, snapshot
 from tasks.begin import begin
-from tasks.runs import dataset, ledger
+from tasks.runs import checkpoints, dataset
 from tasks.runs.run import Run, open_run
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import vectors
@@ -188,12 +188,12 @@ def _copy(connection: psycopg.Connection[Any], table: Table, rows: list[tuple[An
             copy.write_row(row)
 
 
-def _batches(run: Run, stage: str) -> list[ledger.Batch]:
+def _batches(run: Run, stage: str) -> list[checkpoints.Batch]:
     with run.connection() as connection:
-        return ledger.batches(connection, run.run_id, stage)
+        return checkpoints.batches(connection, run.run_id, stage)
 
 
-def _ids(run: Run, batch: ledger.Batch) -> list[str]:
+def _ids(run: Run, batch: checkpoints.Batch) -> list[str]:
     found: list[str] = dataset.read_ids(run.path("snapshot", batch.detail["ids"]), batch.detail["group"]).to_pylist()
     return found
 

@@ -25,8 +25,9 @@ from tasks.checks import measures
 from tasks.cutover import cutover_task
 from tasks.index import index_task
 from tasks.load import expand_task, key_task, load_task, prepare_task
-from tasks.runs import artifacts, ledger, manifest, run_log, status, work
+from tasks.runs import artifacts, checkpoints, ledger, manifest, run_log, status, work
 from tasks.runs.commands import command, resumption
+from tasks.runs.holding import sole_runner
 from tasks.runs.owners import TakenUp, take_up_task
 from tasks.runs.plan import Request
 from tasks.runs.run import Run, chosen, open_run
@@ -204,7 +205,7 @@ Ready = Callable[[Run, ledger.RunRecord], None]
 def holding(parameters: OfRun, verb: ledger.Verb, ready: Ready | None = None) -> Iterator[Run]:
     """Holds a run there is while the body does ``verb``, so that nobody else works on it meanwhile."""
     run = open_run(parameters.run_id, parameters.database)
-    with ledger.sole_runner(run.url, run.run_id), idle.keeping(run.url):
+    with sole_runner(run.url, run.run_id), idle.keeping(run.url):
         with run.connection() as connection:
             if ready:
                 ready(run, ledger.get(connection, run.run_id))
@@ -228,7 +229,7 @@ def holding(parameters: OfRun, verb: ledger.Verb, ready: Ready | None = None) ->
 def running(run_id: str, parameters: Gated, verb: ledger.Verb, ready: Ready | None = None) -> Iterator[Run | None]:
     """Holds the run while the body works on it, and records how it ended. None when it is switched and done."""
     run = open_run(run_id, parameters.database)
-    with ledger.sole_runner(run.url, run_id), idle.keeping(run.url), giving_way(run, parameters):
+    with sole_runner(run.url, run_id), idle.keeping(run.url), giving_way(run, parameters):
         with run.connection() as connection:
             record = ledger.get(connection, run_id)  # as it is now that nobody else can change it
             if ready:
@@ -269,7 +270,7 @@ def running(run_id: str, parameters: Gated, verb: ledger.Verb, ready: Ready | No
             raise
         with run.connection() as connection:
             ledger.set_doing(connection, run_id, None)
-            artifacts.batches(run_id, ledger.batches(connection, run_id))
+            artifacts.batches(run_id, checkpoints.batches(connection, run_id))
         run_log.note(run_id, "end", seconds=time.monotonic() - started)
 
 
@@ -289,7 +290,7 @@ def in_chunks(run: Run, parameters: Shared, stage: str, do: "Task[Any, work.Tall
     """
     with run.connection() as connection:
         named = chosen(connection, run.run_id, parameters.batch_ids)
-        found = ledger.batches(connection, run.run_id, stage)
+        found = checkpoints.batches(connection, run.run_id, stage)
     # Naming batches says which failures to try again; what was never reached is gone on with in any case.
     numbers = [b.number for b in found if b.status == "pending" or (b.status == "failed" and named(b.number))]
     bar = artifacts.progress(run.run_id, stage)
@@ -311,7 +312,7 @@ def in_chunks(run: Run, parameters: Shared, stage: str, do: "Task[Any, work.Tall
     if isinstance(problem, FatalError):
         raise problem
     with run.connection() as connection:
-        left = [b for b in ledger.batches(connection, run.run_id, stage) if b.status != "done"]
+        left = [b for b in checkpoints.batches(connection, run.run_id, stage) if b.status != "done"]
     if left:
         raise BatchesFailed(
             _left(stage, left, problem, again or command("rerun", run.run_id, parameters.database)),
@@ -322,7 +323,7 @@ def in_chunks(run: Run, parameters: Shared, stage: str, do: "Task[Any, work.Tall
 def move(run: Run, stage: str, bar: UUID | None) -> None:
     """Moves the stage's progress bar to what the ledger says."""
     with run.connection() as connection:
-        found = ledger.batches(connection, run.run_id, stage)
+        found = checkpoints.batches(connection, run.run_id, stage)
     artifacts.moved(bar, sum(b.status == "done" for b in found), len(found))
 
 
@@ -338,7 +339,7 @@ def publish_failures(run: Run, parameters: Base, connection: Any, verb: ledger.V
             }
         )
         artifacts.rerun(run.run_id, failed, again.model_dump_json(by_alias=True, exclude_defaults=True))
-    artifacts.batches(run.run_id, ledger.batches(connection, run.run_id))
+    artifacts.batches(run.run_id, checkpoints.batches(connection, run.run_id))
 
 
 def gates_of(run: Run, parameters: Gated) -> Gates:
@@ -376,7 +377,7 @@ def _worse(problem: BaseException | None, future: "PrefectFuture[work.Tally]") -
     return result
 
 
-def _left(stage: str, left: list[ledger.Batch], problem: BaseException | None, again: str) -> str:
+def _left(stage: str, left: list[checkpoints.Batch], problem: BaseException | None, again: str) -> str:
     numbers = ", ".join(str(b.number) for b in left[:20]) + (", …" if len(left) > 20 else "")
     reason = next((b.error for b in left if b.error), None) or (_said(problem) if problem else "not reached")
     return (

@@ -9,7 +9,7 @@ from prefect.runtime import deployment, flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import schedule_overrides
-from tasks.runs.plan import generated_run_id
+from tasks.runs.names import generated_run_id
 
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=64)
 """Bounds nothing: the flow submits ``workers`` chunks at a time. Unset, Prefect's pool grows without a limit."""

@@ -24,6 +24,7 @@ from flows.guard import Guard, end, guarding, recorded
 from tasks.base import settings
 from tasks.base.errors import UsageError
 from tasks.base.processes import alive
+from tasks.runs.database import names_a_database
 from tasks.stores.postgres import embedded
 
 STARTUP = 120
@@ -103,7 +104,7 @@ def serving(port: int, say: Say = lambda line: None, record: IO[str] | None = No
     log = prefect_home() / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with guarding(record) as guard, open(log, "wb") as log_file:
-        if not settings.names_a_database():
+        if not names_a_database():
             say(f"PostgreSQL     embedded, in {embedded.directory_of(home)}")
             guard.watch_database(home)
             embedded.url(home)  # it stays up between runs, and ends with us even when a run was killed

@@ -8,9 +8,11 @@ from tasks.base import settings
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.base.retrying import RETRYING
 from tasks.planning import planned
-from tasks.runs import ledger, ledger_versions, run_log, spending, status, vectors
+from tasks.runs import checkpoints, holding, ledger, ledger_versions, run_log, spending, status, vectors
 from tasks.runs.commands import command, resumption
-from tasks.runs.plan import Plan, Request, check_run_id
+from tasks.runs.database import database_url
+from tasks.runs.names import check_run_id
+from tasks.runs.plan import Plan, Request
 from tasks.runs.run import Run, chosen
 from tasks.stores.postgres.connection import Connection, adapt, connect, refusable
 
@@ -29,8 +31,8 @@ def begin(
     """Returns the run's state before this start; a new one keeps which ``flow_run`` began it. ``asks_model`` makes sure that
     its model can be asked. Raises UsageError, before anything is written, when the plan cannot run, differs from the frozen
     one in one of the parameters that were ``given``, or has no such batches."""
-    url = settings.database_url(request.database)
-    connection = connect(url, ledger.application(run_id))
+    url = database_url(request.database)
+    connection = connect(url, holding.application(run_id))
     try:
         with refusable("begin"):
             found = ledger.find(connection, check_run_id(run_id))
@@ -51,7 +53,7 @@ def begin(
 
 def preflight(request: Request, run_id: str, given: set[str], batch_ids: list[int] | None = None) -> None:
     """Raises what ``begin`` would raise, and writes nothing: a mistake is told before anything is started for it."""
-    with connect(settings.database_url(request.database), "vecferry preflight") as connection:
+    with connect(database_url(request.database), "vecferry preflight") as connection:
         found = ledger.find(connection, check_run_id(run_id))
         _plan(connection, found, request, run_id, given, batch_ids)
 
@@ -61,7 +63,7 @@ def reopen_named(run: Run, batch_ids: list[int] | None) -> None:
     is immutable and stays."""
     if batch_ids:
         with run.connection() as connection:
-            ledger.reopen(connection, run.run_id, "load", batch_ids)
+            checkpoints.reopen(connection, run.run_id, "load", batch_ids)
 
 
 def ready_to_cut_over(run: Run, record: ledger.RunRecord) -> None:
@@ -71,7 +73,7 @@ def ready_to_cut_over(run: Run, record: ledger.RunRecord) -> None:
     if record.switched:
         return
     with run.connection() as connection:
-        batches = ledger.batches(connection, run.run_id)
+        batches = checkpoints.batches(connection, run.run_id)
     built = {b.number for b in batches if b.stage == "index" and b.status == "done"}
     if run.plan.limited:
         raise VerificationRefused(f"run {run.run_id} is a smoke run, which never cuts over")

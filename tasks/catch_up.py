@@ -13,8 +13,9 @@ from uuid import UUID
 from prefect import task
 
 from tasks.base.retrying import RETRYING
-from tasks.runs import artifacts, ledger, run_log
+from tasks.runs import artifacts, checkpoints, run_log
 from tasks.runs.artifacts import Tell, quiet
+from tasks.runs.checkpoints import Mark
 from tasks.runs.run import Run, open_run
 from tasks.shadows.difference import Difference
 from tasks.shadows.registry import shadow_of
@@ -41,14 +42,16 @@ def catch_up(run: Run, number: int, max_deleted: float, tell: Tell = quiet) -> C
             last = shadow.bring(max_deleted, tell)
             with run.connection() as connection:
                 total = shadow.brought(connection, total + last)
-                ledger.done(
+                checkpoints.done(
                     connection,
                     run.run_id,
-                    "catch_up",
-                    number,
-                    rows=total.touched,
-                    seconds=time.perf_counter() - started,
-                    detail=_detail(total, passes, last),
+                    Mark(
+                        "catch_up",
+                        number,
+                        rows=total.touched,
+                        seconds=time.perf_counter() - started,
+                        detail=_detail(total, passes, last),
+                    ),
                 )
             if not last.touched:
                 break

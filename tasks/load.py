@@ -7,8 +7,8 @@ from prefect import task
 
 from tasks.base import memory
 from tasks.base.retrying import RETRYING
-from tasks.runs import dataset, ledger, quarantine, run_log, work
-from tasks.runs.ledger import Batch
+from tasks.runs import checkpoints, dataset, quarantine, run_log, work
+from tasks.runs.checkpoints import Batch, Mark
 from tasks.runs.run import Run, open_run
 from tasks.runs.vectors import embedded
 from tasks.shadows.registry import shadow_of
@@ -30,16 +30,18 @@ def prepare(run: Run) -> int:
     synced a part is a backup and no more."""
     with run.connection() as connection:
         loaded = {t.number for t in run.plan.targets if t.place.loads}
-        parts = [b for b in ledger.batches(connection, run.run_id, "snapshot") if b.detail["target"] in loaded]
-        ledger.add(connection, run.run_id, "load", [(b.number, {"target": b.detail["target"]}) for b in parts])
-        return sum(b.status != "done" for b in ledger.batches(connection, run.run_id, "load"))
+        parts = [b for b in checkpoints.batches(connection, run.run_id, "snapshot") if b.detail["target"] in loaded]
+        checkpoints.add(connection, run.run_id, "load", [(b.number, {"target": b.detail["target"]}) for b in parts])
+        return sum(b.status != "done" for b in checkpoints.batches(connection, run.run_id, "load"))
 
 
 def load(run: Run, numbers: list[int]) -> work.Tally:
     """Loads these batches. A batch that was loaded before is replaced, so that naming it again is safe."""
     with run.connection() as connection:
         parts = {
-            b.number: part_of(b) for b in ledger.batches(connection, run.run_id, "snapshot") if b.number in set(numbers)
+            b.number: part_of(b)
+            for b in checkpoints.batches(connection, run.run_id, "snapshot")
+            if b.number in set(numbers)
         }
 
     def one(connection: Connection, batch: Batch) -> int:
@@ -59,19 +61,21 @@ def load(run: Run, numbers: list[int]) -> work.Tally:
                     shadow.write(connection, piece, again, turn)
                 turn.rest()
             with connection.transaction():
-                if ledger.is_done(connection, run.run_id, "load", batch.number):
+                if checkpoints.is_done(connection, run.run_id, "load", batch.number):
                     return 0
                 shadow.write(connection, last, again, turn)
                 if rejected:
                     shadow.refuse(connection, rejected)
-                ledger.done(
+                checkpoints.done(
                     connection,
                     run.run_id,
-                    "load",
-                    batch.number,
-                    rows=page.num_rows,
-                    quarantined=rejected.num_rows if rejected else 0,
-                    seconds=time.perf_counter() - started,
+                    Mark(
+                        "load",
+                        batch.number,
+                        rows=page.num_rows,
+                        quarantined=rejected.num_rows if rejected else 0,
+                        seconds=time.perf_counter() - started,
+                    ),
                 )
         return page.num_rows
 

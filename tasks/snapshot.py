@@ -12,9 +12,9 @@ from prefect import task
 
 from tasks.base import stored
 from tasks.base.retrying import RETRYING
-from tasks.runs import dataset, ledger, manifest, run_log, work
+from tasks.runs import checkpoints, dataset, manifest, run_log, work
+from tasks.runs.checkpoints import Batch, Mark
 from tasks.runs.dataset import Part
-from tasks.runs.ledger import Batch
 from tasks.runs.plan import Target
 from tasks.runs.run import Run, open_run
 from tasks.stores.interface import Source
@@ -37,12 +37,12 @@ def list_ids(run: Run, listing: int, alone: bool = False) -> int:
         else:
             manifest.ask_for_more(connection, run.run_id)
         source = run.source()
-        known = {b.number for b in ledger.batches(connection, run.run_id, "list") if b.status == "done"}
+        known = {b.number for b in checkpoints.batches(connection, run.run_id, "list") if b.status == "done"}
         for target in run.plan.targets:
             if (alone or target.place.loads) and (number := _list_number(run, listing, target)) not in known:
                 with run_log.stage(run.run_id, "list", number) as entry:
                     entry.rows = _list_target(run, source, connection, target, listing, alone)
-        return sum(b.detail["listing"] == listing for b in ledger.batches(connection, run.run_id, "snapshot"))
+        return sum(b.detail["listing"] == listing for b in checkpoints.batches(connection, run.run_id, "snapshot"))
 
 
 def snapshot(run: Run, numbers: list[int]) -> work.Tally:
@@ -56,14 +56,10 @@ def snapshot(run: Run, numbers: list[int]) -> work.Tally:
         path = f"{dataset.folder(target.number, target.place.label)}/part-{batch.number:05d}.parquet"
         part = dataset.write_part(run.path("snapshot"), path, batch.number, target.number, rows)
         seconds = time.perf_counter() - started
-        ledger.done(
+        checkpoints.done(
             connection,
             run.run_id,
-            "snapshot",
-            batch.number,
-            rows=rows.num_rows,
-            seconds=seconds,
-            detail={"part": vars(part)},
+            Mark("snapshot", batch.number, rows=rows.num_rows, seconds=seconds, detail={"part": vars(part)}),
         )
         return rows.num_rows
 
@@ -73,11 +69,11 @@ def snapshot(run: Run, numbers: list[int]) -> work.Tally:
 def finish(run: Run) -> int:
     """Writes the manifest once every part is there; returns the rows of the snapshot. One that says the same stays."""
     with run.connection() as connection:
-        parts = [part_of(b) for b in ledger.batches(connection, run.run_id, "snapshot")]
+        parts = [part_of(b) for b in checkpoints.batches(connection, run.run_id, "snapshot")]
         if manifest.kept_parts(run) != parts:
             manifest.write(run, connection, parts)
         rows = sum(part.rows for part in parts)
-        ledger.done(connection, run.run_id, manifest.STAGE, 0, rows=rows, seconds=0.0)
+        checkpoints.done(connection, run.run_id, Mark(manifest.STAGE, 0, rows=rows, seconds=0.0))
     return rows
 
 
@@ -102,18 +98,16 @@ def _list_target(run: Run, source: Source, connection: Connection, target: Targe
     dataset.write_ids(run.path("snapshot", file), ids, size)
     groups = -(-len(ids) // size)
     with connection.transaction():
-        first = len(ledger.batches(connection, run.run_id, "snapshot"))
+        first = len(checkpoints.batches(connection, run.run_id, "snapshot"))
         detail = {"target": target.number, "listing": listing, "ids": file}
-        ledger.add(connection, run.run_id, "snapshot", [(first + g, {**detail, "group": g}) for g in range(groups)])
+        checkpoints.add(
+            connection, run.run_id, "snapshot", [(first + g, {**detail, "group": g}) for g in range(groups)]
+        )
         seconds = time.perf_counter() - started
-        ledger.done(
+        checkpoints.done(
             connection,
             run.run_id,
-            "list",
-            _list_number(run, listing, target),
-            rows=len(ids),
-            seconds=seconds,
-            detail={"alone": alone},
+            Mark("list", _list_number(run, listing, target), rows=len(ids), seconds=seconds, detail={"alone": alone}),
         )
     return len(ids)
 

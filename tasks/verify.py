@@ -22,8 +22,9 @@ from tasks.checks import report
 from tasks.checks.change_of_model import space_checks
 from tasks.checks.measures import Check, Gates
 from tasks.checks.searches import cut_short, probe_vectors, sample_check, search_checks
-from tasks.runs import artifacts, ledger, run_log, spending
+from tasks.runs import artifacts, checkpoints, ledger, run_log, spending
 from tasks.runs.artifacts import Tell, quiet
+from tasks.runs.checkpoints import Mark
 from tasks.runs.plan import Target
 from tasks.runs.run import Run, open_run
 from tasks.shadows.difference import Difference
@@ -105,14 +106,16 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
                 "failed_checks": [c.name for c in result.checks if not c.passed],
                 "quarantined": result.quarantined,
             }
-            ledger.done(
+            checkpoints.done(
                 connection,
                 run.run_id,
-                "verify",
-                target.number,
-                rows=result.rows,
-                seconds=over - began,
-                detail=detail,
+                Mark(
+                    "verify",
+                    target.number,
+                    rows=result.rows,
+                    seconds=over - began,
+                    detail=detail,
+                ),
             )
     return Verification(reports, path)
 

@@ -12,7 +12,7 @@ from tasks.checks.measures import Gates
 from tasks.cutover import cutover
 from tasks.index import index
 from tasks.load import expand, key, load, prepare
-from tasks.runs import ledger
+from tasks.runs import checkpoints, ledger
 from tasks.runs.run import Run, open_run
 from tasks.verify import TargetReport, verify
 
@@ -58,9 +58,9 @@ def quarantined(run: Run) -> int:
     return sum(b.quarantined for b in _batches(run, "load"))
 
 
-def _batches(run: Run, stage: str) -> list[ledger.Batch]:
+def _batches(run: Run, stage: str) -> list[checkpoints.Batch]:
     with run.connection() as connection:
-        return ledger.batches(connection, run.run_id, stage)
+        return checkpoints.batches(connection, run.run_id, stage)
 
 
 def _pending(run: Run, stage: str) -> list[int]:

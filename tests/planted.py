@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from tasks.runs import ledger
+from tasks.runs import holding
 
 VALUES = re.compile(r"'[^']*'|\b[0-9a-f]{8}\b|\d+")
 FAULT = "division by zero"
@@ -47,7 +47,7 @@ class Planter:
 
     def _refuses(self, cursor: "psycopg.Cursor[Any]", query: Any) -> bool:
         name = cursor.connection.info.parameter_status("application_name")
-        if name != ledger.application(self.run_id):
+        if name != holding.application(self.run_id):
             return False
         text = query.as_string(cursor) if isinstance(query, sql.Composable) else str(query)
         key = VALUES.sub("?", " ".join(text.split()))

@@ -49,11 +49,11 @@ def copies(home: Path) -> list[Path]:
 def planned(path: Path, **parameters: Any) -> planning.Planned:
     from flows.forms.form import parse
     from flows.forms.parameters import ChromaToPgvector
-    from tasks.base import settings
+    from tasks.runs.database import database_url
     from tasks.stores.postgres.connection import connect
 
     form = parse(ChromaToPgvector, {"chroma": {"path": str(path)}, **parameters})
-    with connect(settings.database_url(form.database)) as connection:
+    with connect(database_url(form.database)) as connection:
         return planning.make_plan(connection, form.request(), "planned")
 
 
@@ -128,7 +128,7 @@ def test_a_directory_that_may_not_be_written(old: Old, home: Path) -> None:
 
 PROCESS = """
 import sys, time
-from tasks.stores import chroma
+from tasks.stores.chroma import store as chroma
 store = chroma.read(path=sys.argv[1], home=sys.argv[2])
 print(store.copy.folder, flush=True)
 time.sleep(float(sys.argv[3]))

@@ -14,6 +14,7 @@ from flows.forms.form import parse
 from flows.forms.parameters import ChromaToPgvector
 from tasks.base import settings
 from tasks.planning import planned as planning
+from tasks.runs.database import database_url
 from tasks.runs.plan import from_json
 from tasks.runs.run import open_run
 from tasks.stores.chroma import configuration as chroma_settings
@@ -28,7 +29,7 @@ from tests.servers import chroma_server
 
 def planned(chroma_: dict[str, Any], **parameters: Any) -> planning.Planned:
     form = parse(ChromaToPgvector, {"chroma": chroma_, **parameters})
-    with connect(settings.database_url(form.database)) as connection:
+    with connect(database_url(form.database)) as connection:
         return planning.make_plan(connection, form.request(), "planned")
 
 

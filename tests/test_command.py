@@ -20,7 +20,7 @@ from flows.forms.form import parse
 from flows.forms.parameters import FLOWS, ChromaToPgvector
 from tasks.base import prefect_api
 from tasks.begin import begin
-from tasks.runs import ledger, ledger_versions
+from tasks.runs import checkpoints, ledger, ledger_versions
 from tasks.stores.postgres.connection import Connection
 from tests.servers import free_port
 from tests.terminal import COMMAND, terminal
@@ -243,7 +243,7 @@ def _a_run(connection: Connection, source: str) -> None:
     """The plan of a run, as the ledger has it before anything else."""
     parameters = ChromaToPgvector.model_validate({"chroma": {"path": source}})
     begin(parameters.request(), "one", parameters.given())
-    ledger.add(connection, "one", "snapshot", [(0, {})])
+    checkpoints.add(connection, "one", "snapshot", [(0, {})])
 
 
 def test_the_speed_of_a_stage() -> None:

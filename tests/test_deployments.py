@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from flows import ui
-from tasks.runs import ledger, status
+from tasks.runs import checkpoints, ledger, status
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import connect
@@ -266,7 +266,7 @@ def test_a_verification_that_fails_is_shown(api: Api, chroma_server: int) -> Non
     assert "gates.max_quarantined" in again["state"]["message"]
     with connect(os.environ["DATABASE_URL"], "vecferry test") as connection:
         assert [n for n in ledger.run_ids(connection) if n.endswith(run["id"][-8:])] == [name]
-        assert [b.attempts for b in ledger.batches(connection, name, "load")] == [1]
+        assert [b.attempts for b in checkpoints.batches(connection, name, "load")] == [1]
 
 
 @pytest.mark.slow
@@ -548,4 +548,4 @@ def _deploy(api: Api) -> list[str]:
 
 def _status(stage: str) -> dict[int, str]:
     with connect(os.environ["DATABASE_URL"], "vecferry test") as connection:
-        return {b.number: b.status for b in ledger.batches(connection, "planted", stage)}
+        return {b.number: b.status for b in checkpoints.batches(connection, "planted", stage)}

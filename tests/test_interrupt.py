@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tasks.runs import ledger
+from tasks.runs import checkpoints, ledger
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection
@@ -53,8 +53,8 @@ class Place:
         parameters = [f"chroma.path={self.chroma}", *options]
         return ["run", "chroma-to-pgvector", "--run-id", RUN, *(word for o in parameters for word in ("-p", o))]
 
-    def stage(self, stage: str) -> list[ledger.Batch]:
-        return ledger.batches(self.connection, RUN, stage) if ledger.find(self.connection, RUN) else []
+    def stage(self, stage: str) -> list[checkpoints.Batch]:
+        return checkpoints.batches(self.connection, RUN, stage) if ledger.find(self.connection, RUN) else []
 
     def wait_until(self, condition: Callable[[], object], shown: Terminal) -> None:
         until = time.monotonic() + 100
@@ -94,7 +94,7 @@ def recorded(place: Place, said: str) -> None:
     assert f"vecferry run chroma-to-pgvector --run-id {RUN}" in said
     record = ledger.get(place.connection, RUN)
     assert (record.state, record.error, record.exit_status) == ("failed", "interrupted", 1)
-    assert [b.error for b in ledger.batches(place.connection, RUN) if b.error] == []
+    assert [b.error for b in checkpoints.batches(place.connection, RUN) if b.error] == []
     until = time.monotonic() + 2
     while left := place.connection.execute(
         "SELECT application_name, query FROM pg_stat_activity WHERE datname = current_database() "

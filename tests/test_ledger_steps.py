@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tasks.base.errors import UsageError
-from tasks.runs import ledger, ledger_versions, locks
+from tasks.runs import holding, ledger, ledger_versions, locks
 from tasks.runs.ledger_versions import STEPS, Ledger, Step, latest
 from tasks.stores.postgres.connection import Connection, connect
 
@@ -83,11 +83,11 @@ def test_a_run_of_an_older_program_stops_it(connection: Connection, database: st
         assert "run busy" in (ledger_versions.notice(connection) or "")
         with pytest.raises(UsageError, match=r"^run busy is at work in an older vecferry, .* run this command again$"):
             ledger_versions.bring_forward(connection)
-        with pytest.raises(UsageError, match="run busy"), ledger.sole_runner(database, "other"):
+        with pytest.raises(UsageError, match="run busy"), holding.sole_runner(database, "other"):
             pass
     assert ledger_versions.read(connection) == Ledger(1, False)
     connection.execute("DELETE FROM vecferry.run")
-    with ledger.sole_runner(database, "other"):
+    with holding.sole_runner(database, "other"):
         assert ledger_versions.read(connection) == Ledger(latest(), True)
 
 

@@ -12,7 +12,7 @@ from tasks import snapshot
 from tasks.base import settings
 from tasks.begin import begin
 from tasks.load import expand, load, prepare
-from tasks.runs import ledger
+from tasks.runs import checkpoints
 from tasks.runs.plan import Target
 from tasks.runs.run import Run, open_run
 from tasks.shadows.postgres import live_queue
@@ -46,7 +46,7 @@ def begun(connection: Connection, layout: str) -> Run:
     for listing in range(2):
         if not snapshot.list_ids(run, listing):
             break
-        snapshot.snapshot(run, [b.number for b in ledger.batches(connection, run.run_id, "snapshot")])
+        snapshot.snapshot(run, [b.number for b in checkpoints.batches(connection, run.run_id, "snapshot")])
     snapshot.finish(run)
     prepare(run)
     return run
@@ -54,7 +54,7 @@ def begun(connection: Connection, layout: str) -> Run:
 
 def loaded(run: Run) -> LiveColumn:
     with run.connection() as connection:
-        numbers = [b.number for b in ledger.batches(connection, run.run_id, "load")]
+        numbers = [b.number for b in checkpoints.batches(connection, run.run_id, "load")]
     assert not load(run, numbers).failed
     found = shadow_of(run, run.plan.targets[0])
     assert isinstance(found, LiveColumn)
@@ -92,7 +92,7 @@ def test_a_batch_that_is_marked_before_its_rows_are_written_is_noticed(
         shadow = loaded(run)
     drained(shadow)
     assert len(faults(connection)) == ROWS
-    ledger.reopen(connection, run.run_id, "load")
+    checkpoints.reopen(connection, run.run_id, "load")
     drained(loaded(run))
     assert faults(connection) == []
 

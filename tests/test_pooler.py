@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tasks.base.errors import UsageError
-from tasks.runs import ledger, ledger_versions
+from tasks.runs import holding, ledger_versions
 from tasks.stores.postgres.connection import connect
 from tests.servers import free_port
 
@@ -79,9 +79,9 @@ def test_a_session_pooler_works(database: str) -> None:
         with connect(url) as connection:
             ledger_versions.bring_forward(connection)
         with (
-            ledger.sole_runner(url, "pooled"),
+            holding.sole_runner(url, "pooled"),
             pytest.raises(UsageError, match="pooled"),
-            ledger.sole_runner(url, "pooled"),
+            holding.sole_runner(url, "pooled"),
         ):
             pass
 

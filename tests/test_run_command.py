@@ -16,7 +16,7 @@ from flows.contract import contract
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks.base.errors import BatchesFailed, UsageError, VecferryError
-from tasks.runs import ledger
+from tasks.runs import holding
 from tasks.stores.postgres.connection import Connection
 from tests import live
 from tests.command import command
@@ -57,7 +57,7 @@ def test_a_run_of_collections(
     assert named(lambda: chroma_to_pgvector(**at), BatchesFailed) == [f"vecferry rerun r{option}"]
     assert named(lambda: catch_up(**at), UsageError) == [f"vecferry run chroma-to-pgvector --run-id r{option}"]
     part.write_bytes(good)
-    with ledger.sole_runner(os.environ[OTHER], "r"):
+    with holding.sole_runner(os.environ[OTHER], "r"):
         assert named(lambda: chroma_to_pgvector(**at), UsageError) == [f"vecferry status r{option}"]
     chroma_to_pgvector(**at, cutover="auto", batch_ids=[1])
     again = lambda: chroma_to_pgvector(**at, batch_ids=[1])  # noqa: E731

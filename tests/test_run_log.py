@@ -19,7 +19,7 @@ from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks.base.error_messages import safe
 from tasks.base.errors import BatchesFailed, FatalError, Stopped, TransientError, VecferryError
-from tasks.runs import ledger, run_log, status
+from tasks.runs import checkpoints, ledger, run_log, status
 from tasks.stores.postgres.connection import Connection, classified
 from tests import live
 from tests.openai_server import OpenAIServer
@@ -47,7 +47,7 @@ def test_every_stage_and_batch_of_a_run_has_a_line(
     found = lines(tmp_path / "home", "docs")
     for stage in ("snapshot", "load"):
         logged = sorted((line["batch"], line["rows"]) for line in found if line["stage"] == stage)
-        assert logged == [(b.number, b.rows) for b in ledger.batches(connection, "docs", stage)]
+        assert logged == [(b.number, b.rows) for b in checkpoints.batches(connection, "docs", stage)]
         assert len(logged) == 5
     assert [
         line["stage"] for line in found if line["stage"] not in ("snapshot", "load", "list", "catch_up", "index")
@@ -178,7 +178,7 @@ def test_other_messages_lose_what_others_said(error: BaseException, message: str
 def test_an_unknown_error_says_where_it_came_from() -> None:
     """In place of its message: the last line of our code that it came through."""
     with pytest.raises(AttributeError) as caught:
-        ledger.find(None, SECRET)  # type: ignore[arg-type]
+        ledger.check_stop(None, SECRET)  # type: ignore[arg-type]
     place = safe(caught.value)
     assert place
     assert place.startswith("at tasks/runs/ledger.py:")

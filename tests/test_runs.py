@@ -15,7 +15,7 @@ from flows.verify import verify
 from tasks.base.errors import BatchesFailed, FatalError, UsageError, VerificationRefused
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.embedders.interface import Embedded, OnMade
-from tasks.runs import ledger, status
+from tasks.runs import holding, status
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import vectors
 from tasks.stores.postgres.connection import Connection
@@ -246,12 +246,12 @@ def test_a_second_runner_is_refused(database: str, chroma_dir: Callable[..., str
     """While one process holds a run, another is told so."""
     path = chroma_dir()
     chroma_to_pgvector(chroma={"path": path}, run_id="r")
-    with ledger.sole_runner(database, "r"), pytest.raises(UsageError, match="another process works on run r"):
+    with holding.sole_runner(database, "r"), pytest.raises(UsageError, match="another process works on run r"):
         chroma_to_pgvector(run_id="r")
 
 
 def _suffix(connection: Connection) -> str:
-    from tasks.runs.plan import suffix
+    from tasks.runs.names import suffix
 
     return suffix("half", "public.docs")
 

@@ -13,6 +13,7 @@ from flows import ui
 from flows.command import demo
 from tasks.base import settings
 from tasks.base.errors import UsageError
+from tasks.runs.database import database_url
 from tests.servers import free_port
 
 PASSWORD = "s3cret"
@@ -58,9 +59,9 @@ def test_database_url_goes_first(named: str) -> None:
 def test_a_name_that_is_given_is_the_only_one(ledger_of_another: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """``database=NAME`` means that name: where it is not set, POSTGRES_URL does not stand in for it."""
     with pytest.raises(UsageError, match="called SEARCH_URL"):
-        settings.database_url("SEARCH_URL")
+        database_url("SEARCH_URL")
     monkeypatch.setenv("SEARCH_URL", "postgresql://somewhere/else")
-    assert settings.database_url("SEARCH_URL") == "postgresql://somewhere/else"
+    assert database_url("SEARCH_URL") == "postgresql://somewhere/else"
 
 
 @pytest.mark.parametrize(

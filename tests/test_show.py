@@ -13,7 +13,7 @@ from rich.progress import Progress
 from flows.command import main, show, watching
 from flows.command.fields import Parameter
 from tasks.base.errors import VecferryError, VerificationRefused
-from tasks.runs.ledger import Batch
+from tasks.runs.checkpoints import Batch
 
 Vecferry = Callable[..., tuple[int, str, str]]
 HOSTILE = ("a[/b]c", "a[red]c", "a[/]c", "a:smile:c", "a\\[bold]c")

@@ -19,7 +19,7 @@ from flows.text_384_to_1536 import text_384_to_1536
 from tasks import snapshot
 from tasks.base.errors import BatchesFailed, UsageError
 from tasks.base.settings import DEFAULT_DATABASE
-from tasks.runs import ledger, status
+from tasks.runs import checkpoints, ledger, status
 from tasks.runs.run import open_run
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
@@ -159,7 +159,7 @@ def test_a_failed_batch_is_tried_again_by_the_same_command(
     assert snapshot_chroma_to_pgvector(run_id="docs")["state"] == "planned"
     assert manifest(tmp_path / "home", "docs")["rows"] == 60
     assert set(manifest(tmp_path / "home", "docs")["source_version"]) == {"chroma server API", "read by chromadb"}
-    assert [b.attempts for b in ledger.batches(connection, "docs", "snapshot")] == [1, 2, 1]
+    assert [b.attempts for b in checkpoints.batches(connection, "docs", "snapshot")] == [1, 2, 1]
 
 
 @pytest.mark.parametrize("command", [snapshot_chroma_to_pgvector, chroma_to_pgvector])

@@ -12,7 +12,7 @@ from flows.chroma_to_pgvector import chroma_to_pgvector
 from flows.cutover import cutover
 from flows.rollback import rollback
 from tasks.base.errors import BatchesFailed, VerificationRefused
-from tasks.runs import dataset, ledger, status
+from tasks.runs import dataset, holding, ledger, status
 from tasks.stores.chroma import store as chroma
 from tasks.stores.postgres.connection import Connection
 from tests.command import command
@@ -134,7 +134,7 @@ def test_who_works_on_it_and_who_was_killed(
     ledger.set_state(connection, "r", "running")
     for verb, now in (("run", "running"), ("verify", "running"), ("cutover", "switching"), ("rollback", "switching")):
         ledger.set_doing(connection, "r", verb)  # type: ignore[arg-type]
-        with ledger.sole_runner(database, "r"):
+        with holding.sole_runner(database, "r"):
             assert look() == ("running", now, None)
             assert status.outcome(connection, "r")["later"] == {"command": "vecferry status r", "from": None}
     for verb, again in (("cutover", "vecferry cutover r"), ("run", "vecferry run chroma-to-pgvector --run-id r")):

@@ -24,7 +24,7 @@ from tasks.checks import change_of_model
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.planning import planned
 from tasks.runs import ledger
-from tasks.stores.postgres import hnsw
+from tasks.runs.names import index_names
 from tasks.stores.postgres import table as postgres
 from tasks.stores.postgres.connection import Connection
 from tests.lifecycle import drive
@@ -235,7 +235,8 @@ def test_an_index_that_was_cut_off_is_built_again(connection: Connection) -> Non
     assert text_384_to_1536(**parameters, run_id="one")["state"] == "verified"
     query = "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = indexrelid WHERE indrelid = 'docs'::regclass AND indisvalid"
     before = {name for (name,) in connection.execute(query)}
-    name = next(n for n in before if n.endswith(hnsw.index_names("one", _target(connection))["hnsw"][-8:]))
+    target = _target(connection)
+    name = next(n for n in before if n.endswith(index_names("one", target.place.table, target.name)["hnsw"][-8:]))
     connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass", (f'"{name}"',))
     connection.execute("UPDATE vecferry.batch SET status = 'pending' WHERE stage = 'index'")
     assert text_384_to_1536(**parameters, run_id="one")["state"] == "verified"

@@ -18,7 +18,7 @@ from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from flows.verify import verify as verify_flow
 from tasks.base.errors import FatalError, UsageError, VerificationRefused
-from tasks.runs import dataset, ledger, status
+from tasks.runs import dataset, holding, ledger, status
 from tasks.stores.chroma import store as chroma
 from tasks.stores.postgres.connection import Connection
 from tests.command import command
@@ -275,14 +275,14 @@ def test_two_cutovers_at_once(
 ) -> None:
     """What a run is, is read once nobody else can change it: the second finds it switched, and it can be taken back."""
     chroma_to_pgvector(chroma={"path": chroma_dir(count=20)}, run_id="r")
-    hold, first = ledger.sole_runner, [True]
+    hold, first = holding.sole_runner, [True]
 
     def late(url: str, run_id: str) -> Any:
         if first.pop() if first else False:
             assert cutover(run_id="r")["state"] == "cut_over"
         return hold(url, run_id)
 
-    monkeypatch.setattr(ledger, "sole_runner", late)
+    monkeypatch.setattr(migrate, "sole_runner", late)
     assert cutover(run_id="r")["state"] == "cut_over"
     assert ledger.get(connection, "r").state == "cut_over"
     assert "is gone again" in rollback(run_id="r")["done"][0]
@@ -317,7 +317,7 @@ def test_a_refused_verb_shows_no_earlier_checks(
 ) -> None:
     """A table of ✓ is of this verb's own verification, or there is none."""
     chroma_to_pgvector(chroma={"path": chroma_dir(count=20)}, run_id="r")
-    with ledger.sole_runner(database, "r"):
+    with holding.sole_runner(database, "r"):
         for verb in ("cutover", "verify"):
             ended = command(capsys, verb, "r")
             assert (ended.exit, "✓" in ended.out, "rows loaded" in ended.out) == (2, False, False), ended

@@ -15,7 +15,8 @@ from flows.command import show
 from tasks.base import settings
 from tasks.base.errors import UsageError, VecferryError
 from tasks.runs.commands import command
-from tasks.runs.plan import Plan, generated_run_id
+from tasks.runs.names import generated_run_id
+from tasks.runs.plan import Plan
 
 QUIET = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",

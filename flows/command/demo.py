@@ -16,6 +16,7 @@ from flows.command import console, show, watching
 from tasks.base import settings
 from tasks.base.errors import UsageError
 from tasks.embedders.hashing import HashingEmbedder
+from tasks.runs.database import database_url
 from tasks.stores import canonical
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection, records, vector_column
@@ -133,7 +134,7 @@ def _docstrings() -> Iterator[tuple[dict[str, Any], str]]:
 def _ask(source: str) -> None:
     store = chroma.read(path=source, home=settings.home())
     table = PostgresTable("public", COLLECTION, Layout("vector", EMBEDDER.dimensions, "cosine"))
-    with connect(settings.database_url(settings.DEFAULT_DATABASE)) as connection:
+    with connect(database_url(settings.DEFAULT_DATABASE)) as connection:
         for question in QUESTIONS:
             vector = EMBEDDER.embed([question]).vectors
             shown = Table(box=None, pad_edge=False, title=f"“{question}”", title_justify="left", title_style="italic")

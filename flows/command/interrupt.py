@@ -26,8 +26,9 @@ import psycopg
 
 from flows.command import early, ephemeral, show
 from tasks.base import settings
-from tasks.runs import ledger, status
+from tasks.runs import checkpoints, holding, ledger, status
 from tasks.runs.commands import overview
+from tasks.runs.database import database_url
 from tasks.stores.chroma import private_copy
 from tasks.stores.postgres import embedded
 from tasks.stores.postgres.connection import Connection
@@ -98,7 +99,7 @@ def listening() -> Iterator[None]:
 
 def concerning(run_id: str, database: str) -> None:
     """Says which run this process works on from now on, and the name of the database of its ledger."""
-    _command.run, _command.look = (run_id, settings.database_url(database)), overview(database)
+    _command.run, _command.look = (run_id, database_url(database)), overview(database)
 
 
 @contextmanager
@@ -187,15 +188,15 @@ def _end_process() -> None:
         _command.unwound.wait(min(GRACE, _left(until)))
         telling.join(min(GRACE, _left(until)))
         _within(until, lambda: ephemeral.end_own(settings.home()))
-        if run and connection and ledger.holds(run[0]) and noted is None:
+        if run and connection and holding.holds(run[0]) and noted is None:
             # A transaction of ours is in the way, a switch: it is taken back.
-            _within(until, lambda: ledger.end_connections(connection, run[0]))
+            _within(until, lambda: holding.end_connections(connection, run[0]))
             noted = _within(until, lambda: _note(connection, run[0], typed))
         _within(until, embedded.stop)
         _within(until, private_copy.remove_own)
-        if run and connection and ledger.holds(run[0]):
+        if run and connection and holding.holds(run[0]):
             # The last thing that happens: who loses a connection must not have the time to blame a batch for it.
-            _within(until, lambda: ledger.end_connections(connection, run[0]))
+            _within(until, lambda: holding.end_connections(connection, run[0]))
     finally:
         message = noted or message
         if message.outcome is not None and "--json" in sys.argv:
@@ -242,12 +243,12 @@ def _connect(url: str) -> Connection:
 
 def _note(connection: Connection, run_id: str, typed: str) -> Message:
     """Has the ledger know of the interruption, and returns what is kept and how to go on."""
-    if ledger.holds(run_id):
-        ledger.interrupt(connection, run_id)
+    if holding.holds(run_id):
+        holding.interrupt(connection, run_id)
     if ledger.find(connection, run_id) is None:
         return Message(f"interrupted; nothing was changed. Start again with: {typed}")
     record = replace(ledger.get(connection, run_id), at_work=False)  # it is we who hold it, and not for long
-    step = status.next_step(record, ledger.batches(connection, run_id))
+    step = status.next_step(record, checkpoints.batches(connection, run_id))
     command = typed if sys.argv[1] not in ("run", "snapshot", "rerun") else step.now
     if command and command.startswith(("vecferry run ", "vecferry snapshot ", "vecferry rerun ")):
         command = shlex.join([*shlex.split(command), *_command.options])

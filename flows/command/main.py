@@ -17,10 +17,11 @@ import yaml
 from flows.command import commands, completion, console, fields, interrupt, show, watching
 from flows.forms.form import parse
 from flows.forms.parameters import FLOWS, Base, Checked, Contract, Migration, OfRun, Restore
-from tasks.base import memory, settings
+from tasks.base import memory
 from tasks.base.errors import FatalError, UsageError, VecferryError
-from tasks.runs import ledger, ledger_versions, manifest, status
+from tasks.runs import checkpoints, ledger, ledger_versions, manifest, status
 from tasks.runs.commands import command
+from tasks.runs.database import database_url
 from tasks.stores.postgres.connection import Connection, connect
 
 app = typer.Typer(
@@ -78,7 +79,7 @@ def plan(flow: Flow, p: Parameters = None, params: ParameterFile = None, as_json
     from tasks.planning import planned as planning
 
     parameters = _parse(flow, p, params)
-    url = settings.database_url(parameters.database)
+    url = database_url(parameters.database)
     with connect(url, "vecferry plan") as connection:
         _note_versions(connection)
         run_id = parameters.run_id or f"{flow}-plan"
@@ -124,7 +125,7 @@ def show_status(
     as_json: Json = False,
 ) -> None:
     """Show runs, stages and batches, and what to do next."""
-    with connect(settings.database_url(parse(Base, console.pairs(p)).database), "vecferry status") as connection:
+    with connect(database_url(parse(Base, console.pairs(p)).database), "vecferry status") as connection:
         _note_versions(connection)
         if run_id is None:
             show.runs([status.outcome(connection, name) for name in ledger.run_ids(connection)], as_json)
@@ -144,7 +145,7 @@ def rerun(
 ) -> None:
     """Run failed batches again, or the ones named, and go on from there."""
     with connect(_database(p), "vecferry rerun") as connection:
-        record, batches = ledger.get(connection, run_id), ledger.batches(connection, run_id)
+        record, batches = ledger.get(connection, run_id), checkpoints.batches(connection, run_id)
     failed = sorted({b.number for b in batches if b.status == "failed" and b.stage in ("snapshot", "load")})
     step = status.next_step(record, batches)
     if manifest.is_asked_for(batches):
@@ -194,7 +195,7 @@ def contract(
     from flows.contract import contract as flow
 
     parameters = parse(Contract, {**console.pairs(p), "run_id": run_id})
-    with connect(settings.database_url(parameters.database), "vecferry contract") as connection:
+    with connect(database_url(parameters.database), "vecferry contract") as connection:
         record = ledger.get(connection, run_id)
     if record.state == "rolled_back" and not yes:
         console.allow_drop(record.plan, as_json)
@@ -318,7 +319,7 @@ def _carry_out(
 ) -> dict[str, Any]:
     """Calls a flow, prints what came of the run and returns it, as the ledger says: Prefect's API may be gone by then. Its
     ``exit`` is 0 only where the ledger says that the verb has done its work."""
-    with connect(settings.database_url(database), "vecferry status") as connection:
+    with connect(database_url(database), "vecferry status") as connection:
         since = ledger.clock(connection)
     failure: Exception | None = None
     result: dict[str, Any] = {}
@@ -327,7 +328,7 @@ def _carry_out(
             result = call()
         except Exception as error:  # noqa: BLE001  told below, after what the ledger says
             failure = error
-    with connect(settings.database_url(database), "vecferry status") as connection:
+    with connect(database_url(database), "vecferry status") as connection:
         if ledger.find(connection, run_id) is None and failure:
             raise failure
         outcome, done = status.outcome(connection, run_id), status.done(connection, run_id, verb, since)
@@ -348,7 +349,7 @@ def _carry_out(
 
 def _database(p: list[str] | None) -> str:
     """The connection string of the database that ``-p database=NAME`` names, where the ledger is."""
-    return settings.database_url(parse(Base, {k: v for k, v in console.pairs(p).items() if k == "database"}).database)
+    return database_url(parse(Base, {k: v for k, v in console.pairs(p).items() if k == "database"}).database)
 
 
 def _note_versions(connection: Connection) -> None:
@@ -359,7 +360,7 @@ def _note_versions(connection: Connection) -> None:
 
 def _check_run(run_id: str, database: str) -> None:
     """Raises UsageError before Prefect is started when there is no such run."""
-    with connect(settings.database_url(database), "vecferry status") as connection:
+    with connect(database_url(database), "vecferry status") as connection:
         ledger.get(connection, run_id)
 
 

@@ -15,7 +15,7 @@ from flows.command.fields import Parameter
 from tasks.base import files
 from tasks.base.words import agreeing, counted
 from tasks.checks.report import plain
-from tasks.runs.ledger import Batch
+from tasks.runs.checkpoints import Batch
 from tasks.runs.status import sentence
 
 # Markup is off for good: names, ids and messages are other people's, and may hold square brackets. Text carries styles.

@@ -11,10 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from flows.command import interrupt, show
-from tasks.base import settings
 from tasks.base.errors import TransientError, UsageError
 from tasks.base.words import counted
 from tasks.runs import status
+from tasks.runs.database import database_url
 from tasks.stores.postgres.connection import Connection
 
 LOOK = 0.5
@@ -77,7 +77,7 @@ def _watch(run_id: str, database: str, quiet: bool, ended: threading.Event) -> N
     with Progress(*COLUMNS, console=show.err, transient=False, disable=quiet) as progress:
         while not (last := ended.wait(LOOK)) or last:
             try:
-                with classified("watch"), connect(settings.database_url(database), "vecferry watch") as connection:
+                with classified("watch"), connect(database_url(database), "vecferry watch") as connection:
                     readings = [] if quiet else _readings(connection, run_id)
                     others = 0 if quiet else pace.others(connection)
                     told = told or _tell_where_to_approve(connection, run_id, progress)
@@ -113,7 +113,7 @@ def _note(first: Reading, now: Reading, others: int) -> str:
 
 def _readings(connection: Connection, run_id: str) -> list[Reading]:
     """Every stage that has begun, in order."""
-    from tasks.runs import artifacts, ledger
+    from tasks.runs import artifacts, holding, ledger
     from tasks.stores.postgres import hnsw
 
     record = ledger.find(connection, run_id)
@@ -132,7 +132,7 @@ def _readings(connection: Connection, run_id: str) -> list[Reading]:
         if done < targets and share < 1:
             found[stage] = Reading(stage, done + share, targets, rows * (done + share) / targets, note=note)
 
-    if at := hnsw.progress(connection, run_id):
+    if at := hnsw.progress(connection, holding.application(run_id)):
         phase, share = at
         moving("index", share, f"{phase.removeprefix('building index: ')} {share:.0%}")
     for stage, bar in (("catch_up", "catch-up"), ("verify", "verify")):

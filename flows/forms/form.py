@@ -11,7 +11,7 @@ from flows import schedule_overrides
 from flows.command import fields, interrupt
 from tasks.base.errors import UsageError
 from tasks.base.settings import refuse_secrets
-from tasks.runs.plan import check_run_id
+from tasks.runs.names import check_run_id
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -6,8 +6,6 @@ parameters in plain text.
 
 import os
 import re
-import sys
-from functools import cache
 from typing import Any
 
 from tasks.base.errors import UsageError
@@ -59,29 +57,3 @@ def secret(name: str, parameter: str) -> str | None:
         except ValueError:  # no such block
             return None
     return None
-
-
-def database_url(name: str) -> str:
-    """The connection string called ``name``. Where DATABASE_URL is unset, POSTGRES_URL is used and named on standard
-    error; where that is unset too, it is the embedded PostgreSQL under the home."""
-    if url := secret(name, "database"):
-        return url
-    if name != DEFAULT_DATABASE:
-        raise UsageError(f"database: neither an environment variable nor a Prefect Secret block is called {name}")
-    if url := secret(OTHER_DATABASE, "database"):
-        _name_other()
-        return url
-    from tasks.stores.postgres import embedded
-
-    return embedded.url(home())
-
-
-def names_a_database() -> bool:
-    """Whether the environment names a database; else runs without ``database`` go to the embedded one."""
-    return bool(os.environ.get(DEFAULT_DATABASE) or os.environ.get(OTHER_DATABASE))
-
-
-@cache
-def _name_other() -> None:
-    """Once a process: the URL is asked for by every task."""
-    print(f"vecferry: {DEFAULT_DATABASE} is not set; using {OTHER_DATABASE}", file=sys.stderr, flush=True)

@@ -15,11 +15,11 @@ from tasks.embedders.registry import open_embedder
 from tasks.planning.metrics import option, settle
 from tasks.planning.planned import Look, Planned, one_line, server_problems, server_warnings
 from tasks.runs import ledger
-from tasks.runs.plan import CARRIED, CollectionsRequest, Plan, Target, check_run_id, shadow_name, table_name
+from tasks.runs.names import check_run_id, index_names, shadow_name, table_name
+from tasks.runs.plan import CARRIED, CollectionsRequest, Plan, Target
 from tasks.stores import canonical
 from tasks.stores.interface import Collection, Selected, Source
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.hnsw import index_names
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.places import SCHEMA, NewTable, ReplacedTable, SyncedTable, TablePlace
 from tasks.stores.postgres.table import describe
@@ -186,7 +186,7 @@ def _sql(plan: Plan) -> Iterator[str]:
             yield f"-- {target.name}: rows that differ are merged in place"
             continue
         where: dict[str, Any] = {"schema": SCHEMA, "table": target.place.shadow}
-        names, layout = index_names(plan.run_id, target), target.place.layout
+        names, layout = index_names(plan.run_id, target.place.table, target.name), target.place.layout
         hnsw = names["hnsw"]
         yield one_line(statement("expand_table", **where, type=target.place.layout.type).as_string())
         if target.dimensions:

@@ -12,7 +12,8 @@ from tasks.planning import rights
 from tasks.planning.layouts import layout_costs
 from tasks.planning.planned import Cost, Look, Planned, rows_of, server_problems, server_warnings
 from tasks.runs import ledger
-from tasks.runs.plan import Asked, ColumnsRequest, Plan, Target, check_run_id, shadow_name
+from tasks.runs.names import check_run_id, shadow_name
+from tasks.runs.plan import Asked, ColumnsRequest, Plan, Target
 from tasks.shadows.postgres import search_functions
 from tasks.shadows.postgres.live_place import queue_name, trigger_name
 from tasks.shadows.postgres.strangers import strangers

@@ -20,7 +20,7 @@ from prefect.artifacts import (
 from prefect.client.orchestration import get_client
 from prefect.variables import Variable
 
-from tasks.runs.ledger import Batch
+from tasks.runs.checkpoints import Batch
 
 P = ParamSpec("P")
 Tell = Callable[[float], None]

@@ -7,9 +7,9 @@ from datetime import UTC
 from typing import Any
 
 from tasks.base.errors import UsageError
-from tasks.runs import dataset, ledger
+from tasks.runs import checkpoints, dataset
+from tasks.runs.checkpoints import Batch
 from tasks.runs.dataset import Part
-from tasks.runs.ledger import Batch
 from tasks.runs.plan import Plan
 from tasks.runs.run import Run
 from tasks.stores.postgres.connection import Connection
@@ -19,12 +19,12 @@ STAGE = "manifest"
 
 def ask_for(connection: Connection, run_id: str) -> None:
     """Notes that the snapshot is to be made, and nothing more for now."""
-    ledger.add(connection, run_id, STAGE, [(0, {})])
+    checkpoints.add(connection, run_id, STAGE, [(0, {})])
 
 
 def ask_for_more(connection: Connection, run_id: str) -> None:
     """Notes that the migration goes on after the snapshot."""
-    ledger.forget_pending(connection, run_id, STAGE)
+    checkpoints.forget_pending(connection, run_id, STAGE)
 
 
 def is_asked_for(found: list[Batch]) -> bool:
@@ -34,25 +34,25 @@ def is_asked_for(found: list[Batch]) -> bool:
 
 def is_finished(connection: Connection, plan: Plan) -> bool:
     """Whether the manifest is written, and every target is in it."""
-    line = ledger.batches(connection, plan.run_id, STAGE)
+    line = checkpoints.batches(connection, plan.run_id, STAGE)
     written = any(b.status == "done" for b in line) or has_loaded(connection, plan)  # 0.1.0 noted no manifest
     return written and listed(connection, plan) == {t.number for t in plan.targets}
 
 
 def has_loaded(connection: Connection, plan: Plan) -> bool:
     """Whether the migration has gone on from its snapshot."""
-    return bool(ledger.batches(connection, plan.run_id, "load"))
+    return bool(checkpoints.batches(connection, plan.run_id, "load"))
 
 
 def listed(connection: Connection, plan: Plan) -> set[int]:
     """The targets whose ids were listed."""
-    return {b.number % len(plan.targets) for b in ledger.batches(connection, plan.run_id, "list")}
+    return {b.number % len(plan.targets) for b in checkpoints.batches(connection, plan.run_id, "list")}
 
 
 def listings_alone(connection: Connection, plan: Plan) -> int:
     """How many listings were begun for a snapshot alone. What was written at the source between them and the making of the
     place for the new vectors is noted nowhere, so it is for another listing to find it."""
-    alone = [b.number for b in ledger.batches(connection, plan.run_id, "list") if b.detail.get("alone")]
+    alone = [b.number for b in checkpoints.batches(connection, plan.run_id, "list") if b.detail.get("alone")]
     return 1 + max(alone) // len(plan.targets) if alone else 0
 
 

@@ -6,11 +6,11 @@ from functools import partial
 
 from prefect import task
 
-from tasks.base import settings
 from tasks.base.errors import UsageError
 from tasks.base.retrying import RETRYING
 from tasks.runs import ledger
 from tasks.runs.commands import command
+from tasks.runs.database import database_url
 from tasks.runs.plan import Request
 from tasks.stores.postgres.connection import Connection, connect, refusable
 from tasks.stores.postgres.live_table import place
@@ -31,7 +31,7 @@ def take_up(request: Request, flow_run: str, name: str) -> TakenUp:
     Raises UsageError when a table is not there, when the vectors belong to several runs, or to one that is not to be gone
     on with, and when there is a run of that name already.
     """
-    with connect(settings.database_url(request.database), "vecferry begin") as connection, refusable("begin"):
+    with connect(database_url(request.database), "vecferry begin") as connection, refusable("begin"):
         places = [(*place(connection, table), column) for table, column in request.places()]
         if not ledger.exists(connection):
             return TakenUp(name)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from tasks.base import files, memory, settings
 from tasks.base.errors import UsageError
-from tasks.runs import ledger
+from tasks.runs import checkpoints, holding, ledger
+from tasks.runs.database import database_url
 from tasks.runs.plan import Plan
 from tasks.stores import registry
 from tasks.stores.interface import Selected, Source
@@ -40,14 +41,14 @@ class Run:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """A connection whose name tells a successor that it is this run's."""
-        with idle.connection(self.url, ledger.application(self.run_id)) as connection:
+        with idle.connection(self.url, holding.application(self.run_id)) as connection:
             yield connection
 
 
 def open_run(run_id: str, database: str) -> Run:
     """Opens the run whose ledger is in the database called ``database``. Raises UsageError when there is none."""
     memory.bounded()
-    url = settings.database_url(database)
+    url = database_url(database)
     with idle.connection(url, "vecferry") as connection:
         return Run(ledger.get(connection, run_id).plan, url, settings.home())
 
@@ -58,7 +59,7 @@ def chosen(connection: Connection, run_id: str, batch_ids: list[int] | None) -> 
         return lambda _: True
     if not batch_ids:
         raise UsageError("batch_ids is empty: name the batches to rerun, or leave the parameter out for all")
-    known = {b.number for b in ledger.batches(connection, run_id, "snapshot")}
+    known = {b.number for b in checkpoints.batches(connection, run_id, "snapshot")}
     if unknown := sorted(set(batch_ids) - known):
         raise UsageError(f"run {run_id} has no batch {', '.join(map(str, unknown))}: it has {len(known)}, from 0")
     wanted = set(batch_ids)

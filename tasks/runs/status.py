@@ -8,9 +8,10 @@ from typing import Any
 
 from tasks.base import files, settings
 from tasks.base.words import counted
-from tasks.runs import ledger, manifest, run_log, spending
+from tasks.runs import checkpoints, ledger, manifest, run_log, spending
+from tasks.runs.checkpoints import Batch
 from tasks.runs.commands import command, resumption
-from tasks.runs.ledger import Batch, RunRecord
+from tasks.runs.ledger import RunRecord
 from tasks.runs.plan import Plan
 from tasks.stores.postgres.connection import Connection
 
@@ -22,7 +23,7 @@ STAGES = ("list", "snapshot", "load", "index", "catch_up", "verify")
 def outcome(connection: Connection, run_id: str) -> dict[str, Any]:
     """The object that ``--json`` prints. Raises UsageError when there is no such run."""
     record = ledger.get(connection, run_id)
-    batches = ledger.batches(connection, run_id)
+    batches = checkpoints.batches(connection, run_id)
     targets: list[dict[str, Any]] = []
     for target in record.plan.targets:
         mine = [b for b in batches if _target(b) == target.number]
@@ -117,7 +118,7 @@ def done(connection: Connection, run_id: str, verb: ledger.Verb, since: datetime
 
 def is_checked(connection: Connection, run_id: str, since: datetime) -> bool:
     """Whether the run's report was made since then."""
-    return any(b.stage == "verify" and b.updated_at >= since for b in ledger.batches(connection, run_id))
+    return any(b.stage == "verify" and b.updated_at >= since for b in checkpoints.batches(connection, run_id))
 
 
 def _fresh(connection: Connection, plan: Plan, stage: str, since: datetime) -> bool:
@@ -155,7 +156,7 @@ def _snapshot(plan: Plan, batches: list[Batch]) -> str | None:
 
 def stages(connection: Connection, run_id: str) -> list[dict[str, Any]]:
     """A line a stage: how many batches are done, pending and failed, with rows and seconds of work."""
-    batches = ledger.batches(connection, run_id)
+    batches = checkpoints.batches(connection, run_id)
     lines = []
     for stage in STAGES:
         if mine := [b for b in batches if b.stage == stage]:
@@ -230,7 +231,7 @@ def active_spaces(connection: Connection, plan: Plan) -> Iterator[tuple[str, dic
 
 def failures(connection: Connection, run_id: str) -> list[Batch]:
     """The failed batches."""
-    return [b for b in ledger.batches(connection, run_id) if b.status == "failed"]
+    return [b for b in checkpoints.batches(connection, run_id) if b.status == "failed"]
 
 
 def _quarantined(batches: list[Batch]) -> int:

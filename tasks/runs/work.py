@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from tasks.base.errors import BatchesFailed, FatalError, TransientError, UsageError
 from tasks.base.words import counted
-from tasks.runs import ledger, run_log
-from tasks.runs.ledger import Batch
+from tasks.runs import checkpoints, ledger, run_log
+from tasks.runs.checkpoints import Batch
 from tasks.runs.run import Run
 from tasks.stores.postgres.connection import Connection, classified
 
@@ -40,7 +40,7 @@ def through(run: Run, stage: str, numbers: list[int], work: Callable[[Connection
     """
     tally, transient = Tally(), None
     with run.connection() as connection:
-        by_number = {b.number: b for b in ledger.batches(connection, run.run_id, stage)}
+        by_number = {b.number: b for b in checkpoints.batches(connection, run.run_id, stage)}
         for number in numbers:
             ledger.check_stop(connection, run.run_id)
             if by_number[number].status == "done":
@@ -74,7 +74,7 @@ def _note(run: Run, stage: str, number: int, error: Exception, seconds: float) -
     # On a connection of its own: the chunk's may be the thing that broke.
     text = str(error) if isinstance(error, UsageError | TransientError) else f"{type(error).__name__}: {error}"
     with run.connection() as connection:
-        ledger.failed(connection, run.run_id, stage, number, text)
+        checkpoints.failed(connection, run.run_id, stage, number, text)
     run_log.note(run.run_id, stage, number, seconds=seconds, error=error)
 
 

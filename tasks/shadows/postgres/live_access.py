@@ -3,7 +3,8 @@
 from psycopg import sql
 
 from sql import statement
-from tasks.runs.plan import Target, short
+from tasks.runs.names import short
+from tasks.runs.plan import Target
 from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import has_column, text_columns

@@ -20,6 +20,7 @@ from psycopg import sql
 from tasks.base.errors import UsageError
 from tasks.runs.artifacts import Tell, quiet
 from tasks.runs.commands import resumption
+from tasks.runs.names import index_names
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.difference import Difference
@@ -76,7 +77,7 @@ class LiveColumn:
         return False  # it is there from the start
 
     def index(self, connection: Connection) -> dict[str, Any]:
-        target, name = self.target, hnsw.index_names(self.run.run_id, self.target)["hnsw"]
+        target, name = self.target, index_names(self.run.run_id, self.target.place.table, self.target.name)["hnsw"]
         if target.place.beside:
             how = hnsw.build(
                 connection, Table(SCHEMA, target.place.shadow, target.place.layout), name, target.collection

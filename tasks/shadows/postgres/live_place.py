@@ -6,7 +6,8 @@ from typing import Any
 from psycopg import sql
 
 from sql import statement
-from tasks.runs.plan import Target, short
+from tasks.runs.names import index_names, short
+from tasks.runs.plan import Target
 from tasks.shadows.postgres.live_access import make_view
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
@@ -52,7 +53,7 @@ def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None
             **_dims(target),
         )
     )
-    name = hnsw.index_names(run_id, target)["key"]
+    name = index_names(run_id, target.place.table, target.name)["key"]
     if name not in hnsw.existing(connection, Table(SCHEMA, target.place.shadow, target.place.layout)):
         connection.execute(
             sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY ({})").format(

@@ -11,12 +11,13 @@ from sql import statement
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.runs.artifacts import Tell, quiet
 from tasks.runs.commands import resumption
-from tasks.runs.plan import Target, short, suffix
+from tasks.runs.names import index_names, short, suffix
+from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.difference import Difference, compare
 from tasks.stores.postgres import places
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.hnsw import build, existing, index_names
+from tasks.stores.postgres.hnsw import build, existing
 from tasks.stores.postgres.pace import AT_ONCE, Turn
 from tasks.stores.postgres.places import SCHEMA
 from tasks.stores.postgres.table import Table, copy_in, create_table
@@ -56,14 +57,15 @@ class NewTable:
         """Nothing: a comparison meets them again at the source."""
 
     def key(self, connection: Connection) -> bool:
-        table, name = self.target.place.hidden, index_names(self.run.run_id, self.target)["key"]
+        table = self.target.place.hidden
+        name = index_names(self.run.run_id, self.target.place.table, self.target.name)["key"]
         if name in existing(connection, table):
             return False
         connection.execute(statement("expand_primary_key", schema=table.schema, table=table.name, constraint=name))
         return True
 
     def index(self, connection: Connection) -> dict[str, Any]:
-        table, names = self.target.place.hidden, index_names(self.run.run_id, self.target)
+        table, names = self.target.place.hidden, index_names(self.run.run_id, self.target.place.table, self.target.name)
         how = build(connection, table, names["hnsw"], self.target.collection)
         if names["gin"] not in existing(connection, table):
             connection.execute(statement("expand_gin", schema=table.schema, table=table.name, index=names["gin"]))

@@ -8,8 +8,6 @@ from typing import Any
 import psutil
 from psycopg import errors, sql
 
-from tasks.runs import ledger, plan
-from tasks.runs.plan import Target
 from tasks.stores.interface import Collection
 from tasks.stores.postgres import pgvector
 from tasks.stores.postgres.connection import Connection
@@ -18,12 +16,6 @@ from tasks.stores.postgres.table import Table, create_index
 SMALLEST_MEMORY = 64 << 20
 MEMORY_SHARE = 0.5
 """Of the machine's free memory; the rest is for the page cache and everybody else."""
-
-
-def index_names(run_id: str, target: Target) -> dict[str, str]:
-    """Names of a table's key and indexes; they carry the run's suffix because tables change schemas with them."""
-    stem, end = plan.short(target.place.table, 40), plan.suffix(run_id, target.name)
-    return {kind: f"{stem}_{word}_{end}" for kind, word in (("key", "pkey"), ("hnsw", "hnsw"), ("gin", "metadata"))}
 
 
 def settings_for(connection: Connection, rows: int, layout: pgvector.Layout, m: int) -> tuple[int, int]:
@@ -43,13 +35,13 @@ def settings_for(connection: Connection, rows: int, layout: pgvector.Layout, m: 
     return memory, max(0, min(cores - 1, parallel, 7))
 
 
-def progress(connection: Connection, run_id: str) -> tuple[str, float] | None:
-    """Phase and share done of the index build of this run that is going on, or None."""
+def progress(connection: Connection, application: str) -> tuple[str, float] | None:
+    """Phase and share done of the index build that goes on in connections of that application_name, or None."""
     row = connection.execute(
         "SELECT p.phase, coalesce(p.tuples_done::float / nullif(p.tuples_total, 0), "
         "p.blocks_done::float / nullif(p.blocks_total, 0), 0) FROM pg_stat_progress_create_index p "
         "JOIN pg_stat_activity a USING (pid) WHERE a.application_name = %s",
-        (ledger.application(run_id),),
+        (application,),
     ).fetchone()
     return (row[0], float(row[1])) if row else None
 
@@ -60,9 +52,9 @@ def build(
     """The index called ``name`` on the table's vectors, with the collection's m and ef_construction, unless it is there;
     returns how it was built. ``concurrently`` lets others write to the table meanwhile, and takes longer."""
     layout = table.layout
-    how: dict[str, Any] = {"memory": 0, "workers": 0, "index_type": layout.index_type}
+    built: dict[str, Any] = {"memory": 0, "workers": 0, "index_type": layout.index_type}
     if layout.index_type is None or name in existing(connection, table):
-        return how
+        return built
     counted = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(table.identifier)).fetchone()
     assert counted
     m = limited(collection.m)
@@ -81,7 +73,7 @@ def build(
                 else:
                     with connection.transaction(), _parallel(connection, table, parallel):
                         create_index(connection, table, name, m, ef_construction)
-            return {**how, "memory": memory, "workers": parallel}
+            return {**built, "memory": memory, "workers": parallel}
         except errors.DiskFull:
             if parallel == 0:  # a parallel build keeps its graph in /dev/shm, which containers make small
                 raise

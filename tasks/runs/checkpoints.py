@@ -1,0 +1,106 @@
+"""What is done of each stage and batch of a run. A batch is marked in the transaction that writes its rows, so that neither
+is ever there without the other."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from tasks.stores.postgres.connection import Connection
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One unit of checkpoint, retry and rerun."""
+
+    stage: str
+    number: int
+    status: Literal["pending", "done", "failed"]
+    attempts: int
+    rows: int
+    quarantined: int
+    error: str | None
+    seconds: float
+    detail: dict[str, Any]
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What is noted of a batch that is done."""
+
+    stage: str
+    number: int
+    _: KW_ONLY
+    rows: int
+    seconds: float
+    quarantined: int = 0
+    detail: dict[str, Any] = field(default_factory=dict)
+    """Added to what is noted of it already."""
+
+
+def add(connection: Connection, run_id: str, stage: str, entries: Iterable[tuple[int, dict[str, Any]]]) -> None:
+    """Makes pending batches; those that are there stay as they are."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO vecferry.batch (run_id, stage, batch, status, detail) VALUES (%s, %s, %s, 'pending', %s::text::jsonb) "
+            "ON CONFLICT DO NOTHING",
+            [(run_id, stage, number, json.dumps(detail)) for number, detail in entries],
+        )
+
+
+def batches(connection: Connection, run_id: str, stage: str | None = None) -> list[Batch]:
+    """The run's batches, of one stage or all, in order."""
+    rows = connection.execute(
+        "SELECT stage, batch, status, attempts, rows, quarantined, error, seconds, detail, updated_at FROM vecferry.batch "
+        "WHERE run_id = %(run_id)s AND (%(stage)s::text IS NULL OR stage = %(stage)s) ORDER BY stage, batch",
+        {"run_id": run_id, "stage": stage},
+    ).fetchall()
+    return [Batch(*row) for row in rows]
+
+
+def is_done(connection: Connection, run_id: str, stage: str, number: int) -> bool:
+    """Whether the batch is done; locks its row until the transaction ends, so that two workers cannot both do it."""
+    row = connection.execute(
+        "SELECT status FROM vecferry.batch WHERE run_id = %s AND stage = %s AND batch = %s FOR UPDATE",
+        (run_id, stage, number),
+    ).fetchone()
+    return bool(row and row[0] == "done")
+
+
+def done(connection: Connection, run_id: str, mark: Mark) -> None:
+    """Marks a batch; call it in the transaction that wrote the rows."""
+    connection.execute(
+        "INSERT INTO vecferry.batch AS b (run_id, stage, batch, status, attempts, rows, quarantined, seconds, detail) "
+        "VALUES (%s, %s, %s, 'done', 1, %s, %s, %s, %s::text::jsonb) ON CONFLICT (run_id, stage, batch) DO UPDATE SET "
+        "status = 'done', attempts = b.attempts + 1, rows = excluded.rows, quarantined = excluded.quarantined, "
+        "error = NULL, seconds = excluded.seconds, detail = b.detail || excluded.detail, updated_at = now()",
+        (run_id, mark.stage, mark.number, mark.rows, mark.quarantined, mark.seconds, json.dumps(mark.detail)),
+    )
+
+
+def failed(connection: Connection, run_id: str, stage: str, number: int, error: str) -> None:
+    """Marks the batch as failed, with why."""
+    connection.execute(
+        "INSERT INTO vecferry.batch AS b (run_id, stage, batch, status, attempts, error) VALUES (%s, %s, %s, 'failed', 1, %s) "
+        "ON CONFLICT (run_id, stage, batch) DO UPDATE SET status = 'failed', attempts = b.attempts + 1, error = excluded.error, "
+        "updated_at = now() WHERE b.status <> 'done'",
+        (run_id, stage, number, error[:2000]),
+    )
+
+
+def forget_pending(connection: Connection, run_id: str, stage: str) -> None:
+    """Removes the batches of a stage that nobody has done."""
+    connection.execute(
+        "DELETE FROM vecferry.batch WHERE run_id = %s AND stage = %s AND status = 'pending'", (run_id, stage)
+    )
+
+
+def reopen(connection: Connection, run_id: str, stage: str, numbers: list[int] | None = None) -> None:
+    """Makes batches pending again: those named, or all of the stage."""
+    connection.execute(
+        "UPDATE vecferry.batch SET status = 'pending', updated_at = now() WHERE run_id = %(run_id)s AND stage = %(stage)s "
+        "AND (%(numbers)s::int[] IS NULL OR batch = ANY(%(numbers)s))",
+        {"run_id": run_id, "stage": stage, "numbers": numbers},
+    )
