@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.sorting import FlowRunSort
 
 from flows import migrate
 from flows.catch_up import catch_up
@@ -149,9 +151,11 @@ def switched(connection: Connection) -> Table:
 
 
 def last_flow_run(name: str) -> Any:
+    """The latest of that name. Unsorted, Prefect answers in the order of random ids, and no more than 200."""
+    named = FlowRunFilter(name=FlowRunFilterName(any_=[f"{name} · r"]))
     with get_client(sync_client=True) as client:
-        runs = [r for r in client.read_flow_runs(limit=200) if r.name == f"{name} · r"]
-    return max(runs, key=lambda r: r.created)
+        (run,) = client.read_flow_runs(flow_run_filter=named, sort=FlowRunSort.START_TIME_DESC, limit=1)
+    return run
 
 
 REDEPLOYED = (
