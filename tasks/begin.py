@@ -7,7 +7,8 @@ from prefect import task
 from tasks.base import settings
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.base.retrying import RETRYING
-from tasks.planning import planned
+from tasks.planning import registry as planning
+from tasks.planning.planned import refuse_problems
 from tasks.runs import checkpoints, holding, ledger, ledger_versions, run_log, spending, status, vectors
 from tasks.runs.commands import command, resumption
 from tasks.runs.database import database_url
@@ -36,9 +37,11 @@ def begin(
     try:
         with refusable("begin"):
             found = ledger.find(connection, check_run_id(run_id))
-            plan = _plan(connection, found, request, run_id, given, batch_ids)
             if found is None:
+                plan = _new_plan(connection, request, run_id, given, batch_ids)
                 _expand(connection)
+            else:
+                plan = _frozen_plan(connection, found, request, given, batch_ids)
             ledger_versions.bring_forward(connection)
             if found is None:
                 ledger.start(connection, replace(plan, flow_run=flow_run), given)
@@ -52,10 +55,14 @@ def begin(
 
 
 def preflight(request: Request, run_id: str, given: set[str], batch_ids: list[int] | None = None) -> None:
-    """Raises what ``begin`` would raise, and writes nothing: a mistake is told before anything is started for it."""
+    """Raises what ``begin`` would raise, and writes nothing: a mistake is told before anything is started for it. What takes
+    a pass over a table is left to ``begin``."""
     with connect(database_url(request.database), "vecferry preflight") as connection:
-        found = ledger.find(connection, check_run_id(run_id))
-        _plan(connection, found, request, run_id, given, batch_ids)
+        if record := ledger.find(connection, check_run_id(run_id)):
+            _frozen_plan(connection, record, request, given, batch_ids)
+        else:
+            _refuse_unbegun(run_id, given, batch_ids)
+            refuse_problems(planning.draft(connection, request, run_id))
 
 
 def reopen_named(run: Run, batch_ids: list[int] | None) -> None:
@@ -108,19 +115,14 @@ def refuse_dropped(record: ledger.RunRecord) -> None:
         )
 
 
-def _plan(
+def _frozen_plan(
     connection: Connection,
-    record: ledger.RunRecord | None,
+    record: ledger.RunRecord,
     request: Request,
-    run_id: str,
     given: set[str],
     batch_ids: list[int] | None,
 ) -> Plan:
-    """The plan of a new run, or the frozen one."""
-    if record is None:
-        if batch_ids:
-            raise UsageError(f"run {run_id} has no batch {batch_ids[0]}: it has not begun; leave batch_ids out")
-        return _new_plan(connection, request, run_id, given)
+    run_id = record.run_id
     ledger.check_same(record.plan, request, given)
     refuse_dropped(record)
     if batch_ids and record.state in ("cut_over", "contracted"):
@@ -131,12 +133,21 @@ def _plan(
     return record.plan
 
 
-def _new_plan(connection: Connection, request: Request, run_id: str, given: set[str]) -> Plan:
+def _new_plan(
+    connection: Connection, request: Request, run_id: str, given: set[str], batch_ids: list[int] | None
+) -> Plan:
+    _refuse_unbegun(run_id, given, batch_ids)
+    return refuse_problems(planning.examined(connection, request, run_id))
+
+
+def _refuse_unbegun(run_id: str, given: set[str], batch_ids: list[int] | None) -> None:
+    """Raises UsageError for what only a run that has begun can do, or know."""
+    if batch_ids:
+        raise UsageError(f"run {run_id} has no batch {batch_ids[0]}: it has not begun; leave batch_ids out")
     if "source" not in given:
         raise UsageError(
             f"where is the source? There is no run {run_id!r} to take it from: give -p chroma.path=DIRECTORY or -p chroma.host=HOST"
         )
-    return planned.refuse_problems(planned.make_plan(connection, request, run_id))
 
 
 def _expand(connection: Connection) -> None:

@@ -11,7 +11,8 @@ from flows.forms.parameters import Text384To1536
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.embedders.interface import Embedder
-from tasks.planning import planned
+from tasks.planning.planned import Planned
+from tasks.planning.registry import make_plan
 from tasks.stores.postgres.connection import Connection
 from tests.lifecycle import Migration, Rows, tables
 
@@ -155,8 +156,8 @@ def migration_of(table: Table, layout: str, embedder: str = "hashing/1536", **mo
         table.insert(40 + n)
         table.say(50 + n, None)
 
-    def plan() -> planned.Planned:
-        return planned.make_plan(connection, parse(Text384To1536, parameters).request(), "life")
+    def plan() -> Planned:
+        return make_plan(connection, parse(Text384To1536, parameters).request(), "life")
 
     return Migration(
         run=lambda run_id: text_384_to_1536(**{"batch_rows": 20, **parameters}, run_id=run_id),

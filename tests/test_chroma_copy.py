@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from tasks.base.errors import UsageError
-from tasks.planning import planned as planning
+from tasks.planning.planned import Planned
+from tasks.planning.registry import make_plan
 from tasks.stores.chroma import private_copy
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import vectors
@@ -46,7 +47,7 @@ def copies(home: Path) -> list[Path]:
     return [p for p in (home / private_copy.FOLDER).glob("*") if p.is_dir()]
 
 
-def planned(path: Path, **parameters: Any) -> planning.Planned:
+def planned(path: Path, **parameters: Any) -> Planned:
     from flows.forms.form import parse
     from flows.forms.parameters import ChromaToPgvector
     from tasks.runs.database import database_url
@@ -54,7 +55,7 @@ def planned(path: Path, **parameters: Any) -> planning.Planned:
 
     form = parse(ChromaToPgvector, {"chroma": {"path": str(path)}, **parameters})
     with connect(database_url(form.database)) as connection:
-        return planning.make_plan(connection, form.request(), "planned")
+        return make_plan(connection, form.request(), "planned")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

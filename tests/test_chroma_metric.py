@@ -13,7 +13,8 @@ import pytest
 from flows.forms.form import parse
 from flows.forms.parameters import ChromaToPgvector
 from tasks.base import settings
-from tasks.planning import planned as planning
+from tasks.planning.planned import Planned
+from tasks.planning.registry import make_plan
 from tasks.runs.database import database_url
 from tasks.runs.plan import from_json
 from tasks.runs.run import open_run
@@ -27,13 +28,13 @@ from tests.pipeline import build, gates, verify
 from tests.servers import chroma_server
 
 
-def planned(chroma_: dict[str, Any], **parameters: Any) -> planning.Planned:
+def planned(chroma_: dict[str, Any], **parameters: Any) -> Planned:
     form = parse(ChromaToPgvector, {"chroma": chroma_, **parameters})
     with connect(database_url(form.database)) as connection:
-        return planning.make_plan(connection, form.request(), "planned")
+        return make_plan(connection, form.request(), "planned")
 
 
-def metrics(found: planning.Planned) -> dict[str, str]:
+def metrics(found: Planned) -> dict[str, str]:
     return {t.collection.name: t.collection.metric for t in found.plan.targets}
 
 

@@ -11,7 +11,8 @@ import pytest
 from flows.chroma_to_pgvector import chroma_to_pgvector
 from flows.forms.form import parse
 from flows.forms.parameters import ChromaToPgvector
-from tasks.planning import planned
+from tasks.planning.planned import Planned
+from tasks.planning.registry import make_plan
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection
@@ -42,9 +43,9 @@ def migration_of(connection: Connection, source: dict[str, Any]) -> Migration:
     def served() -> Rows | None:
         return rows_of(target, "docs") if "docs" in {c.name for c in target.collections()} else None
 
-    def plan() -> planned.Planned:
+    def plan() -> Planned:
         parameters = parse(ChromaToPgvector, {"chroma": source})
-        return planned.make_plan(connection, parameters.request(), "life")
+        return make_plan(connection, parameters.request(), "life")
 
     return Migration(
         run=lambda run_id: chroma_to_pgvector(chroma=source, run_id=run_id, batch_rows=20),

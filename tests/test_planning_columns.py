@@ -1,16 +1,22 @@
 """The plan of a live table: what either layout costs, and what the account allows, before anything is written."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 
 from flows.forms.form import parse
 from flows.forms.parameters import Text384To1536
 from tasks.embedders.interface import Allowed
 from tasks.embedders.openai.limits import least_seconds
-from tasks.planning import planned as planning
+from tasks.planning.account import ask_account
+from tasks.planning.layouts import LayoutCost
+from tasks.planning.live_estimate import texts
 from tasks.planning.planned import Planned
+from tasks.planning.registry import make_plan
+from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTables
 from tests.live import OLD, make_table, text_of
@@ -29,14 +35,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
 
 def plan(connection: Connection, **parameters: Any) -> Planned:
     form = parse(Text384To1536, {"targets": [{"table": "docs", "text": "content"}], **parameters})
-    return planning.make_plan(connection, form.request(), "planned")
+    return make_plan(connection, form.request(), "planned")
 
 
 def test_time_at_the_limits_of_the_account(connection: Connection, server: OpenAIServer) -> None:
     """One request of two short texts tells the limits; the least time is what the tighter of them lets through."""
     make_table(connection, ROWS)
     server.limit(requests=500, tokens=1_000)
-    planned = planning.ask_account(plan(connection))
+    planned = ask_account(plan(connection))
     assert planned.allowed == Allowed(500, 1_000)
     assert planned.cost
     assert planned.least_seconds == pytest.approx(60 * (planned.cost.tokens / 1_000 - 1))
@@ -58,36 +64,62 @@ def test_a_key_that_is_refused_is_a_problem_of_the_plan(
     """A wrong key is told before anything is written; a server that is not there is only noted, and not waited for."""
     make_table(connection, 5)
     server.plant(status=401, code="invalid_api_key")
-    assert "401" in planning.ask_account(plan(connection)).problems[0]
+    assert "401" in ask_account(plan(connection)).problems[0]
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    asked = planning.ask_account(plan(connection))
+    asked = ask_account(plan(connection))
     assert asked.problems == []
     assert "not known" in asked.warnings[-1]
 
 
 @pytest.mark.parametrize("layout", ["column", "side_table"])
-def test_both_layouts_are_priced_by_the_indexes_there_are(connection: Connection, layout: str) -> None:
-    """The chosen layout comes first; a column takes longer and more space with every index of the table, a table beside
-    it does not."""
+def test_both_layouts_tell_what_they_rewrite(connection: Connection, layout: str) -> None:
+    """The chosen layout comes first; a column rewrites every row and its entry in every index there is, a table beside it
+    none, and the bytes follow."""
     make_table(connection, ROWS)
 
-    def costs() -> dict[str, Any]:
-        found = plan(connection, embedder="hashing/1536", layout=layout)
-        assert found.layouts[0].layout == layout
-        assert found.chosen_layouts == [found.layouts[0]]
-        return {cost.layout: cost for cost in found.layouts}
+    def costs() -> dict[str, LayoutCost]:
+        planned = plan(connection, embedder="hashing/1536", layout=layout)
+        assert planned.layouts[0].layout == layout
+        assert planned.chosen_layouts == [planned.layouts[0]]
+        return {cost.layout: cost for cost in planned.layouts}
 
     before = costs()
-    assert "docs_old (hnsw" in before["column"].why
+    assert (before["column"].rows, before["side_table"].rows) == (ROWS, 0)
+    assert [(i.name, i.method) for i in before["column"].indexes] == [("docs_old", "hnsw"), ("docs_pkey", "btree")]
     assert before["column"].bytes > before["side_table"].bytes
     connection.execute("CREATE INDEX again ON docs USING hnsw (embedding vector_cosine_ops)")
     after = costs()
-    assert after["column"].seconds > before["column"].seconds
+    assert {i.name for i in after["column"].indexes} == {"again", "docs_old", "docs_pkey"}
     assert after["column"].bytes > before["column"].bytes
-    assert (after["side_table"].seconds, after["side_table"].bytes) == (
-        before["side_table"].seconds,
-        before["side_table"].bytes,
+    assert after["side_table"] == before["side_table"]
+
+
+def test_a_plan_gives_way_to_others(connection: Connection, database: str, server: OpenAIServer) -> None:
+    """While another session works in the database, the texts are read in short pieces with rests between them; each
+    different text is counted once, in whichever piece it comes."""
+    make_table(connection, 5)
+    connection.execute(
+        "INSERT INTO docs (id, content) SELECT n, repeat('long ', 200) || n % 3000 FROM generate_series(6, 4005) n"
     )
+    alone = plan(connection)
+    assert alone.cost
+    assert alone.cost.texts == 5 + 3000
+    live = alone.plan.targets[0].place.live
+    assert max(map(len, texts(connection, live))) > pace.SHORT
+    with psycopg.connect(database, application_name="app", autocommit=True) as app, pace.giving_way(database, 0.5):
+        app.execute("SELECT 1")
+        assert plan(connection).cost == alone.cost
+        assert pace.rested(connection) > 0
+        assert max(map(len, texts(connection, live))) == pace.SHORT
+
+
+def test_time_follows_from_a_sample(connection: Connection) -> None:
+    """Twice the rows take twice the time that one of the sample took, to be read and to be embedded."""
+    make_table(connection, ROWS)
+    planned = plan(connection, embedder="hashing/1536")
+    assert planned.looks[0].row_seconds > 0
+    slow = replace(planned, looks=[replace(planned.looks[0], row_seconds=1.0)])
+    assert slow.seconds >= ROWS
 
 
 def test_the_old_vectors_are_searched_as_any_source(connection: Connection, database: str) -> None:

@@ -16,7 +16,7 @@ from flows.forms.parameters import Text384To1536
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks.embedders.hashing import HashingEmbedder
-from tasks.planning import planned as planning
+from tasks.planning.registry import make_plan
 from tasks.stores.postgres.connection import Connection, connect
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -106,7 +106,7 @@ def test_every_missing_grant_is_named(connection: Connection, monkeypatch: pytes
     def lacking() -> list[str]:
         with connect(os.environ["DATABASE_URL"]) as theirs:
             assert theirs.info.user == role
-            planned = planning.make_plan(theirs, parse(Text384To1536, parameters).request(), "granted")
+            planned = make_plan(theirs, parse(Text384To1536, parameters).request(), "granted")
         return [problem.rpartition(": ")[2] for problem in planned.problems]
 
     connection.execute(f"GRANT USAGE ON SCHEMA app TO {role}; GRANT SELECT ON app.docs TO {role}")

@@ -22,7 +22,7 @@ from flows.text_384_to_1536 import text_384_to_1536
 from tasks.base.errors import FatalError, UsageError, VerificationRefused
 from tasks.checks import change_of_model
 from tasks.embedders.hashing import HashingEmbedder
-from tasks.planning import planned
+from tasks.planning.registry import make_plan
 from tasks.runs import ledger
 from tasks.runs.names import index_names
 from tasks.stores.postgres import table as postgres
@@ -254,7 +254,7 @@ def test_the_plan_tells_what_it_costs(connection: Connection, provider: OpenAISe
     said = [row[0] for row in connection.execute("SELECT DISTINCT content FROM docs WHERE content <> ''")]
 
     def cost() -> Any:
-        return planned.make_plan(connection, parse(Text384To1536, PAID).request(), "any").cost
+        return make_plan(connection, parse(Text384To1536, PAID).request(), "any").cost
 
     before = cost()
     assert (before.texts, before.kept, before.most_tokens) == (len(said), 0, sum(len(s.encode()) for s in said))

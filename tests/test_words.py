@@ -15,7 +15,8 @@ from tasks.base import files
 from tasks.base.errors import VerificationRefused
 from tasks.base.words import agreeing, counted
 from tasks.embedders.interface import Allowed
-from tasks.planning import planned as planning
+from tasks.planning.planned import Cost
+from tasks.planning.registry import make_plan
 from tasks.stores.chroma import store as chroma
 from tasks.stores.postgres.connection import Connection
 from tests.data import records_of
@@ -62,8 +63,8 @@ def test_what_a_plan_and_an_outcome_count(
     from flows.forms.parameters import ChromaToPgvector
 
     form = ChromaToPgvector.model_validate({"chroma": {"path": chroma_dir(count=count)}})
-    planned = planning.make_plan(connection, form.request(), "r")
-    cost = planning.Cost(texts=count, kept=count, tokens=count, exact=True, most_tokens=count, price=1.0)
+    planned = make_plan(connection, form.request(), "r")
+    cost = Cost(texts=count, kept=count, tokens=count, exact=True, most_tokens=count, price=1.0)
     show.plan(replace(planned, cost=cost, allowed=Allowed(count, count), least_seconds=0.0), None, as_json=False)
     spent = {"dollars": 0.1, "saved": 0.1, "reused": count, "bought": count, "tokens": count, "requests": count}
     show.outcome(outcome("r") | {"spent": spent}, as_json=False)

@@ -22,6 +22,7 @@ from tasks.base.errors import FatalError, UsageError, VecferryError
 from tasks.runs import checkpoints, ledger, ledger_versions, manifest, status
 from tasks.runs.commands import command
 from tasks.runs.database import database_url
+from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection, connect
 
 app = typer.Typer(
@@ -76,14 +77,14 @@ def list_parameters(flow: Flow, as_json: Json = False) -> None:
 @app.command()
 def plan(flow: Flow, p: Parameters = None, params: ParameterFile = None, as_json: Json = False) -> None:
     """Say what a run would do, take and cost; write nothing."""
-    from tasks.planning import planned as planning
+    from tasks.planning.account import ask_account
+    from tasks.planning.registry import make_plan
 
     parameters = _parse(flow, p, params)
     url = database_url(parameters.database)
-    with connect(url, "vecferry plan") as connection:
+    with connect(url, "vecferry plan") as connection, pace.giving_way(url, parameters.database_share):
         _note_versions(connection)
-        run_id = parameters.run_id or f"{flow}-plan"
-        planned = planning.ask_account(planning.make_plan(connection, parameters.request(), run_id))
+        planned = ask_account(make_plan(connection, parameters.request(), parameters.run_id or f"{flow}-plan"))
     show.plan(planned, None if planned.problems else commands.run_command(flow, parameters), as_json)
     if planned.problems:
         problems = "problem" if len(planned.problems) == 1 else "problems"

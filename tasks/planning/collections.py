@@ -1,5 +1,6 @@
 """Plans how collections of a store become tables, by reading the source and the database. Writes nothing."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,11 +13,12 @@ from sql import statement
 from tasks.base.errors import UsageError
 from tasks.base.words import agreeing, counted
 from tasks.embedders.registry import open_embedder
+from tasks.planning import sample, server
 from tasks.planning.metrics import option, settle
-from tasks.planning.planned import Look, Planned, one_line, server_problems, server_warnings
+from tasks.planning.planned import Draft, Look, Planned, one_line
 from tasks.runs import ledger
 from tasks.runs.names import check_run_id, index_names, shadow_name, table_name
-from tasks.runs.plan import CARRIED, CollectionsRequest, Plan, Target
+from tasks.runs.plan import CARRIED, CollectionsRequest, Plan, Request, Target
 from tasks.stores import canonical
 from tasks.stores.interface import Collection, Selected, Source
 from tasks.stores.postgres.connection import Connection
@@ -29,19 +31,16 @@ SAMPLE = 1_000
 """Records a collection that the plan looks at for metadata, missing vectors and document sizes."""
 
 
-def plan_collections(connection: Connection, request: CollectionsRequest, run_id: str) -> Planned:
+def draft(connection: Connection, request: Request, run_id: str) -> Draft:
     """The plan of a new run. Raises UsageError when the source or a name in the request is not there."""
-    source = open_source(
-        request.source, None if request.collections is None else [Selected(n) for n in request.collections]
-    )
+    assert isinstance(request, CollectionsRequest)
+    source = _source(request)
     settled = settle(source, _chosen(source, request), request)
-    collections = settled.collections
-    problems = [*server_problems(connection), *settled.problems]
-    warnings = [*server_warnings(connection), *settled.warnings]
+    problems = [*server.problems(connection), *settled.problems]
     dimensions = open_embedder(request.embedder).space.dimensions if request.embedder else None
     space = open_embedder(request.embedder).space.fingerprint if request.embedder else CARRIED
     targets = []
-    for number, collection in enumerate(collections):
+    for number, collection in enumerate(settled.collections):
         table = request.tables.get(collection.name, table_name(collection.name))
         width = dimensions or collection.dimensions
         free = NewTable(
@@ -55,10 +54,28 @@ def plan_collections(connection: Connection, request: CollectionsRequest, run_id
         targets.append(replace(target, place=kind(**vars(free))))
         problems += [problem] if problem else []
     plan = Plan(check_run_id(run_id), request, tuple(targets))
-    looks = [_look(source, c) for c in collections]
     problems += _name_problems(connection, plan, request.schema)
-    warnings += _target_warnings(plan, looks)
-    return Planned(plan, looks, list(_sql(plan)), problems, warnings, copied_bytes=source.copied_bytes)
+    return Draft(plan, problems, [*server.warnings(connection), *settled.warnings])
+
+
+def examine(connection: Connection, draft: Draft) -> Draft:
+    """Stores know how many records they hold."""
+    return draft
+
+
+def estimate(connection: Connection, draft: Draft) -> Planned:
+    """What it will do and take, by the ids and a sample of the records."""
+    plan, request = draft.plan, draft.plan.request
+    assert isinstance(request, CollectionsRequest)
+    source = _source(request, fresh=False)
+    looks = [_look(source, t.collection, request.embedder) for t in plan.targets]
+    warnings = [*draft.warnings, *_target_warnings(plan, looks)]
+    return Planned(plan, looks, list(_sql(plan)), draft.problems, warnings, copied_bytes=source.copied_bytes)
+
+
+def _source(request: CollectionsRequest, fresh: bool = True) -> Source:
+    names = request.collections
+    return open_source(request.source, None if names is None else [Selected(n) for n in names], fresh=fresh)
 
 
 def _chosen(source: Source, request: CollectionsRequest) -> list[Collection]:
@@ -156,10 +173,12 @@ def _target_warnings(plan: Plan, looks: list[Look]) -> Iterator[str]:
             yield f"{target.name} is ours but laid out otherwise: a new table is built and the old one steps aside"
 
 
-def _look(source: Source, collection: Collection) -> Look:
+def _look(source: Source, collection: Collection, embedder: str | None) -> Look:
     ids = source.ids(collection.name)
     step = max(1, len(ids) // SAMPLE)
+    started = time.perf_counter()
     page = source.fetch(collection.name, ids[::step][:SAMPLE].to_pylist())
+    seconds = (time.perf_counter() - started) / max(page.num_rows, 1)
     types: dict[str, set[str]] = {}
     sizes = []
     for document, metadata in zip(
@@ -174,6 +193,7 @@ def _look(source: Source, collection: Collection) -> Look:
         page.column("embedding").null_count,
         page.column("document").null_count,
         float(np.mean(sizes)) if sizes else 0.0,
+        seconds + sample.embedding_seconds(embedder, page.column("document").drop_null().to_pylist()),
     )
 
 

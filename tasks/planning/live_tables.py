@@ -1,23 +1,21 @@
-"""Plans how live tables get vectors of another space, by reading the catalogue and a sample of texts. Writes nothing."""
+"""Plans how live tables get vectors of another space: what they are called, what is in the way. Writes nothing."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-import numpy as np
 from psycopg import sql
 
 from tasks.base.errors import UsageError
 from tasks.checks.change_of_model import read_queries
 from tasks.embedders.registry import open_embedder
-from tasks.planning import rights
-from tasks.planning.layouts import layout_costs
-from tasks.planning.planned import Cost, Look, Planned, rows_of, server_problems, server_warnings
-from tasks.runs import ledger
+from tasks.planning import live_estimate, rights, server
+from tasks.planning.planned import Draft, Planned
 from tasks.runs.names import check_run_id, shadow_name
-from tasks.runs.plan import Asked, ColumnsRequest, Plan, Target
-from tasks.shadows.postgres import search_functions
+from tasks.runs.plan import Asked, ColumnsRequest, Plan, Request, Target
+from tasks.shadows.postgres import search_functions, strangers
 from tasks.shadows.postgres.live_place import queue_name, trigger_name
-from tasks.shadows.postgres.strangers import strangers
 from tasks.stores.interface import Collection
+from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import Column, LiveTable, place, text_columns
 from tasks.stores.postgres.pgvector import Layout
@@ -26,36 +24,32 @@ from tasks.stores.postgres.table import describe
 
 USUAL = ("content", "text", "document", "body", "phrase")
 """Names that a column of text goes by, where a table has several."""
-SAMPLE = 1_000
 LAYOUTS: dict[str, type[LivePlace]] = {"column": LiveColumn, "side_table": SideTable}
 
 
-def plan_columns(connection: Connection, request: ColumnsRequest, run_id: str) -> Planned:
-    """The plan of a new run. Raises UsageError when a table or a column is not there."""
+def draft(connection: Connection, request: Request, run_id: str) -> Draft:
+    """The plan of a new run, its rows not counted yet. Raises UsageError when a table or a column is not there."""
+    assert isinstance(request, ColumnsRequest)
     assert request.embedder
     space = open_embedder(request.embedder).space
     old_space = open_embedder(request.old_embedder).space if request.old_embedder else None
-    problems, warnings = list(server_problems(connection)), list(server_warnings(connection))
+    problems, warnings = list(server.problems(connection)), list(server.warnings(connection))
     targets = []
     for number, asked in enumerate(request.targets):
         schema, table = place(connection, asked.table)
         live = _live(connection, asked, schema, table, request.limit)
-        held = describe(connection, schema, table, live.vectors)
-        assert held
-        count = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(live.identifier)).fetchone()
-        assert count
         targets.append(
             Target(
                 number=number,
-                collection=Collection(f"{schema}.{table}", "", count[0], space.dimensions, held.layout.metric),
+                collection=Collection(f"{schema}.{table}", "", 0, space.dimensions, live.layout.metric),
                 place=LAYOUTS[request.layout](
                     schema=schema,
                     table=table,
                     shadow=shadow_name(run_id, schema, f"{table}.{asked.new_column}"),
-                    layout=Layout("vector", space.dimensions, held.layout.metric),
+                    layout=Layout("vector", space.dimensions, live.layout.metric),
                     live=live,
                     new_column=asked.new_column,
-                    function=_function(connection, asked, schema, table),
+                    function=asked.function or f"match_{table}",
                 ),
                 dimensions=space.dimensions,
                 space=space.fingerprint,
@@ -67,20 +61,31 @@ def plan_columns(connection: Connection, request: ColumnsRequest, run_id: str) -
             problems.append(
                 f"{schema}.{table}.{live.vectors} has {live.layout.dimensions} dimensions, {request.old_embedder} {old_space.dimensions}"
             )
-    plan = Plan(check_run_id(run_id), request, tuple(targets))
-    looks = [_look(connection, t) for t in targets]
     for target in targets:
         problems += [*_problems(connection, run_id, target)]
         warnings += [*_warnings(connection, target)]
     if request.queries:
         read_queries(request.queries)
-    cost = _cost(connection, request, targets)
-    if cost and request.budget_usd is not None and cost.dollars > request.budget_usd:
-        warnings.append(
-            f"about ${cost.dollars:.4f} are needed and budget_usd is ${request.budget_usd:.4f}: the run will stop there"
-        )
-    layouts = [cost for t in targets for cost in layout_costs(connection, t, rows_of(plan, t))]
-    return Planned(plan, looks, [line for t in targets for line in _sql(t)], problems, warnings, cost, layouts=layouts)
+    return Draft(Plan(check_run_id(run_id), request, tuple(targets)), problems, warnings)
+
+
+def examine(connection: Connection, draft: Draft) -> Draft:
+    """The rows are counted, once and exactly: `status` and the progress of the run are told in them, and a count reads the
+    key's index, where the table's statistics may be as old as the table. And nobody else's vectors may be in the way."""
+    targets, problems = [], list(draft.problems)
+    for target in draft.plan.targets:
+        with pace.turn(connection):
+            row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(target.place.live.identifier)).fetchone()
+        assert row
+        targets.append(replace(target, collection=replace(target.collection, count=row[0])))
+        problems += strangers.unwritten(connection, draft.plan.run_id, target)
+    return Draft(replace(draft.plan, targets=tuple(targets)), problems, draft.warnings)
+
+
+def estimate(connection: Connection, draft: Draft) -> Planned:
+    """What it will do, take and cost."""
+    statements = [line for target in draft.plan.targets for line in _sql(target)]
+    return live_estimate.estimate(connection, draft, statements)
 
 
 def _live(connection: Connection, asked: Asked, schema: str, table: str, limit: int | None) -> LiveTable:
@@ -133,12 +138,8 @@ def _only_text(table: str, columns: dict[str, str], key: tuple[str, ...]) -> str
     )
 
 
-def _function(connection: Connection, asked: Asked, schema: str, table: str) -> str:
-    return asked.function or f"match_{table}"
-
-
 def _problems(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
-    yield from strangers(connection, run_id, target)
+    yield from strangers.owner(connection, run_id, target)
     yield from search_functions.problems(connection, target)
     live = target.place.live
     unique = connection.execute(
@@ -165,51 +166,6 @@ def _warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str
     ).fetchone()
     if not target.place.beside and firing and firing[0]:
         yield f"{live.schema}.{live.table}: filling a column fires {firing[0]} for every row; layout=side_table does not"
-
-
-def _look(connection: Connection, target: Target[LivePlace]) -> Look:
-    live = target.place.live
-    query = sql.SQL("SELECT octet_length({said}) FROM {table} LIMIT {limit}").format(
-        said=sql.SQL(live.said()), table=live.identifier, limit=sql.Literal(SAMPLE)
-    )
-    sizes = [row[0] for row in connection.execute(query)]
-    known = [size for size in sizes if size is not None]
-    return Look(len(sizes), {}, 0, len(sizes) - len(known), float(np.mean(known)) if known else 0.0)
-
-
-def _cost(connection: Connection, request: ColumnsRequest, targets: list[Target[LivePlace]]) -> Cost | None:
-    assert request.embedder
-    embedder = open_embedder(request.embedder)
-    account = embedder.account
-    if account is None:
-        return None
-    texts = sql.SQL(" UNION ").join(
-        sql.SQL("(SELECT {} AS said FROM {} {})").format(
-            sql.SQL(t.place.live.said()),
-            t.place.live.identifier,
-            sql.SQL(f"LIMIT {t.place.live.limit}" if t.place.live.limit else ""),
-        )
-        for t in targets
-    )
-    kept: sql.Composable = sql.SQL("false")
-    if ledger.exists(connection):
-        kept = sql.SQL("EXISTS (SELECT 1 FROM vecferry.vector v WHERE v.space = {} AND v.content = {})").format(
-            sql.Literal(embedder.space.fingerprint), sql.SQL("sha256(convert_to(said, 'UTF8'))")
-        )
-    wanted = sql.SQL("SELECT DISTINCT said, {} AS kept FROM ({}) AS t WHERE said IS NOT NULL").format(kept, texts)
-    row = connection.execute(
-        sql.SQL(
-            "SELECT count(*) FILTER (WHERE NOT kept), count(*) FILTER (WHERE kept), "
-            "coalesce(sum(octet_length(said)) FILTER (WHERE NOT kept), 0)::bigint FROM ({}) AS w"
-        ).format(wanted)
-    ).fetchone()
-    assert row
-    exact, tokens = account.count("") is not None, row[2] // 4
-    if exact:
-        with connection.transaction(), connection.cursor("vecferry_tokens") as cursor:
-            cursor.execute(sql.SQL("SELECT said FROM ({}) AS w WHERE NOT kept").format(wanted))
-            tokens = sum(account.count(said) or 0 for (said,) in cursor)
-    return Cost(row[0], row[1], tokens, exact, tokens if exact else row[2], account.price)
 
 
 def _sql(target: Target[LivePlace]) -> Iterator[str]:

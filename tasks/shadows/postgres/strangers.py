@@ -24,6 +24,14 @@ def refuse_strangers(connection: Connection, run_id: str, target: Target[LivePla
 
 def strangers(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
     """What is in the way of a column that holds this run's vectors and no others."""
+    if owned := list(owner(connection, run_id, target)):
+        yield from owned
+    else:
+        yield from unwritten(connection, run_id, target)
+
+
+def owner(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
+    """The other run that the column belongs to, if there is one."""
     if ledger.exists(connection):
         other = connection.execute(
             "SELECT run_id, run.state, run.plan #>> '{request,database}' FROM vecferry.relation JOIN vecferry.run USING (run_id) "
@@ -39,7 +47,10 @@ def strangers(connection: Connection, run_id: str, target: Target[LivePlace]) ->
                 "rolled_back": f"it could be cut over again; to drop it instead, {of_run('contract')}",
             }.get(state, f"take that back first, {of_run('rollback')}")
             yield f"{target.name} belongs to run {name}: {way} (what it bought is kept), or choose another new_column"
-            return
+
+
+def unwritten(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
+    """Vectors in the column that the run did not write; a column that is there is read through for them."""
     side = side_table(target)
     ours = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (side.as_string(),)).fetchone() == (True,)
     if target.place.beside or not has_column(connection, target.place.live, target.place.new_column):

@@ -1,0 +1,95 @@
+"""What a model that is paid for will cost, by the texts and by its account. Writes nothing."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from tasks.base.errors import FatalError, TransientError
+from tasks.embedders.registry import open_embedder
+from tasks.planning.planned import Cost, Planned
+from tasks.runs import ledger
+from tasks.stores.postgres import pace
+from tasks.stores.postgres.connection import Connection
+
+
+def is_paid(model: str | None) -> bool:
+    """Whether the model costs money."""
+    return model is not None and open_embedder(model).account is not None
+
+
+def cost_of(connection: Connection, model: str, pages: Iterable[list[str]]) -> Cost | None:
+    """What the texts will cost of which there is no vector yet, each once; None where the model costs nothing, and then no
+    page is read. Memory: 8 bytes a different text."""
+    embedder = open_embedder(model)
+    account = embedder.account
+    if account is None:
+        return None
+    seen, indexed, exact = Seen(), ledger.exists(connection), account.count("") is not None
+    fresh = known = tokens = bytes_ = 0
+    for page in pages:
+        keys = embedder.keys(page)
+        new = [at for at, is_new in enumerate(seen.note(keys)) if is_new]
+        kept = _kept(connection, embedder.space.fingerprint, [keys[at] for at in new]) if indexed and new else set()
+        texts = [page[at] for at in new if keys[at] not in kept]
+        fresh, known = fresh + len(texts), known + len(new) - len(texts)
+        bytes_ += sum(len(text.encode()) for text in texts)
+        tokens += sum(account.count(text) or 0 for text in texts)
+    return Cost(fresh, known, tokens if exact else bytes_ // 4, exact, tokens if exact else bytes_, account.price)
+
+
+def ask_account(planned: Planned) -> Planned:
+    """The plan with the limits of the account that is to pay, which one request of two short texts tells. A key that is
+    refused is a problem of the plan; that nobody answers is only said."""
+    if planned.cost is None:
+        return planned
+    account = open_embedder(planned.plan.request.embedder or "").account
+    assert account
+    try:
+        allowed = account.allowed()
+        least = account.least_seconds(planned.cost.texts, planned.cost.tokens)
+        return replace(planned, allowed=allowed, least_seconds=least)
+    except FatalError as error:
+        return replace(planned, problems=[*planned.problems, str(error)])
+    except TransientError as error:
+        unknown = f"the limits of the account are not known, nor whether its key is good: {error}"
+        return replace(planned, warnings=[*planned.warnings, unknown])
+
+
+@dataclass
+class Seen:
+    """Which contents came before, by eight bytes of their keys, in sorted runs of doubling length."""
+
+    _runs: list[np.ndarray] = field(default_factory=list)
+
+    def note(self, keys: list[bytes]) -> list[bool]:
+        """Whether each is new, within the page too; none is afterwards."""
+        heads = np.array([int.from_bytes(key[:8], "big") for key in keys], np.uint64)
+        unique, first = np.unique(heads, return_index=True)
+        new = np.ones(len(unique), bool)
+        for run in self._runs:
+            at = np.minimum(np.searchsorted(run, unique), len(run) - 1)
+            new &= run[at] != unique
+        if new.any():
+            self._add(unique[new])
+        chosen = np.zeros(len(keys), bool)
+        chosen[first[new]] = True
+        return chosen.tolist()
+
+    def _add(self, run: np.ndarray) -> None:
+        while self._runs and len(self._runs[-1]) <= 2 * len(run):
+            run = np.sort(np.concatenate([self._runs.pop(), run]))
+        self._runs.append(run)
+
+
+def _kept(connection: Connection, space: str, keys: list[bytes]) -> set[bytes]:
+    kept: set[bytes] = set()
+    with pace.turn(connection) as turn:
+        for part in turn.cut(len(keys)):
+            rows = connection.execute(
+                "SELECT content FROM vecferry.vector WHERE space = %s AND content = ANY(%b::bytea[])",
+                (space, keys[part]),
+                binary=True,
+            )
+            kept.update(content for (content,) in rows)
+    return kept

@@ -1,0 +1,60 @@
+"""What new vectors of live tables take and cost, by a sample of the texts, and by all of them where they are paid for.
+Writes nothing, and gives way to others."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from psycopg import sql
+
+from tasks.planning import sample
+from tasks.planning.account import cost_of
+from tasks.planning.layouts import layout_costs
+from tasks.planning.planned import Draft, Look, Planned
+from tasks.stores.postgres import pace
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.live_table import LiveTable
+
+SAMPLE = 1_000
+PAGE = 2_000
+
+
+def estimate(connection: Connection, draft: Draft, statements: list[str]) -> Planned:
+    """The plan as it is shown; ``statements`` are those that change something."""
+    plan, warnings = draft.plan, list(draft.warnings)
+    model, budget = plan.request.embedder, plan.request.budget_usd
+    assert model
+    looks = [_look(connection, target.place.live, model) for target in plan.targets]
+    cost = cost_of(connection, model, (page for t in plan.targets for page in texts(connection, t.place.live)))
+    if cost and budget is not None and cost.dollars > budget:
+        warnings.append(
+            f"about ${cost.dollars:.4f} are needed and budget_usd is ${budget:.4f}: the run will stop there"
+        )
+    layouts = [cost for target in plan.targets for cost in layout_costs(connection, target)]
+    return Planned(plan, looks, statements, draft.problems, warnings, cost, layouts=layouts)
+
+
+def texts(connection: Connection, live: LiveTable) -> Iterator[list[str]]:
+    """The texts of a table, page by page; with a limit some of them, as many as it allows."""
+    with connection.transaction(), connection.cursor("vecferry_texts") as cursor:
+        cursor.execute(_texts(live, live.limit))
+        page = [("",)]
+        while page:
+            with pace.turn(connection) as turn:
+                page = cursor.fetchmany(pace.SHORT if turn.gives_way else PAGE)
+            yield [text for (text,) in page if text is not None]
+
+
+def _look(connection: Connection, live: LiveTable, model: str) -> Look:
+    started = time.perf_counter()
+    with pace.turn(connection):
+        some = [text for (text,) in connection.execute(_texts(live, SAMPLE)).fetchall()]
+        seconds = (time.perf_counter() - started) / max(len(some), 1)
+    known = [text for text in some if text is not None]
+    size = float(np.mean([len(text.encode()) for text in known])) if known else 0.0
+    embedding = sample.embedding_seconds(model, known)
+    return Look(len(some), {}, 0, len(some) - len(known), size, seconds + embedding)
+
+
+def _texts(live: LiveTable, limit: int | None) -> sql.Composed:
+    return sql.SQL("SELECT {} FROM {} LIMIT {}").format(sql.SQL(live.said()), live.identifier, sql.Literal(limit))

@@ -1,0 +1,32 @@
+"""Which module plans which flow. A new kind of migration adds a module and its line here."""
+
+from tasks.base.errors import UsageError
+from tasks.planning import collections, live_tables
+from tasks.planning.planned import Draft, Planned, Planner
+from tasks.runs.plan import Request
+from tasks.stores.postgres.connection import Connection
+
+PLANNERS: dict[str, Planner] = {"chroma-to-pgvector": collections, "text-384-to-1536": live_tables}
+
+
+def planner_of(flow: str) -> Planner:
+    """The module that plans the flow. Raises UsageError when there is none."""
+    if flow not in PLANNERS:
+        raise UsageError(f"nothing plans {flow!r}; there are plans for {', '.join(PLANNERS)}")
+    return PLANNERS[flow]
+
+
+def draft(connection: Connection, request: Request, run_id: str) -> Draft:
+    """Targets and problems of a new run, at no cost. Raises UsageError when the source or a name is not there."""
+    return planner_of(request.flow).draft(connection, request, run_id)
+
+
+def examined(connection: Connection, request: Request, run_id: str) -> Draft:
+    """The same with what takes one pass over the keys: what a run begins with."""
+    planner = planner_of(request.flow)
+    return planner.examine(connection, planner.draft(connection, request, run_id))
+
+
+def make_plan(connection: Connection, request: Request, run_id: str) -> Planned:
+    """The plan of a new run with all that a person wants to know of it."""
+    return planner_of(request.flow).estimate(connection, examined(connection, request, run_id))

@@ -1,0 +1,40 @@
+"""What a run asks of a live table before it works on it: one count, no pass over its texts, no search."""
+
+import pytest
+
+from flows.forms.form import parse
+from flows.forms.parameters import Text384To1536
+from tasks.begin import begin, preflight
+from tasks.stores.postgres.connection import Connection
+from tests.live import make_table
+from tests.openai_server import OpenAIServer
+
+ROWS = 200
+
+
+def rows_read(connection: Connection) -> tuple[int, int]:
+    """Rows of ``docs`` that anybody read so far, and searches by its vectors. Sessions report them when they end."""
+    connection.execute("SELECT pg_stat_force_next_flush()")
+    row = connection.execute(
+        "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0), "
+        "(SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'docs_old') "
+        "FROM pg_stat_user_tables WHERE relname = 'docs'"
+    ).fetchone()
+    assert row
+    return row[0], row[1]
+
+
+@pytest.mark.parametrize("layout", ["column", "side_table"])
+def test_a_run_reads_a_live_table_once_before_it_begins(
+    connection: Connection, provider: OpenAIServer, layout: str
+) -> None:
+    """The command's own look and the beginning of the flow together count the rows once, search nothing, and leave the
+    model that is paid for alone."""
+    make_table(connection, ROWS)
+    form = parse(Text384To1536, {"targets": [{"table": "docs", "text": "content"}], "layout": layout})
+    rows, searches = rows_read(connection)
+    preflight(form.request(), "one", form.given())
+    assert rows_read(connection) == (rows, searches)
+    begin(form.request(), "one", form.given(), asks_model=False)
+    assert rows_read(connection) == (rows + ROWS, searches)
+    assert provider.answered() == []
