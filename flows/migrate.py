@@ -32,7 +32,7 @@ from tasks.runs.owners import TakenUp, take_up_task
 from tasks.runs.plan import Request
 from tasks.runs.run import Run, chosen, open_run
 from tasks.snapshot import finish_task, list_ids_task, snapshot_task
-from tasks.stores.postgres import idle, pace
+from tasks.stores.postgres import pace
 from tasks.verify import verify_task
 
 Outcome = dict[str, Any]
@@ -205,7 +205,7 @@ Ready = Callable[[Run, ledger.RunRecord], None]
 def holding(parameters: OfRun, verb: ledger.Verb, ready: Ready | None = None) -> Iterator[Run]:
     """Holds a run there is while the body does ``verb``, so that nobody else works on it meanwhile."""
     run = open_run(parameters.run_id, parameters.database)
-    with sole_runner(run.url, run.run_id), idle.keeping(run.url):
+    with sole_runner(run.url, run.run_id), run.kept_open():
         with run.connection() as connection:
             if ready:
                 ready(run, ledger.get(connection, run.run_id))
@@ -229,7 +229,7 @@ def holding(parameters: OfRun, verb: ledger.Verb, ready: Ready | None = None) ->
 def running(run_id: str, parameters: Gated, verb: ledger.Verb, ready: Ready | None = None) -> Iterator[Run | None]:
     """Holds the run while the body works on it, and records how it ended. None when it is switched and done."""
     run = open_run(run_id, parameters.database)
-    with sole_runner(run.url, run_id), idle.keeping(run.url), giving_way(run, parameters):
+    with sole_runner(run.url, run_id), run.kept_open(), giving_way(run, parameters):
         with run.connection() as connection:
             record = ledger.get(connection, run_id)  # as it is now that nobody else can change it
             if ready:

@@ -3,7 +3,9 @@
 import threading
 from contextlib import closing, suppress
 
-from tasks.runs import claims
+from tasks.runs.claims import Claims
+
+CLAIMS = Claims()
 
 
 def names(*letters: str) -> list[bytes]:
@@ -11,9 +13,9 @@ def names(*letters: str) -> list[bytes]:
 
 
 def test_what_another_holds_comes_when_it_is_free_and_the_rest_at_once() -> None:
-    one = claims.in_turn("space", names("a", "b"))
+    one = CLAIMS.in_turn("space", names("a", "b"))
     assert next(one) == names("a", "b")
-    two = claims.in_turn("space", names("b", "c"))
+    two = CLAIMS.in_turn("space", names("b", "c"))
     assert next(two) == names("c"), "b is held"
     got: list[list[bytes]] = []
     waiting = threading.Thread(target=lambda: got.append(next(two)))
@@ -28,13 +30,13 @@ def test_what_another_holds_comes_when_it_is_free_and_the_rest_at_once() -> None
 
 def test_nothing_is_held_while_others_are_waited_for() -> None:
     """Two that want each other's texts would wait for ever."""
-    other = claims.in_turn("space", names("b"))
+    other = CLAIMS.in_turn("space", names("b"))
     next(other)
-    one = claims.in_turn("space", names("a", "b"))
+    one = CLAIMS.in_turn("space", names("a", "b"))
     assert next(one) == names("a")
     waiting = threading.Thread(target=next, args=(one, None), daemon=True)
     waiting.start()
-    with closing(claims.in_turn("space", names("a"))) as third:
+    with closing(CLAIMS.in_turn("space", names("a"))) as third:
         assert next(third) == names("a")
     other.close()
     waiting.join(5)
@@ -43,15 +45,15 @@ def test_nothing_is_held_while_others_are_waited_for() -> None:
 
 
 def test_a_failure_frees_what_was_held() -> None:
-    with suppress(RuntimeError), closing(claims.in_turn("space", names("a"))) as parts:
+    with suppress(RuntimeError), closing(CLAIMS.in_turn("space", names("a"))) as parts:
         for _ in parts:
             raise RuntimeError("the provider is gone")
-    with closing(claims.in_turn("space", names("a"))) as parts:
+    with closing(CLAIMS.in_turn("space", names("a"))) as parts:
         assert next(parts) == names("a")
 
 
 def test_spaces_do_not_stand_in_each_others_way() -> None:
-    one = claims.in_turn("one", names("a"))
+    one = CLAIMS.in_turn("one", names("a"))
     next(one)
-    assert next(claims.in_turn("two", names("a"))) == names("a")
+    assert next(CLAIMS.in_turn("two", names("a"))) == names("a")
     one.close()

@@ -1,20 +1,28 @@
-"""Opens the content that a plan names. An adapter is imported only when it is asked for."""
+"""Contents as a plan keeps them, {"kind": "text", …} in JSON. An adapter is imported only when a plan names it."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
+from tasks.base import stored
 from tasks.base.errors import UsageError
 from tasks.contents.interface import Content
 
-CONTENTS = {"text": "tasks.contents.text:Text"}
-"""Kind → module and class; a content is added by a file and a line here."""
+KINDS = {"text": "tasks.contents.text:Text"}
+"""Kind → where its class is. A content is added by a file and a line here."""
 
 
-def open_content(spec: Mapping[str, Any]) -> Content:
-    """The content of a target: {"kind": name, **options}. Raises UsageError when there is none of that kind."""
-    if spec["kind"] not in CONTENTS:
-        raise UsageError(f"there is no content {spec['kind']!r}; there is: {', '.join(CONTENTS)}")
-    module, _, name = CONTENTS[spec["kind"]].partition(":")
-    opened: Content = getattr(import_module(module), name)(**spec)
-    return opened
+def encode(content: Content) -> dict[str, Any]:
+    """The content as JSON."""
+    return {"kind": content.kind, **asdict(content)}  # type: ignore[call-overload]
+
+
+def decode(data: Mapping[str, Any]) -> Content:
+    """The content that ``encode`` wrote. Raises UsageError for a kind that is not known."""
+    kind = data["kind"]
+    if kind not in KINDS:
+        raise UsageError(f"there is no content {kind!r}; there is: {', '.join(KINDS)}")
+    module, name = KINDS[kind].split(":")
+    content: Content = stored.read(getattr(import_module(module), name), data)
+    return content

@@ -1,7 +1,9 @@
 """Text: a document is its own item, so a page is one slice."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 from tasks.contents.interface import Slice
 from tasks.embedders.interface import Embedder, Kind
@@ -11,9 +13,9 @@ from tasks.embedders.interface import Embedder, Kind
 class Text:
     """The text that a record holds."""
 
-    kind: Kind = "text"
+    kind: ClassVar[str] = "text"
+    gives: ClassVar[Kind] = "text"
 
-    def slices(self, documents: Sequence[str], embedder: Embedder) -> Iterator[Slice]:
-        yield Slice(
-            range(len(documents)), embedder.keys(documents), lambda positions: [documents[at] for at in positions]
-        )
+    def slices(self, documents: Sequence[str], embedder: Embedder) -> Iterable[Slice]:
+        keys = embedder.keys(documents)
+        return [Slice(range(len(documents)), keys, open=partial(map, documents.__getitem__))]

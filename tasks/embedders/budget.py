@@ -24,39 +24,33 @@ class Budget:
     """Counts what is spent, and keeps it under ``limit`` dollars where there is one. Threads share it.
 
     A request reserves its highest possible price before it is sent, so that the limit holds with many in flight.
+    ``elsewhere`` tells what other processes have spent of the same limit, in dollars; it is asked before each request. What
+    those have under way is not known here: so much the limit may be passed by.
     """
 
-    def __init__(self, limit: float | None = None, spent: Spent | None = None) -> None:
+    def __init__(
+        self,
+        limit: float | None = None,
+        spent: Spent | None = None,
+        elsewhere: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self.limit = limit
-        self._spent = spent or Spent()
+        self.spent = spent or Spent()
+        self._ask, self._elsewhere = elsewhere, 0.0
         self._reserved = 0.0
         self._settled = threading.Condition()
-
-    @property
-    def spent(self) -> Spent:
-        with self._settled:
-            return self._spent
 
     @property
     def left(self) -> float:
         """Dollars not spent yet, those held back for requests under way included; infinity without a limit."""
         with self._settled:
-            return float("inf") if self.limit is None else self.limit - self._spent.dollars
+            return float("inf") if self.limit is None else self.limit - self._elsewhere - self.spent.dollars
 
     @contextmanager
     def reserve(self, price: Callable[[], float]) -> Iterator[None]:
         """Holds back what one request may cost at most while it is under way; ``price`` says that in dollars, as now
         known. Raises FatalError when it does not fit."""
-        with self._settled:
-            # What is in flight was reserved at its highest price: once it settles, this request may fit after all.
-            while not self._fits(dollars := price()) and self._reserved > 0:
-                self._settled.wait()
-            if not self._fits(dollars):
-                raise FatalError(
-                    f"the budget of ${self.limit:.4f} would be passed: ${self._spent.dollars:.4f} are spent and the "
-                    f"next request may cost ${dollars:.4f}. It was not sent; raise budget_usd and start the run again"
-                )
-            self._reserved += dollars
+        dollars = self._reserved_for(price)
         try:
             yield
         finally:
@@ -69,7 +63,24 @@ class Budget:
     def add(self, tokens: int, dollars: float) -> None:
         """Counts one answered request."""
         with self._settled:
-            self._spent = self._spent.plus(1, tokens, dollars)
+            self.spent = self.spent.plus(1, tokens, dollars)
+
+    def _reserved_for(self, price: Callable[[], float]) -> float:
+        while True:
+            elsewhere = self._ask() if self.limit is not None else 0.0
+            with self._settled:
+                self._elsewhere = elsewhere
+                if self._fits(dollars := price()):
+                    self._reserved += dollars
+                    return dollars
+                # What is in flight was reserved at its highest price: once it settles, this request may fit after all.
+                if self._reserved > 0:
+                    self._settled.wait()
+                    continue
+                raise FatalError(
+                    f"the budget of ${self.limit:.4f} would be passed: ${self._elsewhere + self.spent.dollars:.4f} are spent and the "
+                    f"next request may cost ${dollars:.4f}. It was not sent; raise budget_usd and start the run again"
+                )
 
     def _fits(self, dollars: float) -> bool:
-        return self.limit is None or self._spent.dollars + self._reserved + dollars <= self.limit
+        return self.limit is None or self._elsewhere + self.spent.dollars + self._reserved + dollars <= self.limit

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from itertools import pairwise
 from typing import ClassVar
@@ -28,7 +28,7 @@ class HashingEmbedder:
     takes: ClassVar[frozenset[Kind]] = frozenset({"text"})
     account: ClassVar[None] = None
 
-    @property
+    @cached_property
     def space(self) -> Space:
         return Space("hashing", str(self.dimensions), self.dimensions, revision="1")
 

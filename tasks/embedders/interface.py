@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import repeat
 from typing import Literal, Protocol
 
@@ -30,7 +31,7 @@ class Space:
     prefix: str = ""
     normalized: bool = True
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """provider/model/ and twelve hex digits of all of it."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()

@@ -1,25 +1,36 @@
-"""Who is buying what: two threads with the same text must not both embed it, and neither waits for the other's rest."""
+"""Who makes which vectors now: nobody makes again what another is at.
+
+Nothing is claimed while what others have claimed is waited for; so no two wait for each other.
+"""
 
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
-_held: set[tuple[str, bytes]] = set()
-_freed = threading.Condition()
+POLL = 0.2
+"""Seconds between two looks at whether another process has done with what it claimed."""
 
 
-def in_turn(space: str, keys: list[bytes]) -> Generator[list[bytes]]:
-    """Yields all of ``keys``, in parts: those that nobody else has now, then those that others had. What is yielded is
-    held until the next part is asked for or the iteration is closed; nothing is held while others are waited for."""
-    while keys:
-        with _freed:
-            while not (mine := [key for key in keys if (space, key) not in _held]):
-                _freed.wait()
-            _held.update((space, key) for key in mine)
-        try:
-            yield mine
-        finally:
-            with _freed:
-                _held.difference_update((space, key) for key in mine)
-                _freed.notify_all()
-        taken = set(mine)
-        keys = [key for key in keys if key not in taken]
+class Claims:
+    """Of the threads of one run in this process."""
+
+    def __init__(self) -> None:
+        self._taken: set[tuple[str, bytes]] = set()
+        self._freed = threading.Condition()
+
+    def in_turn(self, space: str, keys: Sequence[bytes]) -> Generator[list[bytes]]:
+        """Yields all of ``keys``, in parts: those that no other thread has now, then those that others had. A part is
+        claimed until the next is asked for or the iteration is closed."""
+        left = list(keys)
+        while left:
+            with self._freed:
+                while not (free := [key for key in left if (space, key) not in self._taken]):
+                    self._freed.wait()
+                self._taken.update((space, key) for key in free)
+            try:
+                yield free
+            finally:
+                with self._freed:
+                    self._taken.difference_update((space, key) for key in free)
+                    self._freed.notify_all()
+            done = set(free)
+            left = [key for key in left if key not in done]

@@ -5,6 +5,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from tasks.base import stored
+from tasks.contents import registry as contents
+from tasks.contents.interface import Content
+from tasks.contents.text import Text
 from tasks.runs import plan_versions
 from tasks.stores import place
 from tasks.stores.interface import Collection, Metric
@@ -108,6 +111,8 @@ class Target(Generic[P]):
     """Of the vectors that people search by now, where they lie at the same place and their model is named."""
     limit: int | None = None
     """Rows at most, of a smoke run; None: all."""
+    content: Content = field(default_factory=Text)
+    """What of a record the model is given."""
 
     @property
     def name(self) -> str:
@@ -145,7 +150,9 @@ class Plan:
         return self.request.batch_rows * 4 * max((t.dimensions or 0 for t in self.targets), default=0)
 
     def as_json(self) -> dict[str, Any]:
-        targets = [{**asdict(t), "place": place.encode(t.place)} for t in self.targets]
+        targets = [
+            {**asdict(t), "place": place.encode(t.place), "content": contents.encode(t.content)} for t in self.targets
+        ]
         return {"version": plan_versions.latest(), **asdict(self), "targets": targets}
 
 
@@ -167,7 +174,10 @@ def _columns_request(data: dict[str, Any]) -> Request:
 
 def _target(data: dict[str, Any]) -> Target[Any]:
     collection = stored.read(Collection, data["collection"])
-    return stored.read(Target, {**data, "collection": collection, "place": place.decode(data["place"])})
+    content = contents.decode(data.get("content", {"kind": Text.kind}))
+    return stored.read(
+        Target, {**data, "collection": collection, "place": place.decode(data["place"]), "content": content}
+    )
 
 
 def differences(asked: Request, frozen: Request, given: set[str]) -> list[str]:

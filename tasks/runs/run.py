@@ -1,9 +1,13 @@
 """What every stage is handed: the frozen plan, and the way to the places it names. Ids travel between tasks; this is
 opened where the work is done."""
 
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
 
 from tasks.base import files, memory, settings
 from tasks.base.errors import UsageError
@@ -14,6 +18,14 @@ from tasks.stores import registry
 from tasks.stores.interface import Selected, Source
 from tasks.stores.postgres import idle
 from tasks.stores.postgres.connection import Connection
+
+T = TypeVar("T")
+
+_owned: dict[tuple[str, str], dict[type, Any]] = defaultdict(dict)
+"""What runs own in this process, by database and run_id. Process-wide, because each task of Prefect's opens its run anew, on
+whichever thread: here they find what the others have made. Emptied when the run is let go."""
+_keepers: dict[tuple[str, str], int] = defaultdict(int)
+_lock = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -41,8 +53,37 @@ class Run:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """A connection whose name tells a successor that it is this run's."""
-        with idle.connection(self.url, holding.application(self.run_id)) as connection:
+        with idle.connection(self.url, self._application) as connection:
             yield connection
+
+    @cached_property
+    def _application(self) -> str:
+        return holding.application(self.run_id)
+
+    def own(self, kind: type[T], make: Callable[[], T]) -> T:
+        """What this run has one of in this process, such as its purse; made when it is first asked for."""
+        with _lock:
+            owned = _owned[self.url, self.run_id]
+            if kind not in owned:
+                owned[kind] = make()
+            thing: T = owned[kind]
+            return thing
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """While the body runs, connections stay open between two uses; what the run owns here is let go after it."""
+        key = (self.url, self.run_id)
+        with _lock:
+            _keepers[key] += 1
+        try:
+            with idle.keeping(self.url):
+                yield
+        finally:
+            with _lock:
+                _keepers[key] -= 1
+                if not _keepers[key]:
+                    del _keepers[key]
+                    _owned.pop(key, None)
 
 
 def open_run(run_id: str, database: str) -> Run:

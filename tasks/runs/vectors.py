@@ -1,5 +1,5 @@
-"""Vectors by content: each is kept under its space and the hash of its text before it is loaded anywhere, so that no
-retry, rerun or second run buys it again.
+"""Vectors by content: each is kept under its space and the key of its item before it is loaded anywhere, so that no retry,
+rerun or second run makes it again.
 
     VECFERRY_HOME/vectors/<space>/<segment>.arrow     content: binary[32], embedding: float32[d]
 
@@ -9,25 +9,24 @@ are Arrow files, not Parquet: Parquet has levels to write and to read for every 
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from tasks.base import files
+from tasks.contents.interface import Slice
 from tasks.embedders.interface import Embedder, RowError
 from tasks.embedders.registry import open_embedder
-from tasks.runs import claims, spending
+from tasks.runs import spending
+from tasks.runs.claims import Claims
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.stores.interface import vector_column, vectors
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
-
-Place = Callable[[Sequence[bytes], np.ndarray], None]
-"""Takes keys and their vectors, float32[k, d]."""
 
 
 def embedded(
@@ -36,56 +35,91 @@ def embedded(
     """The page with the vectors of the target's space: its own where they are carried, else those of its documents, for
     which it need not have a column.
 
-    A record without a document gets no vector. The rows whose document the model refuses are told by their index.
-    ``tally`` counts what need not be bought as saved. ``model`` stands in for the run's.
+    A record without a document gets no vector. The rows whose document the content or the model refuses are told by their
+    index. ``tally`` counts what need not be bought as saved. ``model`` stands in for the run's.
     """
     if target.carried and model is None:
         return page, {}
     embedder = spending.embedder_of(run, model)
     documents = page.column("document").to_pylist()
-    said = [d for d in documents if d is not None]
-    made = embedder.keys(said)
-    texts, each = dict(zip(made, said, strict=True)), iter(made)
-    keys = [None if d is None else next(each) for d in documents]
-    rows: dict[bytes | None, list[int]] = defaultdict(list)
-    for row, key in enumerate(keys):
-        rows[key].append(row)
-    matrix, present = np.zeros((len(keys), embedder.space.dimensions), np.float32), np.zeros(len(keys), bool)
-
-    def place(names: Sequence[bytes], found: np.ndarray) -> None:
-        at = [row for name in names for row in rows[name]]
-        matrix[at] = found if len(at) == len(names) else np.repeat(found, [len(rows[name]) for name in names], axis=0)
-        present[at] = True
-
-    refused: dict[bytes | None, RowError] = {}
-    turns = claims.in_turn(embedder.space.fingerprint, list(texts))
-    with run.connection() as connection, closing(turns):
-        for mine in turns:
-            missing = _missing(run, connection, embedder, mine, place)
-            if tally:
-                spending.note(run, connection, reused=len(mine) - len(missing))
-            if missing:
-                bought = partial(_bought, run, connection, embedder, missing, place)
-                answer = embedder.embed([texts[key] for key in missing], bought)
-                refused |= {missing[at]: error for at, error in answer.rejected.items()}
+    rows = [row for row, document in enumerate(documents) if document is not None]
+    matrix = np.zeros((len(documents), embedder.space.dimensions), np.float32)
+    present, refused = np.zeros(len(documents), bool), dict[int, RowError]()
+    with run.connection() as connection:
+        for part in target.content.slices([documents[row] for row in rows], embedder):
+            by_key = defaultdict[bytes, list[int]](list)
+            for at, key in zip(part.rows, part.keys, strict=True):
+                by_key[key].append(rows[at])
+            refused |= {rows[at]: error for at, error in part.refused.items()}
+            _Filling(run, connection, embedder, part, by_key, matrix, present, refused).fill(tally)
     column, at = vector_column(matrix, present), page.schema.get_field_index("embedding")
     page = page.append_column("embedding", column) if at < 0 else page.set_column(at, "embedding", column)
-    return page, {row: refused[key] for row, key in enumerate(keys) if key in refused}
+    return page, refused
 
 
-def _bought(
-    run: Run,
-    connection: Connection,
-    embedder: Embedder,
-    missing: list[bytes],
-    place: Place,
-    positions: Sequence[int],
-    bought: np.ndarray,
-) -> None:
-    names = [missing[at] for at in positions]
-    _keep(run, connection, embedder, names, bought)
-    spending.note(run, connection, bought=len(names))
-    place(names, bought)
+@dataclass(frozen=True)
+class _Filling:
+    """One slice of a page, whose vectors come from what is kept and from the model."""
+
+    run: Run
+    connection: Connection
+    embedder: Embedder
+    part: Slice
+    rows: Mapping[bytes, Sequence[int]]
+    """Of the page, for each key of the slice."""
+    matrix: np.ndarray
+    """float32[n, d], of the page; to be filled."""
+    present: np.ndarray
+    """bool[n]"""
+    refused: dict[int, RowError]
+    """By row of the page."""
+
+    def fill(self, tally: bool) -> None:
+        with closing(self.run.own(Claims, Claims).in_turn(self.embedder.space.fingerprint, list(self.rows))) as turns:
+            for keys in turns:
+                missing = self._find(keys)
+                if tally and len(missing) < len(keys):
+                    spending.note(self.run, self.connection, reused=len(keys) - len(missing))
+                if missing:
+                    self._make(missing)
+
+    def _find(self, keys: list[bytes]) -> list[bytes]:
+        """Takes over what is kept, a segment at a time, and returns the keys that are not."""
+        if not keys:
+            return []
+        missing = set(keys)
+        for segment, (names, positions) in _segments(self.connection, self.embedder, keys).items():
+            try:
+                kept = vectors(_read(self.run, self.embedder, segment))
+            except FileNotFoundError:  # somebody cleared the folder: these are made again
+                self.connection.execute("DELETE FROM vecferry.vector WHERE segment = %s", (segment,))
+                continue
+            self._place(names, kept[positions])
+            missing.difference_update(names)
+        return [key for key in keys if key in missing]
+
+    def _make(self, keys: list[bytes]) -> None:
+        place = dict(zip(self.part.keys, range(len(self.part.keys)), strict=True))
+        opened = list(self.part.open([place[key] for key in keys]))
+        items = {key: item for key, item in zip(keys, opened, strict=True) if not isinstance(item, RowError)}
+        names = list(items)
+
+        def take(positions: Sequence[int], made: np.ndarray) -> None:
+            keys = [names[at] for at in positions]
+            _keep(self.run, self.connection, self.embedder, keys, made)
+            spending.note(self.run, self.connection, bought=len(keys))
+            self._place(keys, made)
+
+        rejected = self.embedder.embed(list(items.values()), take).rejected if items else {}
+        unopened = {key: item for key, item in zip(keys, opened, strict=True) if isinstance(item, RowError)}
+        for key, error in (unopened | {names[at]: error for at, error in rejected.items()}).items():
+            self.refused.update(dict.fromkeys(self.rows[key], error))
+
+    def _place(self, keys: Sequence[bytes], made: np.ndarray) -> None:
+        at = [row for key in keys for row in self.rows[key]]
+        whole = len(at) == len(keys)
+        self.matrix[at] = made if whole else np.repeat(made, [len(self.rows[key]) for key in keys], axis=0)
+        self.present[at] = True
 
 
 def recover(run: Run) -> int:
@@ -97,15 +131,17 @@ def recover(run: Run) -> int:
         rows = connection.execute(
             "SELECT DISTINCT segment FROM vecferry.vector WHERE space = %s", (embedder.space.fingerprint,)
         ).fetchall()
-        lost = sorted(set(files.names(_folder(run, embedder))) - {segment for (segment,) in rows})
+        lost = sorted(set(files.names(_path(run, embedder))) - {segment for (segment,) in rows})
         for segment in lost:
             table = _read(run, embedder, segment)
             _index(connection, embedder, segment, table.column("content").to_pylist())
     return len(lost)
 
 
-def _missing(run: Run, connection: Connection, embedder: Embedder, keys: list[bytes], place: Place) -> list[bytes]:
-    """Hands what is kept to ``place``, a segment at a time, and returns the keys that are not."""
+def _segments(
+    connection: Connection, embedder: Embedder, keys: list[bytes]
+) -> Mapping[str, tuple[list[bytes], list[int]]]:
+    """Where those of the keys lie that are kept: segment → keys and their positions in it."""
     kept: dict[str, tuple[list[bytes], list[int]]] = defaultdict(lambda: ([], []))
     with pace.turn(connection) as turn:
         for part in turn.cut(len(keys)):
@@ -118,25 +154,16 @@ def _missing(run: Run, connection: Connection, embedder: Embedder, keys: list[by
             for segment, names, positions in rows:
                 kept[segment][0].extend(names)
                 kept[segment][1].extend(positions)
-    found: set[bytes] = set()
-    for segment, (names, positions) in kept.items():
-        try:
-            matrix = vectors(_read(run, embedder, segment))
-        except FileNotFoundError:  # somebody cleared the folder: these are bought again
-            connection.execute("DELETE FROM vecferry.vector WHERE segment = %s", (segment,))
-            continue
-        place(names, matrix[positions])
-        found.update(names)
-    return [key for key in keys if key not in found]
+    return kept
 
 
-def _keep(run: Run, connection: Connection, embedder: Embedder, keys: list[bytes], bought: np.ndarray) -> None:
-    table = pa.table({"content": pa.array(keys, pa.binary()), "embedding": vector_column(bought)})
+def _keep(run: Run, connection: Connection, embedder: Embedder, keys: list[bytes], made: np.ndarray) -> None:
+    table = pa.table({"content": pa.array(keys, pa.binary()), "embedding": vector_column(made)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     segment = f"{hashlib.sha256(b''.join(keys)).hexdigest()[:32]}.arrow"
-    files.write(files.join(_folder(run, embedder), segment), memoryview(sink.getvalue()))
+    files.write(_path(run, embedder, segment), memoryview(sink.getvalue()))
     _index(connection, embedder, segment, keys)
 
 
@@ -151,8 +178,8 @@ def _index(connection: Connection, embedder: Embedder, segment: str, keys: list[
 
 
 def _read(run: Run, embedder: Embedder, segment: str) -> pa.Table:
-    return pa.ipc.open_file(pa.py_buffer(files.read(files.join(_folder(run, embedder), segment)))).read_all()
+    return pa.ipc.open_file(pa.py_buffer(files.read(_path(run, embedder, segment)))).read_all()
 
 
-def _folder(run: Run, embedder: Embedder) -> str:
-    return files.join(run.home, "vectors", *embedder.space.fingerprint.split("/"))
+def _path(run: Run, embedder: Embedder, *segment: str) -> str:
+    return files.join(run.home, "vectors", *embedder.space.fingerprint.split("/"), *segment)

@@ -8,6 +8,7 @@ The key is in OPENAI_API_KEY; OPENAI_BASE_URL, or base_url, names a compatible s
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, get_args
 from urllib.parse import urlsplit
 
@@ -55,7 +56,7 @@ class OpenAIEmbedder:
     """Tokens an input may have."""
     takes: ClassVar[frozenset[Kind]] = frozenset({"text"})
 
-    @property
+    @cached_property
     def space(self) -> Space:
         # on_too_long is no part of it: it makes no two vectors incomparable, and the vectors of all other texts must
         # not be bought again because it changed. The keys keep the over-long ones apart.

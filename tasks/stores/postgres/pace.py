@@ -8,7 +8,7 @@ holds it. So pieces are short, and there is never more than one: a reader's 99th
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
@@ -64,11 +64,13 @@ class Turn:
         """Whether the piece should be cut into short ones, with rests between."""
         return self.pace is not None
 
-    def cut(self, rows: int) -> Iterator[slice]:
+    def cut(self, rows: int) -> Iterable[slice]:
         """So many rows in short pieces, with a rest after each; in one piece where no way is given."""
-        step = SHORT if self.gives_way else max(rows, 1)
-        for start in range(0, rows, step):
-            yield slice(start, start + step)
+        return self._short(rows) if self.gives_way else [slice(0, rows)] * bool(rows)
+
+    def _short(self, rows: int) -> Iterator[slice]:
+        for start in range(0, rows, SHORT):
+            yield slice(start, start + SHORT)
             self.rest()
 
     def rest(self) -> None:
