@@ -83,7 +83,7 @@ def ready_to_cut_over(run: Run, record: ledger.RunRecord) -> None:
         batches = checkpoints.batches(connection, run.run_id)
     built = {b.number for b in batches if b.stage == "index" and b.status == "done"}
     if run.plan.limited:
-        raise VerificationRefused(f"run {run.run_id} is a smoke run, which never cuts over")
+        raise VerificationRefused(f"run {run.run_id} is a smoke run: smoke runs never cut over")
     if missing := [t.name for t in run.plan.targets if t.place.loads and t.number not in built]:
         step = status.next_step(replace(record, at_work=False), batches)
         raise VerificationRefused(

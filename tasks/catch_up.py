@@ -12,14 +12,13 @@ from uuid import UUID
 
 from prefect import task
 
+from tasks.base.progress import Tell, part, quiet
 from tasks.base.retrying import RETRYING
 from tasks.runs import artifacts, checkpoints, run_log
-from tasks.runs.artifacts import Tell, quiet
-from tasks.runs.checkpoints import Mark
+from tasks.runs.checkpoints import Done
 from tasks.runs.run import Run, open_run
 from tasks.shadows.difference import Difference
 from tasks.shadows.registry import shadow_of
-from tasks.stores.postgres.connection import refusable
 
 PASSES = 5
 
@@ -34,18 +33,18 @@ class CaughtUp:
 
 
 def catch_up(run: Run, number: int, max_deleted: float, tell: Tell = quiet) -> CaughtUp:
-    """Brings one target in line with its source. Raises what its shadow's ``bring`` raises."""
+    """Brings one target in line with its source. Raises what its shadow's ``follow`` raises."""
     target, started, total, last = run.plan.targets[number], time.perf_counter(), Difference(), Difference()
     shadow = shadow_of(run, target)
-    with refusable(f"catch up {target.name}"):
+    with run.refusable(f"catch up {target.name}"):
         for passes in range(1, PASSES + 1):
-            last = shadow.bring(max_deleted, tell)
+            last = shadow.follow(max_deleted, tell)
+            total = shadow.changed(total + last)
             with run.connection() as connection:
-                total = shadow.brought(connection, total + last)
                 checkpoints.done(
                     connection,
                     run.run_id,
-                    Mark(
+                    Done(
                         "catch_up",
                         number,
                         rows=total.touched,
@@ -77,6 +76,6 @@ def catch_up_task(
 ) -> CaughtUp:
     run = open_run(run_id, database)
     with artifacts.telling(bar) as tell, run_log.stage(run_id, "catch_up", number) as entry:
-        caught_up = catch_up(run, number, max_deleted, artifacts.part(tell, number, len(run.plan.targets)))
+        caught_up = catch_up(run, number, max_deleted, part(tell, number, len(run.plan.targets)))
         entry.rows = caught_up.total.touched
     return caught_up

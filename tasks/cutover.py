@@ -1,4 +1,7 @@
-"""Cutover: every target's shadow becomes what people use, in one transaction; rollback takes it back; contract ends the choice."""
+"""Cutover: every target's shadow becomes what people use; rollback takes it back; contract ends the choice.
+
+The targets of one store are switched in one transaction, or one atomic call, together with the ledger where that lies there.
+"""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -10,67 +13,50 @@ from tasks.base.retrying import RETRYING
 from tasks.base.words import counted
 from tasks.runs import ledger, run_log
 from tasks.runs.commands import resumption
+from tasks.runs.ledger import State
+from tasks.runs.mark import Mark
 from tasks.runs.run import Run, open_run
-from tasks.shadows.interface import Shadow
-from tasks.shadows.registry import shadow_of
-from tasks.stores.postgres.connection import Connection, refusable
-from tasks.stores.postgres.locking import locked
+from tasks.shadows.interface import Unit
+from tasks.shadows.registry import units_of
 
 
 def cutover(run: Run) -> None:
-    """Switches every target, all in one transaction.
+    """Switches every target.
 
-    Raises VerificationRefused when the run is not verified or something depends on a table that would step aside.
+    Raises VerificationRefused when the run is not verified or something depends on what would step aside.
     """
-    with run.connection() as connection, refusable(f"cutover of {run.run_id}, which has switched nothing"):
-        record = ledger.get(connection, run.run_id)
+    with run.refusable(f"cutover of {run.run_id}, which has switched nothing"):
+        state = _record(run).state
         if run.plan.limited:
-            raise VerificationRefused(f"run {run.run_id} is a smoke run, which never cuts over")
-        if record.state == "cut_over":
+            raise VerificationRefused(f"run {run.run_id} is a smoke run: smoke runs never cut over")
+        if state == "cut_over":
             return
-        if record.state != "verified":
+        if state != "verified":
+            raise VerificationRefused(f"run {run.run_id} is {state}, not verified: first: {resumption(run.plan)}")
+        units = units_of(run)
+        if depending := [line for unit in units for line in unit.dependents()]:
             raise VerificationRefused(
-                f"run {run.run_id} is {record.state}, not verified: first: {resumption(run.plan)}"
+                "cutover refused, because these would stay with the old vectors: " + "; ".join(depending)
             )
-        shadows = [shadow_of(run, t) for t in run.plan.targets]
-        if depending := [line for s in shadows for line in s.dependents(connection)]:
-            raise VerificationRefused(
-                "cutover refused, because these would stay on the old table: " + "; ".join(depending)
-            )
-
-        def switch() -> None:
-            for shadow in shadows:
-                shadow.switch(connection)
-            ledger.set_state(connection, run.run_id, "cut_over")
-
-        locked(connection, switch)
+        _through(run, units, _switch, _becomes(run, "cut_over"))
 
 
 def rollback(run: Run) -> list[str]:
     """Takes the run back, whatever it has done so far; returns what was done, a line each.
 
-    After a cutover the earlier tables get their names again and the new ones are kept as shadows, fit for another
-    cutover. Before one, the shadows are dropped. A sync's changes are undone row by row, save where somebody else has
-    changed the row since. Raises UsageError when the run was contracted.
+    After a cutover what people used before is used again, and what the run made is kept, fit for another cutover. Before one,
+    it is dropped. A sync's changes are undone row by row, save where somebody else has changed the row since. Raises
+    UsageError when the run was contracted.
     """
-    with run.connection() as connection, refusable(f"rollback of {run.run_id}, which has changed nothing"):
-        state = ledger.get(connection, run.run_id).state
+    with run.refusable(f"rollback of {run.run_id}, which has changed nothing"):
+        state = _record(run).state
         if state == "rolled_back":
             return [f"run {run.run_id} was taken back before; nothing was left to do"]
         if state == "contracted":
             raise UsageError(f"run {run.run_id} is contracted: what a rollback needs was dropped")
-
-        def back() -> list[str]:
-            lines = [shadow_of(run, t).take_back(connection, state == "cut_over") for t in run.plan.targets]
-            if state != "cut_over":
-                for stage in ("load", "index", "catch_up", "verify"):
-                    connection.execute(
-                        "DELETE FROM vecferry.batch WHERE run_id = %s AND stage = %s", (run.run_id, stage)
-                    )
-            ledger.set_state(connection, run.run_id, "rolled_back")
-            return lines
-
-        return locked(connection, back)
+        switched = state == "cut_over"
+        mark = _becomes(run, "rolled_back", () if switched else ("load", "index", "catch_up", "verify"))
+        return _through(run, units_of(run), lambda unit, end: unit.take_back(switched, end), mark)
 
 
 def contract(run: Run, rollback_days: float | None, now: datetime | None = None) -> list[str]:
@@ -80,31 +66,53 @@ def contract(run: Run, rollback_days: float | None, now: datetime | None = None)
     ``rollback_days`` None stands for those of the plan. Raises VerificationRefused before that, and UsageError when the
     run was neither cut over nor rolled back. ``now`` is the server's clock.
     """
-    with run.connection() as connection, refusable(f"contract of {run.run_id}, which has dropped nothing"):
-        record = ledger.get(connection, run.run_id)
+    with run.refusable(f"contract of {run.run_id}, which has dropped nothing"):
+        record, units, mark = _record(run), units_of(run), _becomes(run, "contracted")
         if record.state == "contracted":
             return [f"run {run.run_id} was contracted before; nothing was left to do"]
         if record.state == "rolled_back":
-            return locked(connection, lambda: _end(run, connection, lambda s: [s.take_back(connection, False)]))
+            return _through(run, units, lambda unit, end: unit.take_back(False, end), mark)
         if record.state != "cut_over":
             raise UsageError(f"run {run.run_id} is {record.state}: only a run that was cut over can be contracted")
-        row = connection.execute("SELECT now()").fetchone()
-        assert row
         days = run.plan.request.rollback_days if rollback_days is None else rollback_days
         assert record.cut_over_at
         opens = record.cut_over_at + timedelta(days=days)
-        if (now or row[0]) < opens:
+        if (now or _clock(run)) < opens:
             raise VerificationRefused(
-                f"the rollback window of {counted(days, 'day')} ends {opens:%Y-%m-%d %H:%M %Z}; until then the old tables stay"
+                f"the rollback window of {counted(days, 'day')} ends {opens:%Y-%m-%d %H:%M %Z}; until then what a rollback "
+                f"needs stays"
             )
+        dropped = _through(run, units, lambda unit, end: unit.contract(end), mark)
+        return dropped or ["nothing was kept for a rollback, so nothing was dropped"]
 
-        return locked(connection, lambda: _end(run, connection, lambda s: s.contract(connection)))
+
+def _switch(unit: Unit, mark: Mark) -> list[str]:
+    if unit.active():  # a kill came between the store and the ledger
+        mark.alone()
+    else:
+        unit.switch(mark)
+    return []
 
 
-def _end(run: Run, connection: Connection, drop: Callable[[Shadow], list[str]]) -> list[str]:
-    lines = [line for t in run.plan.targets for line in drop(shadow_of(run, t))]
-    ledger.set_state(connection, run.run_id, "contracted")
-    return lines or ["nothing was kept for a rollback, so nothing was dropped"]
+def _through(run: Run, units: list[Unit], change: Callable[[Unit, Mark], list[str]], mark: Mark) -> list[str]:
+    """Changes one unit after the other; the mark comes with the last."""
+    nothing = Mark(run, lambda _: None)
+    return [line for unit in units for line in change(unit, mark if unit is units[-1] else nothing)]
+
+
+def _becomes(run: Run, state: State, forgotten: tuple[str, ...] = ()) -> Mark:
+    """The mark of a run that comes to another state, whose batches of some stages are to be made once more."""
+    return Mark(run, lambda connection: ledger.become(connection, run.run_id, state, forgotten))
+
+
+def _record(run: Run) -> ledger.RunRecord:
+    with run.connection() as connection:
+        return ledger.get(connection, run.run_id)
+
+
+def _clock(run: Run) -> datetime:
+    with run.connection() as connection:
+        return ledger.clock(connection)
 
 
 @task(name="cutover", task_run_name="cut over {run_id}", **RETRYING)

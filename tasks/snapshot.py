@@ -5,21 +5,20 @@ listed once, then fetched by id; ids that appeared meanwhile are listed again, u
 """
 
 import time
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from prefect import task
 
-from tasks.base import stored
 from tasks.base.retrying import RETRYING
 from tasks.runs import checkpoints, dataset, manifest, run_log, work
-from tasks.runs.checkpoints import Batch, Mark
-from tasks.runs.dataset import Part
+from tasks.runs.checkpoints import Batch, Done
+from tasks.runs.parts import ids_file, part_of
 from tasks.runs.plan import Target
 from tasks.runs.run import Run, open_run
 from tasks.stores.interface import Source
-from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.table import with_hash
+from tasks.stores.records import with_hash
 
 ROUNDS = 3
 """Listings at most: under steady writes one never finds nothing, and catching up takes it from there."""
@@ -41,7 +40,7 @@ def list_ids(run: Run, listing: int, alone: bool = False) -> int:
         for target in run.plan.targets:
             if (alone or target.place.loads) and (number := _list_number(run, listing, target)) not in known:
                 with run_log.stage(run.run_id, "list", number) as entry:
-                    entry.rows = _list_target(run, source, connection, target, listing, alone)
+                    entry.rows = _list_target(run, source, target, listing, alone)
         return sum(b.detail["listing"] == listing for b in checkpoints.batches(connection, run.run_id, "snapshot"))
 
 
@@ -49,18 +48,19 @@ def snapshot(run: Run, numbers: list[int]) -> work.Tally:
     """Fetches and writes these batches' parts."""
     source = run.source(fresh=False)
 
-    def one(connection: Connection, batch: Batch) -> int:
+    def one(batch: Batch) -> int:
         started, target = time.perf_counter(), run.plan.targets[batch.detail["target"]]
         ids = dataset.read_ids(run.path("snapshot", batch.detail["ids"]), batch.detail["group"])
         rows = with_hash(pa.Table.from_batches([source.fetch(target.collection.name, ids.to_pylist())]))
         path = f"{dataset.folder(target.number, target.place.label)}/part-{batch.number:05d}.parquet"
         part = dataset.write_part(run.path("snapshot"), path, batch.number, target.number, rows)
-        seconds = time.perf_counter() - started
-        checkpoints.done(
-            connection,
-            run.run_id,
-            Mark("snapshot", batch.number, rows=rows.num_rows, seconds=seconds, detail={"part": vars(part)}),
-        )
+        with run.connection() as connection:
+            seconds, detail = time.perf_counter() - started, {"part": vars(part)}
+            checkpoints.done(
+                connection,
+                run.run_id,
+                Done("snapshot", batch.number, rows=rows.num_rows, seconds=seconds, detail=detail),
+            )
         return rows.num_rows
 
     return work.through(run, "snapshot", numbers, one)
@@ -73,31 +73,21 @@ def finish(run: Run) -> int:
         if manifest.kept_parts(run) != parts:
             manifest.write(run, connection, parts)
         rows = sum(part.rows for part in parts)
-        checkpoints.done(connection, run.run_id, Mark(manifest.STAGE, 0, rows=rows, seconds=0.0))
+        checkpoints.done(connection, run.run_id, Done(manifest.STAGE, 0, rows=rows, seconds=0.0))
     return rows
 
 
-def snapshot_ids(run: Run, target: Target) -> pa.Array:
-    """The ids of a limited run: what its only listing holds."""
-    return dataset.read_ids(run.path("snapshot", _ids_file(target, 0)))
-
-
-def part_of(batch: Batch) -> Part:
-    """The part that a finished snapshot batch wrote."""
-    return stored.read(Part, batch.detail["part"])
-
-
-def _list_target(run: Run, source: Source, connection: Connection, target: Target, listing: int, alone: bool) -> int:
+def _list_target(run: Run, source: Source, target: Target[Any], listing: int, alone: bool) -> int:
     started, request = time.perf_counter(), run.plan.request
     ids = source.ids(target.collection.name)
     if request.limit:
         ids = ids[: request.limit] if listing == 0 else ids[:0]
     for earlier in range(listing):
-        ids = ids.filter(pc.invert(pc.is_in(ids, dataset.read_ids(run.path("snapshot", _ids_file(target, earlier))))))
-    file, size = _ids_file(target, listing), request.batch_rows
+        ids = ids.filter(pc.invert(pc.is_in(ids, dataset.read_ids(run.path("snapshot", ids_file(target, earlier))))))
+    file, size = ids_file(target, listing), request.batch_rows
     dataset.write_ids(run.path("snapshot", file), ids, size)
     groups = -(-len(ids) // size)
-    with connection.transaction():
+    with run.connection() as connection, connection.transaction():
         first = len(checkpoints.batches(connection, run.run_id, "snapshot"))
         detail = {"target": target.number, "listing": listing, "ids": file}
         checkpoints.add(
@@ -107,17 +97,13 @@ def _list_target(run: Run, source: Source, connection: Connection, target: Targe
         checkpoints.done(
             connection,
             run.run_id,
-            Mark("list", _list_number(run, listing, target), rows=len(ids), seconds=seconds, detail={"alone": alone}),
+            Done("list", _list_number(run, listing, target), rows=len(ids), seconds=seconds, detail={"alone": alone}),
         )
     return len(ids)
 
 
 def _list_number(run: Run, listing: int, target: Target) -> int:
     return listing * len(run.plan.targets) + target.number
-
-
-def _ids_file(target: Target, listing: int) -> str:
-    return f"{dataset.folder(target.number, target.place.label)}/ids-{listing}.parquet"
 
 
 @task(name="list-ids", task_run_name="list ids, pass {listing}", **RETRYING)

@@ -6,6 +6,7 @@ A check that looked at nothing has failed.
 
 import resource
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -13,27 +14,24 @@ from uuid import UUID
 
 import psutil
 from prefect import task
-from psycopg import sql
 
 from tasks.base.errors import VerificationRefused
+from tasks.base.progress import Tell, part, quiet
 from tasks.base.retrying import RETRYING
 from tasks.base.words import agreeing, counted
 from tasks.checks import report
 from tasks.checks.change_of_model import space_checks
 from tasks.checks.measures import Check, Gates
-from tasks.checks.searches import cut_short, probe_vectors, sample_check, search_checks
-from tasks.runs import artifacts, checkpoints, ledger, run_log, spending
-from tasks.runs.artifacts import Tell, quiet
-from tasks.runs.checkpoints import Mark
+from tasks.checks.rows import count_checks, row_checks
+from tasks.checks.sample import sample_check
+from tasks.checks.searches import cut_short, probe_vectors, search_checks
+from tasks.runs import artifacts, checkpoints, figures, ledger, run_log, spending
+from tasks.runs.checkpoints import Done
 from tasks.runs.plan import Target
 from tasks.runs.run import Run, open_run
 from tasks.shadows.difference import Difference
+from tasks.shadows.interface import Shadow
 from tasks.shadows.registry import shadow_of
-from tasks.stores.interface import Source
-from tasks.stores.postgres import pace
-from tasks.stores.postgres.connection import Connection, refusable
-from tasks.stores.postgres.places import SCHEMA
-from tasks.stores.postgres.table import Table
 
 SETTLE = 5
 
@@ -81,24 +79,24 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
     Without it every row is compared now, and nothing is written to any table.
     """
     started, cpu = time.perf_counter(), psutil.Process().cpu_times()
-    with refusable("verify"):
+    with run.refusable("verify"):
         reports, ended = [], [started]
         for target in run.plan.targets:
-            told = artifacts.part(tell, target.number, len(run.plan.targets))
+            told = part(tell, target.number, len(run.plan.targets))
             reports.append(_target(run, target, gates, passes[target.number] if passes else None, told))
             ended.append(time.perf_counter())
     used = psutil.Process().cpu_times()
     with run.connection() as connection:
         seconds = round(time.perf_counter() - started, 2)
-        figures = {
+        totals = {
             "seconds": seconds,
             "cpu_seconds": round(used.user + used.system - cpu.user - cpu.system, 2),
-            "rested_seconds": round(pace.rested(connection), 2),
+            "rested_seconds": round(run.rested(), 2),
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            "stages": _stages(connection, run),
+            "stages": figures.stages(run),
             "spent": vars(spending.spending(connection, run.run_id)),
         }
-        path = report.write(run, [asdict(t) | {"passed": t.passed} for t in reports], figures)
+        path = report.write(run, [asdict(t) | {"passed": t.passed} for t in reports], totals)
         ledger.set_report(connection, run.run_id, path)
         for target, result, (began, over) in zip(run.plan.targets, reports, pairwise(ended), strict=True):
             detail = {
@@ -109,147 +107,71 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
             checkpoints.done(
                 connection,
                 run.run_id,
-                Mark(
-                    "verify",
-                    target.number,
-                    rows=result.rows,
-                    seconds=over - began,
-                    detail=detail,
-                ),
+                Done("verify", target.number, rows=result.rows, seconds=over - began, detail=detail),
             )
     return Verification(reports, path)
 
 
-def _target(run: Run, target: Target, gates: Gates, last: Difference | None, tell: Tell) -> TargetReport:
-    source, shadow = run.source(), shadow_of(run, target)
-    with run.connection() as connection:
-        table = shadow.table(connection)
+def _target(run: Run, target: Target[Any], gates: Gates, last: Difference | None, tell: Tell) -> TargetReport:
+    shadow, name, notes = shadow_of(run, target), target.collection.name, list[str]()
     proven = last and last.compared and not last.touched
-    difference = last if last and proven else shadow.compare(artifacts.part(tell, 0, 2))
-    notes: list[str] = []
+    difference = last if last and proven else shadow.compare(part(tell, 0, 2))
     moved = difference.touched
-    for _ in range(SETTLE if last and difference.touched <= len(difference.ids) else 0):
+    if last and moved <= len(difference.ids):
+        difference = _settled(shadow, difference, notes)
+    moving = bool(notes) or shadow.in_use()
+    if difference.foreign:
+        notes.append(f"{counted(difference.foreign, 'row', 'were')} written or changed by somebody else and left alone")
+    with shadow.made() as made, shadow.old() or nullcontext() as old:
+        rows, quarantined = made.count(), difference.quarantined.count
+        checks = [
+            *count_checks(difference, run.plan.request.limit, moved),
+            *row_checks(difference, rows, moving, gates),
+        ]
+        if rows == 0 and difference.compared == 0 and run.source().collection(name).count == 0:
+            empty = Check("empty", True, 1, "0 rows on both sides", "the same")
+            return TargetReport(name, target.name, 0, [empty], notes=["a migration of 0 rows"])
+        probes = probe_vectors(made)
+        if not len(probes):
+            notes.append("no record has a vector, so there is nothing to search")
+            return TargetReport(name, target.name, rows, checks, notes=notes, quarantined=quarantined)
+        searched = search_checks(run, target, made, probes, gates, difference, part(tell, 1, 2))
+        benchmark = searched.benchmark
+        notes += [*cut_short(benchmark), *_other_metric(run, target, searched.checks)]
+        if searched.norms.zero and made.metric == "cosine":
+            zeros = counted(searched.norms.zero, "zero vector")
+            notes.append(f"{zeros}, which no cosine index finds; the source's did not either")
+        if old:
+            compared = space_checks(run, old, made, gates)
+            checks, notes = checks + compared.checks, notes + compared.notes
+            benchmark |= compared.figures
+        checks += [*searched.checks, sample_check(run, target, made, gates, difference)]
+    return TargetReport(name, target.name, rows, checks, benchmark, notes, quarantined)
+
+
+def _settled(shadow: Shadow, difference: Difference, notes: list[str]) -> Difference:
+    """What is left of a difference once rows that moved during the comparison are caught up, a few times at most."""
+    for _ in range(SETTLE):
         if not difference.touched:
             break
         touched, were = counted(difference.touched, "row"), agreeing(difference.touched, "were")
         notes.append(f"{touched} changed at the source during the comparison and {were} caught up")
         # The ids are kept: a row that settles is compared once more, with what the source says now.
-        shadow.bring(1.0, only=difference.ids)
-        again = shadow.compare(only=difference.ids)
-        difference = replace(difference, missing=again.missing, stale=again.stale, orphaned=again.orphaned)
-    with run.connection() as connection:
-        rows, quarantined = _count(connection, table), difference.quarantined.count
-        found = _row_checks(
-            difference, rows, bool(notes) or table.schema != SCHEMA or bool(target.place.rows), target, gates
-        )
-        found = _source_count(run, difference, moved) + found
-        if difference.foreign:
-            notes.append(
-                f"{counted(difference.foreign, 'row', 'were')} written or changed by somebody else and left alone"
-            )
-        if rows == 0 and difference.compared == 0 and source.collection(target.collection.name).count == 0:
-            empty = Check("empty", True, 1, "0 rows on both sides", "the same")
-            return TargetReport(target.collection.name, target.name, 0, [empty], notes=["a migration of 0 rows"])
-        probes = probe_vectors(connection, table)
-        if not len(probes):
-            notes.append("no record has a vector, so there is nothing to search")
-            return TargetReport(target.collection.name, target.name, rows, found, notes=notes, quarantined=quarantined)
-        measured, more, benchmark = search_checks(
-            run, connection, source, target, table, probes, gates, difference, artifacts.part(tell, 1, 2)
-        )
-        if line := cut_short(benchmark):
-            notes.append(line)
-        notes += _other_metric(source, target, more)
-        if measured.zero and target.collection.metric == "cosine":
-            notes.append(
-                f"{counted(measured.zero, 'zero vector')}, which no cosine index finds; the source's did not either"
-            )
-        if target.place.rows:
-            compared = space_checks(run, connection, target, table, gates)
-            found, notes = found + compared.checks, notes + compared.notes
-            benchmark |= compared.figures
-    found += more + sample_check(run, source, target, table, gates, difference)
-    return TargetReport(target.collection.name, target.name, rows, found, benchmark, notes, quarantined)
+        shadow.follow(1.0, only=difference.ids)
+        now = shadow.compare(only=difference.ids)
+        difference = replace(difference, missing=now.missing, stale=now.stale, orphaned=now.orphaned)
+    return difference
 
 
-def _other_metric(source: Source, target: Target, found: list[Check]) -> list[str]:
+def _other_metric(run: Run, target: Target[Any], checks: list[Check]) -> list[str]:
     """Why distances disagree, where it is that a run of an earlier version took a collection's metric for another."""
     name, metric = target.collection.name, target.collection.metric
-    if all(c.passed for c in found if c.name == "distances"):
+    if all(c.passed for c in checks if c.name == "distances"):
         return []
-    shown = source.evidence(name).shown
+    shown = run.source().evidence(name).shown
     if shown in (None, metric):
         return []
     return [f"the distances that {name} gives are {shown}, and this run was planned with {metric}: start a new run"]
-
-
-def _source_count(run: Run, difference: Difference, moved: int) -> list[Check]:
-    """The source's own count against the rows that were compared: a listing may be shorter than the store. Rows that
-    were ``moved`` while they were compared, and those between the two counts, may be either way."""
-    if difference.counted is None:
-        return []
-    limit, quarantined = run.plan.request.limit, difference.quarantined.count
-    fewest, most = sorted(min(limit or count, count) for count in difference.counted)
-    accounted = difference.compared + quarantined
-    shown = f"{accounted} compared" + (f", {quarantined} of them quarantined" if quarantined else "")
-    passed = min(accounted, difference.listed) >= fewest - moved and (bool(limit) or accounted <= most + moved)
-    return [Check("source count", passed, max(most, 1), shown, f"{most}" if fewest == most else f"{fewest} to {most}")]
-
-
-def _row_checks(difference: Difference, rows: int, moving: bool, target: Target, gates: Gates) -> list[Check]:
-    quarantined, missing, orphaned, stale = (
-        difference.quarantined.count,
-        difference.missing,
-        difference.orphaned,
-        difference.stale,
-    )
-    seen = difference.compared + quarantined
-    expected = difference.compared - missing.count + orphaned.count + difference.added.count
-    # While others write, rows counted now were compared a moment ago; the ids below say which differ.
-    rows_check = [] if moving else [Check("rows", rows == expected, seen, f"{rows} in the table", f"{expected}")]
-    return [
-        *rows_check,
-        Check("missing", missing.count == 0, seen, _named(missing), "0"),
-        Check("orphaned", orphaned.count == 0, seen + rows, _named(orphaned), "0"),
-        Check(
-            "content",
-            stale.count == 0,
-            seen,
-            f"{_named(stale)} differ",
-            "0",
-        ),
-        Check(
-            "quarantined",
-            quarantined <= gates.max_quarantined,
-            seen,
-            _named(difference.quarantined),
-            f"≤ {gates.max_quarantined}",
-            gate="max_quarantined",
-        ),
-    ]
-
-
-def _named(what: Any) -> str:
-    shown = ", ".join(repr(i[:40]) for i in what.ids[:3])
-    return f"{what.count}" + (f" ({shown}{', …' if what.count > 3 else ''})" if what.count else "")
-
-
-def _count(connection: Connection, table: Table) -> int:
-    row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(table.identifier)).fetchone()
-    assert row
-    return int(row[0])
-
-
-def _stages(connection: Connection, run: Run) -> dict[str, dict[str, float]]:
-    rows = connection.execute(
-        "SELECT stage, sum(rows)::bigint, sum(seconds) FROM vecferry.batch WHERE run_id = %s AND status = 'done' "
-        "AND stage NOT IN ('verify', 'manifest') GROUP BY stage ORDER BY min(updated_at)",
-        (run.run_id,),
-    ).fetchall()
-    return {
-        stage: {"rows": rows_, "seconds": round(s, 3), "rows_per_second": round(rows_ / s) if s and rows_ else 0}
-        for stage, rows_, s in rows
-    }
 
 
 @task(name="verify", task_run_name="verify {run_id}", **RETRYING)

@@ -10,7 +10,7 @@ from tasks.base.errors import UsageError
 from tasks.runs import dataset
 from tasks.runs.dataset import ChecksumError, Part
 from tasks.stores.interface import records
-from tasks.stores.postgres.table import with_hash
+from tasks.stores.records import with_hash
 from tests.data import records_of
 
 

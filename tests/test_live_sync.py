@@ -76,7 +76,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Any]) -> No
 
 def drained(shadow: LiveColumn) -> None:
     for _ in range(5):
-        if not shadow.bring(1.0).touched:
+        if not shadow.follow(1.0).touched:
             return
     raise AssertionError("the queue does not empty")
 
@@ -109,14 +109,14 @@ def test_a_change_while_the_text_is_at_the_provider(
     meanwhile(monkeypatch, lambda: connection.execute(change, ("second change",)))
     if planted:
         monkeypatch.setattr(LiveRows, "recheck", lambda *_: None)
-        again = live_queue.again
+        renew = live_queue.renew
 
         def by_id(run: Run, target: Target[Any], other: Connection, ids: list[str], seqs: list[int]) -> Any:
-            found = again(run, target, other, ids, seqs)
+            found = renew(run, target, other, ids, seqs)
             other.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(queue(target)), (ids,))
             return found
 
-        monkeypatch.setattr(live_queue, "again", by_id)
+        monkeypatch.setattr(live_queue, "renew", by_id)
     drained(shadow)
     assert faults(connection) == (["7 is stale"] if planted else [])
 

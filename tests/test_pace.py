@@ -13,7 +13,8 @@ from tasks.shadows.postgres import live_rows
 from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.stores.postgres import idle, pace
 from tasks.stores.postgres.connection import Connection, connect
-from tasks.stores.postgres.table import copy_in, with_hash
+from tasks.stores.postgres.table import copy_in
+from tasks.stores.records import with_hash
 from tests.data import records_of
 from tests.live_table import Table, migration_of
 

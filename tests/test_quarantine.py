@@ -1,6 +1,7 @@
 """Rows that PostgreSQL cannot store: each class is told apart, named and kept."""
 
 import random
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 
 from tasks.runs import quarantine
 from tasks.runs.plan import Plan, Request
-from tasks.runs.quarantine import SYMBOL_FOR_NUL, sift
 from tasks.runs.run import Run
 from tasks.stores import canonical
 from tasks.stores.interface import records
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pgvector import Layout
-from tasks.stores.postgres.table import Table, copy_in, create_table, with_hash
+from tasks.stores.postgres.storable import SYMBOL_FOR_NUL, sift
+from tasks.stores.postgres.table import Table, copy_in, create_table
+from tasks.stores.records import with_hash
 
 VECTOR, HALF = Layout("vector", 2, "l2"), Layout("halfvec", 2, "l2")
 TOO_LONG = random.Random(0).randbytes(4_000).hex()
@@ -51,7 +53,7 @@ def test_what_cannot_be_stored_is_set_aside(
     connection: Connection, row: dict[str, Any], kind: str, message: str
 ) -> None:
     """The row goes out with its class and why; its neighbours stay, and PostgreSQL takes them."""
-    good, bad = sift(connection, page({}, row, {}), VECTOR, "quarantine")
+    good, bad = sift(lambda: nullcontext(connection), page({}, row, {}), VECTOR, "quarantine")
     assert bad is not None
     assert bad.column("class").to_pylist() == [kind]
     assert pa.compute.match_substring_regex(bad.column("message"), message).to_pylist() == [True]
@@ -79,7 +81,7 @@ def test_what_cannot_be_stored_is_set_aside(
 def test_what_only_looks_bad_is_kept(connection: Connection, row: dict[str, Any], nul: Any) -> None:
     """A long id that compresses, text that looks like an escape, and 'NaN' as a word are stored as they are."""
     whole = page({}, row)
-    good, bad = sift(connection, whole, VECTOR, nul)
+    good, bad = sift(lambda: nullcontext(connection), whole, VECTOR, nul)
     assert bad is None
     assert good.equals(whole)
     stored(connection, good, VECTOR)
@@ -88,7 +90,7 @@ def test_what_only_looks_bad_is_kept(connection: Connection, row: dict[str, Any]
 def test_escaping_replaces_nul_and_hashes_anew(connection: Connection) -> None:
     """With nul=escape the text is kept with U+2400, under a hash of what is stored; only an id is still set aside."""
     good, bad = sift(
-        connection,
+        lambda: nullcontext(connection),
         page(
             {"document": "a\0", "uri": "\0b", "metadata": canonical.dumps({"k\0": ["\0", 1.0]})},
             {"id": "\0", "document": "as \0 it came"},
@@ -109,7 +111,7 @@ def test_escaping_replaces_nul_and_hashes_anew(connection: Connection) -> None:
 def test_escaping_loses_no_key(connection: Connection) -> None:
     """Two keys that escaping would make one are not merged: the row is set aside."""
     both = canonical.dumps({"k\0": 1, f"k{SYMBOL_FOR_NUL}": 2})
-    good, bad = sift(connection, page({}, {"metadata": both}), VECTOR, "escape")
+    good, bad = sift(lambda: nullcontext(connection), page({}, {"metadata": both}), VECTOR, "escape")
     assert bad is not None
     assert bad.column("metadata").to_pylist() == [both]
     assert "two keys" in bad.column("message")[0].as_py()
@@ -119,8 +121,8 @@ def test_escaping_loses_no_key(connection: Connection) -> None:
 def test_halves_have_a_range(connection: Connection) -> None:
     """A component beyond ±65504 is set aside where the table has halves, and stored where it has floats."""
     rows = page({"embedding": [65504, -65504]}, {"embedding": [1e5, 0]})
-    assert sift(connection, rows, VECTOR, "quarantine")[1] is None
-    good, bad = sift(connection, rows, HALF, "quarantine")
+    assert sift(lambda: nullcontext(connection), rows, VECTOR, "quarantine")[1] is None
+    good, bad = sift(lambda: nullcontext(connection), rows, HALF, "quarantine")
     assert bad is not None
     assert bad.column("class").to_pylist() == ["halfvec_range"]
     assert "halfvec=false" in bad.column("message")[0].as_py()
@@ -129,7 +131,9 @@ def test_halves_have_a_range(connection: Connection) -> None:
 
 def test_a_vector_of_another_dimension(connection: Connection) -> None:
     """A page that is wider than the table is set aside, with both numbers; rows without a vector are not."""
-    good, bad = sift(connection, page({}, {"embedding": None}), Layout("vector", 3, "l2"), "quarantine")
+    good, bad = sift(
+        lambda: nullcontext(connection), page({}, {"embedding": None}), Layout("vector", 3, "l2"), "quarantine"
+    )
     assert bad is not None
     assert bad.column("class").to_pylist() == ["dimension"]
     assert bad.column("message")[0].as_py() == "the vector has 2 dimensions, the table 3"
@@ -139,7 +143,7 @@ def test_a_vector_of_another_dimension(connection: Connection) -> None:
 def test_a_row_with_several_faults_is_counted_once(connection: Connection) -> None:
     """It has one line, with the first of its faults."""
     row = {"id": "\0", "document": "\0", "embedding": [float("nan"), 0]}
-    good, bad = sift(connection, page(row), VECTOR, "quarantine")
+    good, bad = sift(lambda: nullcontext(connection), page(row), VECTOR, "quarantine")
     assert bad is not None
     assert (bad.num_rows, good.num_rows) == (1, 0)
     assert bad.column("message")[0].as_py().startswith("the id")
@@ -147,7 +151,9 @@ def test_a_row_with_several_faults_is_counted_once(connection: Connection) -> No
 
 def test_rejected_rows_are_kept_as_parquet(connection: Connection, tmp_path: Path) -> None:
     """Vectors, text and reasons are read back as they were, NUL and NaN included."""
-    _, bad = sift(connection, page({"document": "a\0"}, {"embedding": [np.nan, 1]}), VECTOR, "quarantine")
+    _, bad = sift(
+        lambda: nullcontext(connection), page({"document": "a\0"}, {"embedding": [np.nan, 1]}), VECTOR, "quarantine"
+    )
     assert bad is not None
     request = Request(
         flow="any", source={}, database="DATABASE_URL", embedder=None, batch_rows=10, limit=None, rollback_days=7

@@ -69,7 +69,7 @@ def test_rests_beside_others_count(database: str, connection: Connection) -> Non
     """On a busy database the time is over sooner, since each search is followed by a rest."""
     with busy(database), pace.giving_way(database, 0.2):
         time.sleep(0.3)  # until somebody else has been seen
-        found = timed(slow, PROBES, time.monotonic() + 0.3, 2, connection)
+        found = timed(slow, PROBES, time.monotonic() + 0.3, 2, pace.turns(connection))
     assert 2 <= len(found.hits) <= 8, "of 20 that take 0.2 s alone"
 
 

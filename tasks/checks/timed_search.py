@@ -6,15 +6,13 @@ decides on the switch goes first and is cut last; latencies and recall for other
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from tasks.runs.run import Run
 from tasks.stores.interface import Hits
-from tasks.stores.postgres import pace
-from tasks.stores.postgres.connection import Connection
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,10 @@ SHOWN = Allowance(share=0.1, seconds=5.0, probes=10)
 """Searches that are only reported, all of them together."""
 
 
+Turns = Callable[[], AbstractContextManager[Any]]
+"""What each search is done in, as ``Records.turns`` yields it."""
+
+
 @dataclass(frozen=True)
 class Timed:
     """The answers to the first queries, as many as there was time for, with the seconds that each took."""
@@ -58,13 +60,13 @@ def timed(
     probes: np.ndarray,
     until: float,
     least: int,
-    connection: Connection | None = None,
+    turns: AbstractContextManager[Turns] | None = None,
 ) -> Timed:
     """Searches for one probe of float32[n, d] after the other until the time is over, and for ``least`` of them in any case.
-    Way is given to others in the database of ``connection``. The first is asked twice, so that connecting is not counted."""
+    Each is done in one of ``turns``, where others come first. The first is asked twice, so that connecting is not counted."""
     ask(probes[:1])
     hits, seconds = list[Hits](), list[float]()
-    with pace.turns(connection) if connection else nullcontext(nullcontext) as take:
+    with turns or nullcontext[Turns](nullcontext) as take:
         for row in range(len(probes)):
             if row >= least and time.monotonic() > until:
                 break
@@ -73,12 +75,3 @@ def timed(
                 hits += ask(probes[row : row + 1])
                 seconds.append(time.perf_counter() - started)
     return Timed(hits, seconds)
-
-
-def worked(connection: Connection, run: Run) -> float:
-    """Seconds that the run's other stages took, by the ledger, for one of its targets on average."""
-    row = connection.execute(
-        "SELECT coalesce(sum(seconds), 0) FROM vecferry.batch WHERE run_id = %s AND stage <> 'verify'", (run.run_id,)
-    ).fetchone()
-    assert row
-    return float(row[0]) / len(run.plan.targets)

@@ -48,6 +48,7 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
             table=table,
             shadow=shadow_name(run_id, request.schema, table),
             layout=Layout("halfvec" if request.halfvec else "vector", width, collection.metric),
+            nul=request.nul,
         )
         target: Target[TablePlace] = Target(number, collection, free, width, space, limit=request.limit)
         kind, problem = _kind(connection, request, target)

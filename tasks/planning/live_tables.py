@@ -6,7 +6,7 @@ from dataclasses import replace
 from psycopg import sql
 
 from tasks.base.errors import UsageError
-from tasks.checks.change_of_model import read_queries
+from tasks.checks.labelled import read_queries
 from tasks.embedders.registry import open_embedder
 from tasks.planning import live_estimate, rights, server
 from tasks.planning.planned import Draft, Planned

@@ -20,10 +20,10 @@ from prefect.artifacts import (
 from prefect.client.orchestration import get_client
 from prefect.variables import Variable
 
+from tasks.base.progress import Tell
 from tasks.runs.checkpoints import Batch
 
 P = ParamSpec("P")
-Tell = Callable[[float], None]
 POLL = 2.0
 """Seconds between two looks at a long statement."""
 
@@ -95,15 +95,6 @@ def telling(bar: UUID | None) -> Iterator[Tell]:
     with following(bar, lambda: last[0]):
         yield tell
     moved(bar, round(1000 * last[0]), 1000)
-
-
-def part(tell: Tell, number: int, total: int) -> Tell:
-    """What one of ``total`` equal parts of a stage tells its own share to."""
-    return lambda share: tell((number + share) / total)
-
-
-def quiet(share: float) -> None:
-    """Tells nobody."""
 
 
 @_shown

@@ -27,7 +27,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Mark:
+class Done:
     """What is noted of a batch that is done."""
 
     stage: str
@@ -69,14 +69,14 @@ def is_done(connection: Connection, run_id: str, stage: str, number: int) -> boo
     return bool(row and row[0] == "done")
 
 
-def done(connection: Connection, run_id: str, mark: Mark) -> None:
+def done(connection: Connection, run_id: str, line: Done) -> None:
     """Marks a batch; call it in the transaction that wrote the rows."""
     connection.execute(
         "INSERT INTO vecferry.batch AS b (run_id, stage, batch, status, attempts, rows, quarantined, seconds, detail) "
         "VALUES (%s, %s, %s, 'done', 1, %s, %s, %s, %s::text::jsonb) ON CONFLICT (run_id, stage, batch) DO UPDATE SET "
         "status = 'done', attempts = b.attempts + 1, rows = excluded.rows, quarantined = excluded.quarantined, "
         "error = NULL, seconds = excluded.seconds, detail = b.detail || excluded.detail, updated_at = now()",
-        (run_id, mark.stage, mark.number, mark.rows, mark.quarantined, mark.seconds, json.dumps(mark.detail)),
+        (run_id, line.stage, line.number, line.rows, line.quarantined, line.seconds, json.dumps(line.detail)),
     )
 
 

@@ -4,6 +4,7 @@ It lives in the schema ``vecferry`` of the target PostgreSQL; tasks.runs.checkpo
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -144,6 +145,12 @@ def set_state(
             "run_id": run_id,
         },
     )
+
+
+def become(connection: Connection, run_id: str, state: State, forgotten: Sequence[str] = ()) -> None:
+    """Moves the run to ``state``; of the stages ``forgotten`` no batch is done any more."""
+    connection.execute("DELETE FROM vecferry.batch WHERE run_id = %s AND stage = ANY(%s)", (run_id, list(forgotten)))
+    set_state(connection, run_id, state)
 
 
 def end_badly(connection: Connection, before: RunRecord, kept: bool, error: str, exit_status: int) -> None:

@@ -15,8 +15,6 @@ from tasks.stores.place import Place
 
 CARRIED = "carried"
 
-Nul = Literal["quarantine", "escape"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -32,7 +30,12 @@ class Request:
     limit: int | None
     rollback_days: float
     """Days after the cutover in which ``contract`` refuses, unless it is told otherwise."""
-    nul: Nul = "quarantine"
+    old_embedder: str | None = None
+    """Model of the vectors that are there, where it is named: they are checked, and kept current after the switch."""
+    similarity_threshold: float | None = None
+    """What the application asks of a hit by the old vectors, to be translated."""
+    queries: str | None = None
+    """A file of labelled queries."""
     budget_usd: float | None = None
     """Dollars that the run may spend; None: as many as it takes."""
 
@@ -56,6 +59,7 @@ class CollectionsRequest(Request):
     tables: dict[str, str]
     """Collection → table name, where the default is not wanted."""
     halfvec: bool
+    nul: Literal["quarantine", "escape"] = "quarantine"
     metrics: dict[str, Metric] = field(default_factory=dict)
     """Collection → metric, where the source does not tell."""
 
@@ -80,11 +84,6 @@ class ColumnsRequest(Request):
 
     targets: tuple[Asked, ...]
     layout: Literal["column", "side_table"]
-    old_embedder: str | None
-    similarity_threshold: float | None
-    """What the application asks of a hit by the old vectors, to be translated."""
-    queries: str | None
-    """A file of labelled queries."""
 
     @property
     def followed(self) -> bool:

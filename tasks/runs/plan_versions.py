@@ -23,6 +23,8 @@ def _with_place(request: Json, target: Json) -> Json:
     place = {"kind": target["mode"], "layout": layout, **{name: target[name] for name in fields if name in target}}
     kept = {name: target.get(name) for name in ("number", "collection", "dimensions", "space", "old_space")}
     limit = target["live"].get("limit") if "live" in target else request.get("limit")
+    if "live" not in target:
+        place["nul"] = request.get("nul", "quarantine")
     return {**kept, "limit": limit, "place": place}
 
 

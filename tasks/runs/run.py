@@ -4,7 +4,7 @@ opened where the work is done."""
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -16,8 +16,8 @@ from tasks.runs.database import database_url
 from tasks.runs.plan import Plan
 from tasks.stores import registry
 from tasks.stores.interface import Selected, Source
-from tasks.stores.postgres import idle
-from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres import idle, pace
+from tasks.stores.postgres.connection import Connection, refusable
 
 T = TypeVar("T")
 
@@ -49,6 +49,15 @@ class Run:
         """The source, as it is now; without ``fresh``, as it was when this process last looked, where that is kept."""
         selected = [Selected(t.collection.name, t.collection.metric, t.place.rows) for t in self.plan.targets]
         return registry.open_source(self.plan.request.source, selected, fresh, self.url)
+
+    def refusable(self, doing: str) -> AbstractContextManager[None]:
+        """While the body runs, what the run's database refuses is raised as one of our classes, in the database's words."""
+        return refusable(doing)
+
+    def rested(self) -> float:
+        """Seconds that this process rested so far so that others came first in the run's database."""
+        with self.connection() as connection:
+            return pace.rested(connection)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:

@@ -8,7 +8,8 @@ from itertools import pairwise
 from tasks.base.errors import BatchesFailed, FatalError, TransientError, UsageError
 from tasks.base.words import counted
 from tasks.runs import checkpoints, ledger, run_log
-from tasks.runs.checkpoints import Batch
+from tasks.runs.checkpoints import Batch, Done
+from tasks.runs.mark import Mark
 from tasks.runs.run import Run
 from tasks.stores.postgres.connection import Connection, classified
 
@@ -32,7 +33,7 @@ class Tally:
         return self
 
 
-def through(run: Run, stage: str, numbers: list[int], work: Callable[[Connection, Batch], int]) -> Tally:
+def through(run: Run, stage: str, numbers: list[int], work: Callable[[Batch], int]) -> Tally:
     """Calls ``work`` for each batch that is not done; it commits the batch itself and returns its rows.
 
     Raises TransientError when any batch met one, so that the caller's retry takes up what is left, and FatalError,
@@ -48,7 +49,7 @@ def through(run: Run, stage: str, numbers: list[int], work: Callable[[Connection
             started = time.perf_counter()
             try:
                 with classified(f"batch {number} ({stage})"):
-                    rows = work(connection, by_number[number])
+                    rows = work(by_number[number])
             except FatalError as error:
                 run_log.note(run.run_id, stage, number, seconds=time.perf_counter() - started, error=error)
                 with run.connection() as other:
@@ -68,6 +69,18 @@ def through(run: Run, stage: str, numbers: list[int], work: Callable[[Connection
     if transient:
         raise transient
     return tally
+
+
+def mark(run: Run, batch: Batch, started: float, rows: int, quarantined: int = 0) -> Mark:
+    """The line of a batch that is done, whose work began at ``started`` by time.perf_counter."""
+
+    def write(connection: Connection) -> None:
+        seconds = time.perf_counter() - started
+        checkpoints.done(
+            connection, run.run_id, Done(batch.stage, batch.number, rows=rows, quarantined=quarantined, seconds=seconds)
+        )
+
+    return Mark(run, write, lambda connection: checkpoints.is_done(connection, run.run_id, batch.stage, batch.number))
 
 
 def _note(run: Run, stage: str, number: int, error: Exception, seconds: float) -> None:

@@ -1,52 +1,66 @@
-"""The shadow: where a target's new vectors live until the switch, and how they get there, are searched, switched and
-taken back. One module a kind of place."""
+"""The shadow: where a target's new vectors live until the switch, and how they get there, are searched, followed and compared.
+One module a kind of place. The targets of one store are switched together, by its unit.
 
+No stage is handed the store's transaction: it hands the mark of a batch, or of a switch, in. A store that keeps the ledger too
+sets it in the transaction of what it marks; any other one after its write was acknowledged, which must then do no harm twice.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from tasks.runs.artifacts import Tell, quiet
+from tasks.base.progress import Tell, quiet
+from tasks.embedders.interface import RowError
+from tasks.runs.mark import Mark
 from tasks.shadows.difference import Difference
-from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.pace import AT_ONCE, Turn
-from tasks.stores.postgres.table import Table
+from tasks.stores.interface import Records
 
 
 class Shadow(Protocol):
     """The place of one target of one run. Everything may be called again after a kill."""
 
-    def expand(self, connection: Connection) -> None:
+    def expand(self) -> None:
         """Makes the place, before anything is read from the source."""
         ...
 
-    @property
-    def piece_rows(self) -> int | None:
-        """Rows that may be locked at once where people use what is written, so that nobody waits long for one of them;
-        None where a page is written whole, in the transaction that marks its batch."""
+    def sift(self, page: pa.Table, refused: Mapping[int, RowError]) -> tuple[pa.Table, pa.Table | None]:
+        """Splits a page of records with hashes into what can be stored and what cannot; None when all can. ``refused`` are
+        rows that the model has no vector for, by their index. The rejected rows are as they came, with two columns more,
+        ``class`` and ``message``."""
         ...
 
-    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn = AT_ONCE) -> None:
-        """Puts in a page of records with hashes, or a piece of one; the last in the transaction that marks its batch.
-        ``again`` when some of them may be there. It rests where it holds no lock on what people use."""
+    def load(self, page: pa.Table, rejected: pa.Table | None, again: bool, mark: Mark) -> bool:
+        """Puts in a page of records with hashes, takes note of the rows that were set aside, and sets the mark. ``again``
+        when some of them may be there. Returns False, and leaves all as it is, where the mark is set already."""
         ...
 
-    def refuse(self, connection: Connection, rejected: pa.Table) -> None:
-        """Takes note of rows that were quarantined, in the same transaction."""
-        ...
-
-    def key(self, connection: Connection) -> bool:
+    def key(self) -> bool:
         """Makes the key that rows are found by, once they are in; whether there was none."""
         ...
 
-    def index(self, connection: Connection) -> dict[str, Any]:
+    def index(self) -> dict[str, Any]:
         """Builds what is missing for searching; returns how: memory, workers, index_type."""
         ...
 
-    def table(self, connection: Connection) -> Table:
-        """Where the new vectors are now, to be read and searched. Raises UsageError when they are nowhere."""
+    def indexed(self) -> float:
+        """How far the building of the index is that goes on now, from 0 to 1."""
         ...
 
-    def bring(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
+    def made(self) -> AbstractContextManager[Records]:
+        """The new vectors, to be read and searched. Raises UsageError when they are nowhere."""
+        ...
+
+    def old(self) -> AbstractContextManager[Records] | None:
+        """The vectors that people search until the switch, of the same rows; None where there are none at this place."""
+        ...
+
+    def in_use(self) -> bool:
+        """Whether people read or write what is there now."""
+        ...
+
+    def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         """One pass of catching up: brings the place in line with the source and returns what was not. ``only`` restricts
         it to these ids. Raises VerificationRefused where it would delete more than that share of what people use."""
         ...
@@ -55,22 +69,30 @@ class Shadow(Protocol):
         """Compares every row with the source, or those of ``only``; writes nothing."""
         ...
 
-    def brought(self, connection: Connection, passes: Difference) -> Difference:
+    def changed(self, passes: Difference) -> Difference:
         """What the run has changed in all, given what the passes of this start did."""
         ...
 
-    def dependents(self, connection: Connection) -> list[str]:
+
+class Unit(Protocol):
+    """The shadows of one store, which are switched, taken back and contracted as one."""
+
+    def active(self) -> bool | None:
+        """Whether people use what the run made, by the store; None where the store and the ledger cannot disagree."""
+        ...
+
+    def dependents(self) -> list[str]:
         """What would silently stay with the old when this is switched."""
         ...
 
-    def switch(self, connection: Connection) -> None:
-        """Makes the new what people use, in the caller's transaction."""
+    def switch(self, mark: Mark) -> None:
+        """Makes the new what people use. Raises TransientError where others hold it for too long."""
         ...
 
-    def take_back(self, connection: Connection, switched: bool) -> str:
+    def take_back(self, switched: bool, mark: Mark) -> list[str]:
         """The reverse of ``switch``, or of everything where nothing was switched yet; says what was done."""
         ...
 
-    def contract(self, connection: Connection) -> list[str]:
+    def contract(self, mark: Mark) -> list[str]:
         """Drops what only ``take_back`` would need; says what."""
         ...

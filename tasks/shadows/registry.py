@@ -5,7 +5,7 @@ from typing import Any
 
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
-from tasks.shadows.interface import Shadow
+from tasks.shadows.interface import Shadow, Unit
 
 SHADOWS: dict[str, str] = {
     "create": "tasks.shadows.postgres.new_table:NewTable",
@@ -19,6 +19,22 @@ SHADOWS: dict[str, str] = {
 
 def shadow_of(run: Run, target: Target[Any]) -> Shadow:
     """Opens it; nothing is asked of the database yet."""
-    module, name = SHADOWS[target.place.kind].split(":")
-    shadow: Shadow = getattr(import_module(module), name)(run, target)
+    shadow: Shadow = _named(SHADOWS[target.place.kind])(run, target)
     return shadow
+
+
+UNITS: dict[str, str] = {"postgres": "tasks.shadows.postgres.unit:PostgresUnit"}
+"""Store of a place → where the class of its units is."""
+
+
+def units_of(run: Run) -> list[Unit]:
+    """The shadows of a run, those of one store together, in the order of the targets."""
+    stores: dict[str, list[Shadow]] = {}
+    for target in run.plan.targets:
+        stores.setdefault(target.place.store, []).append(shadow_of(run, target))
+    return [_named(UNITS[store])(run, tuple(shadows)) for store, shadows in stores.items()]
+
+
+def _named(path: str) -> Any:
+    module, name = path.split(":")
+    return getattr(import_module(module), name)

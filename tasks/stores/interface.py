@@ -9,7 +9,8 @@ Records travel as Arrow batches of the schema ``records(dimensions)``:
     embedding  float32[dimensions], null for a record without a vector
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -107,6 +108,46 @@ class Source(Protocol):
 
     def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
         """The store's own approximate search: queries float32[n, d]."""
+        ...
+
+
+class Records(Protocol):
+    """The records of one collection, of one table and column, or of one named vector, open to be read. Each batch has the
+    columns of ``records``; with ``content=False`` all but id and embedding are null, which is faster."""
+
+    @property
+    def metric(self) -> Metric: ...
+
+    @property
+    def distance_tolerance(self) -> float:
+        """How far the distances that ``search`` gives may lie from those of float32 vectors, relative to what is summed up."""
+        ...
+
+    def count(self) -> int: ...
+
+    def size(self) -> int:
+        """Bytes, with their indexes."""
+        ...
+
+    def stream(self, *, content: bool = True) -> Iterator[pa.RecordBatch]:
+        """All of them, in any order."""
+        ...
+
+    def fetch(self, ids: Sequence[str], *, content: bool = True) -> Iterator[pa.RecordBatch]:
+        """Those of ``ids`` that exist."""
+        ...
+
+    def sample(self, rows: int, *, content: bool = True, settled: bool = False) -> Iterator[pa.RecordBatch]:
+        """So many random ones that have a vector; ``settled``: of those that we wrote and nobody has changed since."""
+        ...
+
+    def search(self, queries: np.ndarray, k: int, effort: int | None = None) -> list[Hits]:
+        """The store's own approximate search: queries float32[n, d]. ``effort`` is how many candidates the index looks at
+        (hnsw.ef_search of pgvector, hnsw_ef of Qdrant)."""
+        ...
+
+    def turns(self) -> AbstractContextManager[Callable[[], AbstractContextManager[Any]]]:
+        """Yields what each piece of work of the body is to be done in, so that others who use the store come first."""
         ...
 
 

@@ -11,29 +11,33 @@
 The queue is made before the first row is listed, so a row is right, or it is in the queue.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 from psycopg import sql
 
 from tasks.base.errors import UsageError
-from tasks.runs.artifacts import Tell, quiet
+from tasks.base.progress import Tell, quiet
 from tasks.runs.commands import resumption
 from tasks.runs.names import index_names
 from tasks.runs.plan import Target
-from tasks.runs.run import Run
 from tasks.shadows.difference import Difference
 from tasks.shadows.postgres import live_comparison, live_place, live_queue, search_functions
 from tasks.shadows.postgres.live_access import view_name
 from tasks.shadows.postgres.live_rows import LiveRows
+from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.shadows.postgres.strangers import refuse_strangers
+from tasks.stores.interface import Records
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTable, quoted
 from tasks.stores.postgres.locking import locked
-from tasks.stores.postgres.pace import AT_ONCE, Turn
+from tasks.stores.postgres.pace import Turn
 from tasks.stores.postgres.places import SCHEMA, LivePlace
+from tasks.stores.postgres.records import TableRecords
 from tasks.stores.postgres.table import Table
 
 PIECE_ROWS = 10
@@ -41,10 +45,9 @@ PIECE_ROWS = 10
 
 
 @dataclass(frozen=True)
-class LiveColumn:
+class LiveColumn(PostgresShadow):
     """Satisfies Shadow."""
 
-    run: Run
     target: Target[LivePlace]
 
     @property
@@ -59,34 +62,36 @@ class LiveColumn:
     def rows(self) -> LiveRows:
         return LiveRows(self.target)
 
-    def expand(self, connection: Connection) -> None:
-        refuse_strangers(connection, self.run.run_id, self.target)
-        locked(connection, lambda: live_place.make(connection, self.run.run_id, self.target))
+    def expand(self) -> None:
+        with self.run.connection() as connection:
+            refuse_strangers(connection, self.run.run_id, self.target)
+            locked(connection, lambda: live_place.make(connection, self.run.run_id, self.target))
 
     @property
-    def piece_rows(self) -> int | None:
+    def piece_rows(self) -> int | None:  # type: ignore[override]
         return None if self.target.place.beside else PIECE_ROWS
 
-    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn = AT_ONCE) -> None:
+    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn) -> None:
         self.rows.write(connection, page, again, turn)
 
     def refuse(self, connection: Connection, rejected: pa.Table) -> None:
         self.rows.refuse(connection, rejected)
 
-    def key(self, connection: Connection) -> bool:
-        return False  # it is there from the start
+    def index(self) -> dict[str, Any]:
+        with self.run.connection() as connection:
+            return self._index(connection)
 
-    def index(self, connection: Connection) -> dict[str, Any]:
+    def _index(self, connection: Connection) -> dict[str, Any]:
         target, name = self.target, index_names(self.run.run_id, self.target.place.table, self.target.name)["hnsw"]
         if target.place.beside:
-            how = hnsw.build(
+            built = hnsw.build(
                 connection, Table(SCHEMA, target.place.shadow, target.place.layout), name, target.collection
             )
             connection.execute(sql.SQL("ANALYZE {}").format(self.side))
         else:
-            how = hnsw.build(connection, self.table(connection), name, target.collection, concurrently=True)
+            built = hnsw.build(connection, self.table(connection), name, target.collection, concurrently=True)
         locked(connection, lambda: search_functions.make_v2(connection, target))
-        return how
+        return built
 
     def table(self, connection: Connection) -> Table:
         target, live = self.target, self.live
@@ -96,20 +101,27 @@ class LiveColumn:
                 f"run {self.run.run_id} has nothing of {target.name} any more: {resumption(self.run.plan)}"
             )
         said = f"{live.said()}, NULL::text, NULL::text"
-        # A row that waits in the queue may say something else by now than its vector does.
-        waiting = f"SELECT q.id FROM {live_place.queue(target).as_string()} AS q WHERE q.id IS NOT NULL"
-        settled = f"{live.said()} IS NOT NULL AND {live.id()} NOT IN ({waiting})"
-        return Table(*place, target.place.layout, live.id(), quoted(target.place.new_column), said, settled)
+        return Table(*place, target.place.layout, live.id(), quoted(target.place.new_column), said, self._settled())
 
-    def bring(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
+    def _settled(self) -> str:
+        """SQL condition: a row that waits in the queue may say something else by now than its vector does."""
+        waiting = f"SELECT q.id FROM {live_place.queue(self.target).as_string()} AS q WHERE q.id IS NOT NULL"
+        return f"{self.live.said()} IS NOT NULL AND {self.live.id()} NOT IN ({waiting})"
+
+    def old(self) -> AbstractContextManager[Records]:
+        return self._old()
+
+    @contextmanager
+    def _old(self) -> Iterator[Records]:
+        with self.run.connection() as connection:
+            yield TableRecords(connection, replace(self.live.records, ours=self._settled()))
+
+    def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         """What the queue holds now, and not what comes to it meanwhile: under steady writes a pass ends too."""
-        return live_queue.bring(self.run, self.target, only)
+        return live_queue.follow(self.run, self.target, only)
 
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         return live_comparison.compare(self.run, self.target, only)
-
-    def brought(self, connection: Connection, passes: Difference) -> Difference:
-        return passes
 
     def dependents(self, connection: Connection) -> list[str]:
         return search_functions.problems(connection, self.target)

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from psycopg import sql
 
 from tasks.runs import ledger, quarantine
-from tasks.runs.plan import ColumnsRequest, Target
+from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.runs.vectors import embedded
 from tasks.shadows.difference import Difference, Named, named
@@ -17,18 +17,20 @@ from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTables
 from tasks.stores.postgres.places import LivePlace
-from tasks.stores.postgres.table import READ_ROWS, with_hash
+from tasks.stores.postgres.storable import sift
+from tasks.stores.postgres.table import READ_ROWS
+from tasks.stores.records import with_hash
 
 WORKERS = 2
 DEAD = 0.2
 """Share of replaced rows from which the side table is vacuumed: autovacuum's own, which comes a minute later."""
 
 
-def bring(run: Run, target: Target[LivePlace], only: list[str] | None = None) -> Difference:
+def follow(run: Run, target: Target[LivePlace], only: list[str] | None = None) -> Difference:
     """What the queue holds now, and not what comes to it meanwhile: under steady writes a pass ends too."""
     if only is not None:
         with run.connection() as connection:
-            return again(run, target, connection, only, [])
+            return renew(run, target, connection, only, [])
     with run.connection() as connection:
         row = connection.execute(
             sql.SQL("SELECT count(*), coalesce(max(seq), 0) FROM {}").format(queue(target))
@@ -73,16 +75,16 @@ def _drain(run: Run, target: Target[LivePlace], worker: int, workers: int, last:
             ids = list(dict.fromkeys(name for _, name in noted if name is not None))
             if any(name is None for _, name in noted):
                 LiveRows(target).truncated(connection)
-            found += again(run, target, connection, ids, [seq for seq, _ in noted])
+            found += renew(run, target, connection, ids, [seq for seq, _ in noted])
 
 
-def again(run: Run, target: Target[LivePlace], connection: Connection, ids: list[str], seqs: list[int]) -> Difference:
+def renew(run: Run, target: Target[LivePlace], connection: Connection, ids: list[str], seqs: list[int]) -> Difference:
     """Brings these rows in line and takes exactly these entries off the queue."""
     rows = LiveRows(target)
     name = target.collection.name
     fetched = with_hash(pa.Table.from_batches([LiveTables(run.url, {name: target.place.live}).texts(name, ids)]))
     page, refused = embedded(run, target, fetched)
-    page, rejected = quarantine.sift(connection, page, target.place.layout, "quarantine", refused)
+    page, rejected = sift(run.connection, page, target.place.layout, target.place.nul, refused)
     said = page.filter(pc.is_valid(page["embedding"]))
     if rejected:
         quarantine.keep_page(run, target.number, rejected)
@@ -111,7 +113,6 @@ def _of_old_model(run: Run, target: Target[LivePlace], connection: Connection, f
     """The page with old vectors made anew, once the application has moved on and makes none itself; None before, or
     where the old model is not named."""
     request = run.plan.request
-    assert isinstance(request, ColumnsRequest)
     if request.old_embedder is None or ledger.get(connection, run.run_id).state != "cut_over":
         return None
     return embedded(run, target, fetched, model=request.old_embedder)[0]

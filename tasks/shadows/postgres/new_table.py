@@ -9,31 +9,31 @@ from psycopg import sql
 
 from sql import statement
 from tasks.base.errors import UsageError, VerificationRefused
-from tasks.runs.artifacts import Tell, quiet
+from tasks.base.progress import Tell, quiet
 from tasks.runs.commands import resumption
 from tasks.runs.names import index_names, short, suffix
 from tasks.runs.plan import Target
-from tasks.runs.run import Run
-from tasks.shadows.difference import Difference, compare
+from tasks.shadows.difference import Difference
+from tasks.shadows.postgres.comparing import Comparison, compare
+from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.postgres import places
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.hnsw import build, existing
-from tasks.stores.postgres.pace import AT_ONCE, Turn
+from tasks.stores.postgres.pace import Turn
 from tasks.stores.postgres.places import SCHEMA
 from tasks.stores.postgres.table import Table, copy_in, create_table
 
 
 @dataclass(frozen=True)
-class NewTable:
+class NewTable(PostgresShadow):
     """Satisfies Shadow."""
 
-    run: Run
     target: Target[places.NewTable]
 
-    def expand(self, connection: Connection) -> None:
+    def expand(self) -> None:
         target, source = self.target, self.run.plan.request.source
         what = json.dumps({"source": source, "collection": target.collection.name})
-        with connection.transaction():
+        with self.run.connection() as connection, connection.transaction():
             created = connection.execute(
                 "INSERT INTO vecferry.relation (table_schema, table_name, run_id, target, role, source, space) "
                 "VALUES (%s, %s, %s, %s, 'shadow', %s::text::jsonb, %s) ON CONFLICT DO NOTHING",
@@ -42,35 +42,32 @@ class NewTable:
             if created.rowcount:
                 create_table(connection, target.place.hidden)
 
-    @property
-    def piece_rows(self) -> None:
-        return None
-
-    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn = AT_ONCE) -> None:
+    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn) -> None:
         table = self.target.place.hidden
         if again:
             query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(table.identifier)
             connection.execute(query, (page.column("id").to_pylist(),))
         copy_in(connection, table.identifier, page, table.layout.type, turn)
 
-    def refuse(self, connection: Connection, rejected: pa.Table) -> None:
-        """Nothing: a comparison meets them again at the source."""
-
-    def key(self, connection: Connection) -> bool:
-        table = self.target.place.hidden
-        name = index_names(self.run.run_id, self.target.place.table, self.target.name)["key"]
-        if name in existing(connection, table):
-            return False
-        connection.execute(statement("expand_primary_key", schema=table.schema, table=table.name, constraint=name))
+    def key(self) -> bool:
+        table, name = (
+            self.target.place.hidden,
+            index_names(self.run.run_id, self.target.place.table, self.target.name)["key"],
+        )
+        with self.run.connection() as connection:
+            if name in existing(connection, table):
+                return False
+            connection.execute(statement("expand_primary_key", schema=table.schema, table=table.name, constraint=name))
         return True
 
-    def index(self, connection: Connection) -> dict[str, Any]:
+    def index(self) -> dict[str, Any]:
         table, names = self.target.place.hidden, index_names(self.run.run_id, self.target.place.table, self.target.name)
-        how = build(connection, table, names["hnsw"], self.target.collection)
-        if names["gin"] not in existing(connection, table):
-            connection.execute(statement("expand_gin", schema=table.schema, table=table.name, index=names["gin"]))
-        connection.execute(sql.SQL("ANALYZE {}").format(table.identifier))
-        return how
+        with self.run.connection() as connection:
+            built = build(connection, table, names["hnsw"], self.target.collection)
+            if names["gin"] not in existing(connection, table):
+                connection.execute(statement("expand_gin", schema=table.schema, table=table.name, index=names["gin"]))
+            connection.execute(sql.SQL("ANALYZE {}").format(table.identifier))
+        return built
 
     def table(self, connection: Connection) -> Table:
         row = connection.execute(
@@ -83,14 +80,14 @@ class NewTable:
             )
         return Table(row[0], row[1], self.target.place.layout)
 
-    def bring(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
-        return compare(self.run, self.target, self._now(), apply=True, only=only, tell=tell)
+    def in_use(self) -> bool:
+        return self._now().schema != SCHEMA
+
+    def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
+        return compare(Comparison(self.run, self.target, self._now(), self.run.source(), apply=True), only, tell)
 
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
-        return compare(self.run, self.target, self._now(), apply=False, only=only, tell=tell)
-
-    def brought(self, connection: Connection, passes: Difference) -> Difference:
-        return passes
+        return compare(Comparison(self.run, self.target, self._now(), self.run.source()), only, tell)
 
     def dependents(self, connection: Connection) -> list[str]:
         """Views, foreign keys, policies, triggers, publications, and functions with a SQL body."""

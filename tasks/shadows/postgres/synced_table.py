@@ -3,70 +3,51 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow as pa
 from psycopg import sql
 
 from sql import statement
 from tasks.base.errors import VerificationRefused
+from tasks.base.progress import Tell, quiet
 from tasks.base.words import counted
-from tasks.runs.artifacts import Tell, quiet
 from tasks.runs.plan import Target
-from tasks.runs.run import Run
-from tasks.shadows.difference import Difference, Named, compare, ours
+from tasks.shadows.difference import Difference, Named
+from tasks.shadows.postgres.comparing import Comparison, compare, ours
+from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.postgres import places
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.pace import AT_ONCE, Turn
 from tasks.stores.postgres.table import Table
 
 
 @dataclass(frozen=True)
-class SyncedTable:
-    """Satisfies Shadow: there is nothing to make, and what is caught up is seen at once."""
+class SyncedTable(PostgresShadow):
+    """Satisfies Shadow: there is nothing to make or to load, and what is caught up is seen at once."""
 
-    run: Run
     target: Target[places.SyncedTable]
 
-    def expand(self, connection: Connection) -> None:
+    def expand(self) -> None:
         """The table is there."""
-
-    @property
-    def piece_rows(self) -> None:
-        return None
-
-    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn = AT_ONCE) -> None:
-        raise AssertionError("a sync has no batches to load")
-
-    def refuse(self, connection: Connection, rejected: pa.Table) -> None:
-        """Nothing: a comparison meets them again at the source."""
-
-    def key(self, connection: Connection) -> bool:
-        return False
-
-    def index(self, connection: Connection) -> dict[str, Any]:
-        return {}
 
     def table(self, connection: Connection) -> Table:
         return self.target.place.final
 
-    def bring(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
+    def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         if only is None:
             self._guard_deletes(max_deleted)
-        return compare(self.run, self.target, self.target.place.final, apply=True, journal=True, only=only, tell=tell)
+        table = self.target.place.final
+        return compare(Comparison(self.run, self.target, table, self.run.source(), True, journal=True), only, tell)
 
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
-        return compare(self.run, self.target, self.target.place.final, apply=False, only=only, tell=tell)
+        return compare(Comparison(self.run, self.target, self.target.place.final, self.run.source()), only, tell)
 
-    def brought(self, connection: Connection, passes: Difference) -> Difference:
+    def changed(self, passes: Difference) -> Difference:
         """By the journal: what a start that was killed did counts too."""
         where: dict[str, Any] = {"run_id": self.run.run_id, "target": self.target.number}
         query = statement("sync_touched", schema=self.target.place.schema, table=self.target.place.table, **where)
-        row = connection.execute(query).fetchone()
+        with self.run.connection() as connection:
+            row = connection.execute(query).fetchone()
         assert row
         missing, stale, orphaned = map(Named, row)
         return replace(passes, missing=missing, stale=stale, orphaned=orphaned)
-
-    def dependents(self, connection: Connection) -> list[str]:
-        return []
 
     def switch(self, connection: Connection) -> None:
         pass  # the table is searched already

@@ -7,6 +7,7 @@ from tasks.base import stored
 from tasks.stores.postgres import live_table
 from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.pgvector import Layout
+from tasks.stores.postgres.storable import Nul
 from tasks.stores.postgres.table import Table
 
 SCHEMA = "vecferry"
@@ -31,6 +32,8 @@ class TablePlace:
     shadow: str
     """Name in the schema vecferry while nobody reads it; unused by a sync."""
     layout: Layout
+    nul: Nul = "quarantine"
+    """What becomes of NUL characters, which no text of PostgreSQL holds."""
 
     @property
     def name(self) -> str:
@@ -97,6 +100,7 @@ class LivePlace:
     at_once: ClassVar[bool] = False
     followed: ClassVar[bool] = True
     followed_after_contract: ClassVar[bool]
+    nul: ClassVar[Nul] = "quarantine"
     beside: ClassVar[bool]
     """Whether the vectors lie in a table of their own."""
 

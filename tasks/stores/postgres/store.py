@@ -13,7 +13,8 @@ from tasks.stores.interface import Collection, Evidence, Hits, records
 from tasks.stores.postgres.connection import Connection, server_version
 from tasks.stores.postgres.pages import stage_page
 from tasks.stores.postgres.pgvector import Layout
-from tasks.stores.postgres.table import Table, create_index, create_table, describe, read, search, with_hash
+from tasks.stores.postgres.table import Table, create_index, create_table, describe, read, search
+from tasks.stores.records import with_hash
 
 
 @dataclass(frozen=True)

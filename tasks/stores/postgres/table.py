@@ -200,13 +200,6 @@ def create_index(
     )
 
 
-def with_hash(page: pa.Table) -> pa.Table:
-    """Adds the ``content_hash`` column: binary[32] a row."""
-    columns = (page.column(name).to_pylist() for name in ("document", "metadata", "uri"))
-    hashes = [canonical.content_hash(*row) for row in zip(*columns, strict=True)]
-    return page.append_column("content_hash", pa.array(hashes, pa.binary()))
-
-
 def _batch(rows: list[tuple[Any, ...]], layout: Layout) -> pa.RecordBatch:
     ids, documents, metadata, uris, packed = zip(*rows, strict=True)
     schema = records(layout.dimensions)

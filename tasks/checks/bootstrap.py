@@ -1,0 +1,17 @@
+"""How sure a figure is that was taken from a sample: the bootstrap (Efron 1979)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+
+def resamples(count: int, times: int) -> Iterator[np.ndarray]:
+    """So many draws of ``count`` positions with replacement: int[count] each, the same in every process."""
+    chance = np.random.default_rng(0)
+    return (chance.integers(0, count, count) for _ in range(times))
+
+
+def interval(values: Iterator[float]) -> tuple[float, float]:
+    """The middle 95 % of resampled values."""
+    low, high = np.percentile(list(values), [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,114 @@
+"""What all shadows in PostgreSQL share: pages go in piece by piece, the last piece in the transaction that marks its batch."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from tasks.embedders.interface import RowError
+from tasks.runs import holding
+from tasks.runs.mark import Mark
+from tasks.runs.plan import Target
+from tasks.runs.run import Run
+from tasks.shadows.difference import Difference
+from tasks.stores.interface import Records
+from tasks.stores.postgres import hnsw, pace
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.pace import Turn
+from tasks.stores.postgres.records import TableRecords
+from tasks.stores.postgres.storable import sift
+from tasks.stores.postgres.table import Table
+
+
+@dataclass(frozen=True)
+class PostgresShadow:
+    """One target's place in PostgreSQL. A subclass gives what is its own; ``connection`` is in the transaction that a change
+    belongs to, where there is one."""
+
+    run: Run
+    target: Target[Any]
+
+    piece_rows: ClassVar[int | None] = None
+    """Rows that may be locked at once where people use what is written, so that nobody waits long for one of them; None where
+    a page is written whole, in the transaction that marks its batch."""
+
+    def table(self, connection: Connection) -> Table:
+        """Where the new vectors are now. Raises UsageError when they are nowhere."""
+        raise NotImplementedError
+
+    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn) -> None:
+        """Puts in a page, or a piece of one. It rests where it holds no lock on what people use."""
+        raise NotImplementedError
+
+    def refuse(self, connection: Connection, rejected: pa.Table) -> None:
+        """Takes note of rows that were set aside. Here nothing: a comparison meets them again at the source."""
+
+    def dependents(self, connection: Connection) -> list[str]:
+        """What would silently stay with the old when this is switched."""
+        return []
+
+    def switch(self, connection: Connection) -> None:
+        """Makes the new what people use."""
+        raise NotImplementedError
+
+    def take_back(self, connection: Connection, switched: bool) -> str:
+        """The reverse of ``switch``, or of everything where nothing was switched yet; says what was done."""
+        raise NotImplementedError
+
+    def contract(self, connection: Connection) -> list[str]:
+        """Drops what only ``take_back`` would need; says what."""
+        raise NotImplementedError
+
+    def sift(self, page: pa.Table, refused: Mapping[int, RowError]) -> tuple[pa.Table, pa.Table | None]:
+        place = self.target.place
+        return sift(self.run.connection, page, place.layout, place.nul, refused)
+
+    def load(self, page: pa.Table, rejected: pa.Table | None, again: bool, mark: Mark) -> bool:
+        with self.run.connection() as connection, pace.turn(connection) as turn:
+            *early, last = _pieces(page, self.piece_rows)
+            for piece in early:
+                with connection.transaction():
+                    # What a crash loses of them is written again with their batch, whose commit waits for them all.
+                    connection.execute("SET LOCAL synchronous_commit = off")
+                    self.write(connection, piece, again, turn)
+                turn.rest()
+            with connection.transaction():
+                if mark.is_set(connection):
+                    return False
+                self.write(connection, last, again, turn)
+                if rejected:
+                    self.refuse(connection, rejected)
+                mark.within(connection)
+        return True
+
+    def key(self) -> bool:
+        return False
+
+    def index(self) -> dict[str, Any]:
+        return {}
+
+    def indexed(self) -> float:
+        with self.run.connection() as connection:
+            at = hnsw.progress(connection, holding.application(self.run.run_id))
+        return at[1] if at else 0.0
+
+    @contextmanager
+    def made(self) -> Iterator[Records]:
+        with self.run.connection() as connection:
+            yield TableRecords(connection, self.table(connection))
+
+    def old(self) -> AbstractContextManager[Records] | None:
+        return None
+
+    def in_use(self) -> bool:
+        return True
+
+    def changed(self, passes: Difference) -> Difference:
+        return passes
+
+
+def _pieces(page: pa.Table, rows: int | None) -> list[pa.Table]:
+    """The page cut into pieces of so many rows; one piece where it is empty, or is not cut."""
+    return [page.slice(at, rows) for at in range(0, page.num_rows, rows)] if rows and page.num_rows else [page]

@@ -1,0 +1,68 @@
+"""The rows of one table and column of vectors, open to be read."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from psycopg import sql
+
+from tasks.stores.interface import Hits, Metric
+from tasks.stores.postgres import pace
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.table import Table, read, search
+
+
+@dataclass(frozen=True)
+class TableRecords:
+    """Satisfies Records."""
+
+    connection: Connection
+    table: Table
+
+    @property
+    def metric(self) -> Metric:
+        return self.table.layout.metric
+
+    @property
+    def distance_tolerance(self) -> float:
+        return 5e-3 if self.table.layout.index_type == "halfvec" else 1e-4
+
+    def count(self) -> int:
+        query = sql.SQL("SELECT count(*) FROM {}").format(self.table.identifier)
+        return int(self._value(query))
+
+    def size(self) -> int:
+        return int(self._value("SELECT pg_total_relation_size(%s::regclass)", (self.table.identifier.as_string(),)))
+
+    def stream(self, *, content: bool = True) -> Iterator[pa.RecordBatch]:
+        return read(self.connection, self.table, content=content)
+
+    def fetch(self, ids: Sequence[str], *, content: bool = True) -> Iterator[pa.RecordBatch]:
+        # No row has an id with a NUL, and PostgreSQL cannot be asked for one.
+        named = sql.Literal([name for name in ids if "\0" not in name])
+        return read(
+            self.connection,
+            self.table,
+            sql.SQL("WHERE {} = ANY({})").format(sql.SQL(self.table.key), named),
+            content=content,
+        )
+
+    def sample(self, rows: int, *, content: bool = True, settled: bool = False) -> Iterator[pa.RecordBatch]:
+        where = sql.SQL("WHERE {} IS NOT NULL AND {} ORDER BY random() LIMIT {}").format(
+            sql.SQL(self.table.column), sql.SQL(self.table.ours if settled else "true"), sql.Literal(rows)
+        )
+        return read(self.connection, self.table, where, content=content)
+
+    def search(self, queries: np.ndarray, k: int, effort: int | None = None) -> list[Hits]:
+        return search(self.connection, self.table, queries, k, effort)
+
+    def turns(self) -> AbstractContextManager[Callable[[], AbstractContextManager[Any]]]:
+        return pace.turns(self.connection)
+
+    def _value(self, query: Any, parameters: Sequence[Any] = ()) -> Any:
+        row = self.connection.execute(query, parameters).fetchone()
+        assert row
+        return row[0]
