@@ -346,7 +346,8 @@ def gates_of(run: Run, parameters: Gated) -> Gates:
     """What the run is accepted with: the gates stated now, else those of its ledger, else the defaults."""
     with run.connection() as connection:
         kept = ledger.get(connection, run.run_id).gates or {}
-    return Gates(**{**kept, **stated(parameters.gates)})
+    known = {name: kept[name] for name in Gates.model_fields if name in kept}  # another version may have had others
+    return Gates(**{**known, **stated(parameters.gates)})
 
 
 def checked_gates(run: Run, parameters: Gated) -> measures.Gates:

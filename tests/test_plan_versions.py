@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from flows.forms.parameters import Checked, Gates
+from flows.migrate import gates_of
 from tasks.base.errors import FatalError, UsageError
-from tasks.runs import dataset, plan_versions
+from tasks.runs import dataset, ledger, plan_versions
 from tasks.runs.plan import from_json
+from tasks.stores.postgres.connection import Connection
 from tests import old_ledger
 from tests.pipeline import build
 
@@ -88,6 +91,13 @@ def test_a_conversion_makes_a_version_of_the_one_before(plan: Json, monkeypatch:
         stored = {k: v for k, v in plan.items() if k != "version"} | ({"version": version} if version else {})
         assert plan_versions.upgraded(stored) == {**stored, "version": 4, "went": went}
     assert "went" not in plan_versions.upgraded({**plan, "version": 4})
+
+
+def test_gates_are_read_like_a_plan(connection: Connection, chroma_dir: Callable[..., str]) -> None:
+    """Of those that a run was given by another program the ones that this one knows hold."""
+    run = build("r", chroma={"path": chroma_dir(count=1)})
+    ledger.set_gates(connection, "r", {"min_recall": 0.7, "of_tomorrow": 1})
+    assert gates_of(run, Checked(run_id="r")) == Gates(min_recall=0.7)
 
 
 def test_a_manifest_is_read_like_a_plan(tmp_path: Any) -> None:
