@@ -81,7 +81,6 @@ def docs(connection: Connection) -> Connection:
     return connection
 
 
-@pytest.mark.xfail(strict=True, reason="match_docs_v2 is one name for every run, and the switched match_docs calls it")
 @pytest.mark.parametrize("column", [None, "embedding"], ids=["from the first", "from the original"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_run_changes_no_search_before_its_cutover(docs: Connection, layout: str, column: str | None) -> None:
@@ -107,7 +106,6 @@ def test_a_run_changes_no_search_before_its_cutover(docs: Connection, layout: st
     assert_no_function_calls_itself(docs)
 
 
-@pytest.mark.xfail(strict=True, reason="the second switch redefines match_docs_v1 with a body that calls match_docs_v1")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_second_switch_keeps_what_the_first_made(docs: Connection, layout: str) -> None:
     """Both from the vectors that the table came with: queries of each of the three dimensions are answered, and no function
@@ -120,10 +118,6 @@ def test_a_second_switch_keeps_what_the_first_made(docs: Connection, layout: str
     assert served(docs).keys() == {8, 16, 32}
 
 
-SECOND_OVER_FIRST = "a second run breaks the functions of the first, and does not find vectors that lie beside a table"
-
-
-@pytest.mark.xfail(strict=True, reason=SECOND_OVER_FIRST)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_migrations_follow_each_other(docs: Connection, layout: str) -> None:
     """8 → 16 → 32 → 64: each is run, cut over, taken back, cut over again and contracted while the earlier one serves; one

@@ -1,6 +1,6 @@
 """Plans how live tables get vectors of another space: what they are called, what is in the way. Writes nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from psycopg import sql
@@ -10,9 +10,10 @@ from tasks.checks.labelled import read_queries
 from tasks.embedders.registry import open_embedder
 from tasks.planning import live_estimate, rights, server
 from tasks.planning.planned import Draft, Planned
+from tasks.runs import models
 from tasks.runs.names import check_run_id, shadow_name
 from tasks.runs.plan import Asked, ColumnsRequest, Plan, Request, Target
-from tasks.shadows.postgres import search_functions, strangers
+from tasks.shadows.postgres import dispatcher, strangers
 from tasks.shadows.postgres.live_place import queue_name, trigger_name
 from tasks.stores.interface import Collection
 from tasks.stores.postgres import pace
@@ -20,7 +21,7 @@ from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import Column, LiveTable, place, text_columns
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.places import SCHEMA, LiveColumn, LivePlace, SideTable
-from tasks.stores.postgres.table import describe
+from tasks.stores.postgres.table import Table, describe
 
 USUAL = ("content", "text", "document", "body", "phrase")
 """Names that a column of text goes by, where a table has several."""
@@ -98,10 +99,12 @@ def _live(connection: Connection, asked: Asked, schema: str, table: str, limit: 
     )
     key = asked.id or _primary_key(connection, schema, table)
     text = asked.text or _only_text(table, columns, key)
-    for name in (*key, *text_columns(text), asked.old_column):
+    for name in (*key, *text_columns(text)):
         if name not in columns:
             raise UsageError(f"{schema}.{table} has no column {name!r}; it has: {', '.join(columns)}")
-    held = describe(connection, schema, table, asked.old_column)
+    held, beside = describe(connection, schema, table, asked.old_column), None
+    if asked.old_column not in columns:
+        held, beside = _beside(connection, schema, table, asked.old_column, columns, text)
     if held is None:
         raise UsageError(f"{schema}.{table}.{asked.old_column} is {columns[asked.old_column]}, not a vector")
     return LiveTable(
@@ -112,7 +115,25 @@ def _live(connection: Connection, asked: Asked, schema: str, table: str, limit: 
         asked.old_column,
         held.layout,
         asked.limit or limit,
+        beside,
     )
+
+
+def _beside(
+    connection: Connection, schema: str, table: str, column: str, columns: Iterable[str], text: str
+) -> tuple[Table, tuple[str, str]]:
+    """Vectors that an earlier run keeps beside the table, and their view. Raises UsageError when there are none, or when
+    they are of another text."""
+    model = models.at(connection, schema, table, column)
+    place = (model.place_schema, model.place_name) if model else None
+    held = describe(connection, *place, column) if place else None
+    if model is None or place is None or held is None:
+        raise UsageError(f"{schema}.{table} has no column {column!r}; it has: {', '.join(columns)}")
+    if set(text_columns(text)) - set(text_columns(model.content)):
+        raise UsageError(
+            f"{schema}.{table}: {column} are vectors of {model.content}, so `text` can name no other columns"
+        )
+    return replace(held, layout=replace(held.layout, metric=model.metric)), place
 
 
 def _primary_key(connection: Connection, schema: str, table: str) -> tuple[str, ...]:
@@ -140,7 +161,7 @@ def _only_text(table: str, columns: dict[str, str], key: tuple[str, ...]) -> str
 
 def _problems(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
     yield from strangers.owner(connection, run_id, target)
-    yield from search_functions.problems(connection, target)
+    yield from dispatcher.problems(connection, target)
     live = target.place.live
     unique = connection.execute(
         "SELECT 1 FROM pg_index i WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL "
@@ -159,6 +180,7 @@ def _problems(connection: Connection, run_id: str, target: Target[LivePlace]) ->
 
 def _warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     live = target.place.live
+    yield from dispatcher.warnings(connection, target)
     firing = connection.execute(
         "SELECT string_agg(tgname, ', ') FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND NOT tgisinternal "
         "AND tgtype & 16 <> 0 AND tgname NOT LIKE 'vecferry%%' AND tgenabled <> 'D'",

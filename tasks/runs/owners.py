@@ -8,7 +8,7 @@ from prefect import task
 
 from tasks.base.errors import UsageError
 from tasks.base.retrying import RETRYING
-from tasks.runs import ledger
+from tasks.runs import ledger, ledger_versions, models
 from tasks.runs.commands import command
 from tasks.runs.database import database_url
 from tasks.runs.plan import Request
@@ -35,6 +35,7 @@ def take_up(request: Request, flow_run: str, name: str) -> TakenUp:
         places = [(*place(connection, table), column) for table, column in request.places()]
         if not ledger.exists(connection):
             return TakenUp(name)
+        ledger_versions.bring_forward(connection)
         if begun := begun_by(connection, flow_run):
             return TakenUp(begun)
         if owner := owner_of(connection, places):
@@ -55,11 +56,8 @@ def owner_of(connection: Connection, places: Iterable[tuple[str, str, str]]) -> 
     taken, or by several runs."""
     owners: dict[str, str | None] = {}
     for schema, table, column in places:
-        row = connection.execute(
-            "SELECT run_id FROM vecferry.relation WHERE source ->> 'table' = %s AND source ->> 'column' = %s",
-            (f"{schema}.{table}", column),
-        ).fetchone()
-        owners[f"{schema}.{table}.{column}"] = row[0] if row else None
+        model = models.at(connection, schema, table, column)
+        owners[f"{schema}.{table}.{column}"] = model.run_id if model else None
     runs = set(owners.values())
     if len(runs) > 1:
         told = ", ".join(f"{name} to {f'run {run}' if run else 'no run'}" for name, run in owners.items())

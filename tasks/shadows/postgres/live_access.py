@@ -2,7 +2,6 @@
 
 from psycopg import sql
 
-from sql import statement
 from tasks.runs.names import short
 from tasks.runs.plan import Target
 from tasks.stores.postgres.catalogue import find
@@ -36,24 +35,10 @@ def make_view(connection: Connection, target: Target[LivePlace]) -> None:
             same=sql.SQL(live.same("s", "b")),
         )
     )
-    _share(connection, target)
+    share(connection, target)
 
 
-def note_space(
-    connection: Connection, run_id: str | None, target: Target[LivePlace], space: str, dimensions: int, column: str
-) -> None:
-    """Says in vecferry.active_space which vectors of the table are meant now."""
-    connection.execute(statement("expand_active_space"))
-    connection.execute(
-        "INSERT INTO vecferry.active_space (table_schema, table_name, column_name, dimensions, space, run_id) "
-        "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (table_schema, table_name) DO UPDATE SET column_name = excluded.column_name, "
-        "dimensions = excluded.dimensions, space = excluded.space, run_id = excluded.run_id, switched_at = now()",
-        (target.place.schema, target.place.table, column, dimensions, space, run_id),
-    )
-    _share(connection, target)
-
-
-def _share(connection: Connection, target: Target[LivePlace]) -> None:
+def share(connection: Connection, target: Target[LivePlace]) -> None:
     """Lets those who read the live table read what is beside it, row by row where its rows are guarded, and which space is
     active."""
     if target.place.beside:

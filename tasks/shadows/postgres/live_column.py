@@ -5,7 +5,8 @@
     live_queue        how changes are followed
     live_comparison   how it is held against the table
     strangers         what keeps two spaces out of one column
-    search_functions  how it is searched, and switched
+    search_functions  how it is searched
+    dispatcher        how it is switched, and which run may be taken back, or contracted, when
     live_access       who may read it
 
 The queue is made before the first row is listed, so a row is right, or it is in the queue.
@@ -19,14 +20,17 @@ from typing import Any
 import pyarrow as pa
 from psycopg import sql
 
+from sql import statement
 from tasks.base.errors import UsageError
 from tasks.base.progress import Tell, quiet
+from tasks.runs import ledger, models
 from tasks.runs.commands import resumption
+from tasks.runs.models import Model
 from tasks.runs.names import index_names
 from tasks.runs.plan import Target
 from tasks.shadows.difference import Difference
-from tasks.shadows.postgres import live_comparison, live_place, live_queue, search_functions
-from tasks.shadows.postgres.live_access import view_name
+from tasks.shadows.postgres import dispatcher, live_comparison, live_place, live_queue
+from tasks.shadows.postgres.live_access import share, view_name
 from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.shadows.postgres.strangers import refuse_strangers
@@ -38,7 +42,7 @@ from tasks.stores.postgres.locking import locked
 from tasks.stores.postgres.pace import Turn
 from tasks.stores.postgres.places import SCHEMA, LivePlace
 from tasks.stores.postgres.records import TableRecords
-from tasks.stores.postgres.table import Table
+from tasks.stores.postgres.table import Table, describe
 
 PIECE_ROWS = 10
 """Rows of a live table that are updated at once: a few milliseconds where the table has an HNSW index."""
@@ -90,11 +94,12 @@ class LiveColumn(PostgresShadow):
             connection.execute(sql.SQL("ANALYZE {}").format(self.side))
         else:
             built = hnsw.build(connection, self.table(connection), name, target.collection, concurrently=True)
-        locked(connection, lambda: search_functions.make_v2(connection, target))
+        locked(connection, lambda: dispatcher.ready(connection, self.run.run_id, target))
         return built
 
     def table(self, connection: Connection) -> Table:
         target, live = self.target, self.live
+        models.refuse_retired(connection, self.run.run_id, target.number)
         place = (SCHEMA, view_name(target)) if target.place.beside else (target.place.schema, target.place.table)
         if connection.execute("SELECT to_regclass(%s)", (self.side.as_string(),)).fetchone() == (None,):
             raise UsageError(
@@ -108,8 +113,10 @@ class LiveColumn(PostgresShadow):
         waiting = f"SELECT q.id FROM {live_place.queue(self.target).as_string()} AS q WHERE q.id IS NOT NULL"
         return f"{self.live.said()} IS NOT NULL AND {self.live.id()} NOT IN ({waiting})"
 
-    def old(self) -> AbstractContextManager[Records]:
-        return self._old()
+    def old(self) -> AbstractContextManager[Records] | None:
+        with self.run.connection() as connection:
+            gone = describe(connection, self.live.records.schema, self.live.records.name, self.live.vectors) is None
+        return None if gone else self._old()  # they are dropped by a contract, of this run or of the one before
 
     @contextmanager
     def _old(self) -> Iterator[Records]:
@@ -118,17 +125,24 @@ class LiveColumn(PostgresShadow):
 
     def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         """What the queue holds now, and not what comes to it meanwhile: under steady writes a pass ends too."""
+        self._refuse_retired()
         return live_queue.follow(self.run, self.target, only)
 
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
+        self._refuse_retired()
         return live_comparison.compare(self.run, self.target, only)
 
+    def _refuse_retired(self) -> None:
+        with self.run.connection() as connection:
+            models.refuse_retired(connection, self.run.run_id, self.target.number)
+
     def dependents(self, connection: Connection) -> list[str]:
-        return search_functions.problems(connection, self.target)
+        return list(dispatcher.problems(connection, self.target))
 
     def switch(self, connection: Connection) -> None:
         refuse_strangers(connection, self.run.run_id, self.target)
-        search_functions.switch(connection, self.run.run_id, self.target)
+        dispatcher.switch(connection, self.run.run_id, self.target)
+        share(connection, self.target)
         connection.execute(
             "UPDATE vecferry.relation SET role = 'live' WHERE table_schema = %s AND table_name = %s",
             (SCHEMA, self.target.place.shadow),
@@ -137,25 +151,42 @@ class LiveColumn(PostgresShadow):
     def take_back(self, connection: Connection, switched: bool) -> str:
         target = self.target
         if not switched:
-            search_functions.drop(connection, target)
+            dispatcher.forget(connection, self.run.run_id, target)
             live_place.drop(connection, target)
             return f"{target.name} is not switched; it was dropped with its trigger and queue, the vectors are kept"
-        search_functions.switch_back(connection, target)
+        before = dispatcher.take_back(connection, self.run.run_id, target)
         connection.execute(
             "UPDATE vecferry.relation SET role = 'shadow' WHERE table_schema = %s AND table_name = %s",
             (SCHEMA, target.place.shadow),
         )
-        return f"{target.place.schema}.{target.place.table} is searched by {self.live.vectors} again; {target.place.new_column} is kept"
+        searched = f"{target.place.schema}.{target.place.table} is searched by {before.column_name if before else 'nothing'} again"
+        return f"{searched}; {target.place.new_column} is kept"
 
     def contract(self, connection: Connection) -> list[str]:
-        target, live = self.target, self.live
-        search_functions.contract(connection, target)
-        connection.execute(
-            sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}").format(live.identifier, sql.Identifier(live.vectors))
-        )
-        dropped = [f"dropped {target.place.schema}.{target.place.table}.{live.vectors} and its indexes"]
+        target = self.target
+        model = models.of_run(connection, self.run.run_id, target.number)
+        assert model, f"run {self.run.run_id} has no {target.name}"
+        before = models.predecessor(connection, model)
+        dropped = list[str]()
+        if before:
+            dispatcher.retire(connection, target, before, model)
+            dropped += self._drop(connection, before)
         if target.place.beside:
             return dropped  # the table beside is kept current from its queue, or it would not be at all
         live_place.drop_triggers(connection, target)
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.side))
         return [*dropped, f"dropped the triggers and the queue of {target.place.schema}.{target.place.table}"]
+
+    def _drop(self, connection: Connection, model: Model) -> list[str]:
+        """The vectors that this run took over from."""
+        name = f"{model.table}.{model.column_name}"
+        if model.run_id and model.target is not None:
+            made = ledger.get(connection, model.run_id).plan.targets[model.target]
+            live_place.retire(connection, made)
+            return [f"dropped {name} of run {model.run_id}"]
+        if model.column_name != self.live.vectors:
+            return [f"kept {name}, which the plan of run {self.run.run_id} does not name"]
+        connection.execute(
+            statement("contract_column", schema=model.table_schema, table=model.table_name, column=model.column_name)
+        )
+        return [f"dropped {name} and its indexes"]

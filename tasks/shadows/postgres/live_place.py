@@ -1,14 +1,17 @@
 """What a live table gets for its new vectors: a column or a table beside it, a table of what is known of each row, a
 queue of the rows that changed, and the triggers that fill it."""
 
+from dataclasses import replace
 from typing import Any
 
 from psycopg import sql
 
 from sql import statement
+from tasks.runs import models
+from tasks.runs.models import Model
 from tasks.runs.names import index_names, short
 from tasks.runs.plan import Target
-from tasks.shadows.postgres.live_access import make_view
+from tasks.shadows.postgres.live_access import make_view, view_name
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTable, has_column
@@ -22,8 +25,9 @@ BESIDE = 100
 
 
 def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
-    """Makes what is missing of it."""
+    """Makes what is missing of it, once the registry of models says whose it is."""
     live = target.place.live
+    _claim(connection, run_id, target)
     connection.execute(
         "INSERT INTO vecferry.relation (table_schema, table_name, run_id, target, role, source, space) "
         "VALUES (%s, %s, %s, %s, 'shadow', "
@@ -79,9 +83,61 @@ def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None
         make_view(connection, target)
 
 
+def _claim(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
+    live = target.place.live
+    came_with = Model(
+        model=0,
+        table_schema=target.place.schema,
+        table_name=target.place.table,
+        content=live.text,
+        place_schema=target.place.schema,
+        place_name=target.place.table,
+        column_name=live.vectors,
+        dimensions=live.layout.dimensions,
+        metric=live.layout.metric,
+        space=target.old_space or "",
+        state="built",
+        run_id=None,
+        target=None,
+        planned_from=None,
+        took_over_from=None,
+    )
+    old = models.register(connection, came_with)
+    schema, name = (SCHEMA, view_name(target)) if target.place.beside else (target.place.schema, target.place.table)
+    models.claim(
+        connection,
+        replace(
+            came_with,
+            place_schema=schema,
+            place_name=name,
+            column_name=target.place.new_column,
+            dimensions=target.dimensions,
+            metric=target.place.layout.metric,
+            space=target.space,
+            state="building",
+            run_id=run_id,
+            target=target.number,
+            planned_from=old.model,
+        ),
+    )
+
+
+def retire(connection: Connection, target: Target[LivePlace]) -> None:
+    """Drops the vectors that a contracted run was searched by, with all that kept them current."""
+    drop_triggers(connection, target)
+    connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(SCHEMA, view_name(target))))
+    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(side_table(target)))
+    connection.execute(
+        "DELETE FROM vecferry.relation WHERE table_schema = %s AND table_name = %s", (SCHEMA, target.place.shadow)
+    )
+    if not target.place.beside:
+        connection.execute(statement("contract_column", column=target.place.new_column, **_where(target)))
+
+
 def drop(connection: Connection, target: Target[LivePlace]) -> None:
     """Takes all of it away. A column that was there before the run is there afterwards, and empty as it was."""
     drop_triggers(connection, target)
+    connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(SCHEMA, view_name(target))))
     connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(side_table(target)))
     ours = connection.execute(
         "DELETE FROM vecferry.relation WHERE table_schema = %s AND table_name = %s RETURNING source -> 'column_is_ours'",

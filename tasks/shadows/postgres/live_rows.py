@@ -20,7 +20,7 @@ from tasks.stores.interface import vectors
 from tasks.stores.postgres import pgvector
 from tasks.stores.postgres.binary_copy import BLOCK, FIXED, SHORT, binary, blocks
 from tasks.stores.postgres.connection import Connection, Packed
-from tasks.stores.postgres.live_table import LiveTable, quoted
+from tasks.stores.postgres.live_table import LiveTable, has_column, quoted
 from tasks.stores.postgres.pace import AT_ONCE, Turn
 from tasks.stores.postgres.places import LivePlace
 
@@ -134,7 +134,10 @@ class LiveRows:
 
     def update_old(self, connection: Connection, page: pa.Table) -> None:
         """The old vectors too, so that the old column can be gone back to. A text without one gets none, where the column
-        allows that: no row must be found by what it said before."""
+        allows that: no row must be found by what it said before. What lies beside the table is kept current by the run that
+        made it."""
+        if not has_column(connection, self.live, self.live.vectors):
+            return
         if not self._may_lack_old(connection):
             page = page.filter(pc.is_valid(page["embedding"]))
         if page.num_rows:

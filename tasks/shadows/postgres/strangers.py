@@ -7,13 +7,13 @@ from psycopg import sql
 
 from tasks.base.errors import VerificationRefused
 from tasks.base.words import counted
-from tasks.runs import ledger
+from tasks.runs import ledger, models
 from tasks.runs.commands import command
 from tasks.runs.plan import Target
 from tasks.shadows.postgres.live_place import queue, side_table
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import has_column
-from tasks.stores.postgres.places import SCHEMA, LivePlace
+from tasks.stores.postgres.places import LivePlace
 
 
 def refuse_strangers(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
@@ -31,22 +31,22 @@ def strangers(connection: Connection, run_id: str, target: Target[LivePlace]) ->
 
 
 def owner(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
-    """The other run that the column belongs to, if there is one."""
-    if ledger.exists(connection):
-        other = connection.execute(
-            "SELECT run_id, run.state, run.plan #>> '{request,database}' FROM vecferry.relation JOIN vecferry.run USING (run_id) "
-            "WHERE run_id <> %s AND source ->> 'table' = %s AND source ->> 'column' = %s",
-            (run_id, f"{target.place.schema}.{target.place.table}", target.place.new_column),
-        ).fetchone()
-        if other:
-            name, state, database = other
-            of_run = partial(command, run_id=name, database=database)
-            way = {
-                "cut_over": f"people search by it; {of_run('catch-up')} brings it in line",
-                "contracted": "people search by it",
-                "rolled_back": f"it could be cut over again; to drop it instead, {of_run('contract')}",
-            }.get(state, f"take that back first, {of_run('rollback')}")
-            yield f"{target.name} belongs to run {name}: {way} (what it bought is kept), or choose another new_column"
+    """What the column belongs to, by the registry of models, if that is not the run."""
+    other = models.at(connection, target.place.schema, target.place.table, target.place.new_column)
+    if other is None or other.run_id == run_id:
+        return
+    if other.run_id is None:
+        if target.place.beside:
+            yield f"{target.name} holds the vectors that {other.table} came with: choose another new_column"
+        return
+    run = ledger.get(connection, other.run_id)
+    of_run = partial(command, run_id=other.run_id, database=run.plan.request.database)
+    way = {
+        "cut_over": f"people search by it; {of_run('catch-up')} brings it in line",
+        "contracted": "people search by it",
+        "rolled_back": f"it could be cut over again; to drop it instead, {of_run('contract')}",
+    }.get(run.state, f"take that back first, {of_run('rollback')}")
+    yield f"{target.name} belongs to run {other.run_id}: {way} (what it bought is kept), or choose another new_column"
 
 
 def unwritten(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
@@ -77,13 +77,6 @@ def unwritten(connection: Connection, run_id: str, target: Target[LivePlace]) ->
             f"{target.name} holds {counted(row[0], 'vector')} that run {run_id} did not write, and two spaces in one column cannot be "
             f"told apart: choose another new_column, or empty it"
         )
-    space = (
-        connection.execute(
-            "SELECT space FROM vecferry.relation WHERE table_schema = %s AND table_name = %s",
-            (SCHEMA, target.place.shadow),
-        ).fetchone()
-        if ours
-        else None
-    )
-    if space and space[0] != target.space:
-        yield f"{target.name} holds vectors of {space[0]}, and this run makes those of {target.space}"
+    model = models.of_run(connection, run_id, target.number)
+    if model and model.space != target.space:
+        yield f"{target.name} holds vectors of {model.space}, and this run makes those of {target.space}"

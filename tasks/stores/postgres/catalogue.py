@@ -8,6 +8,8 @@ from psycopg import sql
 from tasks.base.errors import UsageError
 from tasks.stores.postgres.connection import Connection
 
+MADE = "Made by vecferry"
+"""How the comments on functions of ours begin, and the bodies of those of the user's that we have given another."""
 EMPTY_PATH = '""'
 """What the catalogue holds for SET search_path = ''."""
 
@@ -46,9 +48,9 @@ def find(connection: Connection, schema: str, name: str) -> Function | None:
         "pg_get_function_result(p.oid), coalesce(p.proargmodes::text[], '{}'), "
         "ARRAY(SELECT format_type(t, NULL) FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) t), "
         "pg_get_functiondef(p.oid), p.provolatile::text, p.prosecdef, coalesce(p.proconfig, '{}'), pg_get_userbyid(p.proowner), "
-        "coalesce(obj_description(p.oid, 'pg_proc') LIKE 'Made by vecferry%%', false) "
+        "coalesce(starts_with(obj_description(p.oid, 'pg_proc'), %s), false) "
         "FROM pg_proc p WHERE p.pronamespace = to_regnamespace(quote_ident(%s)) AND p.proname = %s AND p.prokind = 'f'",
-        (schema, name),
+        (MADE, schema, name),
     ).fetchall()
     if len(rows) > 1:
         raise UsageError(
@@ -80,6 +82,35 @@ def define_as(connection: Connection, function: Function, name: sql.Identifier) 
     """The same function under another name."""
     head = re.compile(r"(CREATE OR REPLACE FUNCTION )(.+?)(?=\()", re.DOTALL)
     connection.execute(head.sub(lambda m: m[1] + name.as_string(), function.definition, count=1))
+
+
+def drop(connection: Connection, function: Function) -> None:
+    """Takes the function away."""
+    connection.execute(f"DROP FUNCTION {signature(connection, function.oid)}")
+
+
+def grant_alike(connection: Connection, function: Function, name: str) -> None:
+    """Lets those execute the function of that ``name``, in the same schema, who may execute ``function``, and nobody else."""
+    copy = find(connection, function.schema, name)
+    assert copy
+    allowed, now = _executors(connection, function), _executors(connection, copy)
+    for right, roles in (
+        ("REVOKE EXECUTE ON FUNCTION {} FROM {}", now - allowed),
+        ("GRANT EXECUTE ON FUNCTION {} TO {}", allowed - now),
+    ):
+        for role in roles - {copy.owner}:
+            who = sql.Identifier(role) if role else sql.SQL("PUBLIC")
+            connection.execute(sql.SQL(right).format(sql.SQL(signature(connection, copy.oid)), who))
+
+
+def _executors(connection: Connection, function: Function) -> set[str | None]:
+    """The roles that may execute it; None stands for everybody."""
+    rows = connection.execute(
+        "SELECT CASE WHEN g.grantee <> 0 THEN pg_get_userbyid(g.grantee) END FROM pg_proc p, "
+        "aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) g WHERE p.oid = %s AND g.privilege_type = 'EXECUTE'",
+        (function.oid,),
+    ).fetchall()
+    return {role for (role,) in rows} | {function.owner}
 
 
 def give_body(connection: Connection, function: Function, body: str) -> None:

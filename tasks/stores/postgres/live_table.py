@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,9 @@ class LiveTable:
     layout: Layout
     """Of the old vectors."""
     limit: int | None = None
+    beside: tuple[str, str] | None = None
+    """Schema and name of the view that has the old vectors, where they lie beside the table: each row's key, text and
+    vector."""
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -56,15 +59,26 @@ class LiveTable:
 
     @property
     def records(self) -> Table:
-        """The rows as records: key, text, old vector."""
+        """The rows that have one as records: key, text, old vector."""
         return Table(
-            self.schema,
-            self.table,
+            *(self.beside or (self.schema, self.table)),
             self.layout,
             self.id(),
             quoted(self.vectors),
             f"{self.said()}, NULL::text, NULL::text",
         )
+
+    def rows(self, vector: str) -> Table:
+        """All rows as records, with this SQL of a vector."""
+        return Table(self.schema, self.table, self.layout, self.id(), vector, f"{self.said()}, NULL::text, NULL::text")
+
+    def old_vector(self) -> str:
+        """SQL of a row's old vector."""
+        if self.beside is None:
+            return quoted(self.vectors)
+        here = self.identifier.as_string()
+        same = " AND ".join(f"v.{column.quoted} = {here}.{column.quoted}" for column in self.key)
+        return f"(SELECT v.{quoted(self.vectors)} FROM {sql.Identifier(*self.beside).as_string()} AS v WHERE {same})"
 
     def id(self, alias: str = "") -> str:
         """SQL of a row's name: its key as text, and as a JSON array where it is of several columns."""
@@ -145,12 +159,13 @@ class LiveTables:
             return pa.array((row[0] for row in copy.rows()), pa.string())
 
     def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
-        return self._fetch(self._table(name), self._table(name).records, ids)
+        table = self._table(name)
+        return self._fetch(table, table.rows(table.old_vector()), ids)
 
     def texts(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
         """The same records without their old vectors, whose column may be gone."""
         table = self._table(name)
-        return self._fetch(table, replace(table.records, column=f"NULL::{table.layout.type}"), ids)
+        return self._fetch(table, table.rows(f"NULL::{table.layout.type}"), ids)
 
     def _fetch(self, table: LiveTable, selected: Table, ids: Sequence[str]) -> pa.RecordBatch:
         if not len(ids):
