@@ -98,9 +98,10 @@ def _apply(connection: Connection) -> None:
     if before == Ledger(latest(), True):
         return
     if before.version:
+        _refuse_at_work(connection, before.version)
         # An older program that begins to work on a run now waits at its first look, and finds the new ledger.
         connection.execute("LOCK TABLE vecferry.run")
-        _refuse_at_work(connection, before.version)
+        _refuse_at_work(connection, before.version)  # it may have begun while the lock was waited for
     else:
         _create(connection)
     connection.execute(statement("expand_version"))
