@@ -98,7 +98,7 @@ def ready_to_catch_up(run: Run, record: ledger.RunRecord) -> None:
     run_id, flow = run.run_id, run.plan.request.flow
     if record.state != "verified" and not record.switched:
         raise UsageError(f"run {run_id} is {record.state.replace('_', ' ')}: {resumption(run.plan)}")
-    if record.switched and not run.plan.request.followed:
+    if record.switched and not run.plan.followed:
         raise UsageError(f"run {run_id} is switched: a new run of {flow} syncs its tables, and can be taken back")
     if record.state == "contracted" and not all(t.place.followed_after_contract for t in run.plan.targets):
         raise UsageError(

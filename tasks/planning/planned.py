@@ -99,9 +99,7 @@ class Planned:
         searched; and the HNSW graph on disk."""
         total = 0.0
         for target, look in zip(self.plan.targets, self.looks, strict=True):
-            width = (target.dimensions or 0) * (4 if target.place.layout.type == "vector" else 2)
-            graph = (width + 300) if target.place.layout.index_type else 0
-            total += target.rows * (2 * (look.row_bytes + width) + graph)
+            total += target.rows * (2 * look.row_bytes + 4 * (target.dimensions or 0) + target.place.row_bytes)
         vectors = sum(4 * t.rows * (t.dimensions or 0) for t in self.plan.targets)
         chosen = sum(cost.bytes for cost in self.chosen_layouts)
         return int(total + max(0, chosen - vectors))

@@ -39,11 +39,6 @@ class Request:
     budget_usd: float | None = None
     """Dollars that the run may spend; None: as many as it takes."""
 
-    @property
-    def followed(self) -> bool:
-        """Whether a run brings what changes at its source after the switch; else a later run does."""
-        return False
-
     def places(self) -> Sequence[tuple[str, str]]:
         """The places that one run has to itself: a table, as it was named, and its column."""
         return ()
@@ -84,10 +79,6 @@ class ColumnsRequest(Request):
 
     targets: tuple[Asked, ...]
     layout: Literal["column", "side_table"]
-
-    @property
-    def followed(self) -> bool:
-        return True
 
     def places(self) -> Sequence[tuple[str, str]]:
         return [(asked.table, asked.new_column) for asked in self.targets]
@@ -142,6 +133,11 @@ class Plan:
     def limited(self) -> bool:
         """Whether this is a smoke run, which never cuts over."""
         return any(target.limit for target in self.targets)
+
+    @property
+    def followed(self) -> bool:
+        """Whether the run brings what changes at its source after the switch; else a later run does."""
+        return all(target.place.followed for target in self.targets)
 
     @property
     def page_bytes(self) -> int:

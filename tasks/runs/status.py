@@ -110,7 +110,7 @@ def done(connection: Connection, run_id: str, verb: ledger.Verb, since: datetime
     if record.switched:
         # A run that follows its source and was switched before is caught up by these verbs, if it is run.
         new = record.cut_over_at is not None and record.cut_over_at >= since
-        followed = verb == "run" and record.plan.request.followed
+        followed = verb == "run" and record.plan.followed
         return new or not followed or _fresh(connection, record.plan, "catch_up", since)
     verified = record.state == "verified" and _fresh(connection, record.plan, "verify", since)
     return verified and (record.plan.limited or (verb == "run" and _loads(record.plan)))

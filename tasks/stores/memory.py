@@ -1,6 +1,8 @@
 """An in-memory store: a real, exact implementation that tests migrate from and to."""
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,7 +11,7 @@ import pyarrow as pa
 
 from tasks.base.errors import UsageError
 from tasks.stores.exact_search import exact_search
-from tasks.stores.interface import Collection, Evidence, Hits, Selected, records, vectors
+from tasks.stores.interface import Collection, Evidence, Hits, Metric, Selected, records, vectors
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,42 @@ class MemoryStore:
     def delete(self, name: str, ids: Sequence[str]) -> None:
         for i in ids:
             self.rows[self.collection(name).name].pop(i, None)
+
+
+@dataclass(frozen=True)
+class MemoryRecords:
+    """One collection, open to be read. Satisfies Records."""
+
+    store: MemoryStore
+    name: str
+
+    distance_tolerance = 1e-6
+
+    @property
+    def metric(self) -> Metric:
+        return self.store.described[self.name].metric
+
+    def count(self) -> int:
+        return len(self.store.rows[self.name])
+
+    def size(self) -> int:
+        return sum(batch.nbytes for batch in self.stream())
+
+    def stream(self, *, content: bool = True) -> Iterator[pa.RecordBatch]:
+        yield from self.fetch(list(self.store.rows[self.name]))
+
+    def fetch(self, ids: Sequence[str], *, content: bool = True) -> Iterator[pa.RecordBatch]:
+        yield self.store.fetch(self.name, ids)
+
+    def sample(self, rows: int, *, content: bool = True, settled: bool = False) -> Iterator[pa.RecordBatch]:
+        there = [name for name, row in self.store.rows[self.name].items() if row["embedding"] is not None]
+        yield from self.fetch(random.sample(there, min(rows, len(there))))
+
+    def search(self, queries: np.ndarray, k: int, effort: int | None = None) -> list[Hits]:
+        return self.store.search(self.name, queries, k)
+
+    def turns(self) -> AbstractContextManager[Callable[[], AbstractContextManager[Any]]]:
+        return nullcontext(nullcontext)
 
 
 def source(options: dict[str, Any], selected: Sequence[Selected] | None, fresh: bool, url: str) -> MemoryStore:

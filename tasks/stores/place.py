@@ -34,6 +34,11 @@ class Place(Protocol):
     followed_after_contract: ClassVar[bool]
 
     @property
+    def row_bytes(self) -> int:
+        """What a row's vector takes where it is searched, beside the row itself."""
+        ...
+
+    @property
     def name(self) -> str:
         """What people call it."""
         ...

@@ -62,6 +62,12 @@ class Layout:
         return f"{self.index_type or self.type}({self.dimensions})" if self.dimensions else self.type
 
     @property
+    def row_bytes(self) -> int:
+        """Of a vector with its share of the HNSW graph on disk."""
+        width = vector_bytes(self.dimensions or 0, self.type)
+        return width + (width + 300 if self.index_type else 0)
+
+    @property
     def tolerance(self) -> float:
         """How far a carried vector may lie from its source, relative to its norm. Chroma's cosine collections hand
         out vectors that are off by 1e-6 (normalized on the way in); a half has 11 bits."""

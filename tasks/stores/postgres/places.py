@@ -44,6 +44,10 @@ class TablePlace:
         return self.table
 
     @property
+    def row_bytes(self) -> int:
+        return self.layout.row_bytes
+
+    @property
     def rows(self) -> None:
         return None
 
@@ -121,6 +125,10 @@ class LivePlace:
     @property
     def label(self) -> str:
         return self.table
+
+    @property
+    def row_bytes(self) -> int:
+        return self.layout.row_bytes
 
     @property
     def rows(self) -> LiveTable:
