@@ -38,8 +38,8 @@ class Migration:
     """The names of all tables there are, to see what was written."""
     gates: dict[str, Any] = field(default_factory=dict)
     """Gates of the cutover that are not the defaults."""
-    catch_up: Callable[[], Any] | None = None
-    """Keeps the target in line with its source after the cutover; None where a later run does that."""
+    catch_up: Callable[[str], Any] | None = None
+    """Given a run, keeps the target in line with its source after the cutover; None where a later run does that."""
     lives_on: bool = False
     """Whether ``catch_up`` is needed after the contract too, because nothing else would keep the target in line."""
     gone_back: Callable[[], None] = lambda: None
@@ -73,7 +73,7 @@ def drive(migration: Migration) -> None:
     if migration.catch_up:
         migration.change()
         assert migration.served() != migration.expected(), "the change is none"
-        migration.catch_up()
+        migration.catch_up("life")
         assert migration.served() == migration.expected()
 
     assert rollback(run_id="life")["state"] == "rolled_back"
@@ -92,8 +92,54 @@ def drive(migration: Migration) -> None:
 
     if migration.catch_up and migration.lives_on:
         migration.change()
-        migration.catch_up()
+        migration.catch_up("life")
         assert migration.served() == migration.expected()
     elif migration.catch_up:
         with pytest.raises(UsageError, match="contracted"):
-            migration.catch_up()
+            migration.catch_up("life")
+
+
+def drive_two(first: Migration, second: Migration) -> None:
+    """Two migrations of one table, the second over the first: that one serves whatever is done with the second, until that
+    is cut over, and again after its rollback; and it is not taken back from under it."""
+    assert first.run(run_id="first")["state"] == "verified"
+    assert cutover(run_id="first", gates=first.gates)["state"] == "cut_over"
+    assert first.catch_up
+    assert second.catch_up
+
+    for end in (lambda: rollback(run_id="second"), lambda: cutover(run_id="second", gates=second.gates)):
+        assert second.run(run_id="second")["state"] == "verified"
+        second.change()
+        assert second.served() is None, "visible before the cutover"
+        first.catch_up("first")
+        assert first.served() == first.expected()
+        end()
+    assert first.served() is None
+    assert second.served() == second.expected()
+
+    with pytest.raises(UsageError, match=r"run first lies under run second.* vecferry rollback second"):
+        rollback(run_id="first")
+    assert second.served() == second.expected()
+
+    second.change()
+    assert rollback(run_id="second")["state"] == "rolled_back"
+    first.catch_up("first")
+    assert second.served() is None, "still visible after the rollback"
+    assert first.served() == first.expected()
+
+    assert cutover(run_id="second", gates=second.gates)["state"] == "cut_over"
+    with pytest.raises(UsageError, match="vecferry contract first"):
+        contract(run_id="second", rollback_days=0)
+    assert contract(run_id="first", rollback_days=0)["state"] == "contracted"
+    second.change()
+    second.catch_up("second")
+    assert second.served() == second.expected()
+
+    assert contract(run_id="second", rollback_days=0)["state"] == "contracted"
+    assert second.served() == second.expected()
+    with pytest.raises(UsageError):
+        first.catch_up("first")
+    if second.lives_on:
+        second.change()
+        second.catch_up("second")
+        assert second.served() == second.expected()

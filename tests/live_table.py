@@ -101,13 +101,16 @@ class Table:
     def old_vector(self, said: str | None) -> str:
         return text_vector(self.old([said or "nothing"])[0])
 
-    def switched(self) -> bool:
-        """Whether the new vectors are the ones meant, by the row that tells the application."""
+    def active(self) -> str | None:
+        """The column of the vectors that are meant, by the row that tells the application."""
         if self.connection.execute("SELECT to_regclass('vecferry.active_space')").fetchone() == (None,):
-            return False
-        return self.connection.execute("SELECT column_name FROM vecferry.active_space").fetchone() == (
-            "embedding_1536",
-        )
+            return None
+        row = self.connection.execute("SELECT column_name FROM vecferry.active_space").fetchone()
+        return row[0] if row else None
+
+    def switched(self) -> bool:
+        """Whether other vectors are meant than those that the application makes."""
+        return self.active() not in (None, "embedding")
 
     def where(self, n: int) -> str:
         return f"({', '.join(self.names)}) = ({self.value.format(n=n)})"
@@ -115,31 +118,37 @@ class Table:
     def do(self, statement: str, n: int, *values: Any) -> None:
         self.connection.execute(f"{statement} WHERE {self.where(n)}", values)
 
-    def expected(self) -> Rows:
+    def expected(self, embed: Embed | None = None) -> Rows:
         """Every row with a text, and the vector of that text."""
         rows = self.connection.execute(
             f"SELECT ({', '.join(self.names)})::text, content FROM docs WHERE content <> ''"
         ).fetchall()
-        vectors = self.new([said for _, said in rows])
+        vectors = (embed or self.new)([said for _, said in rows])
         return {name: rounded(vector) for (name, _), vector in zip(rows, vectors, strict=True)}
 
-    def held(self) -> Rows:
+    def held(self, column: str = "embedding_1536") -> Rows:
         """Every row with a new vector, whether that lies in the table or beside it."""
         beside = self.connection.execute(
-            "SELECT oid::regclass::text FROM pg_class WHERE relname LIKE 'docs%rows' AND relkind = 'v'"
+            "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = %s "
+            "WHERE c.relname LIKE 'docs%%rows' AND c.relkind = 'v'",
+            (column,),
         ).fetchone()
         rows = self.connection.execute(
-            f"SELECT ({', '.join(self.names)})::text, embedding_1536::text FROM {beside[0] if beside else 'docs'} "
-            f"WHERE embedding_1536 IS NOT NULL"
+            f"SELECT ({', '.join(self.names)})::text, {column}::text FROM {beside[0] if beside else 'docs'} "
+            f"WHERE {column} IS NOT NULL"
         ).fetchall()
         return {name: rounded(np.array(v[1:-1].split(","), np.float32)) for name, v in rows}
 
 
-def migration_of(table: Table, layout: str, embedder: str = "hashing/1536", **more: Any) -> Migration:
-    """The flow over ``table`` with these parameters; the application's changes are those of its life."""
-    connection = table.connection
+def migration_of(
+    table: Table, layout: str, embedder: str = "hashing/1536", columns: tuple[str, str] | None = None, **more: Any
+) -> Migration:
+    """The flow over ``table`` with these parameters, and ``columns`` of old and new vectors that are not the defaults; the
+    application's changes are those of its life."""
+    connection, (old, new) = table.connection, columns or ("embedding", "embedding_1536")
+    embed = vectors_of(HashingEmbedder(int(embedder.split("/")[1]))) if columns else None
     parameters: dict[str, Any] = {
-        "targets": [{"table": "docs", "text": "content"}],
+        "targets": [{"table": "docs", "text": "content", "old_column": old, "new_column": new}],
         "embedder": embedder,
         "layout": layout,
         **more,
@@ -162,10 +171,10 @@ def migration_of(table: Table, layout: str, embedder: str = "hashing/1536", **mo
     return Migration(
         run=lambda run_id: text_384_to_1536(**{"batch_rows": 20, **parameters}, run_id=run_id),
         plan=plan,
-        expected=table.expected,
-        served=lambda: table.held() if table.switched() else None,
+        expected=lambda: table.expected(embed),
+        served=lambda: table.held(new) if table.active() == new else None,
         change=change,
         writes=lambda: tables(connection),
-        catch_up=lambda: catch_up(run_id="life"),
+        catch_up=lambda run_id: catch_up(run_id=run_id),
         lives_on=layout == "side_table",
     )

@@ -27,7 +27,7 @@ from tasks.runs import ledger
 from tasks.runs.names import index_names
 from tasks.stores.postgres import table as postgres
 from tasks.stores.postgres.connection import Connection
-from tests.lifecycle import drive
+from tests.lifecycle import drive, drive_two
 from tests.live_table import KEYS, LAYOUTS, NEW, OLD, Table, migration_of, text_vector
 from tests.openai_server import OpenAIServer
 
@@ -48,6 +48,21 @@ SAMPLED = {("bigint", "column"), ("bigint", "side_table"), ("uuid", "column"), (
 def test_lifecycle(connection: Connection, key: str, layout: str) -> None:
     """Plan, run, roll back, run, cut over, roll back, cut over and contract, with inserts, updates, deletes and reused keys."""
     drive(migration_of(Table(connection, key), layout))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param(first, second, marks=[] if first != second else pytest.mark.whole)
+        for first in LAYOUTS
+        for second in LAYOUTS
+    ],
+)
+def test_one_migration_after_the_other(connection: Connection, first: str, second: str) -> None:
+    """384 → 1536 → 768, in any layouts: the first serves until the second is switched, and after that is taken back."""
+    table = Table(connection)
+    columns = ("embedding_1536", "embedding_768")
+    drive_two(migration_of(table, first), migration_of(table, second, "hashing/768", columns))
 
 
 def test_the_search_function_serves_old_and_new_instances(connection: Connection) -> None:
