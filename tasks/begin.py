@@ -11,11 +11,10 @@ from tasks.planning import registry as planning
 from tasks.planning.planned import refuse_problems
 from tasks.runs import checkpoints, holding, ledger, ledger_versions, run_log, spending, status, vectors
 from tasks.runs.commands import command, resumption
-from tasks.runs.database import database_url
+from tasks.runs.database import Connection, connect, database_url, prepare, refusable
 from tasks.runs.names import check_run_id
 from tasks.runs.plan import Plan, Request
 from tasks.runs.run import Run, chosen
-from tasks.stores.postgres.connection import Connection, adapt, connect, refusable
 
 BATCH_STAGES = ("snapshot", "load")
 """Stages whose batches a rerun may name."""
@@ -39,7 +38,7 @@ def begin(
             found = ledger.find(connection, check_run_id(run_id))
             if found is None:
                 plan = _new_plan(connection, request, run_id, given, batch_ids)
-                _expand(connection)
+                prepare(connection)
             else:
                 plan = _frozen_plan(connection, found, request, given, batch_ids)
             ledger_versions.bring_forward(connection)
@@ -148,13 +147,6 @@ def _refuse_unbegun(run_id: str, given: set[str], batch_ids: list[int] | None) -
         raise UsageError(
             f"where is the source? There is no run {run_id!r} to take it from: give -p chroma.path=DIRECTORY or -p chroma.host=HOST"
         )
-
-
-def _expand(connection: Connection) -> None:
-    installed = connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone()
-    if not installed:
-        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-        adapt(connection)
 
 
 @task(name="begin", task_run_name="plan {run_id}", **RETRYING)

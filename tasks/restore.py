@@ -17,21 +17,16 @@ from tasks.runs.dataset import Part
 from tasks.runs.run import Run, open_run
 from tasks.stores import canonical
 from tasks.stores.interface import Collection, records
+from tasks.stores.registry import create_store
 
 
 def restore(run: Run, into: str) -> dict[str, int]:
-    """Writes the snapshot into a new Chroma directory; returns rows a collection.
+    """Writes the snapshot into a new store of its source's kind; returns rows a collection.
 
-    Raises UsageError when the directory holds a database already, ChecksumError when a part is not what was written.
+    Raises UsageError when something is there already, or no such store can be made, ChecksumError when a part is not what was written.
     """
-    from tasks.stores.chroma.store import create_directory
-
     collections, parts = _snapshot(run)
-    if run.plan.request.source["store"] != "chroma":
-        raise UsageError(
-            f"run {run.run_id} was read from {run.plan.request.source['store']}, which restore does not write yet"
-        )
-    store, written = create_directory(into), {}
+    store, written = create_store(run.plan.request.source["store"], into), dict[str, int]()
     for collection in collections.values():
         store.create(collection)
         written[collection.name] = 0

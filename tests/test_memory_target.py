@@ -58,7 +58,11 @@ def migration_of(name: str, store: MemoryStore, connection: Connection) -> Migra
         store.delete("docs", [f"row {40 + n}"])
 
     def rows(collection: str, vectors: Callable[[dict[str, Any]], Any]) -> Rows:
-        return {i: np.round(np.asarray(vectors(r), float), 5).tolist() for i, r in store.rows[collection].items() if r["document"]}
+        return {
+            i: np.round(np.asarray(vectors(r), float), 5).tolist()
+            for i, r in store.rows[collection].items()
+            if r["document"]
+        }
 
     def served() -> Rows | None:
         alias = aliases.get((name, "docs_live"))

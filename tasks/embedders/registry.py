@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import suppress
+from importlib import import_module
 
 from tasks.base.errors import UsageError
 from tasks.embedders.budget import Budget
@@ -36,13 +37,17 @@ def open_embedder(name: str, budget: Budget | None = None) -> Embedder:
     raise UsageError(f"embedder {name!r}: there is no provider {parsed.provider!r}; there is: {', '.join(PROVIDERS)}")
 
 
+SLOW_TO_IMPORT = {"openai": "openai"}
+"""Provider → its client library, where importing that takes long."""
+
+
 def import_ahead(name: str | None) -> None:
     """Imports what takes longest to import of a paid model, on a thread of its own: to be called before something else is
     waited for."""
-    if name and parse_model(name).provider == "openai":
-        threading.Thread(target=_import_openai, name="import openai", daemon=True).start()
+    if name and (module := SLOW_TO_IMPORT.get(parse_model(name).provider)):
+        threading.Thread(target=_import, args=(module,), name=f"import {module}", daemon=True).start()
 
 
-def _import_openai() -> None:
+def _import(module: str) -> None:
     with suppress(Exception):  # who uses it is told
-        import openai  # noqa: F401
+        import_module(module)

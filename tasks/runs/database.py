@@ -7,6 +7,9 @@ from functools import cache
 from tasks.base.errors import UsageError
 from tasks.base.settings import DEFAULT_DATABASE, OTHER_DATABASE, home, secret
 from tasks.stores.postgres import embedded
+from tasks.stores.postgres.connection import Connection, adapt, connect, refusable
+
+__all__ = ["Connection", "connect", "database_url", "names_a_database", "prepare", "refusable"]
 
 
 def database_url(name: str) -> str:
@@ -25,6 +28,13 @@ def database_url(name: str) -> str:
 def names_a_database() -> bool:
     """Whether the environment names a database; else runs without ``database`` go to the embedded one."""
     return bool(os.environ.get(DEFAULT_DATABASE) or os.environ.get(OTHER_DATABASE))
+
+
+def prepare(connection: Connection) -> None:
+    """Makes what tables of vectors and the ledger stand on, where it is missing."""
+    if not connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone():
+        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        adapt(connection)
 
 
 @cache

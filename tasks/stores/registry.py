@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
 from tasks.base.errors import UsageError
-from tasks.stores.interface import Selected, Source
+from tasks.stores.interface import Selected, Sink, Source
+
+
+class Restored(Source, Sink, Protocol):
+    """A store that is written to, and then counted."""
+
 
 STORES: dict[str, str] = {
     "chroma": "tasks.stores.chroma.store",
@@ -13,6 +18,20 @@ STORES: dict[str, str] = {
     "memory": "tasks.stores.memory",
 }
 """Name → the module whose ``source`` opens it."""
+
+
+RESTORED: dict[str, str] = {"chroma": "tasks.stores.chroma.store"}
+"""Name → the module whose ``create_directory`` makes an empty store that a snapshot is written back into."""
+
+
+def create_store(store: str, into: str) -> Restored:
+    """An empty store of that kind at ``into``. Raises UsageError where none can be made, or something is there already."""
+    if store not in RESTORED:
+        raise UsageError(
+            f"a snapshot of {store} cannot be written back into such a store yet: --format jsonl writes it out as JSON lines"
+        )
+    created: Restored = import_module(RESTORED[store]).create_directory(into)
+    return created
 
 
 def open_source(

@@ -1,0 +1,132 @@
+"""Imports run one way, so that each part can be read knowing only what stands below it."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = (
+    {"base"},
+    {"embedders"},
+    {"contents", "stores"},
+    {"runs"},
+    {"shadows"},
+    {"checks"},
+    {"planning"},
+    {"stages"},
+    {"flows"},
+)
+"""From below to above; a layer imports itself and what is below it."""
+STAGES = {"begin", "snapshot", "load", "index", "catch_up", "verify", "cutover", "restore"}
+VENDORS = ("psycopg", "pgvector", "chromadb", "qdrant_client", "openai", "torch", "timm", "sentence_transformers")
+LAZY = re.compile(r"registry\.py$|^tasks/embedders/|^tasks/base/|^flows/")
+"""Where a module may be imported inside a function: a registry imports an adapter that is asked for, an embedder its library,
+the command what a verb needs."""
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted([*ROOT.glob("tasks/**/*.py"), *ROOT.glob("flows/**/*.py")]):
+        yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.lineno, node.module
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def part_of(name: str) -> str | None:
+    """The part that a dotted name or a path belongs to."""
+    match name.removesuffix(".py").replace("/", ".").split("."):
+        case ["flows", *_]:
+            return "flows"
+        case ["tasks", part, *_]:
+            return "stages" if part in STAGES else part
+    return None
+
+
+def level(part: str) -> int:
+    return next(at for at, layer in enumerate(LAYERS) if part in layer)
+
+
+def test_a_file_of_tasks_is_a_stage_and_nothing_else_is() -> None:
+    """A newcomer reads the migration off the listing."""
+    assert {path.stem for path in (ROOT / "tasks").glob("*.py")} == STAGES | {"__init__"}
+    assert {p.name for p in (ROOT / "tasks").iterdir() if p.is_dir() and p.name[0] != "_"} == {
+        part for layer in LAYERS[:7] for part in layer
+    }
+
+
+def test_imports_run_one_way() -> None:
+    """base ← embedders ← contents, stores ← runs ← shadows ← checks ← planning ← stages ← flows."""
+    wrong = [
+        f"{path}:{line} imports {name}"
+        for path, tree in modules()
+        for line, name in imported(tree)
+        if (own := part_of(path)) and own != "__init__"
+        if (other := part_of(name)) and other != own and level(other) >= level(own)
+    ]
+    assert wrong == []
+
+
+def test_stages_and_checks_know_no_vendor() -> None:
+    """What they need of one is asked of a place, of records, or of the run."""
+    folder = re.compile(r"tasks\.(stores|shadows|embedders|contents)\.[a-z_]+\.")
+    allowed = {f"tasks.{part}.{name}" for part in ("stores", "shadows", "embedders", "contents") for name in (
+        "interface", "registry", "records", "exact_search", "canonical", "difference", "place")}  # fmt: skip
+    wrong = [
+        f"{path}:{line} imports {name}"
+        for path, tree in modules()
+        if part_of(path) in ("stages", "checks")
+        for line, name in imported(tree)
+        if name.split(".")[0] in VENDORS or (folder.match(name) and not name.startswith(tuple(allowed)))
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_vendors_client_is_imported_in_its_own_folder_only(vendor: str) -> None:
+    """chromadb in stores/chroma, openai in embedders/openai, …; PostgreSQL also where the ledger is."""
+    homes = {
+        "psycopg": r"tasks/(stores/postgres|shadows/postgres|runs|planning)/|tasks/base/error_messages\.py|flows/command/",
+        "chromadb": r"tasks/stores/chroma/",
+        "openai": r"tasks/embedders/openai/",
+        "torch": r"tasks/embedders/sentence_transformers/",
+        "sentence_transformers": r"tasks/embedders/sentence_transformers/",
+    }
+    home = re.compile(homes.get(vendor, r"$^"))
+    assert [f"{path}:{line}" for path, tree in modules() for line, name in imported(tree)
+            if name.split(".")[0] == vendor and not home.match(path)] == []  # fmt: skip
+
+
+def test_no_import_inside_a_function_hides_a_circle() -> None:
+    """Only what is asked for by name, or is slow to import, is imported late."""
+    wrong = [
+        f"{path}:{node.lineno}"
+        for path, tree in modules()
+        if not LAZY.search(path)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("tasks", "flows")
+    ]
+    assert wrong == []
+
+
+def test_facts_are_asked_for_and_no_kinds() -> None:
+    """Whether something is a target, a request or an embedder of some class is for nobody to ask."""
+    kinds = re.compile(r"isinstance\([^)]*(Target|Request|Embedder|Place)|\.mode\b|== CARRIED")
+    wrong = [
+        f"{path}:{number}: {line.strip()}"
+        for path, _ in modules()
+        if not path.startswith(("tasks/contents/", "tasks/planning/"))
+        for number, line in enumerate((ROOT / path).read_text().splitlines(), 1)
+        if kinds.search(line)
+    ]
+    assert wrong == []
