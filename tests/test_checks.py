@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.command import show
+from flows.command.show.run import show_checks
 from tasks.base.errors import VerificationRefused
 from tasks.checks import measures, report
 from tasks.checks.measures import Check, Norms
@@ -190,7 +190,7 @@ def test_a_failed_check_is_drawn_as_one(tmp_path: Path, passed: Any, capsys: pyt
 
     data = json.loads(Path(path.removesuffix("html") + "json").read_text())
     assert data["passed"] is data["targets"][0]["checks"][0]["passed"] is False
-    show.checks(path.removesuffix("html") + "json")
+    show_checks(path.removesuffix("html") + "json")
     terminal, page, artifact = capsys.readouterr().out, Path(path).read_text(), report.markdown(drawn)
     for shown, yes, no in ((terminal, "✓", "✗"), (page, "✓", "✗"), (artifact, "✅", "❌")):
         assert (yes in shown, no in shown) == (False, True), shown

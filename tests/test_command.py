@@ -14,7 +14,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import BaseModel
 
-from flows.command import commands, console
+from flows.command import arguments, commands
 from flows.command.watching import Reading, speed
 from flows.forms.form import parse
 from flows.forms.parameters import FLOWS, ChromaToPgvector
@@ -77,7 +77,7 @@ def test_a_misspelt_parameter_names_the_nearest(vecferry: Vecferry, given: str, 
     assert code == 2
     assert f"there is no parameter {given.partition('=')[0].removesuffix('.path')!r}" in err
     assert f"did you mean {near}?" in err
-    assert known in err.split("There are: ")[1]
+    assert known in err.split("The parameters are ")[1]
 
 
 def test_a_misspelt_parameter_of_a_verb_and_of_a_table(vecferry: Vecferry) -> None:
@@ -173,7 +173,7 @@ def test_a_command_is_read_back_as_what_it_was_made_of() -> None:
     words = shlex.split(commands.run_command("chroma-to-pgvector", parameters))
     assert words[:3] == ["vecferry", *RUN]
     given = [value for option, value in pairwise(words) if option == "-p"]
-    assert parse(ChromaToPgvector, {**console.pairs(given), "run_id": words[-1]}) == parameters
+    assert parse(ChromaToPgvector, {**arguments.pairs(given), "run_id": words[-1]}) == parameters
     assert commands.not_frozen(parameters) == ["-p", "gates.min_recall=0.5", "-p", "gates.max_quarantined=3"]
 
 

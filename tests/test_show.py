@@ -10,8 +10,11 @@ import chromadb
 import pytest
 from rich.progress import Progress
 
-from flows.command import main, show, watching
+from flows.command import main, watching
 from flows.command.fields import Parameter
+from flows.command.show import terminal
+from flows.command.show.plan import show_parameters
+from flows.command.show.run import show_checks, show_outcome, show_restored, show_run, show_runs
 from tasks.base.errors import VecferryError, VerificationRefused
 from tasks.runs.checkpoints import Batch
 
@@ -87,12 +90,12 @@ def test_runs_and_their_outcome_are_printed_as_they_are(name: str, capsys: pytes
     """A run's name, source, error, stages, batches and files, in `status` and after a command."""
     stage = {"stage": name, **dict.fromkeys(("done", "pending", "failed", "rows", "quarantined", "seconds"), 1)}
     batch = Batch("load", 1, "failed", 1, 0, 0, f"batch {name}", 0.0, {}, datetime.now(UTC))
-    one = shown(capsys, lambda: show.run(outcome(name), [stage], [batch], as_json=False))
+    one = shown(capsys, lambda: show_run(outcome(name), [stage], [batch], as_json=False))
     for text in (f"{name}: verified", f"chroma /{name}", f"error {name}", f"batch {name}", f"/{name}.log"):
         assert text in one
     assert f"\n{name} " in one
-    assert f"vecferry cutover {name}" in shown(capsys, lambda: show.runs([outcome(name)], as_json=False))
-    assert f"{name} → public.{name}" in shown(capsys, lambda: show.outcome(outcome(name), as_json=False))
+    assert f"vecferry cutover {name}" in shown(capsys, lambda: show_runs([outcome(name)], as_json=False))
+    assert f"{name} → public.{name}" in shown(capsys, lambda: show_outcome(outcome(name), as_json=False))
 
 
 def test_parameters_restores_and_progress_are_printed_as_they_are(
@@ -100,14 +103,14 @@ def test_parameters_restores_and_progress_are_printed_as_they_are(
 ) -> None:
     """A default, a directory and what a stage says of itself."""
     parameter = Parameter(name, f"text {name}", False, name, f"help {name}")
-    listed = shown(capsys, lambda: show.parameters([parameter], as_json=False))
+    listed = shown(capsys, lambda: show_parameters([parameter], as_json=False))
     assert f"{name}  text {name}; default {name}\n    help {name}" in listed
     restored = {"restored": {name: 5}, "into": f"r{name}", "note": f"note {name}"}
-    told = shown(capsys, lambda: show.restored(restored, as_json=False))
+    told = shown(capsys, lambda: show_restored(restored, as_json=False))
     assert all(text in told for text in (f"{name}: 5 records", f"into r{name}", f"note {name}"))
 
     def bar() -> None:
-        with Progress(*watching.COLUMNS, console=show.err, auto_refresh=False) as progress:
+        with Progress(*watching.COLUMNS, console=terminal.err, auto_refresh=False) as progress:
             progress.add_task(name, total=1, note=f"phase {name}")
 
     assert f"phase {name}" in shown(capsys, bar)
@@ -121,7 +124,7 @@ def test_checks_are_marked_by_what_the_report_says(
     check = {"name": f"check {name}", "passed": passed, "found": f"found {name}", "wanted": "0", "looked_at": 3}
     target = {"name": name, "table": f"public.{name}", "checks": [check], "notes": [f"note {name}"]}
     (tmp_path / "report.json").write_text(json.dumps({"targets": [target]}))
-    table = shown(capsys, lambda: show.checks(str(tmp_path / "report.json")))
+    table = shown(capsys, lambda: show_checks(str(tmp_path / "report.json")))
     assert {m for m in "✓✗" if m in table} == {mark}
     for text in (f"{name} → public.{name}", f"check {name}", f"found {name}", f"note {name}"):
         assert text in table

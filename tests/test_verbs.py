@@ -14,7 +14,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from flows import migrate
 from flows.catch_up import catch_up
 from flows.chroma_to_pgvector import chroma_to_pgvector
-from flows.command import main
+from flows.command import carry_out
 from flows.cutover import cutover
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
@@ -213,8 +213,8 @@ def test_work_that_is_done_is_done_though_the_api_is_gone(
     for verb in ("cutover", "run", "verify", "catch-up"):
         capsys.readouterr()
         with pytest.raises(httpx.ConnectError):
-            main._carry_out(lost_before, verb, "r", "DATABASE_URL", as_json=True)  # type: ignore[arg-type]
-    assert main._carry_out(lost_after, "cutover", "r", "DATABASE_URL", as_json=True)["exit"] == 0
+            carry_out.carry_out(lost_before, verb, "r", "DATABASE_URL", as_json=True)  # type: ignore[arg-type]
+    assert carry_out.carry_out(lost_after, "cutover", "r", "DATABASE_URL", as_json=True)["exit"] == 0
 
 
 def test_a_sync_whose_switch_was_not_reached_is_not_done(

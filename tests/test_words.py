@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from flows.chroma_to_pgvector import chroma_to_pgvector
-from flows.command import show
+from flows.command.show.plan import show_plan
+from flows.command.show.run import show_outcome, show_restored
 from flows.contract import contract
 from flows.rollback import rollback
 from tasks.base import files
@@ -65,10 +66,10 @@ def test_what_a_plan_and_an_outcome_count(
     form = ChromaToPgvector.model_validate({"chroma": {"path": chroma_dir(count=count)}})
     planned = make_plan(connection, form.request(), "r")
     cost = Cost(texts=count, kept=count, tokens=count, exact=True, most_tokens=count, price=1.0)
-    show.plan(replace(planned, cost=cost, allowed=Allowed(count, count), least_seconds=0.0), None, as_json=False)
+    show_plan(replace(planned, cost=cost, allowed=Allowed(count, count), least_seconds=0.0), None, as_json=False)
     spent = {"dollars": 0.1, "saved": 0.1, "reused": count, "bought": count, "tokens": count, "requests": count}
-    show.outcome(outcome("r") | {"spent": spent}, as_json=False)
-    show.restored({"restored": {"docs": count}, "into": "r", "note": None}, as_json=False)
+    show_outcome(outcome("r") | {"spent": spent}, as_json=False)
+    show_restored({"restored": {"docs": count}, "into": "r", "note": None}, as_json=False)
     shown = capsys.readouterr().out
     rows = {0: "0 rows in 0 batches", 1: "1 row in 1 batch;", 2: "2 rows in 1 batch;"}
     check(shown, rows[count], f"docs: {counted(count, 'record')} restored")

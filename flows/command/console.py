@@ -1,21 +1,16 @@
-"""What the command line reads, and how it shows a flow that is going on."""
+"""The terminal that the command is at: its environment, its questions, and a Prefect that keeps quiet."""
 
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
-from typing import Any
 
 import typer
-import yaml
 
-from flows.command import show
+from flows.command.show import terminal
 from tasks.base import settings
 from tasks.base.errors import UsageError, VecferryError
 from tasks.runs.commands import command
-from tasks.runs.names import generated_run_id
 from tasks.runs.plan import Plan
 
 QUIET = {
@@ -38,37 +33,6 @@ def prepare_environment() -> None:
 
 
 NICENESS = 10
-
-
-def new_run_id(flow: str) -> str:
-    """A name that sorts by time and that nobody else takes."""
-    return generated_run_id(flow, datetime.now(), secrets.token_hex(4))
-
-
-def pairs(given: list[str] | None) -> dict[str, Any]:
-    """``key=value`` arguments as nested parameters. Raises UsageError naming the argument."""
-    values: dict[str, Any] = {}
-    for argument in given or []:
-        key, equals, text = argument.partition("=")
-        if not equals or not key:
-            raise UsageError(f"-p {argument}: write key=value")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"-p {argument}: the value is no YAML ({error.__class__.__name__}); quote it") from error
-        for part in reversed(key.split(".")):
-            value = {part: value}
-        values = merged(values, value)
-    return values
-
-
-def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Both, dictionaries merged key by key, ``above`` winning."""
-    both = dict(below)
-    for key, value in above.items():
-        old = both.get(key)
-        both[key] = merged(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
-    return both
 
 
 def confirmed(question: str, as_json: bool) -> bool:
@@ -97,7 +61,7 @@ def quiet_prefect() -> Iterator[None]:
     from tasks.stores.chroma import private_copy
 
     with ExitStack() as stack:
-        with show.starting():
+        with terminal.starting():
             ephemeral.end_orphan(settings.home())
             private_copy.remove_left(settings.home())
             stack.enter_context(ephemeral.serving(settings.home()))

@@ -12,7 +12,9 @@ import pyarrow as pa
 from rich.table import Table
 from rich.text import Text
 
-from flows.command import console, show, watching
+from flows.command import console, watching
+from flows.command.show.run import show_outcome
+from flows.command.show.terminal import bold, out
 from tasks.base import settings
 from tasks.base.errors import UsageError
 from tasks.embedders.hashing import HashingEmbedder
@@ -41,7 +43,7 @@ def demo(directory: Path) -> None:
     source = str(directory / "chroma")
     _head("1. A Chroma collection", " of the docstrings of Python's standard library")
     rows = _build(source)
-    show.out.print(
+    out.print(
         f"   {rows:,} records in {source}; vectors by {EMBEDDER.space.provider}/{EMBEDDER.dimensions}: hashed words, no model\n"
     )
     _head("2. The migration", ": vecferry run chroma-to-pgvector -p chroma.path=… --run-id demo -p cutover=auto")
@@ -49,14 +51,14 @@ def demo(directory: Path) -> None:
     hidden = "".join(f"{name}= " for name in (settings.DEFAULT_DATABASE, settings.OTHER_DATABASE) if name in os.environ)
     os.environ[settings.DEFAULT_DATABASE] = embedded.url(settings.home())
     found = _migrate(source)
-    show.outcome(found, as_json=False)
+    show_outcome(found, as_json=False)
     _head("\n3. The same questions", " to both stores")
     _ask(source)
-    show.out.print(f"\nLook around: {hidden}VECFERRY_HOME={directory / 'home'} vecferry status demo")
+    out.print(f"\nLook around: {hidden}VECFERRY_HOME={directory / 'home'} vecferry status demo")
 
 
 def _head(name: str, rest: str) -> None:
-    show.out.print(Text.assemble(show.bold(name), rest))
+    out.print(Text.assemble(bold(name), rest))
 
 
 def _emptied(directory: Path) -> Path:
@@ -146,4 +148,4 @@ def _ask(source: str) -> None:
             )
             for mine, a, other, b in zip(ours.ids, ours.distances, theirs.ids, theirs.distances, strict=True):
                 shown.add_row(mine, f"{a:.4f}", other, f"{b:.4f}")
-            show.out.print(shown)
+            out.print(shown)

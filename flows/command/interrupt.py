@@ -24,7 +24,8 @@ from uuid import UUID
 
 import psycopg
 
-from flows.command import early, ephemeral, show
+from flows.command import early, ephemeral
+from flows.command.show import terminal as shown
 from tasks.base import settings
 from tasks.runs import checkpoints, holding, ledger, status
 from tasks.runs.commands import overview
@@ -201,7 +202,7 @@ def _end_process() -> None:
         message = noted or message
         if message.outcome is not None and "--json" in sys.argv:
             os.write(out, f"{json.dumps(message.outcome, default=str)}\n".encode())
-        before = (WIPE_LINE if show.passing else b"\n") + SHOW_CURSOR if os.isatty(terminal) else b""
+        before = (WIPE_LINE if shown.passing else b"\n") + SHOW_CURSOR if os.isatty(terminal) else b""
         os.write(terminal, before + f"vecferry: {message.line}\n".encode())
         os._exit(EXIT_STATUS)
 

@@ -10,7 +10,9 @@ from datetime import timedelta
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from flows.command import interrupt, show
+from flows.command import interrupt
+from flows.command.show import terminal
+from flows.command.show.run import WORDS
 from tasks.base.errors import TransientError, UsageError
 from tasks.base.words import counted
 from tasks.runs import status
@@ -57,7 +59,7 @@ def watching(run_id: str, database: str, quiet: bool) -> Iterator[None]:
     but where an approval is asked for."""
     interrupt.concerning(run_id, database)
     if not quiet:
-        show.err.print(Text.assemble("run ", show.bold(run_id)))
+        terminal.err.print(Text.assemble("run ", terminal.bold(run_id)))
     ended = threading.Event()
     watcher = threading.Thread(target=_watch, args=(run_id, database, quiet, ended), daemon=True)
     watcher.start()
@@ -74,7 +76,7 @@ def _watch(run_id: str, database: str, quiet: bool, ended: threading.Event) -> N
 
     bars, firsts, latest = dict[str, TaskID](), dict[str, Reading](), dict[str, Reading]()
     told, before = False, None
-    with Progress(*COLUMNS, console=show.err, transient=False, disable=quiet) as progress:
+    with Progress(*COLUMNS, console=terminal.err, transient=False, disable=quiet) as progress:
         while not (last := ended.wait(LOOK)) or last:
             try:
                 with classified("watch"), connect(database_url(database), "vecferry watch") as connection:
@@ -85,7 +87,7 @@ def _watch(run_id: str, database: str, quiet: bool, ended: threading.Event) -> N
                 readings, others = [], 0  # no such run yet, or the server is restarting: shown at the next look
             now = time.monotonic()
             for reading in [replace(reading, at=now) for reading in readings]:
-                name = show.WORDS.get(reading.stage, reading.stage)
+                name = WORDS.get(reading.stage, reading.stage)
                 if name not in bars:
                     bars[name] = progress.add_task(name, total=reading.total, note="")
                     # What is there at the first look was done by an earlier start; the rest has begun since the last.

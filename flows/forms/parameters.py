@@ -265,7 +265,7 @@ class ChromaToPgvector(Migration):
     )
     halfvec: bool = Field(False, description="store half-precision vectors: half the space, three digits")
     embedder: str | None = Field(
-        None, description="embed the documents anew with this model; carry the vectors when left out"
+        None, description="model that embeds the documents; the vectors are carried over when it is left out"
     )
     nul: Literal["quarantine", "escape"] = Field(
         "quarantine", description="NUL characters, which PostgreSQL cannot store: quarantine the row, or store U+2400"

@@ -15,7 +15,7 @@ from tasks.base.words import agreeing, counted
 from tasks.embedders.registry import open_embedder
 from tasks.planning import sample, server
 from tasks.planning.metrics import option, settle
-from tasks.planning.planned import Draft, Look, Planned, one_line
+from tasks.planning.planned import Draft, Listing, Look, Planned, one_line
 from tasks.runs import ledger
 from tasks.runs.names import check_run_id, index_names, shadow_name, table_name
 from tasks.runs.plan import CARRIED, CollectionsRequest, Plan, Request, Target
@@ -71,7 +71,18 @@ def estimate(connection: Connection, draft: Draft) -> Planned:
     source = _source(request, fresh=False)
     looks = [_look(source, t.collection, request.embedder) for t in plan.targets]
     warnings = [*draft.warnings, *_target_warnings(plan, looks)]
-    return Planned(plan, looks, list(_sql(plan)), draft.problems, warnings, copied_bytes=source.copied_bytes)
+    return Planned(
+        plan, _listing(plan, looks), looks, list(_sql(plan)), draft.problems, warnings, copied_bytes=source.copied_bytes
+    )
+
+
+def _listing(plan: Plan, looks: list[Look]) -> Listing:
+    rows: list[tuple[str | int | None, ...]] = []
+    for target, look in zip(plan.targets, looks, strict=True):
+        keys = ", ".join(f"{key} ({'/'.join(types)})" for key, types in look.metadata.items())
+        of = target.collection
+        rows.append((of.name, target.name, target.place.kind, of.count, target.dimensions, of.metric, keys or None))
+    return Listing(("collection", "table", "action", "rows", "dims", "metric", "metadata keys"), rows)
 
 
 def _source(request: CollectionsRequest, fresh: bool = True) -> Source:

@@ -10,7 +10,8 @@ from psycopg import sql
 from tasks.planning import sample
 from tasks.planning.account import cost_of
 from tasks.planning.layouts import layout_costs
-from tasks.planning.planned import Draft, Look, Planned
+from tasks.planning.planned import Draft, Listing, Look, Planned
+from tasks.runs.plan import Plan
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTable
@@ -31,7 +32,16 @@ def estimate(connection: Connection, draft: Draft, statements: list[str]) -> Pla
             f"about ${cost.dollars:.4f} are needed and budget_usd is ${budget:.4f}: the run will stop there"
         )
     layouts = [cost for target in plan.targets for cost in layout_costs(connection, target)]
-    return Planned(plan, looks, statements, draft.problems, warnings, cost, layouts=layouts)
+    return Planned(plan, _listing(plan), looks, statements, draft.problems, warnings, cost, layouts=layouts)
+
+
+def _listing(plan: Plan) -> Listing:
+    rows: list[tuple[str | int | None, ...]] = []
+    for target in plan.targets:
+        place, table = target.place, f"{target.place.schema}.{target.place.table}"
+        columns = (place.new_column, place.kind, target.collection.count, target.dimensions, place.layout.metric)
+        rows.append((table, *columns, place.live.text, place.function))
+    return Listing(("table", "new column", "layout", "rows", "dims", "metric", "text", "function"), rows)
 
 
 def texts(connection: Connection, live: LiveTable) -> Iterator[list[str]]:

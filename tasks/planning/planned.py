@@ -65,10 +65,19 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """What a plan shows of its targets, a row each; None is shown as a dash."""
+
+    heads: tuple[str, ...]
+    rows: list[tuple[str | int | None, ...]]
+
+
+@dataclass(frozen=True)
 class Planned:
     """A plan with what a person wants to know before it is run."""
 
     plan: Plan
+    listing: Listing
     looks: list[Look]
     sql: list[str]
     problems: list[str] = field(default_factory=list)

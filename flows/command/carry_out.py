@@ -1,0 +1,99 @@
+"""How the command carries a flow out: it makes sure that there is something to do, calls the flow, and tells what the
+ledger says of it."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from flows.command import arguments, commands, console, interrupt, watching
+from flows.command.show import terminal
+from flows.command.show.run import show_done, show_outcome
+from flows.forms.form import parse
+from flows.forms.parameters import Migration, OfRun
+from tasks.base.errors import FatalError, VecferryError
+from tasks.runs import ledger, ledger_versions, status
+from tasks.runs.commands import command
+from tasks.runs.database import database_url
+from tasks.stores.postgres.connection import Connection, connect
+
+CHECKS = ("run", "cutover", "verify")
+"""Verbs that end with a verification."""
+WATCHED = (*CHECKS, "catch-up", "snapshot")
+"""Verbs whose stages are shown as they move."""
+
+
+def start(flow: str, verb: ledger.Verb, parameters: Migration, as_json: bool) -> dict[str, Any]:
+    """Begins or resumes a run, up to the end of ``verb``."""
+    from tasks.begin import preflight
+    from tasks.embedders.registry import import_ahead
+
+    assert parameters.run_id
+    interrupt.resume_with(commands.not_frozen(parameters))
+    request = parameters.request()
+    preflight(request, parameters.run_id, parameters.given(), parameters.batch_ids)
+    name = flow.replace("-", "_")
+    if verb == "snapshot":
+        body = getattr(importlib.import_module("flows.snapshot"), f"snapshot_{name}")
+    else:
+        import_ahead(request.embedder)  # while Prefect's server answers
+        body = getattr(importlib.import_module(f"flows.{name}"), name)
+    # What was not set stays unset: what the run has already, its gates among it, is not overruled by a default.
+    call = partial(body, **parameters.model_dump(by_alias=True, exclude_unset=True))
+    return carry_out(call, verb, parameters.run_id, parameters.database, as_json)
+
+
+def of_run(flow: Any, verb: ledger.Verb, form: type[OfRun], run_id: str, p: list[str] | None, as_json: bool) -> None:
+    """Does ``verb`` with a run there is, and ends the command."""
+    parameters = parse(form, {**arguments.pairs(p), "run_id": run_id})
+    check_run(run_id, parameters.database)
+    call = partial(flow, **parameters.model_dump(by_alias=True, exclude_unset=True))
+    sys.exit(carry_out(call, verb, run_id, parameters.database, as_json)["exit"])
+
+
+def carry_out(
+    call: Callable[[], dict[str, Any]], verb: ledger.Verb, run_id: str, database: str, as_json: bool
+) -> dict[str, Any]:
+    """Calls a flow, prints what came of the run and returns it, as the ledger says: Prefect's API may be gone by then. Its
+    ``exit`` is 0 only where the ledger says that the verb has done its work."""
+    with connect(database_url(database), "vecferry status") as connection:
+        if ledger.exists(connection):
+            ledger_versions.bring_forward(connection)  # its refusal is told before Prefect is started
+        since = ledger.clock(connection)
+    failure: Exception | None = None
+    result: dict[str, Any] = {}
+    with console.quiet_prefect(), watching.watching(run_id, database, as_json or verb not in WATCHED):
+        try:
+            result = call()
+        except Exception as error:  # noqa: BLE001  told below, after what the ledger says
+            failure = error
+    with connect(database_url(database), "vecferry status") as connection:
+        if ledger.find(connection, run_id) is None and failure:
+            raise failure
+        outcome, done = status.outcome(connection, run_id), status.done(connection, run_id, verb, since)
+        checked = verb in CHECKS and status.is_checked(connection, run_id, since)
+    if failure is None and not done:
+        failure = FatalError(f"{verb} of {run_id} is not done, by the ledger: {command('status', run_id, database)}")
+    if done and failure and not isinstance(failure, VecferryError):
+        terminal.complain(f"{verb} of {run_id} is done; on the way {type(failure).__name__}: {failure}")
+        failure = None
+    outcome["exit"] = 0 if failure is None else getattr(failure, "exit_status", 1)
+    outcome["error"] = None if failure is None else str(failure)
+    show_done(result.get("done", []), as_json)
+    show_outcome(outcome, as_json, checked=checked, moved=checked)
+    if failure:
+        raise failure
+    return outcome
+
+
+def check_run(run_id: str, database: str) -> None:
+    """Raises UsageError before Prefect is started when there is no such run."""
+    with connect(database_url(database), "vecferry status") as connection:
+        ledger.get(connection, run_id)
+
+
+def note_versions(connection: Connection) -> None:
+    """Says what is to be done with an older ledger, which is read as it is."""
+    if line := ledger_versions.notice(connection):
+        terminal.note(line)

@@ -1,0 +1,125 @@
+"""Plans and parameters, as the command prints them."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from flows.command.fields import Parameter
+from flows.command.show.terminal import bold, duration, out, print_json, red, yellow
+from tasks.base.words import agreeing, counted
+from tasks.planning.layouts import LayoutCost
+from tasks.planning.planned import Planned
+
+
+def show_parameters(listed: Iterable[Parameter], as_json: bool) -> None:
+    """Two lines a parameter: what it takes, and what for."""
+    if as_json:
+        print_json([vars(p) for p in listed])
+        return
+    for p in listed:
+        shown = p.default if isinstance(p.default, str) else json.dumps(p.default)
+        default = "; required" if p.required else "" if p.default in (None, {}) else f"; default {shown}"
+        out.print(Text.assemble(bold(p.name), f"  {p.type}{default}\n    {p.help}"))
+
+
+def show_plan(planned: Planned, next_: str | None, as_json: bool) -> None:
+    """``next_`` is the command that does what was planned; None where it cannot be done."""
+    if as_json:
+        print_json({**_as_json(planned), "next": next_})
+        return
+    out.print(_listing(planned))
+    out.print()
+    for line in _figures(planned):
+        out.print(line)
+    out.print("\nSQL that changes something:")
+    for line in planned.sql:
+        out.print(f"  {line};" if not line.startswith("--") else f"  {line}")
+    for warning in planned.warnings:
+        out.print(Text.assemble("\n", yellow("note"), f"  {warning}"))
+    for problem in planned.problems:
+        out.print(Text.assemble("\n", red("problem"), f"  {problem}"))
+    if next_:
+        out.print(f"\nnext    {next_}")
+
+
+def _listing(planned: Planned) -> Table:
+    """The table that this kind of plan brings: numbers to the right, nothing as a dash."""
+    table = Table(box=None, pad_edge=False)
+    for head, *cells in zip(planned.listing.heads, *planned.listing.rows, strict=True):
+        numbers = all(isinstance(cell, int | None) for cell in cells)
+        table.add_column(head, justify="right" if numbers else "left", overflow="fold")
+    for row in planned.listing.rows:
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else cell or "–" for cell in row))
+    return table
+
+
+def _figures(planned: Planned) -> Iterator[str]:
+    """What the run will take and cost, a line each."""
+    takes = f"about {duration(planned.seconds)} and {planned.storage_bytes / 1e6:,.1f} MB"
+    yield f"{counted(planned.rows, 'row')} in {counted(planned.batches, 'batch')}; {takes}"
+    if planned.copied_bytes:
+        yield (
+            f"the directory is read from a private copy of {planned.copied_bytes / 1e6:,.1f} MB, removed afterwards; "
+            f"the directory itself stays as it is"
+        )
+    if cost := planned.cost:
+        about = "" if cost.exact else "about "
+        most = "" if cost.exact else f", at most {cost.most_tokens:,}: ${cost.most_dollars:.4f}"
+        kept = f"; {cost.kept:,} more {agreeing(cost.kept, 'are')} kept already" if cost.kept else ""
+        tokens = f"{about}{counted(cost.tokens, 'token')}: {about}${cost.dollars:.4f}"
+        yield f"{counted(cost.texts, 'different text')} of {tokens}{most}{kept}"
+    if planned.allowed and planned.least_seconds is not None:
+        limits = ((planned.allowed.requests, "request"), (planned.allowed.tokens, "token"))
+        allowed = " and ".join(counted(round(limit), what) for limit, what in limits if limit)
+        least = duration(planned.least_seconds)
+        yield (
+            f"the account allows {allowed} a minute: at least {least}"
+            if allowed
+            else "the server tells no limits of the account"
+        )
+    yield from map(_layout, planned.layouts)
+
+
+def _as_json(planned: Planned) -> dict[str, Any]:
+    return {
+        "flow": planned.plan.request.flow,
+        "rows": planned.rows,
+        "batches": planned.batches,
+        "storage_bytes": planned.storage_bytes,
+        "copied_bytes": planned.copied_bytes,
+        "seconds": round(planned.seconds),
+        "targets": [
+            {
+                "name": t.collection.name,
+                "table": t.name,
+                "mode": t.place.kind,
+                "rows": t.collection.count,
+                "dimensions": t.dimensions,
+                "metric": t.collection.metric,
+                "type": t.place.layout.type,
+                "metadata": look.metadata,
+            }
+            for t, look in zip(planned.plan.targets, planned.looks, strict=True)
+        ],
+        "sql": planned.sql,
+        "cost": planned.cost
+        and {**vars(planned.cost), "dollars": planned.cost.dollars, "most_dollars": planned.cost.most_dollars},
+        "limits": planned.allowed and {**vars(planned.allowed), "seconds": planned.least_seconds},
+        "layouts": [asdict(layout) for layout in planned.layouts],
+        "problems": planned.problems,
+        "warnings": planned.warnings,
+    }
+
+
+def _layout(layout: LayoutCost) -> str:
+    """public.docs: layout=column adds 30.2 MB and rewrites 3,000 rows, with their entries in docs_pkey (btree, 0.1 MB)"""
+    would = "" if layout.chosen else "would "
+    add, leave, rewrite = ("add", "leave", "rewrite") if would else ("adds", "leaves", "rewrites")
+    entries = ", ".join(f"{index.name} ({index.method}, {index.bytes / 1e6:,.1f} MB)" for index in layout.indexes)
+    what = f"{rewrite} {counted(layout.rows, 'row')}" if layout.layout == "column" else f"{leave} the table as it is"
+    into = f", with their entries in {entries}" if entries else ""
+    return f"{layout.table}: layout={layout.layout} {would}{add} {layout.bytes / 1e6:,.1f} MB and {what}{into}"

@@ -1,0 +1,157 @@
+"""Runs, and what has come of them, as the command prints them."""
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from flows.command.show.terminal import bold, duration, out, print_json, red, yellow
+from tasks.base import files
+from tasks.base.words import agreeing, counted
+from tasks.runs.checkpoints import Batch
+from tasks.runs.status import sentence
+
+WORDS = {"catch_up": "catch up", "list": "list ids"}
+"""What people call a stage, where the ledger calls it otherwise."""
+PASSED = (True, "True")
+"""What a report calls passed: those of 0.1.0 hold some of NumPy's booleans as words."""
+
+
+def show_runs(found: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        out.print("no runs yet; start with: vecferry plan chroma-to-pgvector -p chroma.path=DIRECTORY")
+        return
+    for run in found:
+        out.print(Text.assemble(bold(run["run_id"]), f"  {_state(run)}  {_counts(run)}"))
+        for line in (f"{run['flow']}, {run['source']}", _times(run), *_steps(run)):
+            out.print(f"  {line}")
+
+
+def show_run(outcome: dict[str, Any], stages: list[dict[str, Any]], failed: list[Batch], as_json: bool) -> None:
+    """One run: what it is, its stages, what failed, and what to do."""
+    if as_json:
+        print_json(outcome)
+        return
+    out.print(Text.assemble(f"{outcome['run_id']}: ", bold(_state(outcome))))
+    for line in (f"{outcome['flow']}, {outcome['source']}", _times(outcome), outcome["error"]):
+        if line:
+            out.print(line)
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "done", "pending", "failed", "rows", "quarantined", "seconds"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for line in stages:
+        name = WORDS.get(line["stage"], line["stage"])
+        table.add_row(name, *(f"{line[c]:,}" for c in ("done", "pending", "failed", "rows", "quarantined", "seconds")))
+    out.print(table)
+    for batch in failed[:20]:
+        attempts = counted(batch.attempts, "attempt")
+        out.print(f"batch {batch.number} failed in {batch.stage} after {attempts}: {batch.error}")
+    _print_tail(outcome)
+
+
+def show_outcome(found: dict[str, Any], as_json: bool, checked: bool = True, moved: bool = True) -> None:
+    """What a run has come to; with the verification table where this command made or used it (``checked``), and what it did
+    to each target where it ``moved`` rows."""
+    if as_json:
+        print_json(found)
+        return
+    if checked and found["report"]:
+        show_checks(found["report"].removesuffix("html") + "json")
+    for t in found["targets"] if moved else []:
+        quarantined = ("; ", red(f"{t['quarantined']:,} quarantined")) if t["quarantined"] else ()
+        out.print(Text.assemble(sentence(t), *quarantined))
+    if spent := found["spent"]:
+        saved = (
+            f"; {spent['reused']:,} {agreeing(spent['reused'], 'were')} kept, which saved ${spent['saved']:.4f}"
+            if spent["reused"]
+            else ""
+        )
+        out.print(
+            f"spent ${spent['dollars']:.4f} on {counted(spent['bought'], 'text')}: {counted(spent['tokens'], 'token')} in "
+            f"{counted(spent['requests'], 'request')}{saved}"
+        )
+    out.print(bold(found["state"]))
+    _print_tail(found)
+
+
+def show_checks(path: str) -> None:
+    """The verification tables of a report, one a target."""
+    data = json.loads(files.read(path))
+    for target in data["targets"]:
+        title = f"{target['name']} → {target['table']}"
+        table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+        for column in ("", "check", "found", "wanted", "checked"):
+            table.add_column(column, justify="right" if column == "checked" else "left", overflow="fold")
+        for check in target["checks"]:
+            mark = Text("✓", "green") if check["passed"] in PASSED else red("✗")
+            table.add_row(mark, check["name"], check["found"], check["wanted"], f"{check['looked_at']:,}")
+        for note in target["notes"]:
+            table.add_row("", "note", note, "", "")
+        out.print(table)
+
+
+def show_done(lines: list[str], as_json: bool) -> None:
+    if not as_json:
+        for line in lines:
+            out.print(line)
+
+
+def show_restored(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    for name, rows in found["restored"].items():
+        out.print(f"{name}: {counted(rows, 'record')} restored into {found['into']}")
+    if found["note"]:
+        out.print(Text.assemble(yellow("note"), f"  {found['note']}"))
+
+
+def _state(outcome: dict[str, Any]) -> str:
+    now = outcome["now"]
+    return outcome["state"] + (f", {now}" if now and now != outcome["state"] else "")
+
+
+def _counts(outcome: dict[str, Any]) -> str:
+    rows, quarantined = (sum(t[what] for t in outcome["targets"]) for what in ("rows", "quarantined"))
+    failed = ", ".join(str(b) for t in outcome["targets"] for b in t["failed_batches"])
+    return (
+        counted(rows, "row")
+        + (f", {quarantined:,} quarantined" if quarantined else "")
+        + (f", failed batches: {failed}" if failed else "")
+    )
+
+
+def _times(outcome: dict[str, Any]) -> str:
+    started, changed = (datetime.fromisoformat(outcome[what]) for what in ("started", "changed"))
+    return f"started {_moment(started)}, changed {_moment(changed)}, {duration(outcome['seconds'])} of work"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _next_minute(moment: str) -> datetime:
+    """Rounded up: what is said to work from then on must work then."""
+    return datetime.fromisoformat(moment) + timedelta(seconds=59)
+
+
+def _steps(outcome: dict[str, Any]) -> list[str]:
+    if outcome["next"]:
+        return [f"next    {outcome['next']}"]
+    if later := outcome["later"]:
+        since = f"from {_moment(_next_minute(later['from']))} on" if later["from"] else "when that has ended"
+        return [f"later   {later['command']}", f"        {since}"]
+    return []
+
+
+def _print_tail(outcome: dict[str, Any]) -> None:
+    for name in ("report", "log"):
+        if outcome[name]:
+            out.print(f"{name:<8}{outcome[name]}")
+    for line in _steps(outcome):
+        out.print(line)
