@@ -1,5 +1,7 @@
 """What a run asks of a live table before it works on it: one count, no pass over its texts, no search."""
 
+import time
+
 import pytest
 
 from flows.forms.form import parse
@@ -13,7 +15,12 @@ ROWS = 200
 
 
 def rows_read(connection: Connection) -> tuple[int, int]:
-    """Rows of ``docs`` that anybody read so far, and searches by its vectors. Sessions report them when they end."""
+    """Rows of ``docs`` that anybody read so far, and searches by its vectors. Sessions report them when they end, and take
+    a moment to end."""
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    until = time.monotonic() + 20
+    while connection.execute(others).fetchone() != (0,) and time.monotonic() < until:
+        time.sleep(0.02)
     connection.execute("SELECT pg_stat_force_next_flush()")
     row = connection.execute(
         "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0), "
