@@ -1,38 +1,31 @@
 """The functions that people call, generated from the registry of models: each looks at the dimensions of the query and calls
 the function that searches the model of so many, so that old and new instances of an application are both right.
 
-    match_docs                 what the application calls. It is his own until the first cutover, and again after its rollback.
-                               From then on it answers for the active model and those that can be gone back to.
-    match_docs_v2              for trying new vectors before a cutover: answers for every model that is built and not yet
-                               dropped. It is made where the name is free, or ours.
-    match_docs_1536_75933ec1   searches one model. Nobody calls it by name, so it is made, and changed, at any time. It lies in
-                               the application's schema: who calls match_docs may use that, and gets what rights he has there.
+    match_docs                 what the application calls. Until the first cutover, and after its rollback, it is the
+                               application's own; otherwise it answers for the active model and those under it.
+    match_docs_v2              for trying new vectors before a cutover: answers for every model that is built and not dropped.
+                               It is made where the name is free, or ours.
+    match_docs_1536_75933ec1   searches one model. Nobody calls it by name, so that it can be made at any time. It lies in the
+                               application's schema: whoever calls match_docs may use that, and no right in vecferry is needed.
 
-Runs of one table, in any layouts, follow each other. A is a run; B, in the columns, is one that was begun while the vectors
-of A were searched, or before. “A first” is refused, with the command that is to be given first.
+What a table is searched by is a stack: at the bottom the vectors that it came with, on top those of the run that was cut over
+last. New runs may begin at any time, in either layout, from any vectors of the stack.
 
-    what is done with  while nothing of B     B is built        B is cut over        B is taken back       B is contracted
-    run A              is there
-    cutover            yes                    yes               is so already, or    yes                   is so already
-                                                                A is under B
-    rollback           yes                    yes; not where    no: B first          yes; not where        no: what A was
-                                              B compares with                        B compares with       contracted before
-                                              A's vectors and                        A's vectors and
-                                              A was not cut                          A was not cut over
-                                              over
-    contract           yes                    yes; not where    yes: B keeps all     yes; not where B      is so already
-                                              B compares with   that it needs        compares with what
-                                              what A drops                           A drops
-    run B
-    run                                       yes               yes                  yes                   -
-    cutover                                   yes               -                    yes                   -
-    rollback                                  yes               yes                  -                     no
-    contract                                  no                not before A is      yes: drops what B     -
-                                                                contracted           made
+    a run that is     cutover                  rollback                          contract
+    built             yes: it goes on top      yes: what it made is dropped ¹    no: it was not cut over
+    on top            it is so already         yes: the one under it is on top   yes: what lies under it is dropped ¹ ²
+    under another     it is so already         no: first the one on top          yes: what lies under it is dropped ¹ ²
+    rolled back       yes: it goes on top      it is so already                  yes: what it made is dropped ¹
+    contracted        it is so already         no: nothing lies under it         it is so already
 
-A contract drops what the run took over from, and with that its function: the column that the table came with, or all that
-an earlier run made, whose catch-up ends with it. Where two models have the same dimensions, match_docs searches the active
-one; match_docs_v2 the active one too, else the one that was built first, and what the table came with last.
+    ¹ not while a run that was not cut over compares with the vectors that would be dropped: cut that over, or drop it, first
+    ² not while what lies under it was made by a run that is not contracted: contract that first
+
+So a contract of the first run under the second drops the vectors that the table came with, and leaves the second whole; one of
+the second then drops all that the first made, and ends its catch-up. A refusal names the command that is to be given first.
+
+Where several models have the same dimensions, match_docs searches the one that is highest in the stack. match_docs_v2 searches
+the active one, unless the table came with it; then what was built first; and what the table came with last.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -84,12 +77,15 @@ def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
     second = _second(target.place.function)
     if (there := find(connection, target.place.schema, second)) and not there.ours:
         yield f"{target.place.schema}.{second} is there and not vecferry's: none is made to try the new vectors with"
-    for model in models.ways_back(connection, target.place.schema, target.place.table):
-        if model.dimensions == target.dimensions and model.column_name != target.place.new_column:
+    live = target.place.live
+    dimensions = {live.vectors: live.layout.dimensions}
+    dimensions |= {m.column_name: m.dimensions for m in models.ways_back(connection, live.schema, live.table)}
+    for column in sorted(column for column, size in dimensions.items() if size == target.dimensions):
+        if column != target.place.new_column:
             yield (
-                f"{target.name} and {model.table}.{model.column_name} both have {target.dimensions} dimensions, by which "
-                f"{target.place.function} cannot tell them apart: after the cutover it searches {target.place.new_column} alone, and "
-                f"queries of the old model find the wrong rows"
+                f"{target.name} and {live.schema}.{live.table}.{column} both have {target.dimensions} dimensions, by which "
+                f"{target.place.function} cannot tell them apart: after the cutover it searches {target.place.new_column} "
+                f"alone, and queries of the old model find the wrong rows"
             )
 
 
@@ -113,6 +109,7 @@ def ready(connection: Connection, run_id: str, target: Target[LivePlace], body: 
         if function:
             grant_alike(connection, function, made)
         models.search_by(connection, model, name, made, own=False)
+    _move_second(connection, target, name)
     _make_second(connection, target, name)
 
 
@@ -159,16 +156,16 @@ def _generate(connection: Connection, target: Target[LivePlace], called: Sequenc
     """The functions that people call, from the registry as it is now."""
     chain = models.ways_back(connection, target.place.schema, target.place.table)
     for name in called:
-        _make_second(connection, target, name)
+        _move_second(connection, target, name)
         function = find(connection, target.place.schema, name)
         by_model = {s.model.model: s for s in models.searched(connection, target.place.schema, name)}
         serving = [by_model[m.model] for m in chain if m.model in by_model]
-        if function is None or not serving or not _generated(function):
-            continue
-        if len(serving) == 1 and serving[0].own:
-            _restore_own(connection, function, serving[0])
-        else:
-            give_body(connection, function, _choice(connection, function, serving))
+        if function and serving and _generated(function):
+            if len(serving) == 1 and serving[0].own:
+                _restore_own(connection, function, serving[0])
+            else:
+                give_body(connection, function, _choice(connection, function, serving))
+        _make_second(connection, target, name)  # last, because what came with the table may have got another name
 
 
 def _make_second(connection: Connection, target: Target[LivePlace], name: str) -> None:
@@ -177,8 +174,6 @@ def _make_second(connection: Connection, target: Target[LivePlace], name: str) -
     there = find(connection, target.place.schema, second)
     if there and not there.ours:
         return
-    if there:
-        _move(connection, there, name)
     known = models.searched(connection, target.place.schema, name)
     if not any(s.model.run_id for s in known):
         if there:
@@ -236,9 +231,7 @@ def _keep_own(connection: Connection, target: Target[LivePlace], name: str) -> N
     if function is None or own is None:
         return
     kept = _name(name, own.model)
-    define_as(connection, function, sql.Identifier(target.place.schema, kept))
-    copy = find(connection, target.place.schema, kept)
-    assert copy
+    copy = define_as(connection, function, kept)
     connection.execute(f"ALTER FUNCTION {signature(connection, copy.oid)} OWNER TO {quoted(function.owner)}")
     grant_alike(connection, function, kept)
     models.search_by(connection, own.model, name, kept, own=True)
@@ -248,19 +241,18 @@ def _keep_own(connection: Connection, target: Target[LivePlace], name: str) -> N
 def _restore_own(connection: Connection, function: Function, own: Searched) -> None:
     """The application's function as it was."""
     if was := find(connection, function.schema, own.body):
-        define_as(connection, was, sql.Identifier(function.schema, function.name))
+        define_as(connection, was, function.name)
         drop(connection, was)
         models.search_by(connection, own.model, function.name, function.name, own=True)
 
 
-def _move(connection: Connection, second: Function, name: str) -> None:
+def _move_second(connection: Connection, target: Target[LivePlace], name: str) -> None:
     """Gives what a match_…_v2 of 0.1 says a name of its own: that one searched one model."""
-    for searched in models.searched(connection, second.schema, name):
-        if searched.body == second.name:
+    second = find(connection, target.place.schema, _second(name))
+    for searched in models.searched(connection, target.place.schema, name):
+        if second and searched.body == second.name:
             made = _name(name, searched.model)
-            define_as(connection, second, sql.Identifier(second.schema, made))
-            copy = find(connection, second.schema, made)
-            assert copy
+            copy = define_as(connection, second, made)
             note = f"{MADE}: the nearest rows by {searched.model.table}.{searched.model.column_name}"
             connection.execute(
                 f"COMMENT ON FUNCTION {signature(connection, copy.oid)} IS {sql.Literal(note).as_string()}"

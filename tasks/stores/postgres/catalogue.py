@@ -78,10 +78,14 @@ def find(connection: Connection, schema: str, name: str) -> Function | None:
     )
 
 
-def define_as(connection: Connection, function: Function, name: sql.Identifier) -> None:
-    """The same function under another name."""
+def define_as(connection: Connection, function: Function, name: str) -> Function:
+    """The same function under another name, in its schema."""
     head = re.compile(r"(CREATE OR REPLACE FUNCTION )(.+?)(?=\()", re.DOTALL)
-    connection.execute(head.sub(lambda m: m[1] + name.as_string(), function.definition, count=1))
+    place = sql.Identifier(function.schema, name).as_string()
+    connection.execute(head.sub(lambda m: m[1] + place, function.definition, count=1))
+    copy = find(connection, function.schema, name)
+    assert copy
+    return copy
 
 
 def drop(connection: Connection, function: Function) -> None:
