@@ -29,21 +29,22 @@ def begin(
     asks_model: bool = True,
 ) -> ledger.State:
     """Returns the run's state before this start; a new one keeps which ``flow_run`` began it. ``asks_model`` makes sure that
-    its model can be asked. Raises UsageError, before anything is written, when the plan cannot run, differs from the frozen
-    one in one of the parameters that were ``given``, or has no such batches."""
+    its model can be asked. Raises UsageError, before anything of the run is written, when the plan cannot run, differs from the
+    frozen one in one of the parameters that were ``given``, or has no such batches."""
     url = database_url(request.database)
     connection = connect(url, holding.application(run_id))
     try:
         with refusable("begin"):
-            found = ledger.find(connection, check_run_id(run_id))
+            check_run_id(run_id)
+            ledger_versions.bring_forward(connection)  # a plan is made by what the ledger knows of earlier runs
+            found = ledger.find(connection, run_id)
             if found is None:
                 plan = _new_plan(connection, request, run_id, given, batch_ids)
                 prepare(connection)
+                ledger_versions.ensure(connection)
+                ledger.start(connection, replace(plan, flow_run=flow_run), given)
             else:
                 plan = _frozen_plan(connection, found, request, given, batch_ids)
-            ledger_versions.bring_forward(connection)
-            if found is None:
-                ledger.start(connection, replace(plan, flow_run=flow_run), given)
         run = Run(plan, url, settings.home())
         vectors.recover(run)
         if asks_model and (found is None or found.state not in ("cut_over", "contracted")):

@@ -112,7 +112,7 @@ def test_completion(connection: Connection, chroma_dir: Callable[..., str], tmp_
     assert _complete("vecferry plan text")[0] == ["text-384-to-1536"]
     assert _complete("vecferry run chroma-to-pgvector -p chroma.pa")[0] == ["chroma.path="]
     assert _complete("vecferry status ")[0] == []
-    ledger_versions.bring_forward(connection)
+    ledger_versions.ensure(connection)
     connection.execute("INSERT INTO vecferry.run (run_id, flow, plan) VALUES ('docs1', 'chroma-to-pgvector', '{}')")
     connection.execute("INSERT INTO vecferry.run (run_id, flow, plan) VALUES ('more2', 'chroma-to-pgvector', '{}')")
     for verb in ("status", "contract"):
@@ -226,7 +226,7 @@ def test_a_prefect_server_that_is_away(
 ) -> None:
     """One line that names PREFECT_API_URL and where it leads, without the password."""
     source = chroma_dir(count=20)
-    ledger_versions.bring_forward(connection)
+    ledger_versions.ensure(connection)
     arguments = ["chroma-to-pgvector", "-p", f"chroma.path={source}"] if verb == "run" else ["one"]
     if verb != "run":
         _a_run(connection, source)

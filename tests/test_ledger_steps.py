@@ -41,9 +41,10 @@ def test_the_files_are_numbered_without_a_gap() -> None:
 def test_a_new_ledger_has_every_version(connection: Connection) -> None:
     """Each step is noted with the program that applied it; doing it once more does nothing."""
     assert ledger_versions.read(connection) == Ledger(0, False)
-    assert not ledger.exists(connection)
+    ledger_versions.bring_forward(connection)
+    assert not ledger.exists(connection), "there is nothing to be brought forward"
     for _ in range(2):
-        ledger_versions.bring_forward(connection)
+        ledger_versions.ensure(connection)
         assert _notes(connection) == [(step.version, True) for step in STEPS]
 
 
@@ -139,7 +140,7 @@ def test_a_step_that_fails_leaves_the_ledger_as_it_was(connection: Connection, m
 
 def test_a_newer_ledger_is_refused(connection: Connection) -> None:
     """One line with both versions and the program to install, whatever is asked of it."""
-    ledger_versions.bring_forward(connection)
+    ledger_versions.ensure(connection)
     connection.execute("INSERT INTO vecferry.version (version, step, applied_by) VALUES (99, 'later', '9.0.0')")
     line = rf"is of version 99, and vecferry \S+ knows versions up to {latest()}: install vecferry 9.0.0"
     asks: list[Callable[[], object]] = [
@@ -148,6 +149,7 @@ def test_a_newer_ledger_is_refused(connection: Connection) -> None:
         lambda: ledger.run_ids(connection),
         lambda: ledger_versions.notice(connection),
         lambda: ledger_versions.bring_forward(connection),
+        lambda: ledger_versions.ensure(connection),
     ]
     for ask in asks:
         with pytest.raises(UsageError, match=line):

@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 
 from flows.command import main
+from flows.forms.form import parse
+from flows.forms.parameters import Text384To1536
+from tasks.base.errors import UsageError
+from tasks.begin import begin
 from tasks.runs import ledger_versions, locks
 from tasks.stores.postgres.connection import Connection, connect
 from tests import old_ledger
@@ -66,6 +70,25 @@ def test_what_only_reads_leaves_an_older_ledger(
     assert (shown.exit, shown.json["state"], shown.json["next"]) == (0, "verified", f"vecferry cutover {RUN}")
     assert command(capsys, *of_flow("plan", tmp_path), "-p", "collections=[chroma-planned]").exit == 0
     assert kept(old) == before
+
+
+@pytest.mark.parametrize("table", ["column_verified", "side_table_verified"])
+def test_a_new_run_is_planned_by_what_an_older_ledger_knows(
+    old: Connection, capsys: pytest.CaptureFixture[str], table: str
+) -> None:
+    """Vectors that belong to a run are not planned over, whether the ledger was brought forward before or not."""
+    targets, kind = [{"table": table, "text": "content"}], table.removesuffix("_verified")
+    asked = {"targets": targets, "layout": kind, "embedder": "hashing/16", "old_embedder": "hashing/8"}
+    owned = f"belongs to run {kind}-verified"
+    before = kept(old)
+    planned = command(capsys, "plan", "text-384-to-1536", *(f"-p{k}={json.dumps(v)}" for k, v in asked.items()))
+    assert planned.exit == 2
+    assert owned in planned.out
+    assert kept(old) == before
+    request = parse(Text384To1536, asked).request()
+    with pytest.raises(UsageError, match=owned):
+        begin(request, "fresh", {"source"})
+    assert kept(old) != before, "whoever begins brings it forward"
 
 
 def test_a_run_of_an_older_program_stops_what_writes(

@@ -77,7 +77,7 @@ def test_a_session_pooler_works(database: str) -> None:
     """A run is held by its lock as over a direct connection."""
     with pgbouncer(database, "session") as url:
         with connect(url) as connection:
-            ledger_versions.bring_forward(connection)
+            ledger_versions.ensure(connection)
         with (
             holding.sole_runner(url, "pooled"),
             pytest.raises(UsageError, match="pooled"),

@@ -123,7 +123,7 @@ def test_every_file_says_how_it_is_run(name: str) -> None:
 def test_every_file_runs_by_hand(database: str, connection: Connection, name: str) -> None:
     """The command in the header works as it stands, in psql, on the tables it speaks of."""
     psql = find_psql()
-    ledger_versions.bring_forward(connection)
+    ledger_versions.ensure(connection)
     connection.execute(statement("expand_note_change"))
     create_table(connection, Table("public", "docs", Layout("vector", None, "cosine")))
     connection.execute("ALTER TABLE docs ADD PRIMARY KEY (id)")

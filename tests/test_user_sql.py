@@ -18,7 +18,7 @@ def _text(vector: np.ndarray) -> str:
 
 @pytest.fixture
 def store(connection: Connection) -> PostgresStore:
-    ledger_versions.bring_forward(connection)
+    ledger_versions.ensure(connection)
     return PostgresStore(connection)
 
 

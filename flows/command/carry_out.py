@@ -58,8 +58,7 @@ def carry_out(
     """Calls a flow, prints what came of the run and returns it, as the ledger says: Prefect's API may be gone by then. Its
     ``exit`` is 0 only where the ledger says that the verb has done its work."""
     with connect(database_url(database), "vecferry status") as connection:
-        if ledger.exists(connection):
-            ledger_versions.bring_forward(connection)  # its refusal is told before Prefect is started
+        ledger_versions.bring_forward(connection)  # its refusal is told before Prefect is started
         since = ledger.clock(connection)
     failure: Exception | None = None
     result: dict[str, Any] = {}

@@ -31,8 +31,7 @@ def sole_runner(url: str, run_id: str) -> Iterator[None]:
     run is asked to stop. Raises UsageError when another process runs it.
     """
     with connect(url, "vecferry ledger") as first:
-        if ledger.exists(first):
-            ledger_versions.bring_forward(first)
+        ledger_versions.bring_forward(first)
     connection = _locked(url, run_id)
     if connection is None:
         with connect(url, "vecferry status") as other:

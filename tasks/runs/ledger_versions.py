@@ -81,7 +81,7 @@ def notice(connection: Connection) -> str | None:
     )
 
 
-def bring_forward(connection: Connection) -> None:
+def ensure(connection: Connection) -> None:
     """Makes the ledger where there is none, and of an older one the latest. Safe to call from many processes at once.
 
     Raises UsageError while a process of an older version works on a run, and when the ledger is newer than this program.
@@ -89,6 +89,12 @@ def bring_forward(connection: Connection) -> None:
     if read(connection) != Ledger(latest(), True):
         with refusable("bring the ledger forward"):
             locked(connection, lambda: _apply(connection))
+
+
+def bring_forward(connection: Connection) -> None:
+    """The same, where there is a ledger."""
+    if read(connection).version:
+        ensure(connection)
 
 
 def _apply(connection: Connection) -> None:

@@ -33,9 +33,9 @@ def take_up(request: Request, flow_run: str, name: str) -> TakenUp:
     """
     with connect(database_url(request.database), "vecferry begin") as connection, refusable("begin"):
         places = [(*place(connection, table), column) for table, column in request.places()]
+        ledger_versions.bring_forward(connection)
         if not ledger.exists(connection):
             return TakenUp(name)
-        ledger_versions.bring_forward(connection)
         if begun := begun_by(connection, flow_run):
             return TakenUp(begun)
         if owner := owner_of(connection, places):

@@ -33,20 +33,32 @@ def strangers(connection: Connection, run_id: str, target: Target[LivePlace]) ->
 def owner(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
     """What the column belongs to, by the registry of models, if that is not the run."""
     other = models.at(connection, target.place.schema, target.place.table, target.place.new_column)
-    if other is None or other.run_id == run_id:
-        return
-    if other.run_id is None:
+    if other and other.run_id is None:
         if target.place.beside:
             yield f"{target.name} holds the vectors that {other.table} came with: choose another new_column"
         return
-    run = ledger.get(connection, other.run_id)
-    of_run = partial(command, run_id=other.run_id, database=run.plan.request.database)
+    owning = other.run_id if other else _by_relation(connection, target)
+    if owning in (None, run_id):
+        return
+    run = ledger.get(connection, owning)
+    of_run = partial(command, run_id=owning, database=run.plan.request.database)
     way = {
         "cut_over": f"people search by it; {of_run('catch-up')} brings it in line",
         "contracted": "people search by it",
         "rolled_back": f"it could be cut over again; to drop it instead, {of_run('contract')}",
     }.get(run.state, f"take that back first, {of_run('rollback')}")
-    yield f"{target.name} belongs to run {other.run_id}: {way} (what it bought is kept), or choose another new_column"
+    yield f"{target.name} belongs to run {owning}: {way} (what it bought is kept), or choose another new_column"
+
+
+def _by_relation(connection: Connection, target: Target[LivePlace]) -> str | None:
+    """The run that the column belongs to, by an older ledger, which has no registry and is only read."""
+    if models.exists(connection) or not ledger.exists(connection):
+        return None
+    row = connection.execute(
+        "SELECT run_id FROM vecferry.relation WHERE source ->> 'table' = %s AND source ->> 'column' = %s",
+        (f"{target.place.schema}.{target.place.table}", target.place.new_column),
+    ).fetchone()
+    return row[0] if row else None
 
 
 def unwritten(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
