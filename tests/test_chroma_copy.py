@@ -232,7 +232,7 @@ def test_an_application_that_goes_on_writing(chroma_dir: Callable[..., str], hom
             assert found.column("embedding").null_count == 0
             assert np.isfinite(vectors(found)).all()
             counts.append(len(ids))
-        out, err = writer.communicate(timeout=30)
+        out, err = writer.communicate(timeout=120)
     assert writer.returncode == 0, err
     assert counts == sorted(counts)
     assert counts[-1] > counts[0], "nothing was written meanwhile"

@@ -101,7 +101,7 @@ def test_version_and_short_help(vecferry: Vecferry) -> None:
 def _complete(line: str, **environment: str) -> tuple[list[str], float]:
     asked = {"_VECFERRY_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
     started = time.monotonic()
-    done = subprocess.run([COMMAND], env=os.environ | asked | environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([COMMAND], env=os.environ | asked | environment, capture_output=True, text=True, timeout=120)
     assert done.stderr == ""
     return done.stdout.split(), time.monotonic() - started
 
@@ -120,7 +120,7 @@ def test_completion(connection: Connection, chroma_dir: Callable[..., str], tmp_
     away = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"
     found, seconds = _complete("vecferry status ", DATABASE_URL=away)
     assert found == []
-    assert seconds < 5
+    assert seconds < 20
     (tmp_path / "home" / "runs" / "kept").mkdir(parents=True)
     assert _complete("vecferry status ", DATABASE_URL="", POSTGRES_URL="")[0] == ["kept"]
     assert not (tmp_path / "home" / "postgres").exists()
@@ -233,7 +233,7 @@ def test_a_prefect_server_that_is_away(
     started = time.monotonic()
     code, out, err = vecferry(verb, *arguments, *(["--batch", "0"] if verb == "rerun" else []))
     assert code == 2
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert len(err.strip().splitlines()) == 1
     assert f"PREFECT_API_URL is {nowhere.replace('me:geheim@', '')}" in err
     assert "geheim" not in out + err

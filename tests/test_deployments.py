@@ -6,137 +6,32 @@ import re
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-import chromadb
-import httpx
-import psycopg
 import pytest
 import yaml
 
-from flows import ui
 from tasks.runs import checkpoints, ledger, status
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import connect
 from tests import faults, live
 from tests.data import records_of
-from tests.servers import free_port
+from tests.deployed import CHROMA, ENDED, ROOT, Api, deployed
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
-ROOT = Path(__file__).parents[1]
-UNDER_WAY = ("PENDING", "RUNNING", "CANCELLING")
-ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 READABLE = re.compile(
     r"plan \S+|list ids, pass \d+|(snapshot|load) batch(es)? \d+( to \d+)?"
     r"|write the manifest|make (shadows|keys)|cut into batches|[a-z][a-z -]* \S+"
 )
 
 
-class Api(httpx.Client):
-    """Prefect's REST API, so that nothing of this process's own Prefect settings is in the way."""
-
-    def ask(self, method: str, path: str, **content: Any) -> Any:
-        for _ in range(20):  # a busy server says 503, and Prefect's own client asks again too
-            if (answer := self.request(method, path, json=content or None)).status_code != 503:
-                break
-            time.sleep(0.5)
-        return answer.raise_for_status().json() if answer.content else None
-
-    def deployment(self, name: str) -> Any:
-        return self.ask("GET", f"deployments/name/{name}")
-
-    def start(self, name: str, **content: Any) -> str:
-        return str(self.ask("POST", f"deployments/{self.deployment(name)['id']}/create_flow_run", **content)["id"])
-
-    def ended(self, run: str, seconds: float = 250, states: tuple[str, ...] = ENDED) -> Any:
-        until = time.monotonic() + seconds
-        while (found := self.ask("GET", f"flow_runs/{run}"))["state_type"] not in states:
-            assert time.monotonic() < until, f"{found['name']} is still {found['state_name']} after {seconds} s"
-            time.sleep(0.3)
-        return found
-
-    def artifact(self, key: str) -> Any:
-        """The latest artifact of that key."""
-        found = self.ask("POST", "artifacts/filter", artifacts={"key": {"any_": [key]}}, sort="CREATED_DESC")
-        assert found, f"there is no artifact {key}"
-        return found[0]
-
-    def runs(self, name: str, states: tuple[str, ...] = ENDED) -> list[Any]:
-        """The runs of a deployment that are over, in the order of their schedule."""
-        where = {"deployments": {"id": {"any_": [self.deployment(name)["id"]]}}}
-        over = {"state": {"type": {"any_": list(states)}}}
-        return list(self.ask("POST", "flow_runs/filter", **where, flow_runs=over, sort="EXPECTED_START_TIME_ASC"))
-
-    @contextmanager
-    def every(
-        self, seconds: float, name: str, overrides: dict[str, Any] | None = None, **parameters: Any
-    ) -> Iterator[datetime]:
-        """A deployment's own schedule, edited and switched on as a person does it in the UI; off again afterwards.
-        ``overrides`` are the schedule's own."""
-        begun = datetime.now(UTC)
-        found = self.deployment(name)
-        edited = {"slug": found["schedules"][0]["slug"], "schedule": {"interval": seconds}}
-        given = {"parameters": overrides} if overrides else {}
-        self.edit(
-            name, parameters={**found["parameters"], **parameters}, schedules=[{**edited, **given, "active": True}]
-        )
-        try:
-            yield begun
-        finally:
-            none: dict[str, Any] = {"parameters": {}} if overrides else {}
-            self.edit(name, parameters=found["parameters"], schedules=[{**edited, **none, "active": False}])
-            until = time.monotonic() + 120
-            while under_way := self.runs(name, UNDER_WAY):  # else the next test would take it for its own
-                assert time.monotonic() < until, under_way[0]["state"]
-                time.sleep(0.2)
-
-    def edit(self, name: str, **content: Any) -> None:
-        self.ask("PATCH", f"deployments/{self.deployment(name)['id']}", **content)
-
-    def fired(self, name: str, after: datetime, seconds: float = 120) -> Any:
-        """The first run of a deployment that began after ``after`` and is over, those aside that were cancelled."""
-        until = time.monotonic() + seconds
-        while True:
-            for run in self.runs(name):
-                begun = run["start_time"] and datetime.fromisoformat(run["start_time"])
-                if run["state_type"] != "CANCELLED" and begun and begun > after:
-                    return run
-            assert time.monotonic() < until, f"{name} has fired nothing that ended after {seconds} s"
-            time.sleep(0.2)
-
-    def task_names(self, run: str) -> list[str]:
-        return list(self.task_states(run))
-
-    def task_states(self, run: str) -> dict[str, str]:
-        found = self.ask("POST", "task_runs/filter", flow_runs={"id": {"any_": [run]}})
-        return {t["name"]: t["state_type"] for t in found}
-
-
 @pytest.fixture(scope="module")
 def api(postgres: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """A server with the deployments of prefect.yaml and a worker, whose DATABASE_URL is an empty database; NIGHTLY_URL is
-    another, for what schedules bring."""
-    name, port = f"t_{uuid.uuid4().hex[:12]}", free_port()
-    with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
-        for database in (name, f"{name}_nightly"):
-            connection.execute(f"CREATE DATABASE {database} TEMPLATE with_vector")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        patch.setenv("DATABASE_URL", postgres(name))
-        patch.setenv("NIGHTLY_URL", postgres(f"{name}_nightly"))
-        patch.setenv("VECFERRY_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setenv("VECFERRY_RETRY_SECONDS", "0.05")
-        patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "1")
-        patch.delenv("PREFECT_HOME", raising=False)
-        with ui.serving(port), Api(base_url=f"http://127.0.0.1:{port}/api/", timeout=60) as client:
-            yield client
+    with deployed(postgres, tmp_path_factory.mktemp("home")) as client:
+        yield client
 
 
 @pytest.fixture
@@ -211,7 +106,7 @@ def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, appr
     assert waiting["state_name"] == "Suspended", waiting["state"]
     run_id = waiting["name"]  # nobody named it: the answer must find it again
     keys = waiting["state"]["state_details"]["run_input_keyset"]
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while (form := api.get(f"flow_runs/{run}/input/{keys['description']}")).status_code == 404:
         assert time.monotonic() < until, "the form has no description"  # Prefect stores it after the state
         time.sleep(0.2)
@@ -311,103 +206,6 @@ def test_live_tables_from_the_deployments(api: Api) -> None:
         assert live.faults(connection) == []
 
 
-CHROMA, TEXT = "chroma-to-pgvector/scheduled", "text-384-to-1536/scheduled"
-EVERY = 4.0
-"""Seconds; a run takes longer, so that one is due while another is going."""
-
-
-@pytest.mark.slow
-def test_a_schedule_fires_by_itself_and_brings_the_difference(api: Api, chroma_server: int) -> None:
-    """The sync of collections fires by itself: the first run loads, a later one brings exactly what changed meanwhile, each
-    under a name of its own; one that is due while another is going is cancelled. A schedule that names a run which is
-    finished says so."""
-    collection = Collection("docs", "", 0, 8, "cosine")
-    store = chroma.connect(host="127.0.0.1", port=chroma_server)
-    store.create(collection)
-    store.write("docs", records_of(60))
-    source = {"host": "127.0.0.1", "port": chroma_server}
-    with api.every(EVERY, CHROMA, chroma=source, database="NIGHTLY_URL", tables={"docs": "nightly"}) as begun:
-        first = api.fired(CHROMA, begun)
-        assert first["state_type"] == "COMPLETED", first["state"]["message"]
-        store.write("docs", records_of(2, start=60))
-        store.write("docs", records_of(1, seed=9))
-        other = chromadb.HttpClient("127.0.0.1", chroma_server).get_collection("docs", embedding_function=None)
-        other.delete(ids=["row-0000005"])
-        second = api.fired(CHROMA, datetime.now(UTC))
-        assert second["state_type"] == "COMPLETED", second["state"]["message"]
-    with connect(os.environ["NIGHTLY_URL"], "vecferry test") as connection:
-        names = [run["name"] for run in (first, second)]
-        for run, name in zip((first, second), names, strict=True):
-            assert re.fullmatch(r"chroma-to-pgvector-\d{8}-\d{6}-" + run["id"][-8:], name)
-        brought = status.outcome(connection, names[1])["targets"][0]["touched"]
-        assert brought == {"inserted": 2, "updated": 1, "deleted": 1}
-        assert connection.execute("SELECT count(*) FROM nightly").fetchone() == (61,)
-    same = {"chroma": source, "database": "NIGHTLY_URL", "tables": {"docs": "nightly"}, "run_id": names[0]}
-    with api.every(EVERY, CHROMA, **same) as begun:
-        third = api.fired(CHROMA, begun)
-    assert third["state_type"] == "FAILED", "a night of a run that is finished is not green"
-    assert f"run {names[0]} is cut over, so there is nothing left to do by that name" in third["state"]["message"]
-    cancelled = [run for run in api.runs(CHROMA) if run["state_type"] == "CANCELLED" and run["auto_scheduled"]]
-    assert cancelled, "none was due while another was going"
-    assert {run["state"]["message"] for run in cancelled} == {"Deployment concurrency limit reached."}
-
-
-@pytest.mark.slow
-def test_a_schedule_of_live_tables_finds_the_run_that_owns_the_vectors(api: Api) -> None:
-    """The first run of the schedule migrates and switches a live table; a later one, which names no run either, brings what
-    was written meanwhile into its vectors, and says so; there is one run in the ledger."""
-    asked: Any = {"targets": [{"table": "docs", "text": "content"}], "embedder": "hashing/1536", "cutover": "auto"}
-    with connect(os.environ["NIGHTLY_URL"], "vecferry test") as connection:
-        live.make_table(connection, 60)
-        with api.every(EVERY, TEXT, database="NIGHTLY_URL", **asked) as begun:
-            first = api.fired(TEXT, begun)
-            assert first["state_type"] == "COMPLETED", first["state"]["message"]
-            connection.execute("UPDATE docs SET content = 'changed later' WHERE id = 9")
-            connection.execute("INSERT INTO docs (id, content) VALUES (900, 'new'), (901, 'newer')")
-            connection.execute("DELETE FROM docs WHERE id = 8")
-            second = api.fired(TEXT, datetime.now(UTC))
-            assert second["state_type"] == "COMPLETED", second["state"]["message"]
-        (name,) = [run for run in ledger.run_ids(connection) if run.startswith("text-384-to-1536")]
-        assert first["name"] == second["name"] == name
-        what = "public.docs → public.docs.embedding_1536: 2 inserted, 1 updated, 1 deleted"
-        assert second["state"]["message"] == f"caught up run {name}: {what}"
-        assert live.faults(connection) == []
-
-
-@pytest.mark.slow
-def test_a_schedule_that_lacks_something_says_what_and_where(api: Api) -> None:
-    """Switched on as it is shipped, a schedule's run ends Failed with what is missing and where in the UI that is set."""
-    lacks = {
-        CHROMA: "no source is given: chroma needs a path (a Chroma directory) or a host (a Chroma server)",
-        TEXT: "there is no table bora_docs",
-        "catch-up/catch-up": "parameter run_id is missing: name of the run",
-    }
-    with ExitStack() as on:
-        begun = {name: on.enter_context(api.every(2, name, database="NIGHTLY_URL")) for name in lacks}
-        runs = {name: api.fired(name, begun[name]) for name in lacks}
-    for name, missing in lacks.items():
-        assert runs[name]["state_type"] == "FAILED", runs[name]["state"]
-        assert missing in runs[name]["state"]["message"]
-        assert f"Deployments → {name} → ⋮ → Edit → Parameters" in runs[name]["state"]["message"]
-
-
-@pytest.mark.slow
-def test_what_a_schedule_leaves_empty_is_what_the_deployment_has(api: Api, chroma_server: int) -> None:
-    """The V2 interface saves the empty fields of a schedule's dialog with it; its run takes what the deployment has."""
-    store = chroma.connect(host="127.0.0.1", port=chroma_server)
-    store.create(Collection("docs", "", 0, 8, "cosine"))
-    store.write("docs", records_of(20))
-    asked = {"chroma": {"host": "127.0.0.1", "port": chroma_server}, "tables": {"docs": "by_v2"}, "run_id": "by-v2"}
-    blank = {"__prefect_kind": "json"}
-    empty = {"run_id": None, "tables": blank, "metrics": blank, "chroma": {"path": None, "host": None, "token": None}}
-    with api.every(2, CHROMA, empty, database="NIGHTLY_URL", **asked) as begun:
-        run = api.fired(CHROMA, begun + timedelta(seconds=3))  # not one that an earlier test's schedule left
-    assert run["state_type"] == "COMPLETED", run["state"]["message"]
-    assert run["name"] == "chroma-to-pgvector · by-v2"
-    with connect(os.environ["NIGHTLY_URL"], "vecferry test") as connection:
-        assert connection.execute("SELECT count(*) FROM by_v2").fetchone() == (20,)
-
-
 @pytest.mark.slow
 def test_deploying_again_keeps_what_was_set_in_the_ui(api: Api) -> None:
     """What `make ui` and work.sh do at every start makes what is missing and renews what belongs to the code; parameters,
@@ -458,20 +256,6 @@ def test_a_parameter_that_there_is_not_makes_no_run(api: Api) -> None:
     )
     assert refused.status_code == 409
     assert "'colections' was unexpected" in refused.text
-
-
-@pytest.mark.slow
-def test_the_schedule_is_off_and_one_run_goes_at_a_time(api: Api) -> None:
-    """The nightly sync is shipped inactive, and a second run is cancelled while one is going."""
-    for name in ("chroma-to-pgvector/scheduled", "text-384-to-1536/scheduled", "catch-up/catch-up"):
-        assert [s["active"] for s in api.deployment(name)["schedules"]] == [False], name
-    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    due = {"type": "SCHEDULED", "state_details": {"scheduled_time": tomorrow}}
-    first, second = (api.start("chroma-to-pgvector/scheduled", state=due) for _ in range(2))
-    for run in (first, second):  # what a worker does when a run is due
-        api.ask("POST", f"flow_runs/{run}/set_state", state={"type": "PENDING"}, force=False)
-    assert api.ask("GET", f"flow_runs/{first}")["state_type"] == "PENDING"
-    assert api.ask("GET", f"flow_runs/{second}")["state_type"] == "CANCELLED"
 
 
 @pytest.mark.slow

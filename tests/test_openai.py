@@ -311,12 +311,12 @@ def test_every_answer_has_a_class(status: int, code: str, message: str, verdict:
         {"status": 500},
         {"status": 503},
         {"cut": True},
-        {"delay": 0.6},
+        {"delay": 1.2},
     ],
 )
 def test_what_may_pass_is_sent_again(server: OpenAIServer, fault: dict[str, Any]) -> None:
     """Three failures of each kind; then all vectors are there, nothing is rejected and nothing is bought twice."""
-    ours = embedder(server, timeout=0.3)
+    ours = embedder(server, timeout=0.9)
     ours.account.probe()
     server.plant(**fault, times=3)
     found = ours.embed(texts_of(50))

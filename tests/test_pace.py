@@ -44,6 +44,13 @@ def worked(connection: Connection, seconds: float = 0.02) -> float:
     return time.perf_counter() - started
 
 
+def rests(connection: Connection) -> bool:
+    """Whether a piece of work is followed by a rest; asked of the pace itself, since a busy machine takes its time too."""
+    before = pace.rested(connection)
+    worked(connection)
+    return pace.rested(connection) > before
+
+
 def locked_rows(connection: Connection) -> int:
     """Rows of docs that another session has locked."""
     found = connection.execute(
@@ -54,7 +61,7 @@ def locked_rows(connection: Connection) -> int:
 
 
 def test_alone_nothing_rests(connection: Connection, giving: None) -> None:
-    assert worked(connection) < 0.04
+    assert not rests(connection)
     assert pace.rested(connection) == 0
 
 
@@ -63,30 +70,30 @@ def test_beside_others_it_is_at_work_for_its_share(connection: Connection, datab
         took = [worked(connection) for _ in range(5)]
     assert min(took) >= 0.02 / SHARE
     assert pace.others(connection) == 1
-    assert pace.rested(connection) == pytest.approx(sum(took) * (1 - SHARE), rel=0.3)
+    assert len(took) * 0.02 * (1 / SHARE - 1) <= pace.rested(connection) <= sum(took)
 
 
 def test_a_share_of_one_gives_no_way(connection: Connection, database: str) -> None:
     with somebody(database), pace.giving_way(database, 1):
-        assert worked(connection) < 0.04
+        assert not rests(connection)
         assert pace.others(connection) == 0
 
 
 def test_nothing_rests_where_nobody_asked_for_it(connection: Connection, database: str) -> None:
     with somebody(database):
-        assert worked(connection) < 0.04
+        assert not rests(connection)
 
 
 def test_sessions_that_only_are_there_are_not_at_work(connection: Connection, database: str, giving: None) -> None:
     with somebody(database):
         time.sleep(2.1)
-        assert worked(connection) < 0.04
+        assert not rests(connection)
 
 
 def test_our_own_sessions_are_not_others(connection: Connection, database: str, giving: None) -> None:
     with connect(database, "vecferry another") as ours:
         ours.execute("SELECT 1")
-        assert worked(connection) < 0.04
+        assert not rests(connection)
 
 
 def test_sessions_that_may_not_be_seen_count_as_at_work(connection: Connection, database: str) -> None:

@@ -50,7 +50,7 @@ def pgbouncer(url: str, mode: str) -> Iterator[str]:
 
 
 def _wait(url: str, process: "subprocess.Popen[bytes]") -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while True:
         try:
             psycopg.connect(url, autocommit=True, prepare_threshold=None).close()

@@ -74,7 +74,7 @@ class Ui:
         return int((self.home / "postgres" / "postmaster.pid").read_text().split()[0])
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
@@ -105,7 +105,7 @@ def test_nothing_is_left_however_it_ends(ui: Ui) -> None:
         steps = ("PostgreSQL ", "Prefect ", "deployments ", "worker ")
         assert [step for step in steps if f"\n{step}" not in f"\n{said}"] == []
         assert "prefect config set" not in said
-        second = subprocess.run(SERVE, env=ui.environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        second = subprocess.run(SERVE, env=ui.environment, cwd=ROOT, capture_output=True, text=True, timeout=180)
         assert second.stdout == f"already running, open http://127.0.0.1:{ui.port}/deployments\n"
         assert (second.returncode, second.stderr) == (0, "")
         ui.set_schedule()
@@ -161,7 +161,7 @@ def test_a_port_of_somebody_else_is_named(ui: Ui) -> None:
     )
     try:
         wait_for(lambda: _listens(ui.port))
-        done = subprocess.run(SERVE, env=ui.environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(SERVE, env=ui.environment, cwd=ROOT, capture_output=True, text=True, timeout=180)
     finally:
         other.kill()
         other.wait()

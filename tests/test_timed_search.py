@@ -41,13 +41,13 @@ def busy(url: str) -> Iterator[None]:
 
 
 def slow(probes: np.ndarray) -> list[Hits]:
-    time.sleep(0.01)
+    time.sleep(0.05)
     return [Hits(["a"], np.zeros(1)) for _ in probes]
 
 
 def test_searches_end_when_their_time_is_over() -> None:
     """So many as there is time for, in the order of the probes."""
-    found = timed(slow, PROBES, time.monotonic() + 0.1, 2)
+    found = timed(slow, PROBES, time.monotonic() + 0.5, 2)
     assert 2 < len(found.hits) == len(found.seconds) < len(PROBES)
     assert found.figures["searches"] == len(found.hits)
 
@@ -62,15 +62,15 @@ def test_an_allowance_grows_with_the_run() -> None:
     """A share of what the rest of the run took, and its seconds at least."""
     allowed = Allowance(share=0.1, seconds=5.0, probes=10)
     for worked, seconds in ((0, 5), (40, 5), (600, 60)):
-        assert allowed.until(worked) - time.monotonic() == pytest.approx(seconds, abs=0.1)
+        assert allowed.until(worked) - time.monotonic() == pytest.approx(seconds, abs=1)
 
 
 def test_rests_beside_others_count(database: str, connection: Connection) -> None:
     """On a busy database the time is over sooner, since each search is followed by a rest."""
     with busy(database), pace.giving_way(database, 0.2):
         time.sleep(0.3)  # until somebody else has been seen
-        found = timed(slow, PROBES, time.monotonic() + 0.3, 2, pace.turns(connection))
-    assert 2 <= len(found.hits) <= 8, "of 20 that take 0.2 s alone"
+        found = timed(slow, PROBES, time.monotonic() + 1.5, 2, pace.turns(connection))
+    assert 2 <= len(found.hits) <= 8, "of 20 that take 1 s alone"
 
 
 @pytest.fixture
