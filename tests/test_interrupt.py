@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -297,6 +298,17 @@ def test_an_embedded_postgresql_is_ended(tmp_path: Path, monkeypatch: pytest.Mon
         shown.wait_for("load")
         interrupted(shown)
     assert not (home / "postgres" / "postmaster.pid").exists()
+
+
+def test_no_embedded_postgresql_is_started_again(tmp_path: Path) -> None:
+    """Once a command that ends has stopped it, a thread of its own that is still at work starts none."""
+    program = (
+        "import sys; from tasks.stores.postgres import embedded; embedded.url(sys.argv[1]); embedded.close()\n"
+        "embedded.url(sys.argv[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert "is stopped: this command is ending" in done.stderr
+    assert not (tmp_path / "postgres" / "postmaster.pid").exists()
 
 
 def _servers(shown: Terminal) -> list[psutil.Process]:

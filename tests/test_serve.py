@@ -112,7 +112,7 @@ def test_nothing_is_left_however_it_ends(ui: Ui) -> None:
         everybody, postgres = family(process), ui.postgres()
         assert len(everybody) >= 4, "a server, a worker and a guard"
         user = subprocess.Popen(
-            [sys.executable, "-c", "from tasks.stores import embedded; embedded.url(input()); print(1, flush=True); input()"],
+            [sys.executable, "-c", "from tasks.stores.postgres import embedded; embedded.url(input()); print(1, flush=True); input()"],
             env=ui.environment, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert user.stdin

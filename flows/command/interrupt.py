@@ -193,7 +193,7 @@ def _end_process() -> None:
             # A transaction of ours is in the way, a switch: it is taken back.
             _within(until, lambda: holding.end_connections(connection, run[0]))
             noted = _within(until, lambda: _note(connection, run[0], typed))
-        _within(until, embedded.stop)
+        _within(until, embedded.close)
         _within(until, private_copy.remove_own)
         if run and connection and holding.holds(run[0]):
             # The last thing that happens: who loses a connection must not have the time to blame a batch for it.
