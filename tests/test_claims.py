@@ -1,9 +1,18 @@
-"""Two threads with the same text never both embed it, and neither waits for what the other alone wants."""
+"""Two threads, or two processes, with the same text never both embed it, and neither waits for what the other alone wants."""
 
+import random
 import threading
-from contextlib import closing, suppress
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
 
-from tasks.runs.claims import Claims
+import psycopg
+import pytest
+
+from tasks.runs import ledger_versions
+from tasks.runs.claims import Claims, in_database
+from tasks.stores.postgres.connection import Connection, connect
 
 CLAIMS = Claims()
 
@@ -57,3 +66,86 @@ def test_spaces_do_not_stand_in_each_others_way() -> None:
     next(one)
     assert next(CLAIMS.in_turn("two", names("a"))) == names("a")
     one.close()
+
+
+# What several processes share
+
+
+@pytest.fixture
+def sessions(database: str) -> Iterator[tuple[Connection, Connection]]:
+    """Two workers in one ledger."""
+    with connect(database, "vecferry one") as one, connect(database, "vecferry two") as two:
+        ledger_versions.bring_forward(one)
+        yield one, two
+
+
+def claimed(connection: Connection, *letters: str, space: str = "space") -> tuple[ExitStack, str]:
+    """Claims those, and what of them may be bought."""
+    stack = ExitStack()
+    free = stack.enter_context(in_database(connection, space, names(*letters)))
+    return stack, "".join(sorted(key.decode() for key in free))
+
+
+def test_what_another_session_has_claimed_is_not_bought(sessions: tuple[Connection, Connection]) -> None:
+    """Not before it is given back; another space is another matter."""
+    one, two = sessions
+    first, free = claimed(one, "a", "b")
+    assert free == "ab"
+    second, free = claimed(two, "b", "c")
+    assert free == "c"
+    second.close()
+    second, free = claimed(two, "b", space="other")
+    assert free == "b"
+    second.close()
+    first.close()
+    second, free = claimed(two, "a", "b")
+    assert free == "ab"
+    second.close()
+    assert one.execute("SELECT count(*) FROM vecferry.claim").fetchone() == (0,)
+    assert one.execute("SELECT count(*) FROM pg_locks WHERE classid = 7863293").fetchone() == (0,)
+
+
+def test_what_was_kept_meanwhile_is_not_bought(sessions: tuple[Connection, Connection]) -> None:
+    """Another may have kept a vector after it was looked for, and have given its claim back."""
+    one, two = sessions
+    two.execute("INSERT INTO vecferry.vector VALUES ('space', 'a', 'segment', 0)")
+    first, free = claimed(one, "a", "b")
+    assert free == "b"
+    first.close()
+
+
+def test_a_claim_ends_with_its_session(sessions: tuple[Connection, Connection]) -> None:
+    """A process that is killed gives nothing back; its claims are for the next one who asks."""
+    one, two = sessions
+    killed, _ = claimed(one, "a", "b")
+    assert claimed(two, "b")[1] == ""
+    two.execute("SELECT pg_terminate_backend(%s)", (one.info.backend_pid,))
+    assert wait_until(lambda: claimed(two, "b", "c")[1] == "bc")
+    with pytest.raises(psycopg.OperationalError):
+        killed.close()
+
+
+def test_many_that_want_the_same_at_once(sessions: tuple[Connection, Connection], database: str) -> None:
+    """Whatever the order in which they ask, each content is claimed by one of them, and none waits for ever."""
+    letters = [chr(ord("a") + i) for i in range(26)]
+    taken: list[list[bytes]] = []
+    start, asked = threading.Barrier(6), threading.Barrier(6)
+
+    def work(seed: int) -> None:
+        wanted = random.Random(seed).sample(letters, 20)
+        with connect(database, f"vecferry {seed}") as connection:
+            start.wait()
+            with in_database(connection, "space", names(*wanted)) as free:
+                taken.append(free)
+                asked.wait()
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(work, range(6)))
+    every = [key for keys in taken for key in keys]
+    assert len(every) == len(set(every))
+    assert len(every) > 20
+
+
+def wait_until(seen: Callable[[], bool]) -> bool:
+    """Whether it comes within some seconds."""
+    return any(seen() or time.sleep(0.05) for _ in range(200))

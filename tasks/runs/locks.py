@@ -6,6 +6,7 @@ LEDGER = 7_863_291
 """Held while the ledger is made or brought forward."""
 RUNS = 7_863_292
 """The class of the locks of runs; the second number is the hash of the run's name."""
+# 7_863_293 is the class of the locks that sql/ledger_0004_claims.sql takes.
 IN_THIS_DATABASE = (
     "locktype = 'advisory' AND granted AND objsubid = 2 "
     f"AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND classid = {RUNS}::oid"

@@ -69,6 +69,7 @@ def begin(run: Run) -> None:
     what it is to be given."""
     if run.plan.request.embedder is None:
         return
+    run.own(Purse, lambda: Purse(run)).models.clear()  # its key may be another one by now
     embedder = embedder_of(run)
     if unfit := {t.content.gives for t in run.plan.targets} - embedder.takes:
         raise UsageError(f"{run.plan.request.embedder} takes {' and '.join(embedder.takes)}, not {' or '.join(unfit)}")

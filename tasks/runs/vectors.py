@@ -8,6 +8,7 @@ are Arrow files, not Parquet: Parquet has levels to write and to read for every 
 """
 
 import hashlib
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -20,7 +21,7 @@ from tasks.base import files
 from tasks.contents.interface import Slice
 from tasks.embedders.interface import Embedder, RowError
 from tasks.embedders.registry import open_embedder
-from tasks.runs import spending
+from tasks.runs import claims, ledger, spending
 from tasks.runs.claims import Claims
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
@@ -77,11 +78,13 @@ class _Filling:
     def fill(self, tally: bool) -> None:
         with closing(self.run.own(Claims, Claims).in_turn(self.embedder.space.fingerprint, list(self.rows))) as turns:
             for keys in turns:
-                missing = self._find(keys)
-                if tally and len(missing) < len(keys):
-                    spending.note(self.run, self.connection, reused=len(keys) - len(missing))
-                if missing:
-                    self._make(missing)
+                missing, made = self._find(keys), 0
+                while missing:
+                    bought = self._buy(missing)
+                    made += len(bought)
+                    missing = self._find([key for key in missing if key not in bought])
+                if tally and made < len(keys):
+                    spending.note(self.run, self.connection, reused=len(keys) - made)
 
     def _find(self, keys: list[bytes]) -> list[bytes]:
         """Takes over what is kept, a segment at a time, and returns the keys that are not."""
@@ -97,6 +100,19 @@ class _Filling:
             self._place(names, kept[positions])
             missing.difference_update(names)
         return [key for key in keys if key in missing]
+
+    def _buy(self, keys: list[bytes]) -> set[bytes]:
+        """Makes the vectors that no other process makes; returns which. Those of the others are waited for a moment."""
+        if self.embedder.account is None:
+            self._make(keys)
+            return set(keys)
+        with claims.in_database(self.connection, self.embedder.space.fingerprint, keys) as claimed:
+            if claimed:
+                self._make(claimed)
+        if not claimed:
+            ledger.check_stop(self.connection, self.run.run_id)
+            time.sleep(claims.POLL)
+        return set(claimed)
 
     def _make(self, keys: list[bytes]) -> None:
         place = dict(zip(self.part.keys, range(len(self.part.keys)), strict=True))
