@@ -49,8 +49,11 @@ def forms() -> dict[str, type[BaseModel]]:
     """Every form that a flow shows: those of the migrations by their flows, the others by their classes."""
 
     def leaves(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
-        for form in model.__subclasses__():
-            yield from leaves(form) if form.__subclasses__() else [form]
+        below = [form for form in model.__subclasses__() if form.__module__.startswith("flows.")]
+        for form in below:
+            yield from leaves(form)
+        if not below:
+            yield model
 
     return FLOWS | {form.__name__: form for form in leaves(Base) if form not in FLOWS.values()}
 
