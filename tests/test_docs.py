@@ -214,3 +214,12 @@ def test_a_page_shows_files_that_there_are(page: Path) -> None:
         link for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()) if not (page.parent / link).exists()
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.name)
+def test_a_page_names_tests_that_there_are(page: Path) -> None:
+    """What is said to hold a promise does."""
+    defined = {
+        name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert sorted(set(re.findall(r"`(test_\w+)`", page.read_text())) - defined) == []
