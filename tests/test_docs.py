@@ -12,7 +12,7 @@ import typer
 from pydantic import BaseModel
 
 from flows.command import fields
-from flows.command.console import pairs
+from flows.command.arguments import pairs
 from flows.command.main import app
 from flows.forms.form import parse
 from flows.forms.parameters import FLOWS, Base
