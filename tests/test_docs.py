@@ -31,7 +31,7 @@ SETTING = re.compile(r"\bVECFERRY_[A-Z_]+")
 PATH = re.compile(r"(?<![\w./])(?:flows|tasks|sql|tests|benchmarks|deployments|docs)/[\w.*/-]*")
 """A file or folder of the repository."""
 MODULE = re.compile(r"python -m ((?:flows|tests|benchmarks)[\w.]*)")
-PLACEHOLDER = re.compile(r"\[?[A-Z]+\]?|…|")
+PLACEHOLDER = re.compile(r"\[?[A-Z]+\]?|…")
 
 
 @cache
