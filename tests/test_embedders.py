@@ -132,8 +132,8 @@ def test_an_image_is_kept_under_its_bytes_and_refused_by_a_model_of_texts() -> N
         ("hashing/-1", "1 to 16000"),
         ("hashing/²", "1 to 16000"),
         ("hashing/384.0", "1 to 16000"),
-        ("nobody/model", "no provider 'nobody'; there is: .*hashing"),
-        ("", "no provider ''"),
+        ("nobody/model", "no provider is called 'nobody'; the providers are .*hashing"),
+        ("", "no provider is called ''"),
     ],
 )
 def test_an_unknown_model_is_refused_in_one_line(name: str, reason: str) -> None:

@@ -76,7 +76,7 @@ def migration_of(name: str, store: MemoryStore, connection: Connection) -> Migra
         served=served,
         change=change,
         writes=lambda: [*tables(connection), *store.described],
-        catch_up=lambda: catch_up(run_id="life"),
+        catch_up=lambda run_id: catch_up(run_id=run_id),
         lives_on=True,
     )
 

@@ -187,10 +187,10 @@ def test_a_killed_snapshot_is_taken_up_by_either_command(
 
 
 def _only_the_first(list_target: Any) -> Any:
-    def stops(run: Any, source: Any, connection: Any, target: Any, listing: int, alone: bool) -> Any:
+    def stops(run: Any, source: Any, target: Any, listing: int, alone: bool) -> Any:
         if target.number:
             raise KeyboardInterrupt
-        return list_target(run, source, connection, target, listing, alone)
+        return list_target(run, source, target, listing, alone)
 
     return stops
 

@@ -15,7 +15,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from tasks.base.errors import UsageError
+from tasks.embedders.budget import Budget
 from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Space, as_texts, content_keys
+from tasks.embedders.naming import ModelName
 
 _WORD = re.compile(r"\w+")
 
@@ -53,6 +56,14 @@ class HashingEmbedder:
         row /= norm or 1.0
         if not norm:
             row[0] = 1.0  # words that cancel out exactly must not make a zero vector, which no index finds
+
+
+def open_hashing(name: ModelName, budget: Budget | None = None) -> HashingEmbedder:
+    """The embedder that ``name`` describes. Raises UsageError where it is not a number of dimensions."""
+    name.allow(())
+    if name.revision or not name.model.isdecimal() or not 0 < int(name.model) <= 16_000:
+        raise UsageError(f"embedder {name}: hashing takes its dimensions, 1 to 16000, e.g. hashing/384")
+    return HashingEmbedder(int(name.model))
 
 
 @lru_cache(maxsize=100_000)

@@ -9,7 +9,12 @@ from tasks.embedders.budget import Budget
 from tasks.embedders.interface import Embedder
 from tasks.embedders.naming import parse_model
 
-PROVIDERS = ("hashing", "openai", "sentence-transformers")
+PROVIDERS: dict[str, str] = {
+    "hashing": "tasks.embedders.hashing:open_hashing",
+    "openai": "tasks.embedders.openai.embedder:open_openai",
+    "sentence-transformers": "tasks.embedders.sentence_transformers.embedder:open_sentence_transformers",
+}
+"""Provider → what opens its models. A vendor's module is imported only when one of its models is asked for."""
 
 
 def open_embedder(name: str, budget: Budget | None = None) -> Embedder:
@@ -18,23 +23,13 @@ def open_embedder(name: str, budget: Budget | None = None) -> Embedder:
     Raises UsageError when there is no such provider or its model has no such form.
     """
     parsed = parse_model(name)
-    if parsed.provider == "hashing":
-        from tasks.embedders.hashing import HashingEmbedder
-
-        parsed.allow(())
-        model = parsed.model
-        if parsed.revision or not model.isdecimal() or not 0 < int(model) <= 16_000:
-            raise UsageError(f"embedder {name!r}: hashing takes its dimensions, 1 to 16000, e.g. hashing/384")
-        return HashingEmbedder(int(model))
-    if parsed.provider == "openai":
-        from tasks.embedders.openai.embedder import open_openai
-
-        return open_openai(parsed, budget)
-    if parsed.provider == "sentence-transformers":
-        from tasks.embedders.sentence_transformers.embedder import open_sentence_transformers
-
-        return open_sentence_transformers(parsed)
-    raise UsageError(f"embedder {name!r}: there is no provider {parsed.provider!r}; there is: {', '.join(PROVIDERS)}")
+    if parsed.provider not in PROVIDERS:
+        raise UsageError(
+            f"embedder {name!r}: no provider is called {parsed.provider!r}; the providers are {', '.join(PROVIDERS)}"
+        )
+    module, function = PROVIDERS[parsed.provider].split(":")
+    embedder: Embedder = getattr(import_module(module), function)(parsed, budget)
+    return embedder
 
 
 SLOW_TO_IMPORT = {"openai": "openai"}
