@@ -25,7 +25,7 @@ from tasks.base.progress import Tell, quiet
 from tasks.embedders.interface import RowError
 from tasks.embedders.registry import open_embedder
 from tasks.planning import registry as planning
-from tasks.planning.planned import Draft, Look, Planned
+from tasks.planning.planned import Draft, Listing, Look, Planned
 from tasks.runs import parts, quarantine
 from tasks.runs.mark import Mark
 from tasks.runs.names import check_run_id, suffix
@@ -271,7 +271,8 @@ class Planner:
 
     def estimate(self, connection: Connection, draft: Draft) -> Planned:
         looks = [Look(t.collection.count, {}, 0, 0, 100.0, 0.0) for t in draft.plan.targets]
-        return Planned(draft.plan, looks, [])
+        rows = [(t.collection.name, t.name, t.rows) for t in draft.plan.targets]
+        return Planned(draft.plan, Listing(("collection", "alias", "rows"), [*rows]), looks, [])
 
     def _place(self, where: str, collection: Collection, run_id: str, dimensions: int) -> AliasedCollection:
         name = f"{collection.name}__{suffix(run_id, collection.name)}"
