@@ -75,7 +75,7 @@ def test_spaces_do_not_stand_in_each_others_way() -> None:
 def sessions(database: str) -> Iterator[tuple[Connection, Connection]]:
     """Two workers in one ledger."""
     with connect(database, "vecferry one") as one, connect(database, "vecferry two") as two:
-        ledger_versions.bring_forward(one)
+        ledger_versions.ensure(one)
         yield one, two
 
 
