@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A part of the tests: make test T=tests/test_sql.py
+T ?=
 export ANONYMIZED_TELEMETRY := False
 export DO_NOT_TRACK := 1
 # What is imported is compiled once and kept: without that every start takes 10 seconds longer.
@@ -13,7 +15,7 @@ demo: $(VENV)/base
 	@$(BIN)/vecferry demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(T)
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
