@@ -85,7 +85,7 @@ def examine(connection: Connection, draft: Draft) -> Draft:
 
 def estimate(connection: Connection, draft: Draft) -> Planned:
     """What it will do, take and cost."""
-    statements = [line for target in draft.plan.targets for line in _sql(target)]
+    statements = [line for target in draft.plan.targets for line in _sql(draft.plan.run_id, target)]
     return live_estimate.estimate(connection, draft, statements)
 
 
@@ -190,7 +190,7 @@ def _warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str
         yield f"{live.schema}.{live.table}: filling a column fires {firing[0]} for every row; layout=side_table does not"
 
 
-def _sql(target: Target[LivePlace]) -> Iterator[str]:
+def _sql(run_id: str, target: Target[LivePlace]) -> Iterator[str]:
     live, side = target.place.live, sql.Identifier(SCHEMA, target.place.shadow).as_string()
     where = live.identifier.as_string()
     yield f"CREATE TABLE {side} (key, content_hash, refused{', embedding' if target.place.beside else ''})"
@@ -201,5 +201,7 @@ def _sql(target: Target[LivePlace]) -> Iterator[str]:
         yield f"CREATE TRIGGER {sql.Identifier(trigger_name(target, kind)).as_string()} AFTER {when} ON {where} …"
     on = side if target.place.beside else where
     yield f"CREATE INDEX{'' if target.place.beside else ' CONCURRENTLY'} ON {on} USING hnsw (… {target.place.layout.opclass})"
-    for function, when in ((f"{target.place.function}_v2", ""), (str(target.place.function), "  -- at the cutover")):
+    switched = [f"{target.place.function}"] if target.place.function else []
+    for function in [*dispatcher.names(run_id, target), *switched]:
+        when = "  -- at the cutover" if function in switched else ""
         yield f"CREATE OR REPLACE FUNCTION {sql.Identifier(target.place.schema, function).as_string()}(…){when}"

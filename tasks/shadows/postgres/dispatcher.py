@@ -89,6 +89,14 @@ def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
             )
 
 
+def names(run_id: str, target: Target[LivePlace]) -> list[str]:
+    """What the functions are called that a run makes before its cutover; none where there is nothing to switch."""
+    if target.place.function is None:
+        return []
+    made = body_name(target.place.function, target.dimensions, run_id, target.name)
+    return [made, _second(target.place.function)]
+
+
 def ready(connection: Connection, run_id: str, target: Target[LivePlace], body: Body = search_functions.make) -> None:
     """Makes what searches the run's new vectors, and match_…_v2. No function that people call for old ones is changed."""
     model, name = _model(connection, run_id, target), target.place.function
@@ -291,6 +299,9 @@ def _generated(function: Function) -> bool:
 
 
 def _name(function: str, model: Model) -> str:
+    return body_name(function, model.dimensions, model.run_id or "", f"{model.table}.{model.column_name}")
+
+
+def body_name(function: str, dimensions: int | None, run_id: str, column: str) -> str:
     """What searches a model is called; it fits into 63 bytes, and no other run's is called that."""
-    column = f"{model.table}.{model.column_name}"
-    return f"{short(function, 47)}_{model.dimensions or 0}_{suffix(model.run_id or '', column)}"
+    return f"{short(function, 47)}_{dimensions or 0}_{suffix(run_id, column)}"

@@ -45,8 +45,8 @@ def share(connection: Connection, target: Target[LivePlace]) -> None:
         _guard(connection, target)
     rows = connection.execute(
         "SELECT DISTINCT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END "
-        "FROM pg_class c, aclexplode(c.relacl) AS g WHERE c.oid = to_regclass(%s) AND g.privilege_type = 'SELECT' "
-        "AND g.grantee <> c.relowner",
+        "FROM pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS g "
+        "WHERE c.oid = to_regclass(%s) AND g.privilege_type = 'SELECT'",
         (target.place.live.identifier.as_string(),),
     ).fetchall()
     places = (
