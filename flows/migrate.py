@@ -25,7 +25,7 @@ from tasks.checks import measures
 from tasks.cutover import cutover_task
 from tasks.index import index_task
 from tasks.load import expand_task, key_task, load_task, prepare_task
-from tasks.runs import artifacts, checkpoints, ledger, manifest, run_log, status, work
+from tasks.runs import artifacts, checkpoints, home, ledger, manifest, run_log, status, work
 from tasks.runs.commands import command, resumption
 from tasks.runs.holding import sole_runner
 from tasks.runs.owners import TakenUp, take_up_task
@@ -100,7 +100,7 @@ def is_followed(parameters: Shared, taken: TakenUp, before: ledger.State) -> boo
 def follow(parameters: Checked) -> State[Outcome]:
     """Brings a run's vectors in line with their source once more."""
     run_id = parameters.run_id
-    with holding(parameters, "catch-up", ready_to_catch_up) as run, giving_way(run, parameters):
+    with holding(parameters, "catch-up", ready_to_follow) as run, giving_way(run, parameters):
         passes = catch_up(run, parameters)
         wait(passes)
         for caught_up in passes:
@@ -108,6 +108,12 @@ def follow(parameters: Checked) -> State[Outcome]:
     targets = outcome(run_id, parameters.database)["targets"]
     lines = [f"caught up run {run_id}: {t['name']} → {t['table']}: {status.changes(t)}" for t in targets]
     return ended(run_id, parameters.database, lines)
+
+
+def ready_to_follow(run: Run, record: ledger.RunRecord) -> None:
+    """Raises UsageError for a run that has nothing to be brought in line, and with another home than its own."""
+    ready_to_catch_up(run, record)
+    home.check(run.plan, run.home)
 
 
 def take_snapshot(run: Run, parameters: Shared, alone: bool = False) -> None:
@@ -226,6 +232,7 @@ def holding(parameters: OfRun, verb: ledger.Verb, ready: Ready | None = None) ->
 def running(run_id: str, parameters: Gated, verb: ledger.Verb, ready: Ready | None = None) -> Iterator[Run | None]:
     """Holds the run while the body works on it, and records how it ended. None when it is switched and done."""
     run = open_run(run_id, parameters.database)
+    home.check(run.plan, run.home)
     with sole_runner(run.url, run_id), run.kept_open(), giving_way(run, parameters):
         with run.connection() as connection:
             record = ledger.get(connection, run_id)  # as it is now that nobody else can change it

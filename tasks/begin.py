@@ -9,7 +9,7 @@ from tasks.base.errors import UsageError, VerificationRefused
 from tasks.base.retrying import RETRYING
 from tasks.planning import registry as planning
 from tasks.planning.planned import refuse_problems
-from tasks.runs import checkpoints, holding, ledger, ledger_versions, run_log, spending, status, vectors
+from tasks.runs import checkpoints, holding, home, ledger, ledger_versions, run_log, spending, status, vectors
 from tasks.runs.commands import command, resumption
 from tasks.runs.database import Connection, connect, database_url, prepare, refusable
 from tasks.runs.names import check_run_id
@@ -42,7 +42,8 @@ def begin(
                 plan = _new_plan(connection, request, run_id, given, batch_ids)
                 prepare(connection)
                 ledger_versions.ensure(connection)
-                ledger.start(connection, replace(plan, flow_run=flow_run), given)
+                plan = replace(plan, flow_run=flow_run, home=home.named(settings.home()))
+                ledger.start(connection, plan, given)
             else:
                 plan = _frozen_plan(connection, found, request, given, batch_ids)
         run = Run(plan, url, settings.home())
@@ -124,6 +125,7 @@ def _frozen_plan(
 ) -> Plan:
     run_id = record.run_id
     ledger.check_same(record.plan, request, given)
+    home.check(record.plan, settings.home())
     refuse_dropped(record)
     if batch_ids and record.state in ("cut_over", "contracted"):
         rollback = command("rollback", run_id, record.plan.request.database)

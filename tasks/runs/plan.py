@@ -128,6 +128,8 @@ class Plan:
     targets: tuple[Target[Any], ...]
     flow_run: str | None = None
     """The id of the flow run that began it; None for one of 0.1.0."""
+    home: str | None = None
+    """The name of the VECFERRY_HOME that it was begun with; None for one of an earlier version."""
 
     @property
     def limited(self) -> bool:
@@ -156,7 +158,13 @@ def from_json(data: dict[str, Any]) -> Plan:
     data = plan_versions.upgraded(data)
     request = data["request"]
     read_request = _columns_request if "layout" in request else _collections_request
-    return Plan(data["run_id"], read_request(request), tuple(map(_target, data["targets"])), data.get("flow_run"))
+    return Plan(
+        data["run_id"],
+        read_request(request),
+        tuple(map(_target, data["targets"])),
+        data.get("flow_run"),
+        data.get("home"),
+    )
 
 
 def _collections_request(data: dict[str, Any]) -> Request:
