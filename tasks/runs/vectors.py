@@ -44,18 +44,28 @@ def embedded(
     embedder = spending.embedder_of(run, model)
     documents = page.column("document").to_pylist()
     rows = [row for row, document in enumerate(documents) if document is not None]
-    matrix = np.zeros((len(documents), embedder.space.dimensions), np.float32)
-    present, refused = np.zeros(len(documents), bool), dict[int, RowError]()
+    made = _Made(np.zeros((len(documents), embedder.space.dimensions), np.float32), np.zeros(len(documents), bool), {})
     with run.connection() as connection:
         for part in target.content.slices([documents[row] for row in rows], embedder):
             by_key = defaultdict[bytes, list[int]](list)
             for at, key in zip(part.rows, part.keys, strict=True):
                 by_key[key].append(rows[at])
-            refused |= {rows[at]: error for at, error in part.refused.items()}
-            _Filling(run, connection, embedder, part, by_key, matrix, present, refused).fill(tally)
-    column, at = vector_column(matrix, present), page.schema.get_field_index("embedding")
+            made.refused.update({rows[at]: error for at, error in part.refused.items()})
+            _Filling(run, connection, embedder, part, by_key, made).fill(tally)
+    column, at = vector_column(made.vectors, made.present), page.schema.get_field_index("embedding")
     page = page.append_column("embedding", column) if at < 0 else page.set_column(at, "embedding", column)
-    return page, refused
+    return page, made.refused
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What has come of a page so far, by row."""
+
+    vectors: np.ndarray
+    """float32[n, d]"""
+    present: np.ndarray
+    """bool[n]"""
+    refused: dict[int, RowError]
 
 
 @dataclass(frozen=True)
@@ -68,12 +78,7 @@ class _Filling:
     part: Slice
     rows: Mapping[bytes, Sequence[int]]
     """Of the page, for each key of the slice."""
-    matrix: np.ndarray
-    """float32[n, d], of the page; to be filled."""
-    present: np.ndarray
-    """bool[n]"""
-    refused: dict[int, RowError]
-    """By row of the page."""
+    made: _Made
 
     def fill(self, tally: bool) -> None:
         with closing(self.run.own(Claims, Claims).in_turn(self.embedder.space.fingerprint, list(self.rows))) as turns:
@@ -129,13 +134,13 @@ class _Filling:
         rejected = self.embedder.embed(list(items.values()), take).rejected if items else {}
         unopened = {key: item for key, item in zip(keys, opened, strict=True) if isinstance(item, RowError)}
         for key, error in (unopened | {names[at]: error for at, error in rejected.items()}).items():
-            self.refused.update(dict.fromkeys(self.rows[key], error))
+            self.made.refused.update(dict.fromkeys(self.rows[key], error))
 
     def _place(self, keys: Sequence[bytes], made: np.ndarray) -> None:
         at = [row for key in keys for row in self.rows[key]]
         whole = len(at) == len(keys)
-        self.matrix[at] = made if whole else np.repeat(made, [len(self.rows[key]) for key in keys], axis=0)
-        self.present[at] = True
+        self.made.vectors[at] = made if whole else np.repeat(made, [len(self.rows[key]) for key in keys], axis=0)
+        self.made.present[at] = True
 
 
 def recover(run: Run) -> int:

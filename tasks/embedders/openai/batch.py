@@ -155,65 +155,65 @@ class Batch:
         self._halt.set()
         return _graver(failure, error)
 
-    def _settle(self, pack: _Pack, found: np.ndarray | Refused) -> list[int]:
+    def _settle(self, pack: _Pack, answer: np.ndarray | Refused) -> list[int]:
         """Takes in one answer; returns the rows that have their vector by it."""
-        if isinstance(found, Refused):
-            self._refused(pack, found)
+        if isinstance(answer, Refused):
+            self._refused(pack, answer)
             return []
         self._answered = True
         self._closed(pack, faulty=False)
         current = [p.rung == self._rungs[p.row] and p.row not in self.rejected for p in pack.pieces]
         whole = [at for at, p in enumerate(pack.pieces) if current[at] and p.row not in self._parts]
         rows = [pack.pieces[at].row for at in whole]
-        self.vectors[_span(rows)] = found if len(whole) == len(found) else found[whole]
+        self.vectors[_span(rows)] = answer if len(whole) == len(answer) else answer[whole]
         for at, piece in enumerate(pack.pieces):
             if current[at] and piece.row in self._parts:  # else a part of a text that has been cut again, smaller
                 parts = self._parts[piece.row]
-                parts[piece.part] = found[at]
+                parts[piece.part] = answer[at]
                 there = [part for part in parts if part is not None]
                 if len(there) == len(parts):
                     self.vectors[piece.row] = mean(np.array(there), self._lengths(piece.row))
                     rows.append(piece.row)
         return rows
 
-    def _refused(self, pack: _Pack, found: Refused) -> None:
+    def _refused(self, pack: _Pack, refused: Refused) -> None:
         pieces = pack.pieces
         if len(pieces) == 1:
-            self._alone_refused(pieces[0], found)
+            self._alone_refused(pieces[0], refused)
             self._closed(pack, faulty=True)
             return
-        named = _NAMED_INPUT.search(found.param) or _NAMED_INPUT.search(found.said)
-        most = [int(n) for n in re.findall(r"\d+", found.said) if 0 < int(n) < len(pieces)]
-        if found.verdict == "too_many" and most:
+        named = _NAMED_INPUT.search(refused.param) or _NAMED_INPUT.search(refused.words)
+        most = [int(n) for n in re.findall(r"\d+", refused.words) if 0 < int(n) < len(pieces)]
+        if refused.verdict == "too_many" and most:
             step = max(most)
             self._server.max_inputs = min(self._server.max_inputs, step)
             parts = [pieces[i : i + step] for i in range(0, len(pieces), step)]
-        elif found.verdict == "row" and named and int(named[1]) < len(pieces):
+        elif refused.verdict == "row" and named and int(named[1]) < len(pieces):
             at = int(named[1])
             parts = [[pieces[at]], [*pieces[:at], *pieces[at + 1 :]]]
         else:
             parts = [pieces[: len(pieces) // 2], pieces[len(pieces) // 2 :]]
         refusal = pack.refusal
-        if refusal is None and found.verdict != "too_large":
+        if refusal is None and refused.verdict != "too_large":
             refusal = _Refusal()
         if refusal:
             refusal.open += len(parts) - 1
         self._split.extend(_Pack(part, refusal) for part in parts)
 
-    def _alone_refused(self, piece: Piece, found: Refused) -> None:
+    def _alone_refused(self, piece: Piece, refused: Refused) -> None:
         text_may_be_too_long = piece.bytes > self.max_tokens and (
-            found.verdict == "too_large" or _SAYS_TOO_LONG.search(found.message)
+            refused.verdict == "too_large" or _SAYS_TOO_LONG.search(refused.message)
         )
         if text_may_be_too_long:
-            self._cut(piece.row, piece.rung, found.message)
+            self._cut(piece.row, piece.rung, refused.message)
             return
         if not self._answered:
             # Nothing of this batch has gone through: is it the texts, or the way they are sent?
             probe = [Piece(0, text, size(text), None) for text in PROBES]
             if isinstance(self._request(probe), Refused):
-                raise self._server.fail(f"{found.message}; a harmless text is refused too")
+                raise self._server.fail(f"{refused.message}; a harmless text is refused too")
             self._answered = True
-        self.rejected[piece.row] = RowError("refused", found.message)
+        self.rejected[piece.row] = RowError("refused", refused.message)
 
     def _closed(self, pack: _Pack, faulty: bool) -> None:
         if refusal := pack.refusal:

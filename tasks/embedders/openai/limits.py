@@ -82,13 +82,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def _steadily(said: Reported, period: float, hidden: float) -> bool:
+def _steadily(report: Reported, period: float, hidden: float) -> bool:
     """Whether the answer is that of a limit which comes back steadily over ``period``. The whole number that is left may
     hide almost one more, which comes back within ``hidden`` seconds."""
-    assert said.reset is not None
-    steady = (said.limit - said.remaining) * period / said.limit
+    assert report.reset is not None
+    steady = (report.limit - report.remaining) * period / report.limit
     slack = max(1.0, 0.05 * steady)
-    return -hidden - slack <= said.reset - steady <= slack
+    return -hidden - slack <= report.reset - steady <= slack
 
 
 def least_seconds(allowed: Allowed, texts: int, tokens: int) -> float:
@@ -139,29 +139,29 @@ class _Bucket:
         self._level += cost - actual
         self.flying -= cost
 
-    def believe(self, now: float, said: Reported, sent: float, flying: float) -> None:
+    def believe(self, now: float, report: Reported, sent: float, flying: float) -> None:
         """Corrects the count by an answer. What was sent after the request, or was under way with it, may or may not be
         in the server's figure: so the truth lies between that figure less all of this, and that figure."""
         uncounted = self.sent - sent + flying
         if self.limit is None:
-            self._level = said.remaining - uncounted
+            self._level = report.remaining - uncounted
         else:
-            self._level = min(max(self._level, said.remaining - uncounted), said.remaining + _FRACTION)
-        self.limit, self._at = said.limit, now
-        self._rate, self._full_at = said.limit / _PERIODS[0], None
+            self._level = min(max(self._level, report.remaining - uncounted), report.remaining + _FRACTION)
+        self.limit, self._at = report.limit, now
+        self._rate, self._full_at = report.limit / _PERIODS[0], None
         self._share = min(1.0, self._share + _REGAIN)
-        if said.reset is None:
+        if report.reset is None:
             return
         fits = [
-            _steadily(said, _PERIODS[0], hidden=_PERIODS[0] / said.limit),
-            _steadily(said, _PERIODS[1], hidden=0.0),  # most of a day for one of few: any answer would do
+            _steadily(report, _PERIODS[0], hidden=_PERIODS[0] / report.limit),
+            _steadily(report, _PERIODS[1], hidden=0.0),  # most of a day for one of few: any answer would do
         ]
         # A window that was emptied at its start looks for a moment like a steady refill: one answer proves little.
         self._steady_answers = self._steady_answers + 1 if any(fits) else 0
         if self._steady_answers < _PROOF:
-            self._full_at = now + min(said.reset, _PERIODS[0])
+            self._full_at = now + min(report.reset, _PERIODS[0])
         elif any(fits):
-            self._rate = said.limit / _PERIODS[fits.index(True)]
+            self._rate = report.limit / _PERIODS[fits.index(True)]
 
     def refuse_burst(self) -> None:
         """After a 429 although enough was left: the server counts over less than a minute too."""
@@ -217,8 +217,8 @@ class Limiter:
             self._requests.settle(1, 1)
             self._tokens.settle(ticket.tokens, ticket.tokens if actual is None else actual)
             for place, (bucket, kind) in enumerate(((self._requests, "requests"), (self._tokens, "tokens"))):
-                if said := reported(headers, kind):
-                    bucket.believe(now, said, ticket.sent[place], ticket.flying[place])
+                if report := reported(headers, kind):
+                    bucket.believe(now, report, ticket.sent[place], ticket.flying[place])
             self._answered = self._answered or actual is not None
 
     def refused(self, ticket: Ticket, delay: float, headers: Mapping[str, str]) -> None:
@@ -226,11 +226,11 @@ class Limiter:
         with self._lock:
             self._paused_until = max(self._paused_until, self._clock() + delay)
             costs = ((self._requests, "requests", 1.0), (self._tokens, "tokens", ticket.tokens))
-            said = [(bucket, cost, found) for bucket, kind, cost in costs if (found := reported(headers, kind))]
-            lacking = [bucket for bucket, cost, found in said if found.remaining < cost]
+            reports = [(bucket, cost, report) for bucket, kind, cost in costs if (report := reported(headers, kind))]
+            lacking = [bucket for bucket, cost, report in reports if report.remaining < cost]
             for bucket in lacking:
                 bucket.refuse_share()
-            for bucket in () if lacking else [bucket for bucket, _, _ in said]:
+            for bucket in () if lacking else [bucket for bucket, _, _ in reports]:
                 bucket.refuse_burst()
 
     def caps(self, waiting: int, width: int) -> tuple[int, float]:

@@ -42,7 +42,7 @@ class Refused:
 
     verdict: Literal["too_large", "too_many", "row"]
     message: str
-    said: str
+    words: str
     """The server's own words: ``message`` names the model and the address too, and both have digits."""
     param: str = ""
 
@@ -57,7 +57,7 @@ class _Answer:
 class _Failure:
     verdict: Verdict
     message: str
-    said: str = ""
+    words: str = ""
     status: int = 0
     param: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -163,35 +163,35 @@ class Server:
                 with self._slots:
                     ticket = self.limiter.acquire(tokens, halted)
                     try:
-                        found = self._send(texts, shape)
+                        answer = self._send(texts, shape)
                     except BaseException:
                         self.limiter.settle(ticket, None, {})
                         raise
-                    if isinstance(found, _Answer):  # judged before its slot is free: it may be the last that is wanted
-                        return self._answer(texts, ticket, found, terms)
-                self.limiter.settle(ticket, None, found.headers)
-                if found.verdict == "fatal":
-                    raise self.fail(found.message)
-                if found.verdict != "transient":
-                    return Refused(found.verdict, found.message, found.said, found.param)
-                asked = retry_after(found.headers)
+                    if isinstance(answer, _Answer):  # judged before its slot is free: it may be the last that is wanted
+                        return self._answer(texts, ticket, answer, terms)
+                self.limiter.settle(ticket, None, answer.headers)
+                if answer.verdict == "fatal":
+                    raise self.fail(answer.message)
+                if answer.verdict != "transient":
+                    return Refused(answer.verdict, answer.message, answer.words, answer.param)
+                asked = retry_after(answer.headers)
                 if asked is not None:
                     delay = asked + random.uniform(0, 0.1 * asked)
                 if delay > LONGEST_WAIT or attempt == attempts - 1:
-                    raise TransientError(found.message + (f" (retry after {delay:.0f} s)" if asked else ""))
-                if found.status == 429:
-                    self.limiter.refused(ticket, delay, found.headers)
+                    raise TransientError(answer.message + (f" (retry after {delay:.0f} s)" if asked else ""))
+                if answer.status == 429:
+                    self.limiter.refused(ticket, delay, answer.headers)
                 self._wait(delay, halted)
         raise AssertionError("the last attempt returns or raises")
 
     def probe(self, terms: Terms, sends_dimensions: bool, attempts: int = ATTEMPTS) -> Probe:
-        """Asks once a process how the model is to be asked; later calls return what was found.
+        """Asks once a process how the model is to be asked; later calls return what came out.
 
         Raises FatalError when no way of asking is accepted, or the vectors are not of ``terms.dimensions``.
         """
         with self.probing:
-            if found := self.probes.get(terms.dimensions):
-                return found
+            if probe := self.probes.get(terms.dimensions):
+                return probe
             asked = [terms.dimensions, None] if sends_dimensions else [None]
             refused: Refused | None = None
             for dimensions in asked:

@@ -62,10 +62,10 @@ class SentenceTransformersEmbedder:
         parts = self._parts({row: text for row, text in enumerate(texts) if row not in rejected}, rejected)
         for rows in _slices(parts):
             pieces = [piece for row in rows for piece in parts[row]]
-            found = iter(self.model.encode(pieces, self.space.prefix, self.batch))
+            encoded = iter(self.model.encode(pieces, self.space.prefix, self.batch))
             good = []
             for row in rows:
-                vector = self._one(np.stack([next(found) for _ in parts[row]]), parts[row])
+                vector = self._one(np.stack([next(encoded) for _ in parts[row]]), parts[row])
                 if np.isfinite(vector).all() and vector.any():
                     vectors[row] = vector
                     good.append(row)

@@ -88,7 +88,7 @@ class Loaded:
 
         try:
             with self._lock:
-                found = self._model.encode(
+                encoded = self._model.encode(
                     [{"text": text} for text in texts] if self._as_dicts else list(texts),
                     prompt=prompt,
                     batch_size=batch,
@@ -100,7 +100,7 @@ class Loaded:
                 f"{self._wanted.place}: {self._model.device} has too little memory for {batch} texts at once; "
                 f"write batch={max(batch // 2, 1)}"
             ) from None
-        vectors = np.asarray(found, np.float32)
+        vectors = np.asarray(encoded, np.float32)
         if self.normalized and self._wanted.precision != "float32":
             # Normalized in eight bits of mantissa, lengths are off by some thousandths.
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
@@ -112,10 +112,10 @@ class Loaded:
             return []
         assert self._tokenizer is not None
         with self._counting:
-            found = self._tokenizer(
+            tokenized = self._tokenizer(
                 [prompt + text for text in texts], truncation=False, return_attention_mask=False, verbose=False
             )
-        return [len(ids) for ids in found["input_ids"]]
+        return [len(ids) for ids in tokenized["input_ids"]]
 
 
 _loaded: dict[Wanted, Loaded] = {}
@@ -170,8 +170,7 @@ def _commit(name: ModelName, wanted: Wanted) -> str:
 
     place = str(wanted.place)
     try:
-        found = resolve_revision(place, revision=wanted.revision or None, cache_dir=os.environ.get(CACHE))
-        return str(found.resolved)
+        return str(resolve_revision(place, revision=wanted.revision or None, cache_dir=os.environ.get(CACHE)).resolved)
     except errors.RevisionNotFoundError:
         reason = f"the hub's {place} has no revision {wanted.revision!r}"
     except errors.RepositoryNotFoundError:
