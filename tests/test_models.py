@@ -45,7 +45,8 @@ def prepared(connection: Connection, run_id: str, dimensions: int, layout: str =
     begin(form.request(), run_id, form.given())
     run = open_run(run_id, settings.DEFAULT_DATABASE)
     shadow_of(run, run.plan.targets[0]).expand()
-    dispatcher.ready(connection, run_id, run.plan.targets[0])
+    with connection.transaction():
+        dispatcher.ready(connection, run_id, run.plan.targets[0])
     ledger.set_state(connection, run_id, "verified")
     return run
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from psycopg import sql
 
 from tasks.runs.plan import Target
+from tasks.shadows.postgres import dispatcher
+from tasks.stores.postgres.catalogue import MADE
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.places import SCHEMA, LivePlace
 
@@ -47,13 +49,14 @@ def _table(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
 
 
 def _function(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
-    """The switch gives the application's function another body, as only its owner may."""
+    """The switch gives the application's function another body, as only its owner may; so does an earlier run's _v2 get one."""
     if target.place.function is None:
         return
     rows = connection.execute(
         "SELECT DISTINCT quote_ident(pg_get_userbyid(p.proowner)), quote_ident(current_user) FROM pg_proc p "
-        "WHERE p.pronamespace = to_regnamespace(quote_ident(%s)) AND p.proname = %s AND NOT pg_has_role(p.proowner, 'USAGE')",
-        (target.place.schema, target.place.function),
+        "WHERE p.pronamespace = to_regnamespace(quote_ident(%s)) AND NOT pg_has_role(p.proowner, 'USAGE') "
+        "AND (p.proname = %s OR p.proname = ANY(%s) AND starts_with(obj_description(p.oid, 'pg_proc'), %s))",
+        (target.place.schema, target.place.function, dispatcher.names("", target), MADE),
     ).fetchall()
     for owner, role in rows:
         yield f"GRANT {owner} TO {role}"

@@ -77,6 +77,11 @@ class Searched:
 COLUMNS = ", ".join(field.name for field in fields(Model))
 
 
+def hold(connection: Connection) -> None:
+    """Until the transaction ends nobody else changes the registry, or the functions that are made from it."""
+    connection.execute("LOCK TABLE vecferry.model IN SHARE ROW EXCLUSIVE MODE")
+
+
 def of_table(connection: Connection, schema: str, table: str) -> list[Model]:
     """The models of a live table that are not retired, in the order in which they came."""
     return _select(connection, "table_schema = %s AND table_name = %s AND state <> 'retired'", schema, table)
@@ -132,8 +137,9 @@ def built(connection: Connection, model: Model) -> None:
 def activate(connection: Connection, model: Model) -> None:
     """Makes it the one that is searched, in place of the one that is."""
     before = active(connection, model.table_schema, model.table_name, model.content)
-    if before is None and model.planned_from:  # its run embeds another text of the rows than the one before it
-        before = next((m for m in _select(connection, "model = %s", model.planned_from) if m.state == "active"), None)
+    if before is None:  # its run embeds another text of the rows than the one before it
+        for old in _select(connection, "model = %s", model.planned_from):
+            before = active(connection, model.table_schema, model.table_name, old.content)
     if before and before.model == model.model:
         return
     if before:

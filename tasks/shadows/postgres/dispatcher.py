@@ -99,6 +99,7 @@ def names(run_id: str, target: Target[LivePlace]) -> list[str]:
 
 def ready(connection: Connection, run_id: str, target: Target[LivePlace], body: Body = search_functions.make) -> None:
     """Makes what searches the run's new vectors, and match_…_v2. No function that people call for old ones is changed."""
+    models.hold(connection)
     model, name = _model(connection, run_id, target), target.place.function
     models.built(connection, model)
     if name is None:
@@ -133,6 +134,7 @@ def switch(connection: Connection, run_id: str, target: Target[LivePlace], body:
 def take_back(connection: Connection, run_id: str, target: Target[LivePlace]) -> Model | None:
     """Makes the model that was searched before the one that is searched; returns it. Raises UsageError when another run
     has taken over meanwhile."""
+    models.hold(connection)
     before = models.go_back(connection, _model(connection, run_id, target))
     _generate(connection, target, _called(connection, target))
     return before
@@ -140,6 +142,7 @@ def take_back(connection: Connection, run_id: str, target: Target[LivePlace]) ->
 
 def forget(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
     """Takes away what was made for new vectors that nobody is switched to. Raises UsageError when a run compares with them."""
+    models.hold(connection)
     model = models.of_run(connection, run_id, target.number)
     if model is None:
         return  # the run never claimed its column
@@ -153,6 +156,7 @@ def forget(connection: Connection, run_id: str, target: Target[LivePlace]) -> No
 def retire(connection: Connection, target: Target[LivePlace], model: Model, successor: Model) -> None:
     """Takes away the functions of a model that ``successor`` took over from, whose vectors are about to be dropped. Raises
     UsageError while something would miss them."""
+    models.hold(connection)
     models.may_drop(connection, model)
     called = _called(connection, target)
     _drop_bodies(connection, target, model)

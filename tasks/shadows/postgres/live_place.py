@@ -84,6 +84,7 @@ def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None
 
 
 def _claim(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
+    models.hold(connection)
     live = target.place.live
     came_with = Model(
         model=0,
