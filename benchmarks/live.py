@@ -15,7 +15,7 @@ from benchmarks.command import Ran, vecferry
 from benchmarks.elsewhere import Enter, elsewhere
 from benchmarks.figures import Figure
 from benchmarks.turns import WORKERS, environment, in_turns, slices, timed, together
-from flows.forms.parameters import Text384To1536
+from flows.forms.text_384_to_1536 import Text384To1536
 from tasks import load, snapshot
 from tasks.begin import begin
 from tasks.embedders.registry import open_embedder

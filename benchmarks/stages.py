@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 from benchmarks import fixtures
 from benchmarks.figures import Figure
 from benchmarks.turns import WORKERS, in_turns, slices, timed, together
-from flows.forms.parameters import ChromaToPgvector
+from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from tasks import load, snapshot
 from tasks.begin import begin
 from tasks.runs import checkpoints, dataset

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from flows.forms.parameters import ChromaToPgvector
+from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from tasks.runs import work
 
 WORKERS = ChromaToPgvector().workers

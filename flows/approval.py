@@ -7,7 +7,7 @@ from prefect.exceptions import FlowPauseTimeout
 from prefect.input import RunInput
 from prefect.runtime import deployment
 
-from flows.forms.parameters import Cutover
+from flows.forms.shared import Cutover
 from tasks.runs import ledger
 from tasks.runs.run import Run
 

@@ -4,7 +4,7 @@ old model is named, so that a rollback stays true."""
 from prefect import State, flow
 
 from flows.forms.form import form
-from flows.forms.parameters import Checked
+from flows.forms.shared import Checked
 from flows.migrate import Outcome, follow
 from flows.naming import RUNNER, run_name
 

@@ -2,8 +2,8 @@
 
 from prefect import State, flow
 
+from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from flows.forms.form import form
-from flows.forms.parameters import ChromaToPgvector
 from flows.migrate import Outcome, migrate
 from flows.naming import RUNNER, run_name
 
@@ -12,4 +12,4 @@ from flows.naming import RUNNER, run_name
 @form(ChromaToPgvector)
 def chroma_to_pgvector(parameters: ChromaToPgvector) -> State[Outcome]:
     """Move ChromaDB collections into PostgreSQL with pgvector: snapshot, load, index, catch up, verify, cut over."""
-    return migrate(parameters, parameters.request(), parameters.given())
+    return migrate(parameters)

@@ -3,7 +3,7 @@
 from prefect import State, flow
 
 from flows.forms.form import form
-from flows.forms.parameters import Contract
+from flows.forms.shared import Contract
 from flows.migrate import Outcome, ended, holding
 from flows.naming import RUNNER, run_name
 from tasks.cutover import contract_task

@@ -3,7 +3,7 @@
 from prefect import State, flow
 
 from flows.forms.form import form
-from flows.forms.parameters import Checked
+from flows.forms.shared import Checked
 from flows.migrate import Outcome, ended, running, switch
 from flows.naming import RUNNER, run_name
 from tasks.begin import ready_to_cut_over

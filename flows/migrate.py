@@ -13,7 +13,8 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed
 
 from flows.approval import approved
-from flows.forms.parameters import Base, Checked, Gated, Gates, GatesOfRun, Migration, OfRun, Shared, stated
+from flows.forms.gates import DEFAULTS, GatesOfRun, stated
+from flows.forms.shared import Base, Checked, Gated, Migration, OfRun, Shared
 from flows.naming import named_after, own_run_id, this_flow_run
 from tasks import snapshot
 from tasks.base import files
@@ -21,7 +22,7 @@ from tasks.base.errors import BatchesFailed, FatalError, UsageError, VecferryErr
 from tasks.base.words import batches_named, counted
 from tasks.begin import begin_task, ready_to_catch_up, reopen_named
 from tasks.catch_up import CaughtUp, catch_up_task
-from tasks.checks import measures
+from tasks.checks.gates import Gates
 from tasks.cutover import cutover_task
 from tasks.index import index_task
 from tasks.load import expand_task, key_task, load_task, prepare_task
@@ -29,7 +30,6 @@ from tasks.runs import artifacts, checkpoints, home, ledger, manifest, run_log, 
 from tasks.runs.commands import command, resumption
 from tasks.runs.holding import sole_runner
 from tasks.runs.owners import TakenUp, take_up_task
-from tasks.runs.plan import Request
 from tasks.runs.run import Run, chosen, open_run
 from tasks.snapshot import finish_task, list_ids_task, snapshot_task
 from tasks.stores.postgres import pace
@@ -41,12 +41,12 @@ SHOWN_SECONDS = 1.0
 """Between two moves of a stage's progress bar at least: each is a request that other work waits for."""
 
 
-def migrate(parameters: Migration, request: Request, given: set[str]) -> State[Outcome]:
+def migrate(parameters: Migration) -> State[Outcome]:
     """Snapshot, load, index, catch up, verify and, if asked to, cut over; what is done already is not done again, and what
     is switched already is caught up."""
-    taken = taken_up(parameters, request)
-    run_id, fired = taken.run_id, this_flow_run()
-    before, answer = begin_task(request, run_id, sorted(given), parameters.batch_ids, str(fired.id)), None
+    taken = taken_up(parameters)
+    run_id, fired, answer = taken.run_id, this_flow_run(), None
+    before = begun(parameters, run_id)
     if fired.empirical_policy.pause_keys:  # it waited for an answer, which is there
         with open_run(run_id, parameters.database).connection() as connection:
             ledger.set_waiting(connection, run_id, None)
@@ -73,16 +73,23 @@ def migrate(parameters: Migration, request: Request, given: set[str]) -> State[O
     return ended(run_id, parameters.database, ["not approved: left verified"] if answer is False else [])
 
 
-def taken_up(parameters: Migration, request: Request) -> TakenUp:
+def begun(parameters: Migration, run_id: str, asks_model: bool = True) -> ledger.State:
+    """Begins the run, or takes it up: its state before."""
+    given, fired, missing = sorted(parameters.given()), str(this_flow_run().id), parameters.missing()
+    return begin_task(parameters.request(), run_id, given, parameters.batch_ids, fired, asks_model, missing)
+
+
+def taken_up(parameters: Migration) -> TakenUp:
     """The run that is named, or the one that this flow run is about."""
     if parameters.run_id:
         return TakenUp(parameters.run_id)
     if missing := parameters.missing():
         raise UsageError(missing)
     fired = this_flow_run()
-    taken = take_up_task(request, str(fired.id), own_run_id(request.flow))
+    own = own_run_id(parameters.flow)
+    taken = take_up_task(parameters.request(), parameters.places(), str(fired.id), own)
     if taken.owned:
-        artifacts.flow_run_name(fired.id, named_after(request.flow, taken.run_id))
+        artifacts.flow_run_name(fired.id, named_after(parameters.flow, taken.run_id))
     return taken
 
 
@@ -156,7 +163,7 @@ def catch_up(run: Run, parameters: Gated) -> list[PrefectFuture[CaughtUp]]:
 def verify(run: Run, parameters: Gated, passes: list[PrefectFuture[CaughtUp]]) -> None:
     last = [caught_up.result().last for caught_up in passes]
     bar = artifacts.progress(run.run_id, "verify")
-    verify_task(run.run_id, parameters.database, checked_gates(run, parameters), last, bar)
+    verify_task(run.run_id, parameters.database, gates_of(run, parameters), last, bar)
     artifacts.moved(bar, 1, 1)
     with run.connection() as connection:
         ledger.set_state(connection, run.run_id, "verified")
@@ -350,13 +357,7 @@ def gates_of(run: Run, parameters: Gated) -> Gates:
     """What the run is accepted with: the gates stated now, else those of its ledger, else the defaults."""
     with run.connection() as connection:
         kept = ledger.get(connection, run.run_id).gates or {}
-    known = {name: kept[name] for name in Gates.model_fields if name in kept}  # another version may have had others
-    return Gates(**{**known, **stated(parameters.gates)})
-
-
-def checked_gates(run: Run, parameters: Gated) -> measures.Gates:
-    """Those of them that verification decides by."""
-    return measures.Gates(**gates_of(run, parameters).model_dump(exclude={"max_deleted"}))
+    return Gates(**{**DEFAULTS, **kept, **stated(parameters.gates)})
 
 
 def outcome(run_id: str, database: str) -> Outcome:

@@ -3,7 +3,7 @@
 from prefect import State, flow
 
 from flows.forms.form import form
-from flows.forms.parameters import Restore
+from flows.forms.shared import Restore
 from flows.migrate import Outcome, ended
 from flows.naming import RUNNER, run_name
 from tasks.base.words import counted

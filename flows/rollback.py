@@ -3,7 +3,7 @@
 from prefect import State, flow
 
 from flows.forms.form import form
-from flows.forms.parameters import OfRun
+from flows.forms.shared import OfRun
 from flows.migrate import Outcome, ended, holding, mirror
 from flows.naming import RUNNER, run_name
 from tasks.cutover import rollback_task

@@ -5,13 +5,14 @@ from typing import Any
 
 from prefect import State, flow
 
+from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from flows.forms.form import form
-from flows.forms.parameters import ChromaToPgvector, Migration, Text384To1536
-from flows.migrate import Outcome, ended, running, take_snapshot
-from flows.naming import RUNNER, own_run_id, run_name, this_flow_run
+from flows.forms.shared import Migration
+from flows.forms.text_384_to_1536 import Text384To1536
+from flows.migrate import Outcome, begun, ended, running, take_snapshot
+from flows.naming import RUNNER, own_run_id, run_name
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
-from tasks.begin import begin_task
 from tasks.runs import ledger, manifest
 from tasks.runs.run import Run, open_run
 
@@ -33,9 +34,8 @@ def snapshot_text_384_to_1536(parameters: Text384To1536) -> State[Outcome]:
 
 def snapshot(parameters: Migration) -> State[Outcome]:
     """Lists and fetches what a migration would begin with, and stops after the manifest; a finished one stays as it is."""
-    request = parameters.request()
-    run_id, fired = parameters.run_id or own_run_id(request.flow), str(this_flow_run().id)
-    begin_task(request, run_id, sorted(parameters.given()), parameters.batch_ids, fired, asks_model=False)
+    run_id = parameters.run_id or own_run_id(parameters.flow)
+    begun(parameters, run_id, asks_model=False)
     run = open_run(run_id, parameters.database)
     with run.connection() as connection:
         finished = manifest.is_finished(connection, run.plan)

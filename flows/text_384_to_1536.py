@@ -3,7 +3,7 @@
 from prefect import State, flow
 
 from flows.forms.form import form
-from flows.forms.parameters import Text384To1536
+from flows.forms.text_384_to_1536 import Text384To1536
 from flows.migrate import Outcome, migrate
 from flows.naming import RUNNER, run_name
 
@@ -12,4 +12,4 @@ from flows.naming import RUNNER, run_name
 @form(Text384To1536)
 def text_384_to_1536(parameters: Text384To1536) -> State[Outcome]:
     """Move live tables onto another text model: expand, re-embed, index, catch up, verify, switch the search functions."""
-    return migrate(parameters, parameters.request(), parameters.given())
+    return migrate(parameters)

@@ -3,8 +3,8 @@
 from prefect import State, flow
 
 from flows.forms.form import form
-from flows.forms.parameters import Checked
-from flows.migrate import Outcome, checked_gates, ended, giving_way, holding
+from flows.forms.shared import Checked
+from flows.migrate import Outcome, ended, gates_of, giving_way, holding
 from flows.naming import RUNNER, run_name
 from tasks.base.words import counted
 from tasks.begin import refuse_dropped
@@ -18,7 +18,7 @@ def verify(parameters: Checked) -> State[Outcome]:
     """Hold a run's tables against their source again and keep the report."""
     with holding(parameters, "verify", lambda _, record: refuse_dropped(record)) as run, giving_way(run, parameters):
         bar = artifacts.progress(run.run_id, "verify")
-        reports = verify_task(run.run_id, parameters.database, checked_gates(run, parameters), None, bar)
+        reports = verify_task(run.run_id, parameters.database, gates_of(run, parameters), None, bar)
         artifacts.moved(bar, 1, 1)
     lines = [f"{t.name} → {t.table}: {counted(len(t.checks), 'check')} passed" for t in reports]
     return ended(parameters.run_id, parameters.database, lines)

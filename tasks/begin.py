@@ -27,10 +27,12 @@ def begin(
     batch_ids: list[int] | None = None,
     flow_run: str | None = None,
     asks_model: bool = True,
+    missing: str | None = None,
 ) -> ledger.State:
     """Returns the run's state before this start; a new one keeps which ``flow_run`` began it. ``asks_model`` makes sure that
-    its model can be asked. Raises UsageError, before anything of the run is written, when the plan cannot run, differs from the
-    frozen one in one of the parameters that were ``given``, or has no such batches."""
+    its model can be asked, and ``missing`` tells what a new run needs and was not given. Raises UsageError, before anything
+    of the run is written, when the plan cannot run, differs from the frozen one in one of the parameters that were ``given``,
+    or has no such batches."""
     url = database_url(request.database)
     connection = connect(url, holding.application(run_id))
     try:
@@ -39,7 +41,7 @@ def begin(
             ledger_versions.bring_forward(connection)  # a plan is made by what the ledger knows of earlier runs
             found = ledger.find(connection, run_id)
             if found is None:
-                plan = _new_plan(connection, request, run_id, given, batch_ids)
+                plan = _new_plan(connection, request, run_id, batch_ids, missing)
                 prepare(connection)
                 ledger_versions.ensure(connection)
                 plan = replace(plan, flow_run=flow_run, home=home.named(settings.home()))
@@ -55,14 +57,20 @@ def begin(
         connection.close()
 
 
-def preflight(request: Request, run_id: str, given: set[str], batch_ids: list[int] | None = None) -> None:
+def preflight(
+    request: Request,
+    run_id: str,
+    given: set[str],
+    batch_ids: list[int] | None = None,
+    missing: str | None = None,
+) -> None:
     """Raises what ``begin`` would raise, and writes nothing: a mistake is told before anything is started for it. What takes
     a pass over a table is left to ``begin``."""
     with connect(database_url(request.database), "vecferry preflight") as connection:
         if record := ledger.find(connection, check_run_id(run_id)):
             _frozen_plan(connection, record, request, given, batch_ids)
         else:
-            _refuse_unbegun(run_id, given, batch_ids)
+            _refuse_unbegun(run_id, batch_ids, missing)
             refuse_problems(planning.draft(connection, request, run_id))
 
 
@@ -136,20 +144,18 @@ def _frozen_plan(
 
 
 def _new_plan(
-    connection: Connection, request: Request, run_id: str, given: set[str], batch_ids: list[int] | None
+    connection: Connection, request: Request, run_id: str, batch_ids: list[int] | None, missing: str | None
 ) -> Plan:
-    _refuse_unbegun(run_id, given, batch_ids)
+    _refuse_unbegun(run_id, batch_ids, missing)
     return refuse_problems(planning.examined(connection, request, run_id))
 
 
-def _refuse_unbegun(run_id: str, given: set[str], batch_ids: list[int] | None) -> None:
+def _refuse_unbegun(run_id: str, batch_ids: list[int] | None, missing: str | None) -> None:
     """Raises UsageError for what only a run that has begun can do, or know."""
     if batch_ids:
         raise UsageError(f"run {run_id} has no batch {batch_ids[0]}: it has not begun; leave batch_ids out")
-    if "source" not in given:
-        raise UsageError(
-            f"where is the source? There is no run {run_id!r} to take it from: give -p chroma.path=DIRECTORY or -p chroma.host=HOST"
-        )
+    if missing:
+        raise UsageError(f"there is no run {run_id!r} to go on with, and {missing}")
 
 
 @task(name="begin", task_run_name="plan {run_id}", **RETRYING)
@@ -160,7 +166,8 @@ def begin_task(
     batch_ids: list[int] | None,
     flow_run: str | None,
     asks_model: bool = True,
+    missing: str | None = None,
 ) -> ledger.State:
-    state = begin(request, run_id, set(given), batch_ids, flow_run, asks_model)
+    state = begin(request, run_id, set(given), batch_ids, flow_run, asks_model, missing)
     run_log.note(run_id, "begin")
     return state

@@ -21,7 +21,8 @@ from tasks.base.retrying import RETRYING
 from tasks.base.words import agreeing, counted
 from tasks.checks import report
 from tasks.checks.change_of_model import space_checks
-from tasks.checks.measures import Check, Gates
+from tasks.checks.gates import Gates
+from tasks.checks.measures import Check
 from tasks.checks.rows import count_checks, row_checks
 from tasks.checks.sample import sample_check
 from tasks.checks.searches import cut_short, probe_vectors, search_checks

@@ -7,7 +7,7 @@ import numpy as np
 
 from flows.catch_up import catch_up
 from flows.forms.form import parse
-from flows.forms.parameters import Text384To1536
+from flows.forms.text_384_to_1536 import Text384To1536
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.embedders.interface import Embedder

@@ -15,9 +15,9 @@ import pytest
 from prefect import State, flow
 from pydantic import Field
 
-from flows.forms import parameters as forms
-from flows.forms.form import changed, form
-from flows.forms.parameters import Migration
+from flows.forms import registry as forms
+from flows.forms.form import form
+from flows.forms.shared import Migration
 from flows.migrate import Outcome, migrate
 from flows.naming import RUNNER, run_name
 from tasks.base import stored
@@ -29,7 +29,7 @@ from tasks.planning.planned import Draft, Listing, Look, Planned
 from tasks.runs import parts, quarantine
 from tasks.runs.mark import Mark
 from tasks.runs.names import check_run_id, suffix
-from tasks.runs.plan import CollectionsRequest, Plan, Request, Target
+from tasks.runs.plan import Plan, Request, Target
 from tasks.runs.run import Run
 from tasks.runs.vectors import embedded
 from tasks.shadows import registry as shadows
@@ -234,23 +234,11 @@ class MemoryForm(Migration):
     where: str = Field(description="name of the store")
     embedder: str = Field("hashing/64", description="model of the new vectors")
 
-    def request(self) -> Request:
-        return CollectionsRequest(
-            flow=FLOW,
-            source={"store": "memory", "name": self.where},
-            collections=None,
-            database=self.database,
-            schema="",
-            tables={},
-            halfvec=False,
-            embedder=self.embedder,
-            batch_rows=self.batch_rows,
-            limit=self.limit or None,
-            rollback_days=self.rollback_days,
-        )
+    flow: ClassVar[str] = FLOW
+    stand_for: ClassVar[dict[str, str]] = {"where": "source"}
 
-    def given(self) -> set[str]:
-        return (changed(self) - {"where"}) | {"source"}
+    def source(self) -> dict[str, Any]:
+        return {"store": "memory", "name": self.where}
 
 
 class Planner:
@@ -283,7 +271,7 @@ class Planner:
 @form(MemoryForm)
 def migrate_memory(parameters: MemoryForm) -> State[Outcome]:
     """Move collections of the in-memory store onto another text model."""
-    return migrate(parameters, parameters.request(), parameters.given())
+    return migrate(parameters)
 
 
 @pytest.fixture

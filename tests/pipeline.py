@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from flows.forms.form import parse
-from flows.forms.parameters import ChromaToPgvector
 from tasks import snapshot
 from tasks.base import settings
 from tasks.begin import begin
 from tasks.catch_up import catch_up
-from tasks.checks.measures import Gates
+from tasks.checks.gates import Gates
 from tasks.cutover import cutover
 from tasks.index import index
 from tasks.load import expand, key, load, prepare
@@ -19,7 +19,7 @@ from tasks.verify import TargetReport, verify
 
 def gates(**changed: Any) -> Gates:
     """The gates of the flow's form, save for those named."""
-    return Gates(**{**ChromaToPgvector().gates.model_dump(exclude={"max_deleted"}), **changed})
+    return Gates(**{**ChromaToPgvector().gates.model_dump(), **changed})
 
 
 def build(run_id: str, **parameters: Any) -> Run:

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from flows.forms.form import parse
-from flows.forms.parameters import Text384To1536
+from flows.forms.text_384_to_1536 import Text384To1536
 from tasks.begin import begin, preflight
 from tasks.stores.postgres.connection import Connection
 from tests.live import make_table

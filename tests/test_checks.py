@@ -16,7 +16,7 @@ from flows.command.show.run import show_checks
 from tasks.base.errors import VerificationRefused
 from tasks.checks import measures, report
 from tasks.checks.measures import Check, Norms
-from tasks.runs.plan import CollectionsRequest, Plan
+from tasks.runs.plan import Plan, Request
 from tasks.runs.run import Run
 from tasks.stores.exact_search import exact_search
 from tasks.stores.interface import Hits, Metric, records, vector_column
@@ -170,7 +170,7 @@ FIGURES = {
 @pytest.mark.parametrize("passed", [False, np.False_, np.float32(1) > np.float32(2)])
 def test_a_failed_check_is_drawn_as_one(tmp_path: Path, passed: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """In the terminal, in JSON, in HTML and in the artifact, whatever kind of bool it was made of."""
-    request = CollectionsRequest(
+    request = Request(
         flow="chroma-to-pgvector",
         source={"store": "chroma", "path": "/there"},
         database="DATABASE_URL",
@@ -178,10 +178,6 @@ def test_a_failed_check_is_drawn_as_one(tmp_path: Path, passed: Any, capsys: pyt
         batch_rows=1,
         limit=None,
         rollback_days=7,
-        collections=None,
-        schema="public",
-        tables={},
-        halfvec=False,
     )
     check = Check("recall@10", passed, np.int64(200), "0.8 at ef_search 40", "≥ 0.9", gate="min_recall")
     target = TargetReport("docs", "public.docs", 7, [check])

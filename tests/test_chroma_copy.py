@@ -48,8 +48,8 @@ def copies(home: Path) -> list[Path]:
 
 
 def planned(path: Path, **parameters: Any) -> Planned:
+    from flows.forms.chroma_to_pgvector import ChromaToPgvector
     from flows.forms.form import parse
-    from flows.forms.parameters import ChromaToPgvector
     from tasks.runs.database import database_url
     from tasks.stores.postgres.connection import connect
 

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from flows.forms.form import parse
-from flows.forms.parameters import ChromaToPgvector
 from tasks.base import settings
 from tasks.planning.planned import Planned
 from tasks.planning.registry import make_plan

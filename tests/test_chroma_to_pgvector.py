@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flows.chroma_to_pgvector import chroma_to_pgvector
+from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from flows.forms.form import parse
-from flows.forms.parameters import ChromaToPgvector
 from tasks.planning.planned import Planned
 from tasks.planning.registry import make_plan
 from tasks.stores.chroma import store as chroma

@@ -16,8 +16,9 @@ from pydantic import BaseModel
 
 from flows.command import arguments, commands
 from flows.command.watching import Reading, speed
+from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from flows.forms.form import parse
-from flows.forms.parameters import FLOWS, ChromaToPgvector
+from flows.forms.registry import FLOWS
 from tasks.base import prefect_api
 from tasks.begin import begin
 from tasks.runs import checkpoints, ledger, ledger_versions

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from flows.forms.form import parse
-from flows.forms.parameters import Text384To1536
+from flows.forms.text_384_to_1536 import Text384To1536
 from tasks.base.errors import UsageError
 from tasks.base.settings import DEFAULT_DATABASE
 from tasks.begin import begin

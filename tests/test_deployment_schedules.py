@@ -89,7 +89,7 @@ def test_a_schedule_of_live_tables_finds_the_run_that_owns_the_vectors(api: Api)
 def test_a_schedule_that_lacks_something_says_what_and_where(api: Api) -> None:
     """Switched on as it is shipped, a schedule's run ends Failed with what is missing and where in the UI that is set."""
     lacks = {
-        CHROMA: "no source is given: chroma needs a path (a Chroma directory) or a host (a Chroma server)",
+        CHROMA: "no source is given: set chroma.path (a Chroma directory) or chroma.host (a Chroma server)",
         TEXT: "there is no table bora_docs",
         "catch-up/catch-up": "parameter run_id is missing: name of the run",
     }

@@ -15,7 +15,8 @@ from flows.command import fields
 from flows.command.arguments import pairs
 from flows.command.main import app
 from flows.forms.form import parse
-from flows.forms.parameters import FLOWS, Base
+from flows.forms.registry import FLOWS
+from flows.forms.shared import Base
 from tasks.base.errors import UsageError
 
 ROOT = Path(__file__).parent.parent

@@ -8,7 +8,7 @@ import pytest
 
 from flows.command import main
 from flows.forms.form import parse
-from flows.forms.parameters import Text384To1536
+from flows.forms.text_384_to_1536 import Text384To1536
 from tasks.base.errors import UsageError
 from tasks.begin import begin
 from tasks.runs import ledger_versions, locks

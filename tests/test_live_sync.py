@@ -7,7 +7,7 @@ import pytest
 from psycopg import sql
 
 from flows.forms.form import parse
-from flows.forms.parameters import Text384To1536
+from flows.forms.text_384_to_1536 import Text384To1536
 from tasks import snapshot
 from tasks.base import settings
 from tasks.begin import begin

@@ -12,7 +12,7 @@ import pytest
 from psycopg import errors
 
 from flows.forms.form import parse
-from flows.forms.parameters import Text384To1536
+from flows.forms.text_384_to_1536 import Text384To1536
 from tasks.base import settings
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.begin import begin

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from flows.forms.form import parse
-from flows.forms.parameters import ChromaToPgvector, Text384To1536
+from flows.forms.text_384_to_1536 import Text384To1536
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks.base.errors import BatchesFailed, UsageError
@@ -96,9 +97,9 @@ def test_a_name_that_nobody_typed_meets_no_other_run(connection: Connection, chr
     pipeline.build("taken", **source)
     request = parse(ChromaToPgvector, source).request()
     with pytest.raises(UsageError, match="there is a run taken already, and this flow run did not begin it"):
-        take_up(request, "a-flow-run", "taken")
+        take_up(request, [], "a-flow-run", "taken")
     connection.execute('UPDATE vecferry.run SET plan = plan || \'{"flow_run": "a-flow-run"}\'')
-    assert take_up(request, "a-flow-run", "another-name").run_id == "taken"
+    assert take_up(request, [], "a-flow-run", "another-name").run_id == "taken"
     form = parse(Text384To1536, {"targets": [{"table": "nowhere"}]})
     with pytest.raises(UsageError, match="there is no table nowhere"):
-        take_up(form.request(), "other-flow-run", "new")
+        take_up(form.request(), form.places(), "other-flow-run", "new")

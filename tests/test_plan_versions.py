@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from flows.forms.parameters import Checked, Gates
+from flows.forms.shared import Checked
 from flows.migrate import gates_of
 from tasks.base.errors import FatalError, UsageError
 from tasks.runs import dataset, ledger, plan_versions
 from tasks.runs.plan import from_json
 from tasks.stores.postgres.connection import Connection
 from tests import old_ledger
-from tests.pipeline import build
+from tests.pipeline import build, gates
 
 Json = dict[str, Any]
 DEFAULTS = (("flow_run",), ("request", "nul"), ("targets", 0, "collection", "m"), ("targets", 0, "live", "limit"))
@@ -37,7 +37,9 @@ def _old() -> list[Json]:
 def _with_more(value: Any) -> Any:
     """The same with a field more in every object that has a shape."""
     if isinstance(value, dict):
-        shaped = {k: v if k in ("metadata", "source", "tables", "metrics") else _with_more(v) for k, v in value.items()}
+        shaped = {
+            k: v if k in ("metadata", "source", "tables", "metrics", "own") else _with_more(v) for k, v in value.items()
+        }
         return {**shaped, "of_tomorrow": [1]}
     return [_with_more(v) for v in value] if isinstance(value, list | tuple) else value
 
@@ -97,7 +99,7 @@ def test_gates_are_read_like_a_plan(connection: Connection, chroma_dir: Callable
     """Of those that a run was given by another program the ones that this one knows hold."""
     run = build("r", chroma={"path": chroma_dir(count=1)})
     ledger.set_gates(connection, "r", {"min_recall": 0.7, "of_tomorrow": 1})
-    assert gates_of(run, Checked(run_id="r")) == Gates(min_recall=0.7)
+    assert gates_of(run, Checked(run_id="r")) == gates(min_recall=0.7)
 
 
 def test_a_manifest_is_read_like_a_plan(tmp_path: Any) -> None:

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from flows.forms.form import parse
-from flows.forms.parameters import Text384To1536
+from flows.forms.text_384_to_1536 import Text384To1536
 from tasks.embedders.interface import Allowed
 from tasks.embedders.openai.limits import least_seconds
 from tasks.planning.account import ask_account

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from flows.forms.form import parse
-from flows.forms.parameters import Text384To1536
+from flows.forms.text_384_to_1536 import Text384To1536
 from tasks.base.errors import FatalError, UsageError
 from tasks.embedders import weights
 from tasks.embedders.interface import RowsRejected, content_keys

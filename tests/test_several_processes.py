@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from flows.forms.form import parse
-from flows.forms.parameters import Text384To1536
+from flows.forms.text_384_to_1536 import Text384To1536
 from tasks.begin import begin
 from tasks.embedders.openai.server import CONCURRENCY, PROBES
 from tasks.stores.postgres.connection import Connection

@@ -12,7 +12,7 @@ import pytest
 from psycopg import errors
 
 from flows.forms.form import parse
-from flows.forms.parameters import Text384To1536
+from flows.forms.text_384_to_1536 import Text384To1536
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks.embedders.hashing import HashingEmbedder

@@ -16,7 +16,7 @@ from flows.catch_up import catch_up
 from flows.contract import contract
 from flows.cutover import cutover
 from flows.forms.form import parse
-from flows.forms.parameters import Text384To1536
+from flows.forms.text_384_to_1536 import Text384To1536
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks.base.errors import FatalError, UsageError, VerificationRefused

@@ -61,7 +61,7 @@ def test_what_a_plan_and_an_outcome_count(
     count: int, connection: Connection, chroma_dir: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Rows, batches, texts, tokens, requests and records in what the command prints."""
-    from flows.forms.parameters import ChromaToPgvector
+    from flows.forms.chroma_to_pgvector import ChromaToPgvector
 
     form = ChromaToPgvector.model_validate({"chroma": {"path": chroma_dir(count=count)}})
     planned = make_plan(connection, form.request(), "r")

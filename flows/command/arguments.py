@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from flows.forms.form import parse
-from flows.forms.parameters import FLOWS, Base, Migration
+from flows.forms.registry import FLOWS
+from flows.forms.shared import Base, Migration
 from tasks.base.errors import UsageError
 from tasks.runs.database import database_url
 from tasks.runs.names import generated_run_id

@@ -11,7 +11,7 @@ from flows.command import arguments, commands, console, interrupt, watching
 from flows.command.show import terminal
 from flows.command.show.run import show_done, show_outcome
 from flows.forms.form import parse
-from flows.forms.parameters import Migration, OfRun
+from flows.forms.shared import Migration, OfRun
 from tasks.base.errors import FatalError, VecferryError
 from tasks.runs import ledger, ledger_versions, status
 from tasks.runs.commands import command
@@ -32,7 +32,7 @@ def start(flow: str, verb: ledger.Verb, parameters: Migration, as_json: bool) ->
     assert parameters.run_id
     interrupt.resume_with(commands.not_frozen(parameters))
     request = parameters.request()
-    preflight(request, parameters.run_id, parameters.given(), parameters.batch_ids)
+    preflight(request, parameters.run_id, parameters.given(), parameters.batch_ids, parameters.missing())
     name = flow.replace("-", "_")
     if verb == "snapshot":
         body = getattr(importlib.import_module("flows.snapshot"), f"snapshot_{name}")

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from flows.command import fields
 from flows.forms.form import changed
-from flows.forms.parameters import Migration, Shared
+from flows.forms.shared import OF_A_START, Migration
 
 NAMED_OTHERWISE = {"run_id", "batch_ids"}
 """What a command takes by an argument or option of its own."""
@@ -24,8 +24,7 @@ def run_command(flow: str, parameters: Migration) -> str:
 
 def not_frozen(parameters: Migration) -> list[str]:
     """The options that a resumption has to repeat: what was set and is not in the run's plan."""
-    frozen = vars(parameters.request()).keys()
-    return _options(parameters, changed(parameters) & (Shared.model_fields.keys() - frozen - NAMED_OTHERWISE))
+    return _options(parameters, changed(parameters) & (OF_A_START - NAMED_OTHERWISE))
 
 
 def _options(model: BaseModel, names: set[str]) -> list[str]:

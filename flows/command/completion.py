@@ -9,7 +9,7 @@ import psycopg
 import typer
 
 from flows.command import fields
-from flows.forms.parameters import FLOWS
+from flows.forms.registry import FLOWS
 from tasks.base import settings
 
 PATIENCE = 2

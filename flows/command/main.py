@@ -16,7 +16,8 @@ from flows.command.show import terminal
 from flows.command.show.plan import show_parameters, show_plan
 from flows.command.show.run import show_restored, show_run, show_runs
 from flows.forms.form import parse
-from flows.forms.parameters import FLOWS, Base, Checked, Contract, Migration, OfRun, Restore
+from flows.forms.registry import FLOWS
+from flows.forms.shared import Base, Checked, Contract, Migration, OfRun, Restore
 from tasks.base import memory
 from tasks.base.errors import UsageError, VecferryError
 from tasks.runs import checkpoints, ledger, manifest, status

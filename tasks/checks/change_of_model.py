@@ -11,8 +11,9 @@ import pyarrow as pa
 from tasks.base.words import counted
 from tasks.checks import measures
 from tasks.checks.bootstrap import interval, resamples
+from tasks.checks.gates import Gates
 from tasks.checks.labelled import labelled
-from tasks.checks.measures import Check, Gates
+from tasks.checks.measures import Check
 from tasks.runs import spending
 from tasks.runs.run import Run
 from tasks.stores.exact_search import exact_search

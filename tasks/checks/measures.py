@@ -31,17 +31,6 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Gates:
-    """What decides. The defaults are those of the flows' parameters."""
-
-    min_recall: float
-    recall_k: int
-    min_row_cosine: float
-    sample: int
-    max_quarantined: int
-
-
-@dataclass(frozen=True)
 class Norms:
     """What a stream of vectors looks like; add those of its batches."""
 

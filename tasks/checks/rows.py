@@ -1,7 +1,8 @@
 """What is checked of rows: that as many are there as at the source, that none is missing, orphaned or says something else, and
 that no more were set aside than may be."""
 
-from tasks.checks.measures import Check, Gates
+from tasks.checks.gates import Gates
+from tasks.checks.measures import Check
 from tasks.shadows.difference import Difference, Named
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.checks import measures
-from tasks.checks.measures import Check, Gates
+from tasks.checks.gates import Gates
+from tasks.checks.measures import Check
 from tasks.checks.moved import moved
 from tasks.runs import spending
 from tasks.runs.plan import Target

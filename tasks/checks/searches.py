@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from tasks.base.progress import Tell
 from tasks.checks import measures
-from tasks.checks.measures import Check, Gates, Norms
+from tasks.checks.gates import Gates
+from tasks.checks.measures import Check, Norms
 from tasks.checks.moved import moved
 from tasks.checks.timed_search import GATED, SHOWN, Timed, timed
 from tasks.runs.figures import worked

@@ -3,13 +3,14 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import orjson
 
 from sql import statement
+from tasks.base import stored
 from tasks.base.errors import UsageError
 from tasks.base.words import agreeing, counted
 from tasks.embedders.registry import open_embedder
@@ -18,9 +19,9 @@ from tasks.planning.metrics import option, settle
 from tasks.planning.planned import Draft, Listing, Look, Planned, one_line
 from tasks.runs import ledger
 from tasks.runs.names import check_run_id, index_names, shadow_name, table_name
-from tasks.runs.plan import CARRIED, CollectionsRequest, Plan, Request, Target
+from tasks.runs.plan import CARRIED, Plan, Request, Target
 from tasks.stores import canonical
-from tasks.stores.interface import Collection, Selected, Source
+from tasks.stores.interface import Collection, Metric, Selected, Source
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.places import SCHEMA, NewTable, ReplacedTable, SyncedTable, TablePlace
@@ -31,31 +32,45 @@ SAMPLE = 1_000
 """Records a collection that the plan looks at for metadata, missing vectors and document sizes."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The flow's own parameters."""
+
+    collections: tuple[str, ...] | None
+    """None: all of them."""
+    schema: str
+    tables: dict[str, str]
+    """Collection → table name, where the default is not wanted."""
+    halfvec: bool
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    """Collection → metric, where the source does not tell."""
+    nul: Literal["quarantine", "escape"] = "quarantine"
+
+
 def draft(connection: Connection, request: Request, run_id: str) -> Draft:
     """The plan of a new run. Raises UsageError when the source or a name in the request is not there."""
-    assert isinstance(request, CollectionsRequest)
-    source = _source(request)
-    settled = settle(source, _chosen(source, request), request)
+    asked, source = stored.read(Asked, request.own), _source(request)
+    settled = settle(source, _chosen(source, asked), asked.metrics, request.embedder)
     problems = [*server.problems(connection), *settled.problems]
     dimensions = open_embedder(request.embedder).space.dimensions if request.embedder else None
     space = open_embedder(request.embedder).space.fingerprint if request.embedder else CARRIED
     targets = []
     for number, collection in enumerate(settled.collections):
-        table = request.tables.get(collection.name, table_name(collection.name))
+        table = asked.tables.get(collection.name, table_name(collection.name))
         width = dimensions or collection.dimensions
         free = NewTable(
-            schema=request.schema,
+            schema=asked.schema,
             table=table,
-            shadow=shadow_name(run_id, request.schema, table),
-            layout=Layout("halfvec" if request.halfvec else "vector", width, collection.metric),
-            nul=request.nul,
+            shadow=shadow_name(run_id, asked.schema, table),
+            layout=Layout("halfvec" if asked.halfvec else "vector", width, collection.metric),
+            nul=asked.nul,
         )
         target: Target[TablePlace] = Target(number, collection, free, width, space, limit=request.limit)
         kind, problem = _kind(connection, request, target)
         targets.append(replace(target, place=kind(**vars(free))))
         problems += [problem] if problem else []
     plan = Plan(check_run_id(run_id), request, tuple(targets))
-    problems += _name_problems(connection, plan, request.schema)
+    problems += _name_problems(connection, plan, asked.schema)
     return Draft(plan, problems, [*server.warnings(connection), *settled.warnings])
 
 
@@ -67,7 +82,6 @@ def examine(connection: Connection, draft: Draft) -> Draft:
 def estimate(connection: Connection, draft: Draft) -> Planned:
     """What it will do and take, by the ids and a sample of the records."""
     plan, request = draft.plan, draft.plan.request
-    assert isinstance(request, CollectionsRequest)
     source = _source(request, fresh=False)
     looks = [_look(source, t.collection, request.embedder) for t in plan.targets]
     warnings = [*draft.warnings, *_target_warnings(plan, looks)]
@@ -85,29 +99,27 @@ def _listing(plan: Plan, looks: list[Look]) -> Listing:
     return Listing(("collection", "table", "action", "rows", "dims", "metric", "metadata keys"), rows)
 
 
-def _source(request: CollectionsRequest, fresh: bool = True) -> Source:
-    names = request.collections
+def _source(request: Request, fresh: bool = True) -> Source:
+    names = stored.read(Asked, request.own).collections
     return open_source(request.source, None if names is None else [Selected(n) for n in names], fresh=fresh)
 
 
-def _chosen(source: Source, request: CollectionsRequest) -> list[Collection]:
-    if request.collections is not None:
-        known = set(request.collections)
-        found = [source.collection(name) for name in request.collections]
+def _chosen(source: Source, asked: Asked) -> list[Collection]:
+    if asked.collections is not None:
+        known = set(asked.collections)
+        chosen = [source.collection(name) for name in asked.collections]
     else:
-        found = source.collections()
-        known = {c.name for c in found}
-    for parameter, names in (("tables", request.tables), ("metrics", request.metrics)):
+        chosen = source.collections()
+        known = {c.name for c in chosen}
+    for parameter, names in (("tables", asked.tables), ("metrics", asked.metrics)):
         if unknown := sorted(set(names) - known):
             raise UsageError(f"{parameter} names collections that are not migrated: {', '.join(unknown)}")
-    if not found:
+    if not chosen:
         raise UsageError("the source has no collections, so there is nothing to migrate")
-    return found
+    return chosen
 
 
-def _kind(
-    connection: Connection, request: CollectionsRequest, target: Target[TablePlace]
-) -> tuple[type[TablePlace], str | None]:
+def _kind(connection: Connection, request: Request, target: Target[TablePlace]) -> tuple[type[TablePlace], str | None]:
     """What the place is by what has the final name now, and what stands in the way."""
     there = connection.execute(
         "SELECT c.oid FROM pg_class c WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND c.relname = %s",

@@ -1,10 +1,11 @@
 """Plans how live tables get vectors of another space: what they are called, what is in the way. Writes nothing."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
+from tasks.base import stored
 from tasks.base.errors import UsageError
 from tasks.checks.labelled import read_queries
 from tasks.embedders.registry import open_embedder
@@ -12,7 +13,7 @@ from tasks.planning import live_estimate, rights, server
 from tasks.planning.planned import Draft, Planned
 from tasks.runs import models
 from tasks.runs.names import check_run_id, shadow_name
-from tasks.runs.plan import Asked, ColumnsRequest, Plan, Request, Target
+from tasks.runs.plan import Plan, Request, Target
 from tasks.shadows.postgres import dispatcher, strangers
 from tasks.shadows.postgres.live_place import queue_name, trigger_name
 from tasks.stores.interface import Collection
@@ -28,22 +29,35 @@ USUAL = ("content", "text", "document", "body", "phrase")
 LAYOUTS: dict[str, type[LivePlace]] = {"column": LiveColumn, "side_table": SideTable}
 
 
+@dataclass(frozen=True)
+class Asked:
+    """One live table, as the user named it; what is None is read from the catalogue."""
+
+    table: str
+    id: tuple[str, ...] | None
+    text: str | None
+    """A template of columns in braces: ``{title}: {body}``."""
+    old_column: str
+    new_column: str
+    function: str | None
+    limit: int | None
+
+
 def draft(connection: Connection, request: Request, run_id: str) -> Draft:
     """The plan of a new run, its rows not counted yet. Raises UsageError when a table or a column is not there."""
-    assert isinstance(request, ColumnsRequest)
     assert request.embedder
     space = open_embedder(request.embedder).space
     old_space = open_embedder(request.old_embedder).space if request.old_embedder else None
     problems, warnings = list(server.problems(connection)), list(server.warnings(connection))
     targets = []
-    for number, asked in enumerate(request.targets):
+    for number, asked in enumerate(stored.read(Asked, named) for named in request.own["targets"]):
         schema, table = place(connection, asked.table)
         live = _live(connection, asked, schema, table, request.limit)
         targets.append(
             Target(
                 number=number,
                 collection=Collection(f"{schema}.{table}", "", 0, space.dimensions, live.layout.metric),
-                place=LAYOUTS[request.layout](
+                place=LAYOUTS[request.own["layout"]](
                     schema=schema,
                     table=table,
                     shadow=shadow_name(run_id, schema, f"{table}.{asked.new_column}"),

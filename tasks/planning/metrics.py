@@ -1,11 +1,10 @@
 """The metric of each collection, for its plan: the one that its distances show, else the one that is stored, else the one
 that the user names. Writes nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from tasks.runs.plan import CollectionsRequest
-from tasks.stores.interface import Collection, Evidence, Source
+from tasks.stores.interface import Collection, Evidence, Metric, Source
 
 
 @dataclass(frozen=True)
@@ -17,14 +16,17 @@ class Settled:
     warnings: list[str] = field(default_factory=list)
 
 
-def settle(source: Source, collections: list[Collection], request: CollectionsRequest) -> Settled:
-    """Finds the metric of every collection."""
+def settle(
+    source: Source, collections: list[Collection], metrics: Mapping[str, Metric], embedder: str | None
+) -> Settled:
+    """Finds the metric of every collection; ``metrics`` are those that the user names, for the vectors of the ``embedder``
+    where there is one."""
     found = Settled([])
     for collection in collections:
-        evidence, named = source.evidence(collection.name), request.metrics.get(collection.name)
-        metric = named if request.embedder and named else evidence.shown or named or collection.metric
+        evidence, named = source.evidence(collection.name), metrics.get(collection.name)
+        metric = named if embedder and named else evidence.shown or named or collection.metric
         found.collections.append(replace(collection, metric=metric))
-        if not (request.embedder and named):
+        if not (embedder and named):
             found.problems.extend(_problems(collection, evidence, named))
             found.warnings.extend(_warnings(collection, evidence, named))
     return found

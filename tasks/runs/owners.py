@@ -1,6 +1,6 @@
 """Which run a flow run without a run_id is about: its own, the one that the vectors it asks for belong to, or a new one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,20 +25,21 @@ class TakenUp:
     """Whether it was begun by another flow run, or a command, and was found by the vectors that belong to it."""
 
 
-def take_up(request: Request, flow_run: str, name: str) -> TakenUp:
-    """The run that this flow run began; else the run that the vectors belong to; else a new one of that ``name``.
+def take_up(request: Request, places: Sequence[tuple[str, str]], flow_run: str, name: str) -> TakenUp:
+    """The run that this flow run began; else the run that the vectors belong to; else a new one of that ``name``. ``places``
+    are the vectors that are asked for: each a table, as it was named, and a column.
 
     Raises UsageError when a table is not there, when the vectors belong to several runs, or to one that is not to be gone
     on with, and when there is a run of that name already.
     """
     with connect(database_url(request.database), "vecferry begin") as connection, refusable("begin"):
-        places = [(*place(connection, table), column) for table, column in request.places()]
+        named = [(*place(connection, table), column) for table, column in places]
         ledger_versions.bring_forward(connection)
         if not ledger.exists(connection):
             return TakenUp(name)
         if begun := begun_by(connection, flow_run):
             return TakenUp(begun)
-        if owner := owner_of(connection, places):
+        if owner := owner_of(connection, named):
             return TakenUp(_usable(connection, owner, request), owned=True)
         if ledger.find(connection, name):
             raise UsageError(f"there is a run {name} already, and this flow run did not begin it: give a run_id")
@@ -80,5 +81,5 @@ def _usable(connection: Connection, run_id: str, request: Request) -> str:
 
 
 @task(name="find the run", task_run_name="find the run of {request.flow}", **RETRYING)
-def take_up_task(request: Request, flow_run: str, name: str) -> TakenUp:
-    return take_up(request, flow_run, name)
+def take_up_task(request: Request, places: list[tuple[str, str]], flow_run: str, name: str) -> TakenUp:
+    return take_up(request, places, flow_run, name)

@@ -1,8 +1,7 @@
 """What a run is going to do, fixed before it starts. A run's plan is stored with it and never changes."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tasks.base import stored
 from tasks.contents import registry as contents
@@ -10,7 +9,7 @@ from tasks.contents.interface import Content
 from tasks.contents.text import Text
 from tasks.runs import plan_versions
 from tasks.stores import place
-from tasks.stores.interface import Collection, Metric
+from tasks.stores.interface import Collection
 from tasks.stores.place import Place
 
 CARRIED = "carried"
@@ -39,49 +38,12 @@ class Request:
     budget_usd: float | None = None
     """Dollars that the run may spend; None: as many as it takes."""
 
-    def places(self) -> Sequence[tuple[str, str]]:
-        """The places that one run has to itself: a table, as it was named, and its column."""
-        return ()
+    own: dict[str, Any] = field(default_factory=dict)
+    """The flow's own parameters, as JSON by the names of its form; what plans the flow reads them."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class CollectionsRequest(Request):
-    """Collections of a store become tables."""
-
-    collections: tuple[str, ...] | None
-    """None: all of them."""
-    schema: str
-    tables: dict[str, str]
-    """Collection → table name, where the default is not wanted."""
-    halfvec: bool
-    nul: Literal["quarantine", "escape"] = "quarantine"
-    metrics: dict[str, Metric] = field(default_factory=dict)
-    """Collection → metric, where the source does not tell."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One live table, as the user named it; what is None is read from the catalogue."""
-
-    table: str
-    id: tuple[str, ...] | None
-    text: str | None
-    """A template of columns in braces: ``{title}: {body}``."""
-    old_column: str
-    new_column: str
-    function: str | None
-    limit: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ColumnsRequest(Request):
-    """Live tables get vectors of another space beside the old ones."""
-
-    targets: tuple[Asked, ...]
-    layout: Literal["column", "side_table"]
-
-    def places(self) -> Sequence[tuple[str, str]]:
-        return [(asked.table, asked.new_column) for asked in self.targets]
+    def by_name(self) -> dict[str, Any]:
+        """Every parameter that the plan keeps, by its name."""
+        return {name: value for name, value in vars(self).items() if name != "own"} | self.own
 
 
 P = TypeVar("P", bound=Place, covariant=True)
@@ -156,23 +118,13 @@ class Plan:
 def from_json(data: dict[str, Any]) -> Plan:
     """The plan that ``as_json`` wrote, by whichever version of this program. Raises UsageError when a later one did."""
     data = plan_versions.upgraded(data)
-    request = data["request"]
-    read_request = _columns_request if "layout" in request else _collections_request
     return Plan(
         data["run_id"],
-        read_request(request),
+        stored.read(Request, data["request"]),
         tuple(map(_target, data["targets"])),
         data.get("flow_run"),
         data.get("home"),
     )
-
-
-def _collections_request(data: dict[str, Any]) -> Request:
-    return stored.read(CollectionsRequest, data)
-
-
-def _columns_request(data: dict[str, Any]) -> Request:
-    return stored.read(ColumnsRequest, {**data, "targets": [stored.read(Asked, asked) for asked in data["targets"]]})
 
 
 def _target(data: dict[str, Any]) -> Target[Any]:
@@ -185,8 +137,9 @@ def _target(data: dict[str, Any]) -> Target[Any]:
 
 def differences(asked: Request, frozen: Request, given: set[str]) -> list[str]:
     """What ``asked`` wants otherwise than the frozen plan, of the parameters that were ``given``: 'name: was, now'."""
+    now, before = asked.by_name(), frozen.by_name()
     return [
-        f"{name} is {getattr(frozen, name)!r} in the plan, now {getattr(asked, name)!r}"
-        for name in asdict(asked)
-        if name in given and getattr(asked, name) != getattr(frozen, name)
+        f"{name} is {before.get(name)!r} in the plan, now {value!r}"
+        for name, value in now.items()
+        if name in given and value != before.get(name)
     ]

@@ -28,7 +28,20 @@ def _with_place(request: Json, target: Json) -> Json:
     return {**kept, "limit": limit, "place": place}
 
 
-CONVERSIONS: tuple[Callable[[Json], Json], ...] = (with_places,)
+def with_own(data: Json) -> Json:
+    """Version 3: what only one flow asks for lies together, and keeps the shape of its form."""
+    request = data["request"]
+    own = {name: request[name] for name in OWN if name in request}
+    if "targets" in own:
+        own["targets"] = [{name: table[name] for name in OWN_TARGET if name in table} for table in own["targets"]]
+    return {**data, "request": {**{n: v for n, v in request.items() if n not in OWN}, "own": own}}
+
+
+OWN = ("collections", "schema", "tables", "metrics", "halfvec", "nul", "targets", "layout")
+OWN_TARGET = ("table", "id", "text", "old_column", "new_column", "function", "limit")
+"""What requests of version 2 held for one flow, and for one table of it."""
+
+CONVERSIONS: tuple[Callable[[Json], Json], ...] = (with_places, with_own)
 """The first makes version 2 of version 1, the next version 3, and so on; none changes what it is given."""
 
 
