@@ -197,6 +197,19 @@ def test_what_a_verb_did_not_do_is_no_success(
     assert last_flow_run(verb).state.type == "FAILED"
 
 
+def test_a_rollback_puts_back_a_function_that_was_dropped(
+    connection: Connection, switched: Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where somebody has replaced match_docs since the cutover, a rollback says so; once that is dropped, it is as it was."""
+    connection.execute(REDEPLOYED)  # type: ignore[arg-type]
+    refused = command(capsys, "rollback", "r")
+    assert "public.match_docs was replaced since it was switched" in refused.complaint
+    connection.execute("DROP FUNCTION match_docs")
+    assert command(capsys, "rollback", "r").exit == 0
+    definition = "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = 'match_docs'"
+    assert "1 - (d.embedding <=> query_embedding)" in str(connection.execute(definition).fetchone())  # type: ignore[arg-type]
+
+
 def test_work_that_is_done_is_done_though_the_api_is_gone(
     connection: Connection, chroma_dir: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:

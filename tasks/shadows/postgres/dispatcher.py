@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from psycopg import sql
 
+from tasks.base.errors import FatalError
 from tasks.runs import models
 from tasks.runs.models import Model, Searched
 from tasks.runs.names import short, suffix
@@ -60,14 +61,17 @@ which arguments, ``search_functions.make`` with those of match_docs."""
 def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     """What keeps the functions from being made and switched."""
     yield from search_functions.problems(connection, target)
-    name = target.place.function
-    function = find(connection, target.place.schema, name) if name else None
-    own = next((s for s in models.searched(connection, target.place.schema, name) if s.own), None) if name else None
-    if function and own and own.body != name and not _generated(function):
-        yield (
-            f"{target.place.schema}.{name} was replaced since it was switched, so it is not vecferry's to change: "
-            f"drop what it became, or name another with `function`"
-        )
+    if target.place.function and (line := _replaced(connection, target, target.place.function)):
+        yield f"{line}: drop what it became, or name another with `function`"
+
+
+def _replaced(connection: Connection, target: Target[LivePlace], name: str) -> str | None:
+    """What is to be said of a function that somebody has replaced since it was switched."""
+    function = find(connection, target.place.schema, name)
+    own = next((s for s in models.searched(connection, target.place.schema, name) if s.own), None)
+    if function is None or own is None or own.body == name or _generated(function):
+        return None
+    return f"{target.place.schema}.{name} was replaced since it was switched, so it is not vecferry's to change"
 
 
 def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
@@ -133,8 +137,11 @@ def switch(connection: Connection, run_id: str, target: Target[LivePlace], body:
 
 def take_back(connection: Connection, run_id: str, target: Target[LivePlace]) -> Model | None:
     """Makes the model that was searched before the one that is searched; returns it. Raises UsageError when another run
-    has taken over meanwhile."""
+    has taken over meanwhile, and FatalError when somebody has replaced what people call."""
     models.hold(connection)
+    for name in _called(connection, target):
+        if line := _replaced(connection, target, name):
+            raise FatalError(f"{line}: drop what it became; the rollback then puts back what it was")
     before = models.go_back(connection, _model(connection, run_id, target))
     _generate(connection, target, _called(connection, target))
     return before
@@ -172,6 +179,8 @@ def _generate(connection: Connection, target: Target[LivePlace], called: Sequenc
         function = find(connection, target.place.schema, name)
         by_model = {s.model.model: s for s in models.searched(connection, target.place.schema, name)}
         serving = [by_model[m.model] for m in chain if m.model in by_model]
+        if function is None:
+            function = _recreated(connection, target, name)
         if function and serving and _generated(function):
             if len(serving) == 1 and serving[0].own:
                 _restore_own(connection, function, serving[0])
@@ -248,6 +257,19 @@ def _keep_own(connection: Connection, target: Target[LivePlace], name: str) -> N
     grant_alike(connection, function, kept)
     models.search_by(connection, own.model, name, kept, own=True)
     give_body(connection, function, f"-- {MADE}\nBEGIN\nEND")
+
+
+def _recreated(connection: Connection, target: Target[LivePlace], name: str) -> Function | None:
+    """A function that somebody dropped since it was switched, to be given a body; None where there was none."""
+    own = next((s for s in models.searched(connection, target.place.schema, name) if s.own), None)
+    was = find(connection, target.place.schema, own.body) if own and own.body != name else None
+    if was is None:
+        return None
+    function = define_as(connection, was, name)
+    connection.execute(f"ALTER FUNCTION {signature(connection, function.oid)} OWNER TO {quoted(was.owner)}")
+    grant_alike(connection, was, name)
+    give_body(connection, function, f"-- {MADE}\nBEGIN\nEND")
+    return find(connection, target.place.schema, name)
 
 
 def _restore_own(connection: Connection, function: Function, own: Searched) -> None:
