@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-Enter = Callable[[], None]
+Enter = Callable[[], object]
 """What a new process calls before its program begins: subprocess's ``preexec_fn``."""
 
 _ROOTS = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
@@ -24,7 +24,7 @@ def elsewhere() -> Iterator[Enter]:
     group = _made()
     if group is None:
         print("no idle control group can be made here: the command and the provider run with nice 19", file=sys.stderr)
-        yield lambda: os.nice(19) and None
+        yield lambda: os.nice(19)
         return
     try:
         yield lambda: _enter(group)

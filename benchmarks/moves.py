@@ -16,7 +16,9 @@ from typing import Any
 
 from benchmarks import fixtures, texts
 from benchmarks.turns import environment
-from flows.forms.parameters import ChromaToPgvector, Migration, Text384To1536
+from flows.forms.chroma_to_pgvector import ChromaToPgvector
+from flows.forms.shared import Migration
+from flows.forms.text_384_to_1536 import Text384To1536
 from tasks import load, snapshot
 from tasks.base.settings import DEFAULT_DATABASE
 from tasks.begin import begin
