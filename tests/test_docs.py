@@ -142,9 +142,11 @@ def test_every_parameter_stands_in_a_page(form: str) -> None:
 
 
 def test_every_setting_stands_in_a_page() -> None:
-    """Each environment variable that is read."""
+    """Each environment variable that is read, by the code or by compose.yaml."""
+    composed = set(re.findall(r"\$\{(\w+)", (ROOT / "deployments/compose.yaml").read_text()))
     assert {"VECFERRY_HOME", "DATABASE_URL", "OPENAI_API_KEY", "PREFECT_API_URL"} <= settings()
-    assert sorted(settings() - words()) == []
+    assert "POSTGRES_PASSWORD" in composed
+    assert sorted((settings() | composed) - words()) == []
 
 
 def test_every_option_of_a_model_stands_in_a_page() -> None:
@@ -166,6 +168,14 @@ def test_a_page_shows_commands_that_there_are(page: Path) -> None:
         assert [word for word in rest if re.match("--?[a-z]", word) and word not in options] == [], name
         if rest and any(p.name == "flow" for p in params):
             assert rest[0] in FLOWS or PLACEHOLDER.fullmatch(rest[0]), f"vecferry {name} {rest[0]}"
+
+
+@pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.name)
+def test_a_page_shows_targets_of_make_that_there_are(page: Path) -> None:
+    """`make demo` and its like."""
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    shown = {target for piece in code(page) for target in re.findall(r"^(?:\$ )?make (\w+)", piece)}
+    assert sorted(shown - targets) == []
 
 
 @pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.name)
