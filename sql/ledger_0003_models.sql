@@ -61,14 +61,14 @@ BEGIN
         AND NOT EXISTS (SELECT FROM vecferry.relation WHERE source ? 'table') THEN
         RETURN;
     END IF;
-    CREATE TABLE vecferry.said (table_schema text, table_name text, column_name text, dimensions integer, space text,
+    CREATE TABLE vecferry.active_before (table_schema text, table_name text, column_name text, dimensions integer, space text,
                                 run_id text, switched_at timestamptz);
     IF to_regclass('vecferry.active_space_until_version_3') IS NOT NULL THEN
-        INSERT INTO vecferry.said SELECT table_schema, table_name, column_name, nullif(dimensions, 0), space, run_id, switched_at
+        INSERT INTO vecferry.active_before SELECT table_schema, table_name, column_name, nullif(dimensions, 0), space, run_id, switched_at
         FROM vecferry.active_space_until_version_3;
     END IF;
 
-    CREATE TABLE vecferry.made AS
+    CREATE TABLE vecferry.made_before AS
     SELECT r.table_name AS shadow, r.run_id, r.target, r.space, run.state, run.created_at,
            t ->> 'schema' AS table_schema, t ->> 'table' AS table_name, t -> 'live' ->> 'text' AS content,
            t ->> 'mode' = 'side_table' AS beside, t ->> 'new_column' AS column_name, t ->> 'function' AS function,
@@ -88,11 +88,11 @@ BEGIN
            CASE WHEN s.column_name = m.old_column THEN s.space ELSE coalesce(m.old_space, '') END,
            CASE WHEN s.column_name = m.old_column OR s.column_name IS NULL THEN 'active' ELSE 'built' END,
            coalesce(s.switched_at, m.created_at)
-    FROM vecferry.made m
+    FROM vecferry.made_before m
     JOIN pg_attribute a ON a.attrelid = to_regclass(format('%I.%I', m.table_schema, m.table_name)) AND a.attname = m.old_column
         AND NOT a.attisdropped
-    LEFT JOIN vecferry.said s ON (s.table_schema, s.table_name) = (m.table_schema, m.table_name)
-    WHERE NOT EXISTS (SELECT FROM vecferry.made o WHERE (o.table_schema, o.table_name, o.column_name)
+    LEFT JOIN vecferry.active_before s ON (s.table_schema, s.table_name) = (m.table_schema, m.table_name)
+    WHERE NOT EXISTS (SELECT FROM vecferry.made_before o WHERE (o.table_schema, o.table_name, o.column_name)
                       = (m.table_schema, m.table_name, m.old_column))
     ORDER BY m.table_schema, m.table_name, m.old_column, m.created_at;
 
@@ -103,8 +103,8 @@ BEGIN
            CASE WHEN beside THEN m.shadow || '_rows' ELSE m.table_name END, m.column_name, m.dimensions, m.metric, m.space,
            CASE WHEN s.column_name IS NOT NULL THEN 'active' WHEN built THEN 'built' ELSE 'building' END, m.run_id, m.target,
            coalesce(s.switched_at, m.created_at)
-    FROM vecferry.made m
-    LEFT JOIN vecferry.said s ON (s.table_schema, s.table_name, s.column_name) = (m.table_schema, m.table_name, m.column_name)
+    FROM vecferry.made_before m
+    LEFT JOIN vecferry.active_before s ON (s.table_schema, s.table_name, s.column_name) = (m.table_schema, m.table_name, m.column_name)
     ORDER BY m.created_at;
 
     -- What was said of tables of which no run is left: a run was rolled back, and dropped.
@@ -112,7 +112,7 @@ BEGIN
                                 space, state, switched_at)
     SELECT s.table_schema, s.table_name, coalesce(p.content, ''), s.table_schema, s.table_name, s.column_name, s.dimensions,
            coalesce(p.metric, 'cosine'), s.space, 'active', s.switched_at
-    FROM vecferry.said s
+    FROM vecferry.active_before s
     LEFT JOIN LATERAL (
         SELECT t -> 'live' ->> 'text' AS content, t -> 'live' -> 'layout' ->> 'metric' AS metric
         FROM vecferry.run, jsonb_array_elements(run.plan -> 'targets') t
@@ -123,21 +123,21 @@ BEGIN
 
     UPDATE vecferry.model SET planned_from = o.model,
            took_over_from = CASE WHEN m.state = 'cut_over' THEN o.model END
-    FROM vecferry.made m, vecferry.model o
+    FROM vecferry.made_before m, vecferry.model o
     WHERE (m.run_id, m.target) = (model.run_id, model.target)
       AND (o.table_schema, o.table_name, o.column_name) = (m.table_schema, m.table_name, m.old_column);
 
     -- Both names by which they were searched: one for the new vectors, and once switched one for the old ones.
     INSERT INTO vecferry.search_function (model, function, body, own)
     SELECT model.model, m.function, m.function || '_v2', false
-    FROM vecferry.made m JOIN vecferry.model ON (m.run_id, m.target) = (model.run_id, model.target)
+    FROM vecferry.made_before m JOIN vecferry.model ON (m.run_id, m.target) = (model.run_id, model.target)
     JOIN pg_proc p ON p.pronamespace = to_regnamespace(quote_ident(m.table_schema)) AND p.proname = m.function || '_v2'
     WHERE obj_description(p.oid, 'pg_proc')
           = format('Made by vecferry: the nearest rows by %s.%s.%s', m.table_schema, m.table_name, m.column_name)
     ON CONFLICT DO NOTHING;
     INSERT INTO vecferry.search_function (model, function, body, own)
     SELECT DISTINCT ON (o.model, m.function) o.model, m.function, p.proname, true
-    FROM vecferry.made m JOIN vecferry.model o ON o.run_id IS NULL
+    FROM vecferry.made_before m JOIN vecferry.model o ON o.run_id IS NULL
          AND (o.table_schema, o.table_name, o.column_name) = (m.table_schema, m.table_name, m.old_column)
     JOIN pg_proc p ON p.pronamespace = to_regnamespace(quote_ident(m.table_schema))
         AND p.proname = ANY (ARRAY[m.function, m.function || '_v1'])
@@ -156,6 +156,6 @@ BEGIN
         END LOOP;
         DROP TABLE vecferry.active_space_until_version_3;
     END IF;
-    DROP TABLE vecferry.said, vecferry.made;
+    DROP TABLE vecferry.active_before, vecferry.made_before;
 END
 $$;

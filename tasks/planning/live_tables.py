@@ -116,10 +116,10 @@ def _live(connection: Connection, asked: Asked, schema: str, table: str, limit: 
     for name in (*key, *text_columns(text)):
         if name not in columns:
             raise UsageError(f"{schema}.{table} has no column {name!r}; it has: {', '.join(columns)}")
-    held, beside = describe(connection, schema, table, asked.old_column), None
+    described, beside = describe(connection, schema, table, asked.old_column), None
     if asked.old_column not in columns:
-        held, beside = _beside(connection, schema, table, asked.old_column, columns, text)
-    if held is None:
+        described, beside = _beside(connection, schema, table, asked.old_column, columns, text)
+    if described is None:
         raise UsageError(f"{schema}.{table}.{asked.old_column} is {columns[asked.old_column]}, not a vector")
     return LiveTable(
         schema,
@@ -127,7 +127,7 @@ def _live(connection: Connection, asked: Asked, schema: str, table: str, limit: 
         tuple(Column(name, columns[name]) for name in key),
         text,
         asked.old_column,
-        held.layout,
+        described.layout,
         asked.limit or limit,
         beside,
     )
@@ -140,14 +140,14 @@ def _beside(
     they are of another text."""
     model = models.at(connection, schema, table, column)
     place = (model.place_schema, model.place_name) if model else None
-    held = describe(connection, *place, column) if place else None
-    if model is None or place is None or held is None:
+    described = describe(connection, *place, column) if place else None
+    if model is None or place is None or described is None:
         raise UsageError(f"{schema}.{table} has no column {column!r}; it has: {', '.join(columns)}")
     if set(text_columns(text)) - set(text_columns(model.content)):
         raise UsageError(
             f"{schema}.{table}: {column} are vectors of {model.content}, so `text` can name no other columns"
         )
-    return replace(held, layout=replace(held.layout, metric=model.metric)), place
+    return replace(described, layout=replace(described.layout, metric=model.metric)), place
 
 
 def _primary_key(connection: Connection, schema: str, table: str) -> tuple[str, ...]:

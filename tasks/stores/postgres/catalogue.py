@@ -93,18 +93,20 @@ def drop(connection: Connection, function: Function) -> None:
     connection.execute(f"DROP FUNCTION {signature(connection, function.oid)}")
 
 
-def grant_alike(connection: Connection, function: Function, name: str) -> None:
-    """Lets those execute the function of that ``name``, in the same schema, who may execute ``function``, and nobody else."""
-    copy = find(connection, function.schema, name)
-    assert copy
-    allowed, now = _executors(connection, function), _executors(connection, copy)
-    for right, roles in (
-        ("REVOKE EXECUTE ON FUNCTION {} FROM {}", now - allowed),
-        ("GRANT EXECUTE ON FUNCTION {} TO {}", allowed - now),
-    ):
-        for role in roles - {copy.owner}:
-            who = sql.Identifier(role) if role else sql.SQL("PUBLIC")
-            connection.execute(sql.SQL(right).format(sql.SQL(signature(connection, copy.oid)), who))
+def open_alike(connection: Connection, function: Function, copy: Function) -> None:
+    """Lets those execute ``copy`` who may execute ``function``."""
+    for role in _executors(connection, function) - {copy.owner}:
+        who = sql.Identifier(role) if role else sql.SQL("PUBLIC")
+        name = sql.SQL(signature(connection, copy.oid))
+        connection.execute(sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(name, who))
+
+
+def close(connection: Connection, function: Function) -> None:
+    """Lets nobody execute it but its owner."""
+    for role in _executors(connection, function) - {function.owner}:
+        who = sql.Identifier(role) if role else sql.SQL("PUBLIC")
+        name = sql.SQL(signature(connection, function.oid))
+        connection.execute(sql.SQL("REVOKE EXECUTE ON FUNCTION {} FROM {}").format(name, who))
 
 
 def _executors(connection: Connection, function: Function) -> set[str | None]:
