@@ -63,17 +63,6 @@ class Model:
         return (self.place_schema, self.place_name) != (self.table_schema, self.table_name)
 
 
-@dataclass(frozen=True)
-class Searched:
-    """A model and the function that searches it for those who call another one."""
-
-    model: Model
-    body: str
-    """In the schema of the live table."""
-    own: bool
-    """Whether it is what the application's own function was."""
-
-
 COLUMNS = ", ".join(field.name for field in fields(Model))
 
 
@@ -210,34 +199,6 @@ def refuse_retired(connection: Connection, run_id: str, target: int) -> None:
             f"run {run_id} has nothing of {model.table}.{model.column_name} any more: it was dropped when the run that took "
             f"over from it was contracted"
         )
-
-
-def searched(connection: Connection, schema: str, function: str) -> list[Searched]:
-    """The models that a function of this name searches, or will, in the order in which they came."""
-    if not exists(connection):
-        return []
-    rows = connection.execute(
-        f"SELECT body, own, {COLUMNS} FROM vecferry.search_function JOIN vecferry.model USING (model) "
-        "WHERE table_schema = %s AND function = %s AND state <> 'retired' ORDER BY model",
-        (schema, function),
-    ).fetchall()
-    return [Searched(Model(*row[2:]), row[0], row[1]) for row in rows]
-
-
-def search_by(connection: Connection, model: Model, function: str, body: str, own: bool) -> None:
-    """Notes that ``body`` searches the model for those who call ``function``."""
-    connection.execute(
-        "INSERT INTO vecferry.search_function (model, function, body, own) VALUES (%s, %s, %s, %s) "
-        "ON CONFLICT (model, function) DO UPDATE SET body = excluded.body, own = excluded.own",
-        (model.model, function, body, own),
-    )
-
-
-def bodies(connection: Connection, model: Model) -> list[tuple[str, str]]:
-    """The functions by which a model is searched: what people call, and what searches for them."""
-    return connection.execute(
-        "SELECT function, body FROM vecferry.search_function WHERE model = %s", (model.model,)
-    ).fetchall()
 
 
 def ways_back(connection: Connection, schema: str, table: str) -> list[Model]:

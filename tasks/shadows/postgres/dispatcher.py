@@ -31,7 +31,7 @@ the active one, unless the table came with it; then what was built first; and wh
 from collections.abc import Callable, Iterator
 
 from tasks.base.errors import FatalError
-from tasks.runs import models
+from tasks.runs import models, search_bodies
 from tasks.runs.models import Model
 from tasks.runs.plan import Target
 from tasks.shadows.postgres import generated, search_functions
@@ -54,7 +54,7 @@ def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
 def _replaced(connection: Connection, target: Target[LivePlace], name: str) -> str | None:
     """What is to be said of a function that somebody has replaced since it was switched."""
     function = find(connection, target.place.schema, name)
-    own = next((s for s in models.searched(connection, target.place.schema, name) if s.own), None)
+    own = next((s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own), None)
     if function is None or own is None or own.body == name or generated.is_generated(function):
         return None
     return f"{target.place.schema}.{name} was replaced since it was switched, so it is not vecferry's to change"
@@ -94,12 +94,12 @@ def ready(connection: Connection, run_id: str, target: Target[LivePlace], body: 
     models.built(connection, model)
     if name is None:
         return
-    known = models.searched(connection, target.place.schema, name)
+    known = search_bodies.of_function(connection, target.place.schema, name)
     function = find(connection, target.place.schema, name)
     if function and not generated.is_generated(function) and not any(s.own for s in known):
         old = models.at(connection, target.place.schema, target.place.table, target.place.live.vectors)
         if old:
-            models.search_by(connection, old, name, name, own=True)
+            search_bodies.note(connection, old, name, name, own=True)
     if not any(s.model.model == model.model for s in known):
         made = generated.name_of(name, model)
         body(connection, target, made)
@@ -107,7 +107,7 @@ def ready(connection: Connection, run_id: str, target: Target[LivePlace], body: 
             copy = find(connection, target.place.schema, made)
             assert copy
             open_alike(connection, function, copy)
-        models.search_by(connection, model, name, made, own=False)
+        search_bodies.note(connection, model, name, made, own=False)
     generated.make_second(connection, target, name)
 
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from psycopg import sql
 
-from tasks.runs import models
-from tasks.runs.models import Model, Searched
+from tasks.runs import models, search_bodies
+from tasks.runs.models import Model
 from tasks.runs.names import short, suffix
 from tasks.runs.plan import Target
+from tasks.runs.search_bodies import Searched
 from tasks.shadows.postgres import search_functions
 from tasks.shadows.postgres.search_functions import columns
 from tasks.stores.postgres.catalogue import (
@@ -34,7 +35,7 @@ def generate(connection: Connection, target: Target[LivePlace], called: Sequence
     for name in called:
         _move_second(connection, target, name)
         function = find(connection, target.place.schema, name)
-        by_model = {s.model.model: s for s in models.searched(connection, target.place.schema, name)}
+        by_model = {s.model.model: s for s in search_bodies.of_function(connection, target.place.schema, name)}
         serving = [by_model[m.model] for m in chain if m.model in by_model]
         if function is None:
             function = _recreated(connection, target, name)
@@ -53,7 +54,7 @@ def make_second(connection: Connection, target: Target[LivePlace], name: str) ->
     there = find(connection, target.place.schema, second)
     if there and not there.ours:
         return
-    known = models.searched(connection, target.place.schema, name)
+    known = search_bodies.of_function(connection, target.place.schema, name)
     if not any(s.model.run_id for s in known):
         if there:
             drop(connection, there)
@@ -113,7 +114,9 @@ def _refusal(name: str, served: Sequence[int], dims: str) -> str:
 def keep_own(connection: Connection, target: Target[LivePlace], name: str) -> None:
     """Puts the application's own function aside, before it is given another body for the first time."""
     function = find(connection, target.place.schema, name)
-    own = next((s for s in models.searched(connection, target.place.schema, name) if s.own and s.body == name), None)
+    own = next(
+        (s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own and s.body == name), None
+    )
     if function is None or own is None:
         return
     kept = name_of(name, own.model)
@@ -123,13 +126,13 @@ def keep_own(connection: Connection, target: Target[LivePlace], name: str) -> No
         close(connection, replace(copy, owner=function.owner))  # the function calls it with the rights of its owner
     else:
         open_alike(connection, function, copy)
-    models.search_by(connection, own.model, name, kept, own=True)
+    search_bodies.note(connection, own.model, name, kept, own=True)
     give_body(connection, function, f"-- {MADE}\nBEGIN\nEND")
 
 
 def _recreated(connection: Connection, target: Target[LivePlace], name: str) -> Function | None:
     """A function that somebody dropped since it was switched, to be given a body; None where there was none."""
-    own = next((s for s in models.searched(connection, target.place.schema, name) if s.own), None)
+    own = next((s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own), None)
     was = find(connection, target.place.schema, own.body) if own and own.body != name else None
     if was is None:
         return None
@@ -145,13 +148,13 @@ def _restore_own(connection: Connection, function: Function, own: Searched) -> N
     if was := find(connection, function.schema, own.body):
         define_as(connection, was, function.name)
         drop(connection, was)
-        models.search_by(connection, own.model, function.name, function.name, own=True)
+        search_bodies.note(connection, own.model, function.name, function.name, own=True)
 
 
 def _move_second(connection: Connection, target: Target[LivePlace], name: str) -> None:
     """Gives what a match_…_v2 of 0.1 says a name of its own: that one searched one model."""
     second = find(connection, target.place.schema, second_name(name))
-    for searched in models.searched(connection, target.place.schema, name):
+    for searched in search_bodies.of_function(connection, target.place.schema, name):
         if second and searched.body == second.name:
             made = name_of(name, searched.model)
             copy = define_as(connection, second, made)
@@ -160,12 +163,12 @@ def _move_second(connection: Connection, target: Target[LivePlace], name: str) -
                 f"COMMENT ON FUNCTION {signature(connection, copy.oid)} IS {sql.Literal(note).as_string()}"
             )
             open_alike(connection, second, copy)
-            models.search_by(connection, searched.model, name, made, own=False)
+            search_bodies.note(connection, searched.model, name, made, own=False)
 
 
 def drop_bodies(connection: Connection, target: Target[LivePlace], model: Model) -> None:
     """The functions that search a model; those that people call stay."""
-    for name, body in models.bodies(connection, model):
+    for name, body in search_bodies.of_model(connection, model):
         there = find(connection, target.place.schema, body)
         if there and body not in (name, second_name(name)):
             drop(connection, there)
@@ -174,7 +177,7 @@ def drop_bodies(connection: Connection, target: Target[LivePlace], model: Model)
 def called(connection: Connection, target: Target[LivePlace]) -> list[str]:
     """The functions that people search the table by."""
     known = models.of_table(connection, target.place.schema, target.place.table)
-    return list(dict.fromkeys(name for model in known for name, _ in models.bodies(connection, model)))
+    return list(dict.fromkeys(name for model in known for name, _ in search_bodies.of_model(connection, model)))
 
 
 def second_name(name: str) -> str:

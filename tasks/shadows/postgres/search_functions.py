@@ -3,7 +3,7 @@
 from psycopg import sql
 
 from sql import statement
-from tasks.runs import models
+from tasks.runs import search_bodies
 from tasks.runs.plan import Target
 from tasks.shadows.postgres.live_access import view_name
 from tasks.stores.postgres import pgvector
@@ -24,7 +24,7 @@ def problems(connection: Connection, target: Target[LivePlace]) -> list[str]:
     if target.place.function is None:
         return []
     name = f"{target.place.schema}.{target.place.function}"
-    others = {s.model.table for s in models.searched(connection, target.place.schema, target.place.function)}
+    others = {s.model.table for s in search_bodies.of_function(connection, target.place.schema, target.place.function)}
     if others - {f"{target.place.schema}.{target.place.table}"}:
         return [
             f"{name} searches {', '.join(sorted(others))}: name the search function of {target.place.table} with `function`"

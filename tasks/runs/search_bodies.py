@@ -1,0 +1,46 @@
+"""The functions that search the models of live tables: which one searches a model for those who call another one."""
+
+from dataclasses import dataclass
+
+from tasks.runs import models
+from tasks.runs.models import COLUMNS, Model
+from tasks.stores.postgres.connection import Connection
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A model and the function that searches it for those who call another one."""
+
+    model: Model
+    body: str
+    """In the schema of the live table."""
+    own: bool
+    """Whether it is what the application's own function was."""
+
+
+def of_function(connection: Connection, schema: str, function: str) -> list[Searched]:
+    """The models that a function of this name searches, or will, in the order in which they came."""
+    if not models.exists(connection):
+        return []
+    rows = connection.execute(
+        f"SELECT body, own, {COLUMNS} FROM vecferry.search_function JOIN vecferry.model USING (model) "
+        "WHERE table_schema = %s AND function = %s AND state <> 'retired' ORDER BY model",
+        (schema, function),
+    ).fetchall()
+    return [Searched(Model(*row[2:]), row[0], row[1]) for row in rows]
+
+
+def note(connection: Connection, model: Model, function: str, body: str, own: bool) -> None:
+    """Notes that ``body`` searches the model for those who call ``function``."""
+    connection.execute(
+        "INSERT INTO vecferry.search_function (model, function, body, own) VALUES (%s, %s, %s, %s) "
+        "ON CONFLICT (model, function) DO UPDATE SET body = excluded.body, own = excluded.own",
+        (model.model, function, body, own),
+    )
+
+
+def of_model(connection: Connection, model: Model) -> list[tuple[str, str]]:
+    """The functions by which a model is searched: what people call, and what searches for them."""
+    return connection.execute(
+        "SELECT function, body FROM vecferry.search_function WHERE model = %s", (model.model,)
+    ).fetchall()
