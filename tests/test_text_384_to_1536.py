@@ -20,11 +20,11 @@ from flows.forms.text_384_to_1536 import Text384To1536
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks.base.errors import FatalError, UsageError, VerificationRefused
-from tasks.checks import change_of_model
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.planning.registry import make_plan
 from tasks.runs import ledger
 from tasks.runs.names import index_names
+from tasks.stores.postgres import records
 from tasks.stores.postgres import table as postgres
 from tasks.stores.postgres.connection import Connection
 from tests.lifecycle import drive, drive_two
@@ -282,7 +282,7 @@ def test_the_plan_tells_what_it_costs(connection: Connection, provider: OpenAISe
 def test_nothing_is_read_while_the_old_model_is_asked(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its answers take as long as they take: no COPY, and so no transaction, is open meanwhile."""
     Table(connection)
-    read, embed = change_of_model.read, HashingEmbedder.embed
+    read, embed = records.read, HashingEmbedder.embed
     used: list[Connection] = []
     asked: list[set[TransactionStatus]] = []
 
@@ -296,7 +296,7 @@ def test_nothing_is_read_while_the_old_model_is_asked(connection: Connection, mo
         return embed(*what)
 
     monkeypatch.setattr(postgres, "READ_ROWS", 10)  # else all of a small table is read at once
-    monkeypatch.setattr(change_of_model, "read", reading)
+    monkeypatch.setattr(records, "read", reading)
     monkeypatch.setattr(HashingEmbedder, "embed", asking)
     text_384_to_1536(
         targets=[{"table": "docs", "text": "content"}],
