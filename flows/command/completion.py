@@ -46,10 +46,10 @@ def _runs(database: str) -> Iterable[str]:
     try:
         with psycopg.connect(url, connect_timeout=PATIENCE) as connection:
             connection.execute(f"SET statement_timeout = '{PATIENCE}s'")
-            found = connection.execute(
+            rows = connection.execute(
                 "SELECT run_id FROM vecferry.run ORDER BY created_at DESC LIMIT %s", (RUNS,)
             ).fetchall()
-        return [name for (name,) in found]
+        return [name for (name,) in rows]
     except psycopg.Error:  # a complaint would be written into the line that is being typed
         return []
 

@@ -50,8 +50,8 @@ def demo(directory: Path) -> None:
     # Whatever names a database of the user's, a variable or a Secret block: the demo keeps out of it.
     hidden = "".join(f"{name}= " for name in (settings.DEFAULT_DATABASE, settings.OTHER_DATABASE) if name in os.environ)
     os.environ[settings.DEFAULT_DATABASE] = embedded.url(settings.home())
-    found = _migrate(source)
-    show_outcome(found, as_json=False)
+    outcome = _migrate(source)
+    show_outcome(outcome, as_json=False)
     _head("\n3. The same questions", " to both stores")
     _ask(source)
     out.print(f"\nLook around: {hidden}VECFERRY_HOME={directory / 'home'} vecferry status demo")
@@ -84,9 +84,9 @@ def _migrate(source: str) -> dict[str, Any]:
 def _build(path: str) -> int:
     store = chroma.create_directory(path)
     store.create(Collection(COLLECTION, "", 0, EMBEDDER.dimensions, "cosine", ef_construction=100, ef_search=100))
-    found = list(_docstrings())
-    for at in range(0, len(found), 2_000):
-        part = found[at : at + 2_000]
+    texts = list(_docstrings())
+    for at in range(0, len(texts), 2_000):
+        part = texts[at : at + 2_000]
         store.write(
             COLLECTION,
             pa.RecordBatch.from_arrays(
@@ -100,7 +100,7 @@ def _build(path: str) -> int:
                 schema=records(EMBEDDER.dimensions),
             ),
         )
-    return len(found)
+    return len(texts)
 
 
 def _docstrings() -> Iterator[tuple[dict[str, Any], str]]:
@@ -142,10 +142,11 @@ def _ask(source: str) -> None:
             shown = Table(box=None, pad_edge=False, title=f"“{question}”", title_justify="left", title_style="italic")
             for column in ("pgvector", "", "Chroma", ""):
                 shown.add_column(column, justify="left" if column else "right", overflow="fold")
-            ours, theirs = (
+            copied, original = (
                 search(connection, table, vector, 3, ef_search=100)[0],
                 store.search(COLLECTION, vector, 3)[0],
             )
-            for mine, a, other, b in zip(ours.ids, ours.distances, theirs.ids, theirs.distances, strict=True):
-                shown.add_row(mine, f"{a:.4f}", other, f"{b:.4f}")
+            rows = zip(copied.ids, copied.distances, original.ids, original.distances, strict=True)
+            for name, distance, there, its in rows:
+                shown.add_row(name, f"{distance:.4f}", there, f"{its:.4f}")
             out.print(shown)

@@ -114,14 +114,14 @@ def _record(home: str, process: psutil.Process) -> Path:
 
 
 def _servers(process: psutil.Process) -> list[psutil.Process]:
-    found = []
+    children = []
     for child in process.children():
         try:
             if "prefect.server" in " ".join(child.cmdline()):
-                found.append(child)
+                children.append(child)
         except psutil.Error:  # it ended while we looked
             continue
-    return found
+    return children
 
 
 def _alive(pid: int, created: float) -> psutil.Process | None:

@@ -224,16 +224,16 @@ def _left(until: float) -> float:
 
 def _within(until: float, step: Callable[[], T]) -> T | None:
     """What ``step`` returns, or None when it fails or takes longer than STEP, or than ``until`` (of the monotonic clock)."""
-    found: list[T] = []
+    results: list[T] = []
 
     def run() -> None:
         with suppress(Exception):  # the process ends in any case, and the next start mends what was not done here
-            found.append(step())
+            results.append(step())
 
     worker = threading.Thread(target=run, daemon=True)
     worker.start()
     worker.join(min(STEP, _left(until)))
-    return found[0] if found else None
+    return results[0] if results else None
 
 
 def _connect(url: str) -> Connection:

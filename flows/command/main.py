@@ -220,8 +220,8 @@ def restore(
     parameters = parse(Restore, {"run_id": run_id, "into": into or f"{run_id}-restored", "format": format})
     check_run(run_id, parameters.database)
     with console.quiet_prefect(), interrupt.making(parameters.into):
-        found = flow(**parameters.model_dump(by_alias=True))
-    show_restored(found, as_json)
+        restored = flow(**parameters.model_dump(by_alias=True))
+    show_restored(restored, as_json)
 
 
 @app.command()

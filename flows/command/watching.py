@@ -122,17 +122,17 @@ def _readings(connection: Connection, run_id: str) -> list[Reading]:
     if record is None:
         return []
     targets, rows = len(record.plan.targets), sum(t.collection.count for t in record.plan.targets)
-    found = {}
+    readings = {}
     for line in status.stages(connection, run_id):
         stage, done = line["stage"], line["done"]
         passed = rows * done / targets if stage in ("index", "catch_up") else line["rows"]  # they go over all rows
-        found[stage] = Reading(stage, done, done + line["pending"] + line["failed"], passed)
+        readings[stage] = Reading(stage, done, done + line["pending"] + line["failed"], passed)
 
     def moving(stage: str, share: float, note: str) -> None:
         """A stage without batches: the ledger has a target of it when that is done."""
-        done = found[stage].done if stage in found else 0
+        done = readings[stage].done if stage in readings else 0
         if done < targets and share < 1:
-            found[stage] = Reading(stage, done + share, targets, rows * (done + share) / targets, note=note)
+            readings[stage] = Reading(stage, done + share, targets, rows * (done + share) / targets, note=note)
 
     if at := hnsw.progress(connection, holding.application(run_id)):
         phase, share = at
@@ -140,7 +140,7 @@ def _readings(connection: Connection, run_id: str) -> list[Reading]:
     for stage, bar in (("catch_up", "catch-up"), ("verify", "verify")):
         if (share_ := artifacts.share(run_id, bar)) is not None:
             moving(stage, share_, f"{share_:.0%}")
-    return [found[stage] for stage in status.STAGES if stage in found]
+    return [readings[stage] for stage in status.STAGES if stage in readings]
 
 
 def _tell_where_to_approve(connection: Connection, run_id: str, progress: Progress) -> bool:

@@ -1,6 +1,6 @@
 """What a model that is paid for will cost, by the texts and by its account. Writes nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -36,6 +36,12 @@ def cost_of(connection: Connection, model: str, pages: Iterable[list[str]]) -> C
         bytes_ += sum(len(text.encode()) for text in texts)
         tokens += sum(account.count(text) or 0 for text in texts)
     return Cost(fresh, known, tokens if exact else bytes_ // 4, exact, tokens if exact else bytes_, account.price)
+
+
+def over_budget(cost: Cost | None, budget: float | None) -> Iterator[str]:
+    """That the money will not last, where it will not."""
+    if cost and budget is not None and cost.dollars > budget:
+        yield f"about ${cost.dollars:.4f} are needed and budget_usd is ${budget:.4f}: the run will stop there"
 
 
 def ask_account(planned: Planned) -> Planned:

@@ -1,35 +1,28 @@
 """Plans how collections of a store become tables, by reading the source and the database. Writes nothing."""
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
 import orjson
 
 from sql import statement
 from tasks.base import stored
 from tasks.base.errors import UsageError
-from tasks.base.words import agreeing, counted
 from tasks.embedders.registry import open_embedder
-from tasks.planning import sample, server
+from tasks.planning import collection_estimate, server
 from tasks.planning.metrics import option, settle
-from tasks.planning.planned import Draft, Listing, Look, Planned, one_line
+from tasks.planning.planned import Draft, Planned, one_line
 from tasks.runs import ledger
 from tasks.runs.names import check_run_id, index_names, shadow_name, table_name
 from tasks.runs.plan import CARRIED, Plan, Request, Target
-from tasks.stores import canonical
 from tasks.stores.interface import Collection, Metric, Selected, Source
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.places import SCHEMA, NewTable, ReplacedTable, SyncedTable, TablePlace
 from tasks.stores.postgres.table import describe
 from tasks.stores.registry import open_source
-
-SAMPLE = 1_000
-"""Records a collection that the plan looks at for metadata, missing vectors and document sizes."""
 
 
 @dataclass(frozen=True)
@@ -80,23 +73,9 @@ def examine(connection: Connection, draft: Draft) -> Draft:
 
 
 def estimate(connection: Connection, draft: Draft) -> Planned:
-    """What it will do and take, by the ids and a sample of the records."""
-    plan, request = draft.plan, draft.plan.request
-    source = _source(request, fresh=False)
-    looks = [_look(source, t.collection, request.embedder) for t in plan.targets]
-    warnings = [*draft.warnings, *_target_warnings(plan, looks)]
-    return Planned(
-        plan, _listing(plan, looks), looks, list(_sql(plan)), draft.problems, warnings, copied_bytes=source.copied_bytes
-    )
-
-
-def _listing(plan: Plan, looks: list[Look]) -> Listing:
-    rows: list[tuple[str | int | None, ...]] = []
-    for target, look in zip(plan.targets, looks, strict=True):
-        keys = ", ".join(f"{key} ({'/'.join(types)})" for key, types in look.metadata.items())
-        of = target.collection
-        rows.append((of.name, target.name, target.place.kind, of.count, target.dimensions, of.metric, keys or None))
-    return Listing(("collection", "table", "action", "rows", "dims", "metric", "metadata keys"), rows)
+    """What it will do, take and cost."""
+    source = _source(draft.plan.request, fresh=False)
+    return collection_estimate.estimate(connection, draft, source, list(_sql(draft.plan)))
 
 
 def _source(request: Request, fresh: bool = True) -> Source:
@@ -133,8 +112,8 @@ def _kind(connection: Connection, request: Request, target: Target[TablePlace]) 
             "SELECT source::text, space FROM vecferry.relation WHERE table_schema = %s AND table_name = %s AND role = 'live'",
             (target.place.schema, target.place.table),
         ).fetchone()
-    held = describe(connection, target.place.schema, target.place.table)
-    if row is None or held is None:
+    present = describe(connection, target.place.schema, target.place.table)
+    if row is None or present is None:
         return NewTable, (
             f"{target.name} exists and is not vecferry's: choose another name, {option('tables', target.collection.name, 'NAME')}"
         )
@@ -146,7 +125,7 @@ def _kind(connection: Connection, request: Request, target: Target[TablePlace]) 
         )
     if request.limit:
         return NewTable, None  # a smoke run stays in its shadow
-    alike = held.layout == target.place.layout and row[1] == target.space
+    alike = present.layout == target.place.layout and row[1] == target.space
     return (SyncedTable if alike else ReplacedTable), None
 
 
@@ -173,52 +152,6 @@ def _name_problems(connection: Connection, plan: Plan, schema: str) -> Iterator[
         yield f"there is no schema {schema!r}: CREATE SCHEMA it first"
     elif not row[1]:
         yield f"this role may not create tables in schema {schema!r}: GRANT CREATE ON SCHEMA {schema} TO it"
-
-
-def _target_warnings(plan: Plan, looks: list[Look]) -> Iterator[str]:
-    for target, look in zip(plan.targets, looks, strict=True):
-        name = target.collection.name
-        if target.collection.count == 0:
-            yield f"{name} is empty: a migration of 0 rows"
-        sampled = counted(look.sampled, "sampled record")
-        if look.without_vector:
-            yield f"{name}: {look.without_vector} of {sampled} {agreeing(look.without_vector, 'have')} no vector and will have none"
-        if look.without_document and not target.carried:
-            have = agreeing(look.without_document, "have")
-            yield f"{name}: {look.without_document} of {sampled} {have} no document to embed, hence no vector"
-        if target.dimensions and target.place.layout.index_type is None:
-            yield f"{name}: {target.dimensions} dimensions are beyond pgvector's index limit of 4000; searches will be exact and slow"
-        elif target.place.layout.index_type == "halfvec" and target.place.layout.type == "vector":
-            yield f"{name}: indexed as halfvec; queries must order by embedding::halfvec({target.dimensions})"
-        mixed = sorted(key for key, types in look.metadata.items() if len(types) > 1)
-        if mixed:
-            yield f"{name}: metadata of mixed types under {', '.join(mixed)}; both survive"
-        if target.place.steps_aside:
-            yield f"{target.name} is ours but laid out otherwise: a new table is built and the old one steps aside"
-
-
-def _look(source: Source, collection: Collection, embedder: str | None) -> Look:
-    ids = source.ids(collection.name)
-    step = max(1, len(ids) // SAMPLE)
-    started = time.perf_counter()
-    page = source.fetch(collection.name, ids[::step][:SAMPLE].to_pylist())
-    seconds = (time.perf_counter() - started) / max(page.num_rows, 1)
-    types: dict[str, set[str]] = {}
-    sizes = []
-    for document, metadata in zip(
-        page.column("document").to_pylist(), page.column("metadata").to_pylist(), strict=True
-    ):
-        sizes.append(len(document or "") + len(metadata or "") + 60)
-        for key, value in (canonical.loads(metadata) or {}).items():
-            types.setdefault(key, set()).add(type(value).__name__)
-    return Look(
-        page.num_rows,
-        {key: sorted(found) for key, found in sorted(types.items())},
-        page.column("embedding").null_count,
-        page.column("document").null_count,
-        float(np.mean(sizes)) if sizes else 0.0,
-        seconds + sample.embedding_seconds(embedder, page.column("document").drop_null().to_pylist()),
-    )
 
 
 def _sql(plan: Plan) -> Iterator[str]:

@@ -8,7 +8,7 @@ import numpy as np
 from psycopg import sql
 
 from tasks.planning import sample
-from tasks.planning.account import cost_of
+from tasks.planning.account import cost_of, over_budget
 from tasks.planning.layouts import layout_costs
 from tasks.planning.planned import Draft, Listing, Look, Planned
 from tasks.runs.plan import Plan
@@ -22,16 +22,12 @@ PAGE = 2_000
 
 def estimate(connection: Connection, draft: Draft, statements: list[str]) -> Planned:
     """The plan as it is shown; ``statements`` are those that change something."""
-    plan, warnings = draft.plan, list(draft.warnings)
-    model, budget = plan.request.embedder, plan.request.budget_usd
+    plan, model = draft.plan, draft.plan.request.embedder
     assert model
     looks = [_look(connection, target.place.live, model) for target in plan.targets]
     cost = cost_of(connection, model, (page for t in plan.targets for page in texts(connection, t.place.live)))
-    if cost and budget is not None and cost.dollars > budget:
-        warnings.append(
-            f"about ${cost.dollars:.4f} are needed and budget_usd is ${budget:.4f}: the run will stop there"
-        )
-    layouts = [cost for target in plan.targets for cost in layout_costs(connection, target)]
+    layouts = [layout for target in plan.targets for layout in layout_costs(connection, target)]
+    warnings = [*draft.warnings, *over_budget(cost, plan.request.budget_usd)]
     return Planned(plan, _listing(plan), looks, statements, draft.problems, warnings, cost, layouts=layouts)
 
 

@@ -21,15 +21,15 @@ def settle(
 ) -> Settled:
     """Finds the metric of every collection; ``metrics`` are those that the user names, for the vectors of the ``embedder``
     where there is one."""
-    found = Settled([])
+    settled = Settled([])
     for collection in collections:
         evidence, named = source.evidence(collection.name), metrics.get(collection.name)
         metric = named if embedder and named else evidence.shown or named or collection.metric
-        found.collections.append(replace(collection, metric=metric))
+        settled.collections.append(replace(collection, metric=metric))
         if not (embedder and named):
-            found.problems.extend(_problems(collection, evidence, named))
-            found.warnings.extend(_warnings(collection, evidence, named))
-    return found
+            settled.problems.extend(_problems(collection, evidence, named))
+            settled.warnings.extend(_warnings(collection, evidence, named))
+    return settled
 
 
 def option(parameter: str, key: str, value: str) -> str:
@@ -48,22 +48,22 @@ def _problems(collection: Collection, evidence: Evidence, named: str | None) -> 
         return
     if evidence.distances:
         yield (
-            f"{name}: none of cosine, l2 and ip alone explains the distances it gives, and {_said(evidence)}; "
+            f"{name}: none of cosine, l2 and ip alone explains the distances it gives, and {_stored(evidence)}; "
             f"name its metric: {option('metrics', name, collection.metric)}"
         )
     elif len(set(evidence.says.values())) > 1:
         yield (
-            f"{name} has no vectors that show its metric, and {_said(evidence)}; "
+            f"{name} has no vectors that show its metric, and {_stored(evidence)}; "
             f"name it: {option('metrics', name, collection.metric)}"
         )
 
 
 def _warnings(collection: Collection, evidence: Evidence, named: str | None) -> Iterator[str]:
     if evidence.shown and evidence.shown != collection.metric:
-        yield f"{collection.name}: {_said(evidence)}, but the distances it gives are {evidence.shown}, so {evidence.shown} it is"
+        yield f"{collection.name}: {_stored(evidence)}, but the distances it gives are {evidence.shown}, so {evidence.shown} it is"
     elif named and not evidence.shown:
         yield f"{collection.name}: {named}, as metrics says; the collection does not show it"
 
 
-def _said(evidence: Evidence) -> str:
+def _stored(evidence: Evidence) -> str:
     return " and ".join(f"{place} says {metric}" for place, metric in evidence.says.items()) or "nothing says it"

@@ -28,8 +28,8 @@ def _places(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     if not may_use:
         yield f"GRANT USAGE, CREATE ON SCHEMA {SCHEMA} TO {role}"
     for right in ("USAGE", "CREATE"):
-        held = connection.execute("SELECT has_schema_privilege(%s, %s)", (target.place.schema, right)).fetchone()
-        if held != (True,):
+        may = connection.execute("SELECT has_schema_privilege(%s, %s)", (target.place.schema, right)).fetchone()
+        if may != (True,):
             yield f"GRANT {right} ON SCHEMA {sql.Identifier(target.place.schema).as_string()} TO {role}"
 
 

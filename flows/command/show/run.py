@@ -19,16 +19,16 @@ PASSED = (True, "True")
 """What a report calls passed: those of 0.1.0 hold some of NumPy's booleans as words."""
 
 
-def show_runs(found: list[dict[str, Any]], as_json: bool) -> None:
+def show_runs(outcomes: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        print_json(found)
+        print_json(outcomes)
         return
-    if not found:
+    if not outcomes:
         out.print("no runs yet; start with: vecferry plan chroma-to-pgvector -p chroma.path=DIRECTORY")
         return
-    for run in found:
-        out.print(Text.assemble(bold(run["run_id"]), f"  {_state(run)}  {_counts(run)}"))
-        for line in (f"{run['flow']}, {run['source']}", _times(run), *_steps(run)):
+    for outcome in outcomes:
+        out.print(Text.assemble(bold(outcome["run_id"]), f"  {_state(outcome)}  {_counts(outcome)}"))
+        for line in (f"{outcome['flow']}, {outcome['source']}", _times(outcome), *_steps(outcome)):
             out.print(f"  {line}")
 
 
@@ -54,18 +54,18 @@ def show_run(outcome: dict[str, Any], stages: list[dict[str, Any]], failed: list
     _print_tail(outcome)
 
 
-def show_outcome(found: dict[str, Any], as_json: bool, checked: bool = True, moved: bool = True) -> None:
+def show_outcome(outcome: dict[str, Any], as_json: bool, checked: bool = True, moved: bool = True) -> None:
     """What a run has come to; with the verification table where this command made or used it (``checked``), and what it did
     to each target where it ``moved`` rows."""
     if as_json:
-        print_json(found)
+        print_json(outcome)
         return
-    if checked and found["report"]:
-        show_checks(found["report"].removesuffix("html") + "json")
-    for t in found["targets"] if moved else []:
+    if checked and outcome["report"]:
+        show_checks(outcome["report"].removesuffix("html") + "json")
+    for t in outcome["targets"] if moved else []:
         quarantined = ("; ", red(f"{t['quarantined']:,} quarantined")) if t["quarantined"] else ()
         out.print(Text.assemble(sentence(t), *quarantined))
-    if spent := found["spent"]:
+    if spent := outcome["spent"]:
         saved = (
             f"; {spent['reused']:,} {agreeing(spent['reused'], 'were')} kept, which saved ${spent['saved']:.4f}"
             if spent["reused"]
@@ -75,8 +75,8 @@ def show_outcome(found: dict[str, Any], as_json: bool, checked: bool = True, mov
             f"spent ${spent['dollars']:.4f} on {counted(spent['bought'], 'text')}: {counted(spent['tokens'], 'token')} in "
             f"{counted(spent['requests'], 'request')}{saved}"
         )
-    out.print(bold(found["state"]))
-    _print_tail(found)
+    out.print(bold(outcome["state"]))
+    _print_tail(outcome)
 
 
 def show_checks(path: str) -> None:
@@ -101,14 +101,14 @@ def show_done(lines: list[str], as_json: bool) -> None:
             out.print(line)
 
 
-def show_restored(found: dict[str, Any], as_json: bool) -> None:
+def show_restored(restored: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print_json(found)
+        print_json(restored)
         return
-    for name, rows in found["restored"].items():
-        out.print(f"{name}: {counted(rows, 'record')} restored into {found['into']}")
-    if found["note"]:
-        out.print(Text.assemble(yellow("note"), f"  {found['note']}"))
+    for name, rows in restored["restored"].items():
+        out.print(f"{name}: {counted(rows, 'record')} restored into {restored['into']}")
+    if restored["note"]:
+        out.print(Text.assemble(yellow("note"), f"  {restored['note']}"))
 
 
 def _state(outcome: dict[str, Any]) -> str:
