@@ -259,7 +259,7 @@ class Planner:
 
     def estimate(self, connection: Connection, draft: Draft) -> Planned:
         looks = [Look(t.collection.count, {}, 0, 0, 100.0, 0.0) for t in draft.plan.targets]
-        rows = [(t.collection.name, t.name, t.rows) for t in draft.plan.targets]
+        rows = [(t.collection.name, t.name, f"{t.rows:,}") for t in draft.plan.targets]
         return Planned(draft.plan, Listing(("collection", "alias", "rows"), [*rows]), looks, [])
 
     def _place(self, where: str, collection: Collection, run_id: str, dimensions: int) -> AliasedCollection:

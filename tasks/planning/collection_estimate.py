@@ -38,11 +38,12 @@ def estimate(connection: Connection, draft: Draft, source: Source, statements: l
 
 
 def _listing(plan: Plan, looks: list[Look]) -> Listing:
-    rows: list[tuple[str | int | None, ...]] = []
+    rows: list[tuple[str | None, ...]] = []
     for target, look in zip(plan.targets, looks, strict=True):
         keys = ", ".join(f"{key} ({'/'.join(types)})" for key, types in look.metadata.items())
         of = target.collection
-        rows.append((of.name, target.name, target.place.kind, of.count, target.dimensions, of.metric, keys or None))
+        dims = str(target.dimensions or "")
+        rows.append((of.name, target.name, target.place.kind, f"{of.count:,}", dims, of.metric, keys))
     return Listing(("collection", "table", "action", "rows", "dims", "metric", "metadata keys"), rows)
 
 

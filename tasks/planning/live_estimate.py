@@ -32,11 +32,13 @@ def estimate(connection: Connection, draft: Draft, statements: list[str]) -> Pla
 
 
 def _listing(plan: Plan) -> Listing:
-    rows: list[tuple[str | int | None, ...]] = []
+    rows: list[tuple[str | None, ...]] = []
     for target in plan.targets:
         place, table = target.place, f"{target.place.schema}.{target.place.table}"
-        columns = (place.new_column, place.kind, target.collection.count, target.dimensions, place.layout.metric)
-        rows.append((table, *columns, place.live.text, place.function))
+        count, dims = f"{target.collection.count:,}", str(target.dimensions or "")
+        rows.append(
+            (table, place.new_column, place.kind, count, dims, place.layout.metric, place.live.text, place.function)
+        )
     return Listing(("table", "new column", "layout", "rows", "dims", "metric", "text", "function"), rows)
 
 

@@ -69,7 +69,7 @@ class Listing:
     """What a plan shows of its targets, a row each; None is shown as a dash."""
 
     heads: tuple[str, ...]
-    rows: list[tuple[str | int | None, ...]]
+    rows: list[tuple[str | None, ...]]
 
 
 @dataclass(frozen=True)

@@ -47,13 +47,14 @@ def show_plan(planned: Planned, next_: str | None, as_json: bool) -> None:
 
 
 def _listing(planned: Planned) -> Table:
-    """The table that this kind of plan brings: numbers to the right, nothing as a dash."""
+    """The table that this kind of plan brings, its numbers to the right."""
     table = Table(box=None, pad_edge=False)
-    for head, *cells in zip(planned.listing.heads, *planned.listing.rows, strict=True):
-        numbers = all(isinstance(cell, int | None) for cell in cells)
+    rows = [[cell or "–" for cell in row] for row in planned.listing.rows]
+    for head, *cells in zip(planned.listing.heads, *rows, strict=True):
+        numbers = all(cell.replace(",", "").isdigit() for cell in cells)
         table.add_column(head, justify="right" if numbers else "left", overflow="fold")
-    for row in planned.listing.rows:
-        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else cell or "–" for cell in row))
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
