@@ -1,12 +1,16 @@
-"""What a run asks of a live table before it works on it: one count, no pass over its texts, no search."""
+"""What a run asks of its source before it works on it: of a live table one count, no pass over its texts, no search."""
 
 import time
+from collections.abc import Callable
 
 import pytest
 
+from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from flows.forms.form import parse
 from flows.forms.text_384_to_1536 import Text384To1536
 from tasks.begin import begin, preflight
+from tasks.planning.registry import make_plan
+from tasks.stores.chroma.store import ChromaStore
 from tasks.stores.postgres.connection import Connection
 from tests.live import make_table
 from tests.openai_server import OpenAIServer
@@ -45,3 +49,18 @@ def test_a_run_reads_a_live_table_once_before_it_begins(
     begin(form.request(), "one", form.given(), asks_model=False)
     assert rows_read(connection) == (rows + ROWS, searches)
     assert provider.answered() == []
+
+
+def test_a_run_lists_no_collection_before_it_begins(
+    connection: Connection, chroma_dir: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its plan is made of what the source knows of itself; only `vecferry plan` goes through the ids, for its estimates."""
+    listed: list[str] = []
+    ids = ChromaStore.ids
+    monkeypatch.setattr(ChromaStore, "ids", lambda self, name: listed.append(name) or ids(self, name))
+    form = parse(ChromaToPgvector, {"chroma": {"path": chroma_dir()}})
+    preflight(form.request(), "one", form.given())
+    begin(form.request(), "one", form.given(), asks_model=False)
+    assert listed == []
+    assert make_plan(connection, form.request(), "two").rows == 50
+    assert listed == ["docs"]
