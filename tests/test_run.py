@@ -1,0 +1,54 @@
+"""What belongs to a run in this process."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from tasks.runs.claims import Claims
+from tasks.runs.plan import Plan, Request
+from tasks.runs.run import Run
+
+
+def opened(run_id: str = "one", url: str = "postgresql://nowhere") -> Run:
+    """The run, opened anew, as each task does."""
+    request = Request(
+        flow="any",
+        source={},
+        database="DATABASE_URL",
+        embedder=None,
+        batch_rows=10,
+        limit=None,
+        rollback_days=7,
+    )
+    return Run(Plan(run_id, request, ()), url, "home")
+
+
+def test_tasks_share_what_their_run_owns() -> None:
+    """Opened by many threads at once, it is made once; another run, and the same name in another database, have their own."""
+    made: list[Claims] = []
+    start = threading.Barrier(8)
+
+    def make() -> Claims:
+        made.append(Claims())
+        return made[-1]
+
+    def work(_: int) -> Claims:
+        start.wait()
+        return opened().own(Claims, make)
+
+    with opened().kept_open(), ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(work, range(8))) == {made[0]}
+        assert len(made) == 1
+        assert opened("two").own(Claims, Claims) is not made[0]
+        assert opened(url="postgresql://elsewhere").own(Claims, Claims) is not made[0]
+
+
+def test_what_a_run_owns_is_let_go_with_it() -> None:
+    """When the last that keeps it open is done, and not before, even where that one failed."""
+    with opened().kept_open():
+        first = opened().own(Claims, Claims)
+        try:
+            with opened().kept_open():
+                raise RuntimeError("a flow within a flow")
+        except RuntimeError:
+            assert opened().own(Claims, Claims) is first
+    assert opened().own(Claims, Claims) is not first
