@@ -3,7 +3,7 @@
 import random
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,13 @@ from tasks.begin import begin
 from tasks.cutover import contract, cutover, rollback
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.planning.registry import make_plan
-from tasks.runs import ledger
+from tasks.runs import ledger, models
 from tasks.runs.run import Run, open_run
 from tasks.shadows.postgres import dispatcher
+from tasks.shadows.postgres.dispatcher import Body
+from tasks.shadows.postgres.search_functions import columns, create, make
 from tasks.shadows.registry import shadow_of
+from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
 from tests import old_ledger
 from tests.fixtures.freezing import live_table
@@ -38,7 +41,9 @@ def docs(connection: Connection) -> Connection:
     return connection
 
 
-def prepared(connection: Connection, run_id: str, dimensions: int, layout: str = "column", **target: Any) -> Run:
+def prepared(
+    connection: Connection, run_id: str, dimensions: int, layout: str = "column", body: Body = make, **target: Any
+) -> Run:
     """A run whose new vectors are built, were it for its rows, of which it has none."""
     asked = {"table": "docs", "text": "content", "new_column": f"embedding_{dimensions}", **target}
     form = parse(Text384To1536, {"targets": [asked], "embedder": f"hashing/{dimensions}", "layout": layout})
@@ -46,7 +51,7 @@ def prepared(connection: Connection, run_id: str, dimensions: int, layout: str =
     run = open_run(run_id, settings.DEFAULT_DATABASE)
     shadow_of(run, run.plan.targets[0]).expand()
     with connection.transaction():
-        dispatcher.ready(connection, run_id, run.plan.targets[0])
+        dispatcher.ready(connection, run_id, run.plan.targets[0], body)
     ledger.set_state(connection, run_id, "verified")
     return run
 
@@ -231,6 +236,66 @@ def test_two_models_of_the_same_dimensions(docs: Connection) -> None:
     assert nearest("match_docs_v2") == nearest("match_docs") == (1, 1.0)
     rollback(first)
     assert nearest("match_docs") is None
+
+
+def test_the_text_that_is_embedded_changes(docs: Connection) -> None:
+    """Vectors of another text of the same rows take over from those there are, and leave no two models active."""
+    first = prepared(docs, "first", 16)
+    cutover(first)
+    second = prepared(docs, "second", 32, text="{content} of {id}", old_column="embedding")
+    cutover(second)
+    assert served(docs, "match_docs", {8, 16, 32}) == {8, 16, 32}
+    assert docs.execute("SELECT dimensions FROM vecferry.active_space").fetchall() == [(32,)]
+    (line,) = rollback(second)
+    assert "is searched by embedding_16 again, which vecferry catch-up first brings in line" in line
+    assert docs.execute("SELECT dimensions FROM vecferry.active_space").fetchall() == [(16,)]
+
+
+def test_what_else_of_a_row_is_embedded_has_an_active_model_of_its_own(docs: Connection) -> None:
+    """One for each content of a table, and never two for one."""
+    run = prepared(docs, "first", 16)
+    (came_with, made) = models.of_table(docs, "public", "docs")
+    picture = models.register(docs, replace(came_with, content="image:{path}", column_name="picture", dimensions=4))
+    cutover(run)
+    spaces = docs.execute("SELECT column_name, dimensions FROM vecferry.active_space ORDER BY 1").fetchall()
+    assert spaces == [("embedding_16", 16), ("picture", 4)]
+    assert models.predecessor(docs, models.at(docs, "public", "docs", "embedding_16") or made) == replace(
+        came_with, state="built"
+    )
+    with pytest.raises(errors.UniqueViolation):
+        docs.execute("UPDATE vecferry.model SET content = %s WHERE model = %s", (came_with.content, picture.model))
+
+
+def test_what_the_table_came_with_is_what_the_last_plan_says(docs: Connection) -> None:
+    """After a run that was rolled back the application's function searches another column: that is what a later run takes
+    over from, and goes back to."""
+    rollback(prepared(docs, "first", 16))
+    docs.execute("ALTER TABLE docs ADD COLUMN better vector(12)")
+    own = "SELECT id, content, 1 - (better <=> query_embedding) FROM docs"
+    docs.execute(
+        f"CREATE OR REPLACE FUNCTION match_docs(query_embedding vector(8), match_threshold float, match_count int DEFAULT 5) "
+        f"RETURNS TABLE (id bigint, content text, similarity float) LANGUAGE sql STABLE AS $$ {own} $$"
+    )
+    second = prepared(docs, "second", 32, old_column="better")
+    docs.execute("UPDATE docs SET better = '[1,0,0,0,0,0,0,0,0,0,0,0]'")
+    cutover(second)
+    assert served(docs, "match_docs", {8, 12, 16, 32}) == {12, 32}
+    rollback(second)
+    assert served(docs, "match_docs", {8, 12, 16, 32}) == {12}
+    assert active(docs) == 12
+
+
+def test_the_body_is_given_by_the_caller(docs: Connection) -> None:
+    """What searches the new vectors may be another function than the one that is made by default; the choice is the same."""
+
+    def constant(connection: Connection, target: Any, name: str) -> None:
+        returned = columns(target, find(connection, "public", "match_docs"))
+        create(connection, "public", name, returned, "nothing", "SELECT 7::bigint, 'seven', 0.5::float8")
+
+    run = prepared(docs, "first", 16, body=constant)
+    cutover(run)
+    query = str([1.0] * 16)
+    assert docs.execute("SELECT * FROM match_docs(%s::vector, 0, 1)", (query,)).fetchall() == [(7, "seven", 0.5)]
 
 
 def test_a_name_that_is_taken_is_left_alone(docs: Connection) -> None:

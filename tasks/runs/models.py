@@ -105,7 +105,7 @@ def register(connection: Connection, model: Model) -> Model:
         if now:
             _update(connection, now, state="built")
         _update(connection, known, state="active")
-    _update(connection, known, dimensions=model.dimensions, metric=model.metric, space=model.space)
+    _update(connection, known, dimensions=model.dimensions, metric=model.metric, space=model.space or known.space)
     return known
 
 
@@ -123,12 +123,18 @@ def built(connection: Connection, model: Model) -> None:
         _update(connection, model, state="built")
 
 
+def to_be_replaced(connection: Connection, model: Model) -> Model | None:
+    """The model that is active where this one would be."""
+    now = active(connection, model.table_schema, model.table_name, model.content)
+    if now is None:  # its run embeds another text of the rows than the one before it
+        for old in _select(connection, "model = %s", model.planned_from):
+            now = active(connection, model.table_schema, model.table_name, old.content)
+    return now
+
+
 def activate(connection: Connection, model: Model) -> None:
     """Makes it the one that is searched, in place of the one that is."""
-    before = active(connection, model.table_schema, model.table_name, model.content)
-    if before is None:  # its run embeds another text of the rows than the one before it
-        for old in _select(connection, "model = %s", model.planned_from):
-            before = active(connection, model.table_schema, model.table_name, old.content)
+    before = to_be_replaced(connection, model)
     if before and before.model == model.model:
         return
     if before:
@@ -182,13 +188,8 @@ def retire(connection: Connection, model: Model, successor: Model) -> None:
 
 
 def forget(connection: Connection, model: Model) -> None:
-    """Removes a model that nobody was switched to; with the last of a table's runs, what the table came with too."""
+    """Removes a model that nobody is switched to."""
     connection.execute("DELETE FROM vecferry.model WHERE model = %s", (model.model,))
-    if not any(m.run_id for m in of_table(connection, model.table_schema, model.table_name)):
-        connection.execute(
-            "DELETE FROM vecferry.model WHERE table_schema = %s AND table_name = %s AND state <> 'retired'",
-            (model.table_schema, model.table_name),
-        )
 
 
 def refuse_retired(connection: Connection, run_id: str, target: int) -> None:

@@ -39,6 +39,16 @@ def note(connection: Connection, model: Model, function: str, body: str, own: bo
     )
 
 
+def note_own(connection: Connection, model: Model, function: str) -> None:
+    """Notes that the application's own function searches the model, and none that it was noted for before."""
+    connection.execute(
+        "DELETE FROM vecferry.search_function s USING vecferry.model m WHERE m.model = s.model AND s.own "
+        "AND s.function = %s AND s.body = %s AND (m.table_schema, m.table_name) = (%s, %s)",
+        (function, function, model.table_schema, model.table_name),
+    )
+    note(connection, model, function, function, own=True)
+
+
 def of_model(connection: Connection, model: Model) -> list[tuple[str, str]]:
     """The functions by which a model is searched: what people call, and what searches for them."""
     return connection.execute(

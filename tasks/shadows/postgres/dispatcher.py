@@ -96,10 +96,10 @@ def ready(connection: Connection, run_id: str, target: Target[LivePlace], body: 
         return
     known = search_bodies.of_function(connection, target.place.schema, name)
     function = find(connection, target.place.schema, name)
-    if function and not generated.is_generated(function) and not any(s.own for s in known):
-        old = models.at(connection, target.place.schema, target.place.table, target.place.live.vectors)
-        if old:
-            search_bodies.note(connection, old, name, name, own=True)
+    if function and not generated.is_generated(function) and all(s.body == name for s in known if s.own):
+        came_with = models.to_be_replaced(connection, model)
+        if came_with and came_with.run_id is None:
+            search_bodies.note_own(connection, came_with, name)
     if not any(s.model.model == model.model for s in known):
         made = generated.name_of(name, model)
         body(connection, target, made)

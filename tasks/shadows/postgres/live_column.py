@@ -24,7 +24,7 @@ from sql import statement
 from tasks.base.errors import UsageError
 from tasks.base.progress import Tell, quiet
 from tasks.runs import ledger, models
-from tasks.runs.commands import resumption
+from tasks.runs.commands import command, resumption
 from tasks.runs.models import Model
 from tasks.runs.names import index_names
 from tasks.runs.plan import Target
@@ -160,7 +160,11 @@ class LiveColumn(PostgresShadow):
             (SCHEMA, target.place.shadow),
         )
         searched = f"{target.place.schema}.{target.place.table} is searched by {before.column_name if before else 'nothing'} again"
-        return f"{searched}; {target.place.new_column} is kept"
+        current = ""
+        if before and before.run_id and (before.beside or before.took_over_from):  # its queue is there
+            catch_up = command("catch-up", before.run_id, self.run.plan.request.database)
+            current = f", which {catch_up} brings in line"
+        return f"{searched}{current}; {target.place.new_column} is kept"
 
     def contract(self, connection: Connection) -> list[str]:
         target = self.target
