@@ -13,15 +13,17 @@ from tasks.base.errors import UsageError
 from tasks.embedders.registry import open_embedder
 from tasks.planning import collection_estimate, server
 from tasks.planning.metrics import option, settle
-from tasks.planning.planned import Draft, Planned, one_line
+from tasks.planning.planned import Draft, Planned, lines
 from tasks.runs import ledger
 from tasks.runs.names import check_run_id, index_names, shadow_name, table_name
 from tasks.runs.plan import CARRIED, Plan, Request, Target
+from tasks.shadows.postgres.new_table import move_statement
 from tasks.stores.interface import Collection, Metric, Selected, Source
+from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.places import SCHEMA, NewTable, ReplacedTable, SyncedTable, TablePlace
-from tasks.stores.postgres.table import describe
+from tasks.stores.postgres.table import Table, describe, index_statement, table_statements
 from tasks.stores.registry import open_source
 
 
@@ -162,20 +164,14 @@ def _sql(plan: Plan) -> Iterator[str]:
         if not target.place.loads:
             yield f"-- {target.name}: rows that differ are merged in place"
             continue
-        where: dict[str, Any] = {"schema": SCHEMA, "table": target.place.shadow}
-        names, layout = index_names(plan.run_id, target.place.table, target.name), target.place.layout
-        hnsw = names["hnsw"]
-        yield one_line(statement("expand_table", **where, type=target.place.layout.type).as_string())
-        if target.dimensions:
-            yield one_line(
-                statement(
-                    "expand_dimensions", **where, type=target.place.layout.type, dims=target.dimensions
-                ).as_string()
-            )
-        yield f'COPY "{SCHEMA}"."{target.place.shadow}" FROM STDIN (FORMAT BINARY)'
-        yield one_line(statement("expand_primary_key", **where, constraint=names["key"]).as_string())
-        if layout.index_type:
-            on = f'"{SCHEMA}"."{target.place.shadow}" USING hnsw (({layout.operand("embedding")}) {layout.opclass})'
-            yield f'CREATE INDEX "{hnsw}" ON {on}'
-        yield one_line(statement("expand_gin", **where, index=names["gin"]).as_string())
-        yield f'ALTER TABLE "{SCHEMA}"."{target.place.shadow}" SET SCHEMA "{target.place.schema}"  -- at the cutover'
+        table: Table = target.place.hidden
+        where: dict[str, Any] = {"schema": table.schema, "table": table.name}
+        names = index_names(plan.run_id, target.place.table, target.name)
+        yield from lines(*table_statements(table))
+        yield f'COPY "{SCHEMA}"."{table.name}" FROM STDIN (FORMAT BINARY)'
+        yield from lines(statement("expand_primary_key", **where, constraint=names["key"]))
+        if table.layout.index_type:
+            yield from lines(index_statement(table, names["hnsw"], *hnsw.parameters(target.collection)))
+        yield from lines(statement("expand_gin", **where, index=names["gin"]))
+        for line in lines(move_statement(table, target.place.schema, target.place.table)):
+            yield f"{line}  -- at the cutover"

@@ -10,19 +10,18 @@ from tasks.base.errors import UsageError
 from tasks.checks.labelled import read_queries
 from tasks.embedders.registry import open_embedder
 from tasks.planning import live_estimate, rights, server
-from tasks.planning.planned import Draft, Planned
+from tasks.planning.planned import Draft, Planned, lines
 from tasks.runs import models
-from tasks.runs.names import check_run_id, shadow_name
+from tasks.runs.names import check_run_id, index_names, shadow_name
 from tasks.runs.plan import Plan, Request, Target
-from tasks.shadows.postgres import dispatcher, strangers
-from tasks.shadows.postgres.live_place import queue_name, trigger_name
+from tasks.shadows.postgres import dispatcher, live_place, strangers
 from tasks.stores.interface import Collection
-from tasks.stores.postgres import pace
+from tasks.stores.postgres import hnsw, pace
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import Column, LiveTable, place, text_columns
+from tasks.stores.postgres.live_table import Column, LiveTable, place, quoted, text_columns
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.places import SCHEMA, LiveColumn, LivePlace, SideTable
-from tasks.stores.postgres.table import Table, describe
+from tasks.stores.postgres.table import Table, describe, index_statement
 
 USUAL = ("content", "text", "document", "body", "phrase")
 """Names that a column of text goes by, where a table has several."""
@@ -205,16 +204,15 @@ def _warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str
 
 
 def _sql(run_id: str, target: Target[LivePlace]) -> Iterator[str]:
-    live, side = target.place.live, sql.Identifier(SCHEMA, target.place.shadow).as_string()
-    where = live.identifier.as_string()
-    yield f"CREATE TABLE {side} (key, content_hash, refused{', embedding' if target.place.beside else ''})"
-    if not target.place.beside:
-        yield f'ALTER TABLE {where} ADD COLUMN "{target.place.new_column}" {target.place.layout.type}({target.dimensions})'
-    yield f"CREATE TABLE {sql.Identifier(SCHEMA, queue_name(target)).as_string()} (seq, id)"
-    for kind, when in (("write", "INSERT OR DELETE"), ("update", "UPDATE"), ("truncate", "TRUNCATE")):
-        yield f"CREATE TRIGGER {sql.Identifier(trigger_name(target, kind)).as_string()} AFTER {when} ON {where} …"
-    on = side if target.place.beside else where
-    yield f"CREATE INDEX{'' if target.place.beside else ' CONCURRENTLY'} ON {on} USING hnsw (… {target.place.layout.opclass})"
+    """The SQL that changes something, as it will be sent; of a function its name, since its body is derived from the
+    application's own when it is made."""
+    yield from lines(*live_place.statements(target))
+    place, beside = target.place, target.place.beside
+    where = (SCHEMA, place.shadow) if beside else (place.schema, place.table)
+    table = Table(*where, place.layout, column="embedding" if beside else quoted(place.new_column))
+    if place.layout.index_type:
+        name = index_names(run_id, place.table, target.name)["hnsw"]
+        yield from lines(index_statement(table, name, *hnsw.parameters(target.collection), concurrently=not beside))
     switched = [f"{target.place.function}"] if target.place.function else []
     for function in [*dispatcher.names(run_id, target), *switched]:
         when = "  -- at the cutover" if function in switched else ""

@@ -1,8 +1,10 @@
 """What a plan is before it is frozen, and what it is shown as."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from psycopg import sql
 
 from tasks.base.errors import UsageError
 from tasks.embedders.interface import Allowed
@@ -154,6 +156,9 @@ def refuse_problems(draft: Draft) -> Plan:
     return draft.plan
 
 
-def one_line(text: str) -> str:
-    """SQL as it is shown in a plan."""
-    return " ".join(text.split()).rstrip(";")
+def lines(*statements: sql.Composed) -> Iterator[str]:
+    """SQL as it is shown in a plan: what will be sent, a line for each of its statements."""
+    for text in statements:
+        for one in text.as_string().split(";\n"):
+            if line := " ".join(one.split()).rstrip(";"):
+                yield line

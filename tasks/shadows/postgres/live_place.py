@@ -43,20 +43,7 @@ def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None
             target.space,
         ),
     )
-    keys = sql.SQL(", ").join(
-        sql.SQL("{} AS {}").format(sql.Identifier(c.name), sql.SQL(n))
-        for c, n in zip(live.key, live.numbered(), strict=True)
-    )
-    connection.execute(
-        statement(
-            "expand_side_table",
-            side=target.place.shadow,
-            keys=keys,
-            toast_tuple_target=tuple_target(target.place.layout, BESIDE),
-            **_where(target),
-            **_dims(target),
-        )
-    )
+    connection.execute(_side_statement(target))
     name = index_names(run_id, target.place.table, target.name)["key"]
     if name not in hnsw.existing(connection, Table(SCHEMA, target.place.shadow, target.place.layout)):
         connection.execute(
@@ -67,20 +54,49 @@ def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None
     if not target.place.beside:
         connection.execute(sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS embedding").format(side_table(target)))
         if not has_column(connection, target.place.live, target.place.new_column):
-            _add_column(connection, target)
+            connection.execute(_column_statement(target))
     connection.execute(statement("expand_note_change"))
-    connection.execute(
-        statement(
-            "expand_queue",
-            queue=queue_name(target),
-            key=live.id("($1)"),
-            changed=sql.SQL(_changed(live)),
-            **{f"trigger_{kind}": trigger_name(target, kind) for kind in TRIGGERS},
-            **_where(target),
-        )
-    )
+    connection.execute(_queue_statement(target))
     if target.place.beside:
         make_view(connection, target)
+
+
+def statements(target: Target[LivePlace]) -> list[sql.Composed]:
+    """What ``make`` sends that names this target, for the plan."""
+    column = [] if target.place.beside else [_column_statement(target)]
+    return [_side_statement(target), *column, _queue_statement(target)]
+
+
+def _side_statement(target: Target[LivePlace]) -> sql.Composed:
+    live = target.place.live
+    keys = sql.SQL(", ").join(
+        sql.SQL("{} AS {}").format(sql.Identifier(c.name), sql.SQL(n))
+        for c, n in zip(live.key, live.numbered(), strict=True)
+    )
+    return statement(
+        "expand_side_table",
+        side=target.place.shadow,
+        keys=keys,
+        toast_tuple_target=tuple_target(target.place.layout, BESIDE),
+        **_where(target),
+        **_dims(target),
+    )
+
+
+def _column_statement(target: Target[LivePlace]) -> sql.Composed:
+    return statement("expand_column", column=target.place.new_column, **_where(target), **_dims(target))
+
+
+def _queue_statement(target: Target[LivePlace]) -> sql.Composed:
+    live = target.place.live
+    return statement(
+        "expand_queue",
+        queue=queue_name(target),
+        key=live.id("($1)"),
+        changed=sql.SQL(_changed(live)),
+        **{f"trigger_{kind}": trigger_name(target, kind) for kind in TRIGGERS},
+        **_where(target),
+    )
 
 
 def _claim(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
@@ -149,7 +165,7 @@ def drop(connection: Connection, target: Target[LivePlace]) -> None:
     column = sql.Identifier(target.place.new_column)
     connection.execute(sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}").format(target.place.live.identifier, column))
     if not ours[0]:
-        _add_column(connection, target)
+        connection.execute(_column_statement(target))
 
 
 def drop_triggers(connection: Connection, target: Target[LivePlace]) -> None:
@@ -158,10 +174,6 @@ def drop_triggers(connection: Connection, target: Target[LivePlace]) -> None:
         name = sql.Identifier(trigger_name(target, kind))
         connection.execute(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(name, target.place.live.identifier))
     connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(queue(target)))
-
-
-def _add_column(connection: Connection, target: Target[LivePlace]) -> None:
-    connection.execute(statement("expand_column", column=target.place.new_column, **_where(target), **_dims(target)))
 
 
 def _where(target: Target[LivePlace]) -> dict[str, Any]:

@@ -180,15 +180,13 @@ class NewTable(PostgresShadow):
 
 
 def _move(connection: Connection, table: Table, schema: str, name: str) -> None:
-    # Renamed first where the name is free: within one schema a shadow and a final name never collide.
-    if table.schema != schema:
-        step = f"{short(name, 40)}__moving"
-        connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(table.identifier, sql.Identifier(step)))
-        connection.execute(
-            sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(sql.Identifier(table.schema, step), sql.Identifier(schema))
-        )
-        table = Table(schema, step, table.layout)
-    connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(table.identifier, sql.Identifier(name)))
+    connection.execute(move_statement(table, schema, name))
+
+
+def move_statement(table: Table, schema: str, name: str) -> sql.Composed:
+    """What gives a table another name in another schema."""
+    step = f"{short(name, 40)}__moving"
+    return statement("cutover_move", schema=table.schema, table=table.name, step=step, to_schema=schema, to_table=name)
 
 
 def _copy_grants(connection: Connection, target: Target[places.NewTable]) -> None:

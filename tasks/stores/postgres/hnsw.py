@@ -57,10 +57,8 @@ def build(
         return built
     counted = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(table.identifier)).fetchone()
     assert counted
-    m = limited(collection.m)
+    m, ef_construction = parameters(collection)
     memory, workers = settings_for(connection, counted[0], layout, m)
-    # pgvector wants ef_construction ≥ 2m and at most 1000 (hnsw.h).
-    ef_construction = min(1000, max(collection.ef_construction, 2 * m, 4))
     for parallel in dict.fromkeys((workers, 0)):
         try:
             with _allowed(connection, memory, parallel):
@@ -78,6 +76,13 @@ def build(
             if parallel == 0:  # a parallel build keeps its graph in /dev/shm, which containers make small
                 raise
     raise AssertionError("unreachable")
+
+
+def parameters(collection: Collection) -> tuple[int, int]:
+    """The collection's m and ef_construction within pgvector's range: it wants ef_construction ≥ 2m and at most 1000
+    (hnsw.h)."""
+    m = limited(collection.m)
+    return m, min(1000, max(collection.ef_construction, 2 * m, 4))
 
 
 def limited(m: int) -> int:

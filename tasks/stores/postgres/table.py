@@ -168,35 +168,36 @@ def describe(connection: Connection, schema: str, name: str, column: str = "embe
 
 def create_table(connection: Connection, table: Table) -> None:
     """The bare table, without keys or indexes: those come after the load."""
-    layout = table.layout
-    connection.execute(statement("expand_table", schema=table.schema, table=table.name, type=layout.type))
-    if layout.dimensions:
-        connection.execute(
-            statement(
-                "expand_dimensions", schema=table.schema, table=table.name, type=layout.type, dims=layout.dimensions
-            )
-        )
+    for one in table_statements(table):
+        connection.execute(one)
+
+
+def table_statements(table: Table) -> list[sql.Composed]:
+    """What makes the bare table."""
+    where = {"schema": table.schema, "table": table.name, "type": table.layout.type}
+    dims = table.layout.dimensions
+    return [statement("expand_table", **where), *([statement("expand_dimensions", **where, dims=dims)] if dims else [])]
 
 
 def create_index(
     connection: Connection, table: Table, name: str, m: int, ef_construction: int, concurrently: bool = False
 ) -> None:
     """The HNSW index, where pgvector has one for so many dimensions."""
-    layout = table.layout
-    if layout.index_type is None:
-        return
-    file = "expand_hnsw_concurrently" if concurrently else "expand_hnsw"
-    connection.execute(
-        statement(
-            file,
-            schema=table.schema,
-            table=table.name,
-            index=name,
-            operand=sql.SQL(layout.operand(table.column)),
-            opclass=layout.opclass,
-            m=m,
-            ef_construction=ef_construction,
-        )
+    if table.layout.index_type is not None:
+        connection.execute(index_statement(table, name, m, ef_construction, concurrently))
+
+
+def index_statement(table: Table, name: str, m: int, ef_construction: int, concurrently: bool = False) -> sql.Composed:
+    """What makes the HNSW index."""
+    return statement(
+        "expand_hnsw_concurrently" if concurrently else "expand_hnsw",
+        schema=table.schema,
+        table=table.name,
+        index=name,
+        operand=sql.SQL(table.layout.operand(table.column)),
+        opclass=table.layout.opclass,
+        m=m,
+        ef_construction=ef_construction,
     )
 
 
