@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from psycopg import errors
 
+from flows.catch_up import catch_up
 from flows.contract import contract
 from flows.cutover import cutover
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
-from tasks.base.errors import VecferryError
+from flows.verify import verify
+from tasks.base.errors import UsageError, VecferryError
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.runs import status
 from tasks.stores.postgres.connection import Connection
@@ -165,3 +167,21 @@ def test_migrations_follow_each_other(docs: Connection, layout: str) -> None:
     assert served(docs) == {32: third[32]}
     assert active(docs) == ("embedding_32", 32)
     assert_no_function_calls_itself(docs)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_run_whose_old_vectors_are_dropped_stays_whole(docs: Connection, layout: str) -> None:
+    """The second, planned from the vectors that the table came with, is checked, followed and taken back after a contract
+    of the first has dropped those."""
+    assert migrate(layout, **FIRST) == "verified"
+    cutover(run_id="first")
+    assert migrate(layout, **SECOND, column="embedding", old_embedder="hashing/8") == "verified"
+    with pytest.raises(UsageError, match=r"run second compares its vectors with public.docs.embedding"):
+        contract(run_id="first", rollback_days=0)
+    cutover(run_id="second")
+    assert contract(run_id="first", rollback_days=0)["state"] == "contracted"
+    assert verify(run_id="second")["exit"] == 0
+    docs.execute("UPDATE docs SET content = 'text 7 of docs, changed' WHERE id = 7")
+    assert catch_up(run_id="second")["targets"][0]["touched"]["updated"] == 1
+    assert rollback(run_id="second")["state"] == "rolled_back"
+    assert served(docs).keys() == {16}
