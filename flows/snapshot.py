@@ -3,33 +3,15 @@
 from datetime import datetime
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 
-from flows.forms.chroma_to_pgvector import ChromaToPgvector
-from flows.forms.form import form
 from flows.forms.shared import Migration
-from flows.forms.text_384_to_1536 import Text384To1536
 from flows.migrate import Outcome, begun, ended, running, take_snapshot
-from flows.naming import RUNNER, own_run_id, run_name
+from flows.naming import own_run_id
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
 from tasks.runs import ledger, manifest
 from tasks.runs.run import Run, open_run
-
-
-@flow(name="snapshot-chroma-to-pgvector", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
-@form(ChromaToPgvector)
-def snapshot_chroma_to_pgvector(parameters: ChromaToPgvector) -> State[Outcome]:
-    """Back ChromaDB collections up into Parquet with checksums and a manifest; no table is made."""
-    return snapshot(parameters)
-
-
-@flow(name="snapshot-text-384-to-1536", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
-@form(Text384To1536)
-def snapshot_text_384_to_1536(parameters: Text384To1536) -> State[Outcome]:
-    """Back the keys, texts and old vectors of live tables up into Parquet with checksums and a manifest; the tables are not
-    touched."""
-    return snapshot(parameters)
 
 
 def snapshot(parameters: Migration) -> State[Outcome]:

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from flows.chroma_to_pgvector import chroma_to_pgvector
+from flows.chroma_to_pgvector import chroma_to_pgvector, snapshot_chroma_to_pgvector
 from flows.command import main
 from flows.restore import restore
 from flows.rollback import rollback
-from flows.snapshot import snapshot_chroma_to_pgvector, snapshot_text_384_to_1536
-from flows.text_384_to_1536 import text_384_to_1536
+from flows.text_384_to_1536 import snapshot_text_384_to_1536, text_384_to_1536
 from tasks import snapshot
 from tasks.base.errors import BatchesFailed, UsageError
 from tasks.base.settings import DEFAULT_DATABASE

@@ -34,11 +34,9 @@ def start(flow: str, verb: ledger.Verb, parameters: Migration, as_json: bool) ->
     request = parameters.request()
     preflight(request, parameters.run_id, parameters.given(), parameters.batch_ids, parameters.missing())
     name = flow.replace("-", "_")
-    if verb == "snapshot":
-        body = getattr(importlib.import_module("flows.snapshot"), f"snapshot_{name}")
-    else:
+    if verb != "snapshot":
         import_ahead(request.embedder)  # while Prefect's server answers
-        body = getattr(importlib.import_module(f"flows.{name}"), name)
+    body = getattr(importlib.import_module(f"flows.{name}"), f"snapshot_{name}" if verb == "snapshot" else name)
     # What was not set stays unset: what the run has already, its gates among it, is not overruled by a default.
     call = partial(body, **parameters.model_dump(by_alias=True, exclude_unset=True))
     return carry_out(call, verb, parameters.run_id, parameters.database, as_json)
