@@ -1,6 +1,9 @@
 """The forms that Prefect shows, as its server and its two interfaces read them."""
 
+import json
+import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,13 @@ import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.schema_tools.validation import ValidationError, validate
+
+from flows.forms.chroma_to_pgvector import ChromaToPgvector
+from flows.forms.registry import FLOWS
+from flows.forms.shared import OF_A_START
+from flows.forms.text_384_to_1536 import Text384To1536
+from tasks.base import stored
+from tasks.runs.plan import Request, differences
 
 ROOT = Path(__file__).parents[1]
 ENTRYPOINTS = sorted(
@@ -67,3 +77,36 @@ def test_the_gates_keep_their_bounds() -> None:
     validate({"run_id": "x", "gates": {"min_row_cosine": 0.9995, "min_recall": DECIMALS}}, schema, raise_on_error=True)
     with pytest.raises(ValidationError, match="min_recall"):
         validate({"run_id": "x", "gates": {"min_recall": 1.5}}, schema, raise_on_error=True)
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_a_plan_keeps_the_values_of_the_form_by_their_names(flow: str) -> None:
+    """Every field that does not say how one start works is in the request, and is the same when it is read from a ledger;
+    what is left at its default is not given, and contradicts no plan."""
+    form = FLOWS[flow]
+    request = form().request()
+    for name, field in form.model_fields.items():
+        if name not in OF_A_START:
+            assert form.stand_for.get(name, field.alias or name) in request.by_name()
+    assert stored.read(Request, json.loads(json.dumps(asdict(request)))) == request
+    assert form().given() == set()
+    assert differences(form().request(), request, form().given()) == []
+
+
+def test_what_was_given_is_told_by_the_name_in_the_plan(tmp_path: Path) -> None:
+    """A field that stands for another, a relative path and a text in any of its forms mean the same wherever they are given."""
+    asked = {"targets": [{"table": "docs", "id": "n", "text": ["title", "body"], "limit": 0}], "on_too_long": "mean"}
+    form = Text384To1536.model_validate({**asked, "queries": "q.jsonl"})
+    assert form.given() == {"targets", "embedder", "queries"}
+    request = form.request()
+    assert request.embedder == "openai/text-embedding-3-small?on_too_long=mean"
+    assert (request.queries, request.own["targets"][0]["text"]) == (os.path.abspath("q.jsonl"), "{title}\n\n{body}")
+    alike = {"targets": [{"table": "docs", "id": ["n"], "text": "{title}\n\n{body}"}], "on_too_long": "mean"}
+    twin = Text384To1536.model_validate({**alike, "queries": os.path.abspath("q.jsonl")})
+    assert differences(twin.request(), request, twin.given()) == []
+    other = Text384To1536.model_validate({**alike, "batch_rows": 7})
+    assert differences(other.request(), request, other.given()) == ["batch_rows is 2000 in the plan, now 7"]
+    source = ChromaToPgvector.model_validate({"chroma": {"path": str(tmp_path)}})
+    assert source.given() == {"source"}
+    assert source.missing() is None
+    assert "chroma.path" in (ChromaToPgvector().missing() or "")
