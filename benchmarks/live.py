@@ -83,7 +83,7 @@ def copy(url: str, base_url: str, rows: int) -> Figure:
         snapshot.list_ids(run, 0)
         with run.connection() as connection:
             snapshot.snapshot(run, [b.number for b in checkpoints.batches(connection, again, "snapshot")])
-            parts = {b.number: snapshot.part_of(b) for b in checkpoints.batches(connection, again, "snapshot")}
+            parts = {b.number: dataset.part_of(b.detail) for b in checkpoints.batches(connection, again, "snapshot")}
         load.prepare(run)
         with idle.keeping(url), psycopg.connect(url, autocommit=True) as connection, run.connection() as held:
             register_vector(connection)

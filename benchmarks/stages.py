@@ -25,7 +25,7 @@ from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import vectors
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.table import COLUMNS, Table, create_index, create_table
+from tasks.stores.postgres.table import Table, create_index, create_table
 
 INCLUDE: Any = ["embeddings", "documents", "metadatas", "uris"]
 MEGABYTE = 1 << 20
@@ -80,7 +80,7 @@ def snapshot_figures(run: Run, port: int, rows: int) -> list[Figure]:
 def load_figures(run: Run, url: str, rows: int) -> list[Figure]:
     """Loads the snapshot, and the same rows with a bare COPY: one connection, Python rows that lie ready in memory."""
     load.prepare(run)
-    parts = {b.number: snapshot.part_of(b) for b in _batches(run, "snapshot")}
+    parts = {b.number: dataset.part_of(b.detail) for b in _batches(run, "snapshot")}
     with run.connection() as ours_connection, psycopg.connect(url, autocommit=True) as connection:
         register_vector(connection)
         target = run.plan.targets[0]
@@ -180,8 +180,8 @@ def _python_rows(part: pa.Table) -> list[tuple[Any, ...]]:
 
 
 def _copy(connection: psycopg.Connection[Any], table: Table, rows: list[tuple[Any, ...]]) -> None:
-    columns = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
-    command = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(table.identifier, columns)
+    into = sql.SQL("COPY {} (id, document, metadata, uri, embedding, content_hash) FROM STDIN (FORMAT BINARY)")
+    command = into.format(table.identifier)
     with connection.transaction(), connection.cursor() as cursor, cursor.copy(command) as copy:
         copy.set_types(["text", "text", "jsonb", "text", "vector", "bytea"])
         for row in rows:

@@ -17,7 +17,7 @@ from flows.forms.gates import DEFAULTS, GatesOfRun, stated
 from flows.forms.shared import Base, Checked, Gated, Migration, OfRun, Shared
 from flows.naming import named_after, own_run_id, this_flow_run
 from tasks import snapshot
-from tasks.base import files
+from tasks.base import files, memory
 from tasks.base.errors import BatchesFailed, FatalError, UsageError, VecferryError, VerificationRefused
 from tasks.base.words import batches_named, counted
 from tasks.begin import begin_task, ready_to_catch_up, reopen_named
@@ -138,7 +138,8 @@ def take_snapshot(run: Run, parameters: Shared, alone: bool = False) -> None:
 
 def load(run: Run, parameters: Shared) -> None:
     prepare_task(run.run_id, parameters.database)
-    in_chunks(run, parameters, "load", load_task)
+    with memory.keeping(run.plan.page_bytes):
+        in_chunks(run, parameters, "load", load_task)
     key_task(run.run_id, parameters.database)
 
 
@@ -220,7 +221,7 @@ def holding(parameters: OfRun, verb: ledger.Verb, ready: Ready | None = None) ->
             if ready:
                 ready(run, ledger.get(connection, run.run_id))
             ledger.set_doing(connection, run.run_id, verb)
-            ledger.request_stop(connection, run.run_id, None)
+            checkpoints.request_stop(connection, run.run_id, None)
         problem: str | None = None
         try:
             yield run
@@ -252,7 +253,7 @@ def running(run_id: str, parameters: Gated, verb: ledger.Verb, ready: Ready | No
         gates = gates_of(run, parameters)
         with run.connection() as connection:
             ledger.set_gates(connection, run_id, gates.model_dump())
-            ledger.request_stop(connection, run_id, None)
+            checkpoints.request_stop(connection, run_id, None)
             ledger.set_report(connection, run_id, None)
             ledger.set_state(connection, run_id, "running")
             ledger.set_doing(connection, run_id, verb)
@@ -267,7 +268,7 @@ def running(run_id: str, parameters: Gated, verb: ledger.Verb, ready: Ready | No
         except BaseException as error:
             try:
                 with run.connection() as connection:
-                    ledger.request_stop(connection, run_id, f"run {run_id} has ended: {_said(error)}")
+                    checkpoints.request_stop(connection, run_id, f"run {run_id} has ended: {_said(error)}")
                     ledger.end_badly(
                         connection,
                         record,

@@ -12,9 +12,9 @@ from tasks.base.errors import UsageError, VerificationRefused
 from tasks.base.retrying import RETRYING
 from tasks.base.words import counted
 from tasks.runs import ledger, run_log
+from tasks.runs.checkpoints import Mark
 from tasks.runs.commands import resumption
 from tasks.runs.ledger import State
-from tasks.runs.mark import Mark
 from tasks.runs.run import Run, open_run
 from tasks.shadows.interface import Unit
 from tasks.shadows.registry import units_of
@@ -96,13 +96,13 @@ def _switch(unit: Unit, mark: Mark) -> list[str]:
 
 def _through(run: Run, units: list[Unit], change: Callable[[Unit, Mark], list[str]], mark: Mark) -> list[str]:
     """Changes one unit after the other; the mark comes with the last."""
-    nothing = Mark(run, lambda _: None)
+    nothing = Mark(run.connection, lambda _: None)
     return [line for unit in units for line in change(unit, mark if unit is units[-1] else nothing)]
 
 
 def _becomes(run: Run, state: State, forgotten: tuple[str, ...] = ()) -> Mark:
     """The mark of a run that comes to another state, whose batches of some stages are to be made once more."""
-    return Mark(run, lambda connection: ledger.become(connection, run.run_id, state, forgotten))
+    return Mark(run.connection, lambda connection: ledger.become(connection, run.run_id, state, forgotten))
 
 
 def _record(run: Run) -> ledger.RunRecord:

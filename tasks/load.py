@@ -4,11 +4,9 @@ import time
 
 from prefect import task
 
-from tasks.base import memory
 from tasks.base.retrying import RETRYING
 from tasks.runs import checkpoints, dataset, quarantine, run_log, work
-from tasks.runs.checkpoints import Batch
-from tasks.runs.parts import part_of
+from tasks.runs.checkpoints import Batch, Done
 from tasks.runs.run import Run, open_run
 from tasks.runs.vectors import embedded
 from tasks.shadows.registry import shadow_of
@@ -35,22 +33,22 @@ def prepare(run: Run) -> int:
 def load(run: Run, numbers: list[int]) -> work.Tally:
     """Loads these batches. A batch that was loaded before is replaced, so that naming it again is safe."""
     with run.connection() as connection:
-        snapshot = {b.number: b for b in checkpoints.batches(connection, run.run_id, "snapshot")}
+        cut = {b.number: dataset.part_of(b.detail) for b in checkpoints.batches(connection, run.run_id, "snapshot")}
 
     def one(batch: Batch) -> int:
         started, target = time.perf_counter(), run.plan.targets[batch.detail["target"]]
-        part = part_of(snapshot[batch.number])
-        page = dataset.read_part(run.path("snapshot"), part, embeddings=target.carried)
-        page, refused = embedded(run, target, page, tally=True)
+        page = dataset.read_part(run.path("snapshot"), cut[batch.number], embeddings=target.carried)
+        page, refused = (page, {}) if target.carried else embedded(run, target, page, tally=True)
         shadow = shadow_of(run, target)
         page, rejected = shadow.sift(page, refused)
         if rejected:
             quarantine.keep(run, "load", batch.number, rejected)
-        mark = work.mark(run, batch, started, page.num_rows, rejected.num_rows if rejected else 0)
+        aside = rejected.num_rows if rejected else 0
+        done = Done("load", batch.number, rows=page.num_rows, quarantined=aside, seconds=0.0)
+        mark = checkpoints.mark(run.connection, run.run_id, done, started)
         return page.num_rows if shadow.load(page, rejected, bool(batch.rows), mark) else 0
 
-    with memory.keeping(run.plan.page_bytes):
-        return work.through(run, "load", numbers, one)
+    return work.through(run, "load", numbers, one)
 
 
 def key(run: Run) -> int:

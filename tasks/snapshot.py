@@ -14,7 +14,7 @@ from prefect import task
 from tasks.base.retrying import RETRYING
 from tasks.runs import checkpoints, dataset, manifest, run_log, work
 from tasks.runs.checkpoints import Batch, Done
-from tasks.runs.parts import ids_file, part_of
+from tasks.runs.parts import ids_file
 from tasks.runs.plan import Target
 from tasks.runs.run import Run, open_run
 from tasks.stores.interface import Source
@@ -69,7 +69,7 @@ def snapshot(run: Run, numbers: list[int]) -> work.Tally:
 def finish(run: Run) -> int:
     """Writes the manifest once every part is there; returns the rows of the snapshot. One that says the same stays."""
     with run.connection() as connection:
-        parts = [part_of(b) for b in checkpoints.batches(connection, run.run_id, "snapshot")]
+        parts = [dataset.part_of(b.detail) for b in checkpoints.batches(connection, run.run_id, "snapshot")]
         if manifest.kept_parts(run) != parts:
             manifest.write(run, connection, parts)
         rows = sum(part.rows for part in parts)

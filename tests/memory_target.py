@@ -27,7 +27,7 @@ from tasks.embedders.registry import open_embedder
 from tasks.planning import registry as planning
 from tasks.planning.planned import Draft, Listing, Look, Planned
 from tasks.runs import parts, quarantine
-from tasks.runs.mark import Mark
+from tasks.runs.checkpoints import Mark
 from tasks.runs.names import check_run_id, suffix
 from tasks.runs.plan import Plan, Request, Target
 from tasks.runs.run import Run

@@ -92,7 +92,7 @@ def test_the_kill_test_notices_faults(place: Callable[[str], Place], source: Any
     chaos = Chaos(random.Random(5))
     # The mark first and the rows never: what a ledger outside the rows' transaction would leave after a kill.
     early = (
-        "import tasks.shadows.postgres.new_table as place; place.copy_in = lambda *a: None; "
+        "import tasks.shadows.postgres.new_table as place; place.copy_records = lambda *a: None; "
         "import sys; from flows.command.main import main; main()"
     )
     with open(here.home.with_suffix(".log"), "w") as log:

@@ -18,14 +18,13 @@ from hypothesis import strategies as st
 
 from tasks.base import files
 from tasks.base.errors import VerificationRefused
-from tasks.runs.plan import Nul
 from tasks.runs.run import Run
 from tasks.shadows.postgres.comparing import ours
 from tasks.stores import canonical
 from tasks.stores.chroma import store as chroma
 from tasks.stores.chroma.store import ChromaStore
 from tasks.stores.postgres.connection import Connection, connect
-from tasks.stores.postgres.storable import SYMBOL_FOR_NUL
+from tasks.stores.postgres.storable import SYMBOL_FOR_NUL, Nul
 from tasks.stores.postgres.store import PostgresStore
 from tests.pipeline import build, finish, quarantined
 

@@ -14,7 +14,7 @@ from flows.verify import verify
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.planning import registry as planning
 from tasks.runs import ledger
-from tasks.runs.mark import Mark
+from tasks.runs.checkpoints import Mark
 from tasks.runs.run import open_run
 from tasks.stores import memory
 from tasks.stores.interface import Collection, records, vector_column

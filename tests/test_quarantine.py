@@ -18,7 +18,8 @@ from tasks.stores.interface import records
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.storable import SYMBOL_FOR_NUL, sift
-from tasks.stores.postgres.table import Table, copy_in, create_table
+from tasks.stores.postgres.table import Table, create_table
+from tasks.stores.postgres.wire import copy_records
 from tasks.stores.records import with_hash
 
 VECTOR, HALF = Layout("vector", 2, "l2"), Layout("halfvec", 2, "l2")
@@ -169,6 +170,6 @@ def stored(connection: Connection, good: pa.Table, layout: Layout) -> None:
     """PostgreSQL takes all of the rows, under a primary key."""
     table = Table("public", "docs", layout)
     create_table(connection, table)
-    copy_in(connection, table.identifier, good, layout.type)
+    copy_records(connection, table.identifier, good, layout.type)
     connection.execute("ALTER TABLE docs ADD PRIMARY KEY (id)")
     assert connection.execute("SELECT count(*) FROM docs").fetchone() == (good.num_rows,)

@@ -19,7 +19,7 @@ from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from tasks.base.error_messages import safe
 from tasks.base.errors import BatchesFailed, FatalError, Stopped, TransientError, VecferryError
-from tasks.runs import checkpoints, ledger, run_log, status
+from tasks.runs import checkpoints, run_log, status
 from tasks.stores.postgres.connection import Connection, classified
 from tests import live
 from tests.openai_server import OpenAIServer
@@ -178,10 +178,10 @@ def test_other_messages_lose_what_others_said(error: BaseException, message: str
 def test_an_unknown_error_says_where_it_came_from() -> None:
     """In place of its message: the last line of our code that it came through."""
     with pytest.raises(AttributeError) as caught:
-        ledger.check_stop(None, SECRET)  # type: ignore[arg-type]
+        checkpoints.check_stop(None, SECRET)  # type: ignore[arg-type]
     place = safe(caught.value)
     assert place
-    assert place.startswith("at tasks/runs/ledger.py:")
+    assert place.startswith("at tasks/runs/checkpoints.py:")
 
 
 def test_lines_of_many_processes_stay_whole(tmp_path: Path) -> None:

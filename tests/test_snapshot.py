@@ -173,7 +173,7 @@ def test_a_killed_snapshot_is_taken_up_by_either_command(
         with pytest.raises(KeyboardInterrupt):
             snapshot_chroma_to_pgvector(chroma={"path": path}, run_id="two", batch_rows=20)
     run = open_run("two", DEFAULT_DATABASE)
-    ledger.request_stop(connection, "two", None)
+    checkpoints.request_stop(connection, "two", None)
     snapshot.snapshot(run, [0])
     ledger.set_state(connection, "two", "running")
     ledger.set_doing(connection, "two", "snapshot")

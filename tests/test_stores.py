@@ -23,7 +23,7 @@ from tasks.stores.chroma import store as chroma
 from tasks.stores.exact_search import exact_search
 from tasks.stores.interface import Collection, Metric, records, vectors
 from tasks.stores.memory import MemoryStore
-from tasks.stores.postgres import pgvector
+from tasks.stores.postgres import pgvector, wire
 from tasks.stores.postgres.connection import Packed, connect
 from tasks.stores.postgres.store import PostgresStore
 from tests.data import records_of
@@ -371,9 +371,9 @@ def test_postgres_lists_only_tables_of_our_shape(connection: Any) -> None:
 def test_arrays_of_vectors_in_wire_format(connection: Any, kind: pgvector.VectorType, present: list[bool]) -> None:
     """What pack_array packs is what PostgreSQL reads, absent vectors as null."""
     matrix = np.array([[1, -2.5], [0, 3], [65504, 1e-3]], np.float32)
-    packed = pgvector.pack_array(matrix, np.array(present), kind, connection.adapters.types[kind].oid)
+    packed = wire.pack_array(matrix, np.array(present), kind, connection.adapters.types[kind].oid)
     rows = connection.execute(f"SELECT unnest(%b::{kind}[])", (Packed(packed),), binary=True).fetchall()
-    found = [None if row is None else pgvector.unpack([row], kind)[0].tolist() for (row,) in rows]
+    found = [None if row is None else wire.unpack([row], kind)[0].tolist() for (row,) in rows]
     rounded = matrix.astype(np.float16 if kind == "halfvec" else np.float32).astype(float).tolist()
     assert found == [row if there else None for row, there in zip(rounded, present, strict=True)]
 

@@ -20,7 +20,7 @@ from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from flows.verify import verify as verify_flow
 from tasks.base.errors import FatalError, UsageError, VerificationRefused
-from tasks.runs import dataset, holding, ledger, status
+from tasks.runs import checkpoints, dataset, holding, ledger, status
 from tasks.stores.chroma import store as chroma
 from tasks.stores.postgres.connection import Connection
 from tests.command import command
@@ -279,10 +279,10 @@ def test_an_interruption_is_over_when_the_next_verb_begins(
     else:
         chroma_to_pgvector(chroma={"path": chroma_dir(count=20)}, run_id="r")
     for reason in ("run r was interrupted", "run r has ended: cutover refused"):
-        ledger.request_stop(connection, "r", reason)
+        checkpoints.request_stop(connection, "r", reason)
         ledger.set_error(connection, "r", reason)
         assert verify_flow(run_id="r")["exit"] == 0
-        ledger.request_stop(connection, "r", reason)
+        checkpoints.request_stop(connection, "r", reason)
         assert catch_up(run_id="r")["exit"] == 0
         assert ledger.get(connection, "r").error is None
 

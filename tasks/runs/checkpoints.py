@@ -2,11 +2,14 @@
 is ever there without the other."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import KW_ONLY, dataclass, field
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
+from tasks.base.errors import Stopped
 from tasks.stores.postgres.connection import Connection
 
 
@@ -38,6 +41,35 @@ class Done:
     quarantined: int = 0
     detail: dict[str, Any] = field(default_factory=dict)
     """Added to what is noted of it already."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a stage writes into the ledger together with what it did: handed to the store, which sets it at the right moment."""
+
+    connect: Callable[[], AbstractContextManager[Connection]]
+    """To the ledger's database."""
+    write: Callable[[Connection], object]
+    is_written: Callable[[Connection], bool] = lambda _: False
+
+    def alone(self) -> None:
+        """Sets it in a transaction of its own, after a write that was acknowledged."""
+        with self.connect() as connection, connection.transaction():
+            self.write(connection)
+
+    def is_set(self) -> bool:
+        """Whether somebody set it meanwhile, by a look of its own."""
+        with self.connect() as connection:
+            return self.is_written(connection)
+
+
+def mark(connect: Callable[[], AbstractContextManager[Connection]], run_id: str, line: Done, started: float) -> Mark:
+    """The mark of a batch, whose work began at ``started`` by time.perf_counter; it ends when the mark is set."""
+    return Mark(
+        connect,
+        lambda connection: done(connection, run_id, replace(line, seconds=time.perf_counter() - started)),
+        lambda connection: is_done(connection, run_id, line.stage, line.number),
+    )
 
 
 def add(connection: Connection, run_id: str, stage: str, entries: Iterable[tuple[int, dict[str, Any]]]) -> None:
@@ -104,3 +136,18 @@ def reopen(connection: Connection, run_id: str, stage: str, numbers: list[int] |
         "AND (%(numbers)s::int[] IS NULL OR batch = ANY(%(numbers)s))",
         {"run_id": run_id, "stage": stage, "numbers": numbers},
     )
+
+
+def request_stop(connection: Connection, run_id: str, reason: str | None) -> None:
+    """Asks every worker of the run to stop before its next batch; None takes that back."""
+    connection.execute(
+        "UPDATE vecferry.run SET stop = %s, updated_at = now() WHERE run_id = %s AND stop IS DISTINCT FROM %s",
+        (reason, run_id, reason),
+    )
+
+
+def check_stop(connection: Connection, run_id: str) -> None:
+    """Raises Stopped when the run was asked to stop. Cancelling a Prefect task does not interrupt it; this does."""
+    row = connection.execute("SELECT stop FROM vecferry.run WHERE run_id = %s", (run_id,)).fetchone()
+    if row and row[0]:
+        raise Stopped(row[0])

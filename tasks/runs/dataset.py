@@ -49,6 +49,11 @@ def write_part(root: str, relative: str, batch: int, target: int, table: pa.Tabl
     return Part(batch, target, relative, table.num_rows, hashlib.sha256(data).hexdigest(), len(data))
 
 
+def part_of(detail: dict[str, Any]) -> Part:
+    """The part that a finished snapshot batch wrote, by the detail of its line in the ledger."""
+    return Part(**{name: detail["part"][name] for name in Part.__dataclass_fields__})
+
+
 def read_part(root: str, part: Part, embeddings: bool = True) -> pa.Table:
     """The rows of a part; without their column of embeddings where those are not wanted. Raises ChecksumError when the file
     is missing or differs from its checksum."""

@@ -10,7 +10,7 @@ import psycopg
 
 from tasks.base.errors import FatalError, TransientError, UsageError
 from tasks.base.settings import DEFAULT_DATABASE
-from tasks.runs import ledger, ledger_versions, locks
+from tasks.runs import checkpoints, ledger, ledger_versions, locks
 from tasks.runs.commands import command
 from tasks.runs.ledger import RunRecord
 from tasks.stores.postgres.connection import Connection, connect
@@ -66,7 +66,7 @@ def holds(run_id: str) -> bool:
 def interrupt(connection: Connection, run_id: str) -> None:
     """Records that this process, which holds the run, was told to end, and asks its workers to stop. A run that had been
     verified before stays that, and one that has come to an end meanwhile stays as it is."""
-    ledger.request_stop(connection, run_id, f"run {run_id} was interrupted")
+    checkpoints.request_stop(connection, run_id, f"run {run_id} was interrupted")
     if before := _before.get(run_id):
         retried = before.state == "rolled_back" and ledger.get(connection, run_id).doing == "cutover"
         ledger.end_badly(connection, before, before.state == "verified" or retried, "interrupted", 1)
@@ -105,7 +105,7 @@ def _keep_lock(connection: Connection, url: str, run_id: str, done: threading.Ev
                 lock = _locked(url, run_id)
                 if lock is None:
                     with connect(url, f"vecferry lock {run_id}") as other:
-                        ledger.request_stop(other, run_id, f"run {run_id} lost its lock to another process")
+                        checkpoints.request_stop(other, run_id, f"run {run_id} lost its lock to another process")
                     return
             lock.execute("SELECT 1")
         except (psycopg.OperationalError, TransientError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from tasks.base.errors import Stopped, UsageError
+from tasks.base.errors import UsageError
 from tasks.runs import checkpoints, ledger_versions, locks
 from tasks.runs import plan as plans
 from tasks.runs.plan import Plan
@@ -202,18 +202,3 @@ def set_gates(connection: Connection, run_id: str, gates: dict[str, Any]) -> Non
 
 def set_report(connection: Connection, run_id: str, report: str | None) -> None:
     connection.execute("UPDATE vecferry.run SET report = %s, updated_at = now() WHERE run_id = %s", (report, run_id))
-
-
-def request_stop(connection: Connection, run_id: str, reason: str | None) -> None:
-    """Asks every worker of the run to stop before its next batch; None takes that back."""
-    connection.execute(
-        "UPDATE vecferry.run SET stop = %s, updated_at = now() WHERE run_id = %s AND stop IS DISTINCT FROM %s",
-        (reason, run_id, reason),
-    )
-
-
-def check_stop(connection: Connection, run_id: str) -> None:
-    """Raises Stopped when the run was asked to stop. Cancelling a Prefect task does not interrupt it; this does."""
-    row = connection.execute("SELECT stop FROM vecferry.run WHERE run_id = %s", (run_id,)).fetchone()
-    if row and row[0]:
-        raise Stopped(row[0])

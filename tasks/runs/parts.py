@@ -2,10 +2,7 @@
 
 import pyarrow as pa
 
-from tasks.base import stored
 from tasks.runs import dataset
-from tasks.runs.checkpoints import Batch
-from tasks.runs.dataset import Part
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 
@@ -18,8 +15,3 @@ def ids_file(target: Target, listing: int) -> str:
 def listed_ids(run: Run, target: Target) -> pa.Array:
     """The ids of a limited run: what its only listing holds."""
     return dataset.read_ids(run.path("snapshot", ids_file(target, 0)))
-
-
-def part_of(batch: Batch) -> Part:
-    """The part that a finished snapshot batch wrote."""
-    return stored.read(Part, batch.detail["part"])

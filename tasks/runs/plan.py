@@ -1,6 +1,7 @@
 """What a run is going to do, fixed before it starts. A run's plan is stored with it and never changes."""
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from tasks.base import stored
@@ -70,7 +71,7 @@ class Target(Generic[P]):
     def name(self) -> str:
         return self.place.name
 
-    @property
+    @cached_property
     def carried(self) -> bool:
         """Whether the vectors are the source's own."""
         return "/" not in self.space  # the fingerprint of every model's has its provider before a slash

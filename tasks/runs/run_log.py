@@ -74,8 +74,9 @@ def note(
     rows: int | None = None,
     seconds: float | None = None,
     error: BaseException | None = None,
+    home: str | None = None,
 ) -> None:
-    """Writes a line. A log that cannot be written stops no run: that is a warning."""
+    """Writes a line, under ``home`` or that of this process. A log that cannot be written stops no run: that is a warning."""
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "stage": stage,
@@ -85,7 +86,7 @@ def note(
         "error": error and type(error).__name__,
         "message": error and safe(error),
     }
-    data, home = json.dumps(line, ensure_ascii=False).encode() + b"\n", settings.home()
+    data, home = json.dumps(line, ensure_ascii=False).encode() + b"\n", home or settings.home()
     try:
         if "://" in home:
             _keep(_object(path(run_id, home)), data, at_once=batch is None or error is not None)

@@ -21,7 +21,7 @@ from tasks.base import files
 from tasks.contents.interface import Slice
 from tasks.embedders.interface import Embedder, RowError
 from tasks.embedders.registry import open_embedder
-from tasks.runs import claims, ledger, spending
+from tasks.runs import checkpoints, claims, spending
 from tasks.runs.claims import Claims
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
@@ -33,14 +33,12 @@ from tasks.stores.postgres.connection import Connection
 def embedded(
     run: Run, target: Target, page: pa.Table, tally: bool = False, model: str | None = None
 ) -> tuple[pa.Table, Mapping[int, RowError]]:
-    """The page with the vectors of the target's space: its own where they are carried, else those of its documents, for
-    which it need not have a column.
+    """The page with the vectors of the target's space: those of its documents, for which it need not
+    have a column.
 
     A record without a document gets no vector. The rows whose document the content or the model refuses are told by their
     index. ``tally`` counts what need not be bought as saved. ``model`` stands in for the run's.
     """
-    if target.carried and model is None:
-        return page, {}
     embedder = spending.embedder_of(run, model)
     documents = page.column("document").to_pylist()
     rows = [row for row, document in enumerate(documents) if document is not None]
@@ -115,7 +113,7 @@ class _Filling:
             if claimed:
                 self._make(claimed)
         if not claimed:
-            ledger.check_stop(self.connection, self.run.run_id)
+            checkpoints.check_stop(self.connection, self.run.run_id)
             time.sleep(claims.POLL)
         return set(claimed)
 

@@ -7,11 +7,10 @@ from itertools import pairwise
 
 from tasks.base.errors import BatchesFailed, FatalError, TransientError, UsageError
 from tasks.base.words import counted
-from tasks.runs import checkpoints, ledger, run_log
-from tasks.runs.checkpoints import Batch, Done
-from tasks.runs.mark import Mark
+from tasks.runs import checkpoints, run_log
+from tasks.runs.checkpoints import Batch
 from tasks.runs.run import Run
-from tasks.stores.postgres.connection import Connection, classified
+from tasks.stores.postgres.connection import classified_error
 
 CHUNKS = 48
 """Task runs a stage at most: Prefect's history of a flow run stays legible and whole below 200."""
@@ -43,51 +42,41 @@ def through(run: Run, stage: str, numbers: list[int], work: Callable[[Batch], in
     with run.connection() as connection:
         by_number = {b.number: b for b in checkpoints.batches(connection, run.run_id, stage)}
         for number in numbers:
-            ledger.check_stop(connection, run.run_id)
+            checkpoints.check_stop(connection, run.run_id)
             if by_number[number].status == "done":
                 continue
             started = time.perf_counter()
             try:
-                with classified(f"batch {number} ({stage})"):
-                    rows = work(by_number[number])
-            except FatalError as error:
-                run_log.note(run.run_id, stage, number, seconds=time.perf_counter() - started, error=error)
-                with run.connection() as other:
-                    ledger.request_stop(other, run.run_id, str(error))
-                raise
-            except TransientError as error:
-                transient = error
+                rows = work(by_number[number])
+            except Exception as raised:  # noqa: BLE001  what is no reason to stop is this batch's: recorded, named and rerun
+                error = classified_error(f"batch {number} ({stage})", raised)
+                cause = None if error is raised else raised
                 _note(run, stage, number, error, time.perf_counter() - started)
-                if connection.broken:
-                    raise
-            except Exception as error:  # noqa: BLE001  any other fault is this batch's: recorded, named and rerun
-                tally = Tally(tally.done, (*tally.failed, number), tally.rows)
-                _note(run, stage, number, error, time.perf_counter() - started)
+                if isinstance(error, FatalError):
+                    with run.connection() as other:
+                        checkpoints.request_stop(other, run.run_id, str(error))
+                    raise error from cause
+                if not isinstance(error, TransientError):
+                    tally = Tally(tally.done, (*tally.failed, number), tally.rows)
+                elif connection.broken:
+                    raise error from cause
+                else:
+                    transient = error
             else:
-                run_log.note(run.run_id, stage, number, rows=rows, seconds=time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                run_log.note(run.run_id, stage, number, rows=rows, seconds=seconds, home=run.home)
                 tally = Tally(tally.done + 1, tally.failed, tally.rows + rows)
     if transient:
         raise transient
     return tally
 
 
-def mark(run: Run, batch: Batch, started: float, rows: int, quarantined: int = 0) -> Mark:
-    """The line of a batch that is done, whose work began at ``started`` by time.perf_counter."""
-
-    def write(connection: Connection) -> None:
-        seconds = time.perf_counter() - started
-        checkpoints.done(
-            connection, run.run_id, Done(batch.stage, batch.number, rows=rows, quarantined=quarantined, seconds=seconds)
-        )
-
-    return Mark(run, write, lambda connection: checkpoints.is_done(connection, run.run_id, batch.stage, batch.number))
-
-
 def _note(run: Run, stage: str, number: int, error: Exception, seconds: float) -> None:
-    # On a connection of its own: the chunk's may be the thing that broke.
-    text = str(error) if isinstance(error, UsageError | TransientError) else f"{type(error).__name__}: {error}"
-    with run.connection() as connection:
-        checkpoints.failed(connection, run.run_id, stage, number, text)
+    if not isinstance(error, FatalError):  # that is the run's, and not this batch's
+        # On a connection of its own: the chunk's may be the thing that broke.
+        text = str(error) if isinstance(error, UsageError | TransientError) else f"{type(error).__name__}: {error}"
+        with run.connection() as connection:
+            checkpoints.failed(connection, run.run_id, stage, number, text)
     run_log.note(run.run_id, stage, number, seconds=seconds, error=error)
 
 

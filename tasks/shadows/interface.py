@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from tasks.base.progress import Tell, quiet
 from tasks.embedders.interface import RowError
-from tasks.runs.mark import Mark
+from tasks.runs.checkpoints import Mark
 from tasks.shadows.difference import Difference
 from tasks.stores.interface import Records
 

@@ -6,7 +6,7 @@ not the hash of what the row says.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from psycopg import sql
 
 from sql import statement
 from tasks.base.progress import Tell, quiet
-from tasks.runs import ledger, parts, quarantine
+from tasks.embedders.interface import RowError
+from tasks.runs import checkpoints, parts, quarantine
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.runs.vectors import embedded
@@ -33,6 +34,7 @@ from tasks.stores.postgres.storable import sift
 from tasks.stores.postgres.table import READ_ROWS, Table, copy_ids
 from tasks.stores.records import with_hash
 
+NONE_REFUSED: Mapping[int, RowError] = {}
 READERS = 3
 """Pages under way at a time."""
 
@@ -93,14 +95,16 @@ def _page(comparison: Comparison, connection: Connection, ids: pa.Array) -> tupl
     """The page's difference, and which of its ids the source has no longer."""
     run, target, table = comparison.run, comparison.target, comparison.table
     records = comparison.source.fetch(comparison.collection, ids.to_pylist())
-    page, refused = embedded(run, target, with_hash(pa.Table.from_batches([records])))
+    page, refused = with_hash(pa.Table.from_batches([records])), NONE_REFUSED
+    if not target.carried:
+        page, refused = embedded(run, target, page)
     page, rejected = sift(run.connection, page, target.place.layout, target.place.nul, refused)
     bad = rejected.column("id").to_pylist() if rejected else []
     if comparison.apply and rejected:
         quarantine.keep_page(run, target.number, rejected)
     missing, stale, edited = list[str](), list[str](), list[str]()
     with connection.transaction():
-        ledger.check_stop(connection, run.run_id)
+        checkpoints.check_stop(connection, run.run_id)
         for name, present, *row in differing(connection, table, page, target.place.layout.tolerance):
             kind = missing if not present else stale if ours(*row) else edited
             kind.append(name)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
-from tasks.runs import ledger, quarantine
+from tasks.runs import checkpoints, ledger, quarantine
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.runs.vectors import embedded
@@ -90,7 +90,7 @@ def renew(run: Run, target: Target[LivePlace], connection: Connection, ids: list
         quarantine.keep_page(run, target.number, rejected)
     old = _of_old_model(run, target, connection, fetched)
     with pace.turn(connection), connection.transaction():
-        ledger.check_stop(connection, run.run_id)
+        checkpoints.check_stop(connection, run.run_id)
         there = rows.held(connection, ids)
         silent = sorted(set(ids) - set(said["id"].to_pylist()))
         removed = rows.remove(connection, silent)

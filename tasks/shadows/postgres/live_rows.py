@@ -6,8 +6,6 @@ out and noted again. So a row is right, or it is in the queue.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -17,22 +15,12 @@ from psycopg import sql
 from tasks.runs.plan import Target
 from tasks.shadows.postgres.live_place import numbered_id, queue, side_table
 from tasks.stores.interface import vectors
-from tasks.stores.postgres import pgvector
-from tasks.stores.postgres.binary_copy import BLOCK, FIXED, SHORT, binary, blocks
+from tasks.stores.postgres import pgvector, wire
 from tasks.stores.postgres.connection import Connection, Packed
 from tasks.stores.postgres.live_table import LiveTable, has_column, quoted
 from tasks.stores.postgres.pace import AT_ONCE, Turn
 from tasks.stores.postgres.places import LivePlace
-
-BINARY: dict[str, tuple[str, Any]] = {
-    "smallint": ("int2", int),
-    "integer": ("int4", int),
-    "bigint": ("int8", int),
-    "uuid": ("uuid", UUID),
-    "text": ("text", str),
-    "character varying": ("varchar", str),
-}
-"""Key types that go into a binary COPY: what psycopg calls them, and what makes one of its text."""
+from tasks.stores.postgres.wire import KEYS, copy_rows, key_values, vector_values
 
 
 @dataclass(frozen=True)
@@ -73,7 +61,7 @@ class LiveRows:
         if not self.target.place.beside:
             turn = AT_ONCE  # rows of the live table are locked until the caller's transaction ends
             self._update(connection, page, ids, hashes)
-        elif fresh and all(column.type in BINARY for column in self.live.key):
+        elif fresh and all(column.type in KEYS for column in self.live.key):
             self._copy(connection, page, ids, hashes, turn)
         else:
             self._upsert(connection, page, ids, hashes)
@@ -82,23 +70,12 @@ class LiveRows:
             self.recheck(connection, ids[rows], hashes[rows])
 
     def _copy(self, connection: Connection, page: pa.Table, ids: list[str], hashes: list[bytes], turn: Turn) -> None:
-        keys, matrix = list(zip(self.live.keys(ids), self.live.key, strict=True)), vectors(page)
-        command = sql.SQL("COPY {} ({}, content_hash, embedding) FROM STDIN (FORMAT BINARY)").format(
+        into = sql.SQL("{} ({}, content_hash, embedding)").format(
             side_table(self.target), sql.SQL(", ".join(self.live.numbered()))
         )
-        with connection.cursor() as cursor, cursor.copy(command) as copy:
-            if all(column.type in FIXED for column in self.live.key):
-                columns = [FIXED[column.type](part) for part, column in keys]
-                size = SHORT if turn.gives_way else BLOCK
-                for block in blocks([*columns, binary(hashes)], matrix, self.target.place.layout.type, size):
-                    copy.write(block)
-                    turn.rest()
-                return
-            copy.set_types([*(BINARY[column.type][0] for _, column in keys), "bytea", self.target.place.layout.type])
-            made = [list(map(BINARY[column.type][1], part)) for part, column in keys]
-            for row in zip(*made, hashes, pgvector.pack(matrix, self.target.place.layout.type), strict=True):
-                copy.write_row(row)
-                turn.rest()
+        parts = zip(self.live.keys(ids), self.live.key, strict=True)
+        keys = [key_values(column.type, part) for part, column in parts]
+        copy_rows(connection, into, [*keys, hashes, vector_values(page, self.target.place.layout.type)], turn)
 
     def _upsert(self, connection: Connection, page: pa.Table, ids: list[str], hashes: list[bytes]) -> None:
         numbered = ", ".join(self.live.numbered())
@@ -236,4 +213,4 @@ class LiveRows:
 
 def _packed(connection: Connection, page: pa.Table, kind: pgvector.VectorType) -> Packed:
     present = np.asarray(page.column("embedding").is_valid())
-    return Packed(pgvector.pack_array(vectors(page), present, kind, connection.adapters.types[kind].oid))
+    return Packed(wire.pack_array(vectors(page), present, kind, connection.adapters.types[kind].oid))

@@ -21,7 +21,8 @@ from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.hnsw import build, existing
 from tasks.stores.postgres.pace import Turn
 from tasks.stores.postgres.places import SCHEMA
-from tasks.stores.postgres.table import Table, copy_in, create_table
+from tasks.stores.postgres.table import Table, create_table
+from tasks.stores.postgres.wire import copy_records
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class NewTable(PostgresShadow):
         if again:
             query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(table.identifier)
             connection.execute(query, (page.column("id").to_pylist(),))
-        copy_in(connection, table.identifier, page, table.layout.type, turn)
+        copy_records(connection, table.identifier, page, table.layout.type, turn)
 
     def key(self) -> bool:
         table, name = (

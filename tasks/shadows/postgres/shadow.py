@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from tasks.embedders.interface import RowError
 from tasks.runs import holding
-from tasks.runs.mark import Mark
+from tasks.runs.checkpoints import Mark
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.difference import Difference
@@ -75,12 +75,12 @@ class PostgresShadow:
                     self.write(connection, piece, again, turn)
                 turn.rest()
             with connection.transaction():
-                if mark.is_set(connection):
+                if mark.is_written(connection):
                     return False
                 self.write(connection, last, again, turn)
                 if rejected:
                     self.refuse(connection, rejected)
-                mark.within(connection)
+                mark.write(connection)
         return True
 
     def key(self) -> bool:

@@ -4,7 +4,7 @@ reader wait behind it for long."""
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tasks.runs.mark import Mark
+from tasks.runs.checkpoints import Mark
 from tasks.runs.run import Run
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.postgres.connection import Connection
@@ -43,7 +43,7 @@ class PostgresUnit:
 
             def whole() -> list[str]:
                 lines = [line for shadow in self.shadows for line in change(shadow, connection)]
-                mark.within(connection)
+                mark.write(connection)
                 return lines
 
             return locked(connection, whole)

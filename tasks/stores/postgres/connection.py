@@ -136,14 +136,24 @@ def classified(doing: str) -> Iterator[None]:
     """Turns PostgreSQL's errors into the classes of contract 3."""
     try:
         yield
-    except (errors.DiskFull, errors.OutOfMemory, errors.ConfigurationLimitExceeded) as error:
-        raise FatalError(f"{doing}: {_first_line(error)}; free some, then run again") from error
-    except errors.InsufficientPrivilege as error:
-        raise FatalError(f"{doing}: {_first_line(error)}; grant it to this role, then run again") from error
-    except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidCatalogName) as error:
-        raise FatalError(f"{doing}: {_first_line(error)}") from error
-    except (psycopg.OperationalError, errors.SerializationFailure, errors.DeadlockDetected) as error:
-        raise TransientError(f"{doing}: {_first_line(error)}") from error
+    except psycopg.Error as error:
+        classed = classified_error(doing, error)
+        if classed is error:
+            raise
+        raise classed from error
+
+
+def classified_error(doing: str, error: Exception) -> Exception:
+    """The error in its class of contract 3, where it is one of PostgreSQL's that has one; else the error itself."""
+    if isinstance(error, errors.DiskFull | errors.OutOfMemory | errors.ConfigurationLimitExceeded):
+        return FatalError(f"{doing}: {_first_line(error)}; free some, then run again")
+    if isinstance(error, errors.InsufficientPrivilege):
+        return FatalError(f"{doing}: {_first_line(error)}; grant it to this role, then run again")
+    if isinstance(error, errors.UndefinedTable | errors.UndefinedColumn | errors.InvalidCatalogName):
+        return FatalError(f"{doing}: {_first_line(error)}")
+    if isinstance(error, psycopg.OperationalError | errors.SerializationFailure | errors.DeadlockDetected):
+        return TransientError(f"{doing}: {_first_line(error)}")
+    return error
 
 
 @contextmanager

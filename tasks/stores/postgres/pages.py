@@ -8,9 +8,10 @@ from psycopg import sql
 
 from sql import statement
 from tasks.stores.interface import vectors
-from tasks.stores.postgres import pgvector
+from tasks.stores.postgres import wire
 from tasks.stores.postgres.connection import Connection, Packed
-from tasks.stores.postgres.table import Table, copy_in
+from tasks.stores.postgres.table import Table
+from tasks.stores.postgres.wire import copy_records
 
 _PAGE = (
     "WITH page AS (SELECT id, document, metadata::jsonb, uri, content_hash, embedding FROM "
@@ -36,7 +37,7 @@ def differing(connection: Connection, table: Table, page: pa.Table, tolerance: f
     )
     columns = [page.column(name).to_pylist() for name in ("id", "document", "metadata", "uri", "content_hash")]
     present = np.asarray(page.column("embedding").is_valid())
-    embeddings = pgvector.pack_array(vectors(page), present, kind, connection.adapters.types[kind].oid)
+    embeddings = wire.pack_array(vectors(page), present, kind, connection.adapters.types[kind].oid)
     return connection.execute(query, (*columns, Packed(embeddings)), prepare=False).fetchall()
 
 
@@ -44,4 +45,4 @@ def stage_page(connection: Connection, table: Table, page: pa.Table) -> None:
     """Puts a page of records into the transaction's temporary table ``page``, from which sync_upsert.sql merges it into
     ``table``. Call it inside a transaction."""
     connection.execute(statement("sync_page", schema=table.schema, table=table.name))
-    copy_in(connection, sql.Identifier("page"), page, table.layout.type)
+    copy_records(connection, sql.Identifier("page"), page, table.layout.type)

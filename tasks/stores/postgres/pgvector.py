@@ -1,13 +1,10 @@
-"""What pgvector needs to know: types, operators, index limits, memory, and the binary wire format.
+"""What pgvector needs to know: types, operators, index limits and memory.
 
 Limits are pgvector 0.8's (README, "HNSW" and "Half-Precision Indexing").
 """
 
-import struct
 from dataclasses import dataclass
 from typing import Literal
-
-import numpy as np
 
 from tasks.stores.interface import Metric
 
@@ -20,9 +17,7 @@ HALF_MAX = 65504.0
 """The largest finite half-precision number."""
 
 OPERATOR: dict[Metric, str] = {"cosine": "<=>", "l2": "<->", "ip": "<#>"}
-WIRE = {"vector": ">f4", "halfvec": ">f2"}
-"""numpy's format of a component in vector_send."""
-_NULL = struct.pack(">i", -1)
+COMPONENT_BYTES = {"vector": 4, "halfvec": 2}
 
 MAX_TUPLE, USUAL_TARGET = 8160, 2032
 """Bytes of the largest row on a page of 8 kB, and of the row beyond which PostgreSQL moves values out of it
@@ -88,7 +83,7 @@ def tuple_target(layout: Layout, other: int) -> int:
 
 def vector_bytes(dimensions: int, kind: VectorType) -> int:
     """Of one vector (vector.h, halfvec.h)."""
-    return 8 + dimensions * np.dtype(WIRE[kind]).itemsize
+    return 8 + dimensions * COMPONENT_BYTES[kind]
 
 
 def graph_bytes(rows: int, dimensions: int, m: int, index_type: VectorType) -> int:
@@ -97,39 +92,3 @@ def graph_bytes(rows: int, dimensions: int, m: int, index_type: VectorType) -> i
     of which there are 1/(m − 1) on average; 10 % for the allocator."""
     element = 120 + vector_bytes(dimensions, index_type) + 16 * (2 * m + m / max(1, m - 1)) + 64
     return int(rows * element * 1.1)
-
-
-def pack(matrix: np.ndarray, kind: VectorType) -> list[memoryview]:
-    """pgvector's binary format (vector_send): int16 dimensions, int16 unused, big-endian components; one a row, all in
-    one buffer."""
-    whole = _wire(matrix, kind, [(matrix.shape[1], ">u2"), (0, ">u2")])
-    data, width = memoryview(whole.view(np.uint8).data), whole.itemsize
-    return [data[at : at + width] for at in range(0, len(data), width)]
-
-
-def pack_array(matrix: np.ndarray, present: np.ndarray, kind: VectorType, oid: int) -> bytes:
-    """An array of vectors in PostgreSQL's binary format (array_send): number of dimensions, whether it has nulls, the
-    element's type, length, lower bound; then the length of each element, -1 for null, and its bytes."""
-    size = 4 + matrix.shape[1] * np.dtype(WIRE[kind]).itemsize
-    whole = _wire(matrix, kind, [(size, ">u4"), (matrix.shape[1], ">u2"), (0, ">u2")])
-    head = struct.pack(">iiIii", 1, not present.all(), oid, len(matrix), 1)
-    if present.all():
-        return head + whole.tobytes()
-    return head + b"".join(row.tobytes() if there else _NULL for row, there in zip(whole, present, strict=True))
-
-
-def unpack(rows: list[bytes], kind: VectorType) -> np.ndarray:
-    """The float32[n, d] that ``pack`` packed."""
-    whole = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
-    return np.ascontiguousarray(whole[:, 4:]).view(WIRE[kind]).astype(np.float32)
-
-
-def _wire(matrix: np.ndarray, kind: VectorType, lead: list[tuple[int, str]]) -> np.ndarray:
-    """One item a row: the leading integers, the same for every row, then the components."""
-    names = [f"lead{at}" for at in range(len(lead))]
-    formats = [(name, width) for name, (_, width) in zip(names, lead, strict=True)]
-    whole = np.empty(len(matrix), [*formats, ("components", WIRE[kind], (matrix.shape[1],))])
-    for name, (value, _) in zip(names, lead, strict=True):
-        whole[name] = value
-    whole["components"] = matrix
-    return whole

@@ -1,6 +1,7 @@
 """The places of new vectors in PostgreSQL: a table of their own, or a table that people use, in it or beside it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from tasks.base import stored
@@ -56,7 +57,7 @@ class TablePlace:
         """The table under the name that people use."""
         return Table(self.schema, self.table, self.layout)
 
-    @property
+    @cached_property
     def hidden(self) -> Table:
         """The table that nobody reads yet."""
         return Table(SCHEMA, self.shadow, self.layout)

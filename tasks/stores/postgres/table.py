@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -13,13 +14,13 @@ from psycopg import RawCursor, sql
 
 from sql import statement
 from tasks.stores import canonical
-from tasks.stores.interface import Hits, Metric, records, vector_column, vectors
-from tasks.stores.postgres import pace, pgvector
+from tasks.stores.interface import Hits, Metric, records, vector_column
+from tasks.stores.postgres import pace, pgvector, wire
 from tasks.stores.postgres.connection import Connection, Packed
 from tasks.stores.postgres.pgvector import Layout
+from tasks.stores.postgres.wire import copy_rows
 
 READ_ROWS = 2_000
-COLUMNS = ("id", "document", "metadata", "uri", "embedding", "content_hash")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Table:
     ours: str = "content_hash IS NOT NULL"
     """SQL condition of the rows that we wrote."""
 
-    @property
+    @cached_property
     def identifier(self) -> sql.Identifier:
         return sql.Identifier(self.schema, self.name)
 
@@ -46,45 +47,10 @@ class Table:
         return f"{self.schema}.{self.name}"
 
 
-def copy_in(
-    connection: Connection,
-    into: sql.Composable,
-    batch: pa.Table,
-    kind: pgvector.VectorType,
-    turn: pace.Turn = pace.AT_ONCE,
-) -> None:
-    """Binary COPY of records with their ``content_hash`` column. metadata is JSON text; memory is that of the batch."""
-    present = np.asarray(batch.column("embedding").is_valid())
-    packed: list[memoryview | None] = [None] * batch.num_rows
-    if present.any():
-        matrix = pgvector.pack(vectors(batch), kind)
-        packed = [row if there else None for row, there in zip(matrix, present.tolist(), strict=True)]
-    metadata = [None if text is None else b"\x01" + text.encode() for text in batch.column("metadata").to_pylist()]
-    command = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(into, _columns(COLUMNS))
-    with connection.cursor() as cursor, cursor.copy(command) as copy:
-        copy.set_types(["text", "text", "jsonb", "text", kind, "bytea"])
-        for row in zip(
-            batch.column("id").to_pylist(),
-            batch.column("document").to_pylist(),
-            metadata,
-            batch.column("uri").to_pylist(),
-            packed,
-            batch.column("content_hash").to_pylist(),
-            strict=True,
-        ):
-            copy.write_row(row)
-            turn.rest()
-
-
 def copy_ids(connection: Connection, into: sql.Composable, ids: pa.Array) -> None:
-    """Binary COPY of one text column. An id with a NUL is left out: no table can hold it."""
+    """Sends one column of text, ``id``. An id with a NUL is left out: no table can hold it."""
     ids = ids.filter(pc.invert(pc.match_substring(ids, "\0")))
-    command = sql.SQL("COPY {} (id) FROM STDIN (FORMAT BINARY)").format(into)
-    with connection.cursor() as cursor, cursor.copy(command) as copy:
-        copy.set_types(["text"])
-        for at in range(0, len(ids), READ_ROWS):
-            for name in ids[at : at + READ_ROWS].to_pylist():
-                copy.write_row((name,))
+    copy_rows(connection, sql.SQL("{} (id)").format(into), [[name.encode() for name in ids.to_pylist()]])
 
 
 def page(connection: Connection, table: Table, where: sql.Composable, parameters: Sequence[Any]) -> pa.RecordBatch:
@@ -140,7 +106,7 @@ def search(
             connection.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(min(1000, ef_search))))
             # Of a small table, or for a large ef_search, the planner would rather read every row: exact, and slower.
             connection.execute("SET LOCAL enable_seqscan = off")
-        for probe in pgvector.pack(queries, layout.index_type or layout.type):
+        for probe in wire.pack(queries, layout.index_type or layout.type):
             rows = connection.execute(query, (Packed(probe), Packed(probe)), prepare=False, binary=True).fetchall()
             near = [(i, d) for i, d in rows if d is not None and d == d]
             answers.append(Hits([i for i, _ in near], np.array([d for _, d in near], float)))
@@ -208,7 +174,7 @@ def _batch(rows: list[tuple[Any, ...]], layout: Layout) -> pa.RecordBatch:
     if not layout.dimensions or not present:
         embeddings = pa.nulls(len(rows), schema.field("embedding").type)
     else:
-        matrix = pgvector.unpack(present, layout.type)
+        matrix = wire.unpack(present, layout.type)
         if len(present) < len(rows):
             there = np.array([v is not None for v in packed])
             whole = np.zeros((len(rows), matrix.shape[1]), np.float32)
@@ -227,7 +193,3 @@ def _batch(rows: list[tuple[Any, ...]], layout: Layout) -> pa.RecordBatch:
         ],
         schema=schema,
     )
-
-
-def _columns(names: Sequence[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, names))

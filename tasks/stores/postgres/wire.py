@@ -1,0 +1,144 @@
+"""PostgreSQL's binary formats: vectors as pgvector sends them (vector_send), and rows for COPY (its documentation, "Binary
+Format"), made block by block.
+
+Row by row, psycopg sends 32 kB at a time and gives the interpreter's lock away each time: with a second thread at work,
+waiting for it took longer than sending.
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+from psycopg import sql
+
+from tasks.stores.interface import vectors
+from tasks.stores.postgres import pace
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.pgvector import VectorType
+
+BLOCK, SHORT = 1 << 20, 1 << 17
+"""Bytes sent at once: for speed, and for a server that is at work on them for a millisecond or so."""
+WIRE = {"vector": ">f4", "halfvec": ">f2"}
+"""numpy's format of a component."""
+HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+TRAILER = b"\xff\xff"
+_NULL = struct.pack(">i", -1)
+_LENGTH = struct.Struct(">i").pack
+
+Value = bytes | memoryview | None
+"""In the binary format of its type (what its typsend function sends)."""
+
+KEYS: dict[str, Callable[[str], bytes]] = {
+    "smallint": lambda name: int(name).to_bytes(2, "big", signed=True),
+    "integer": lambda name: int(name).to_bytes(4, "big", signed=True),
+    "bigint": lambda name: int(name).to_bytes(8, "big", signed=True),
+    "uuid": lambda name: UUID(name).bytes,
+    "text": str.encode,
+    "character varying": str.encode,
+}
+"""SQL type → what makes a value of its text."""
+
+
+def copy_rows(
+    connection: Connection, into: sql.Composable, columns: Sequence[Sequence[Value]], turn: pace.Turn = pace.AT_ONCE
+) -> None:
+    """Sends rows, given by their columns, to ``into``: a table with the list of its columns. It rests between blocks where
+    way is given."""
+    size = SHORT if turn.pace else BLOCK
+    with connection.cursor() as cursor, cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(into)) as copy:
+        for block in _blocks(columns, size):
+            copy.write(block)
+            if turn.pace:
+                turn.rest()
+
+
+def copy_records(
+    connection: Connection, into: sql.Composable, page: pa.Table, kind: VectorType, turn: pace.Turn = pace.AT_ONCE
+) -> None:
+    """Sends records with their ``content_hash`` column to a table of ours. metadata is JSON text."""
+    metadata = [None if text is None else b"\x01" + text.encode() for text in page.column("metadata").to_pylist()]
+    names = sql.SQL("{} (id, document, metadata, uri, embedding, content_hash)").format(into)
+    columns = [
+        _texts(page, "id"),
+        _texts(page, "document"),
+        metadata,
+        _texts(page, "uri"),
+        vector_values(page, kind),
+        page.column("content_hash").to_pylist(),
+    ]
+    copy_rows(connection, names, columns, turn)
+
+
+def key_values(kind: str, names: Sequence[str]) -> list[Value]:
+    """Values of one of the types of KEYS, of their text."""
+    return list(map(KEYS[kind], names))
+
+
+def vector_values(page: pa.Table, kind: VectorType) -> list[Value]:
+    """The embeddings of a page; None where there is none."""
+    rows = pack(vectors(page), kind)
+    if not page.column("embedding").null_count:
+        return [*rows]
+    present = page.column("embedding").is_valid().to_pylist()
+    return [row if there else None for row, there in zip(rows, present, strict=True)]
+
+
+def pack(matrix: np.ndarray, kind: VectorType) -> list[memoryview]:
+    """pgvector's binary format (vector_send): int16 dimensions, int16 unused, big-endian components; one a row, all in
+    one buffer."""
+    whole = _wire(matrix, kind, [(matrix.shape[1], ">u2"), (0, ">u2")])
+    data, width = memoryview(whole.view(np.uint8).data), whole.itemsize
+    return [data[at : at + width] for at in range(0, len(data), width)]
+
+
+def pack_array(matrix: np.ndarray, present: np.ndarray, kind: VectorType, oid: int) -> bytes:
+    """An array of vectors in PostgreSQL's binary format (array_send): number of dimensions, whether it has nulls, the
+    element's type, length, lower bound; then the length of each element, -1 for null, and its bytes."""
+    size = 4 + matrix.shape[1] * np.dtype(WIRE[kind]).itemsize
+    whole = _wire(matrix, kind, [(size, ">u4"), (matrix.shape[1], ">u2"), (0, ">u2")])
+    head = struct.pack(">iiIii", 1, not present.all(), oid, len(matrix), 1)
+    if present.all():
+        return head + whole.tobytes()
+    return head + b"".join(row.tobytes() if there else _NULL for row, there in zip(whole, present, strict=True))
+
+
+def unpack(rows: list[bytes], kind: VectorType) -> np.ndarray:
+    """The float32[n, d] that ``pack`` packed."""
+    whole = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
+    return np.ascontiguousarray(whole[:, 4:]).view(WIRE[kind]).astype(np.float32)
+
+
+def _wire(matrix: np.ndarray, kind: VectorType, lead: list[tuple[int, str]]) -> np.ndarray:
+    """One item a row: the leading integers, the same for every row, then the components."""
+    names = [f"lead{at}" for at in range(len(lead))]
+    formats = [(name, width) for name, (_, width) in zip(names, lead, strict=True)]
+    whole = np.empty(len(matrix), [*formats, ("components", WIRE[kind], (matrix.shape[1],))])
+    for name, (value, _) in zip(names, lead, strict=True):
+        whole[name] = value
+    whole["components"] = matrix
+    return whole
+
+
+def _texts(page: pa.Table, name: str) -> list[Value]:
+    return [None if text is None else text.encode() for text in page.column(name).to_pylist()]
+
+
+def _blocks(columns: Sequence[Sequence[Value]], size: int) -> Iterator[bytes]:
+    """The rows in blocks of about ``size`` bytes, or of one row where that is longer."""
+    fields = struct.pack(">h", len(columns))
+    block, length = [HEADER], len(HEADER)
+    for row in zip(*columns, strict=True):
+        block.append(fields)
+        for value in row:
+            if value is None:
+                block.append(_NULL)
+            else:
+                block.append(_LENGTH(len(value)))
+                block.append(value)
+                length += len(value)
+        if length >= size:
+            yield b"".join(block)
+            block, length = [], 0
+    yield b"".join([*block, TRAILER])
