@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -32,7 +32,6 @@ from tasks.runs.holding import sole_runner
 from tasks.runs.owners import TakenUp, take_up_task
 from tasks.runs.run import Run, chosen, open_run
 from tasks.snapshot import finish_task, list_ids_task, snapshot_task
-from tasks.stores.postgres import pace
 from tasks.verify import verify_task
 
 Outcome = dict[str, Any]
@@ -107,7 +106,7 @@ def is_followed(parameters: Shared, taken: TakenUp, before: ledger.State) -> boo
 def follow(parameters: Checked) -> State[Outcome]:
     """Brings a run's vectors in line with their source once more."""
     run_id = parameters.run_id
-    with holding(parameters, "catch-up", ready_to_follow) as run, giving_way(run, parameters):
+    with holding(parameters, "catch-up", ready_to_follow) as run, run.giving_way(parameters.database_share):
         passes = catch_up(run, parameters)
         wait(passes)
         for caught_up in passes:
@@ -203,11 +202,6 @@ def mirror(run: Run) -> None:
             artifacts.active_space(table, says)
 
 
-def giving_way(run: Run, parameters: Gated) -> AbstractContextManager[None]:
-    """While the body runs, others come first in the database."""
-    return pace.giving_way(run.url, parameters.database_share)
-
-
 Ready = Callable[[Run, ledger.RunRecord], None]
 """Raises when a verb cannot be done with a run as it is."""
 
@@ -241,7 +235,7 @@ def running(run_id: str, parameters: Gated, verb: ledger.Verb, ready: Ready | No
     """Holds the run while the body works on it, and records how it ended. None when it is switched and done."""
     run = open_run(run_id, parameters.database)
     home.check(run.plan, run.home)
-    with sole_runner(run.url, run_id), run.kept_open(), giving_way(run, parameters):
+    with sole_runner(run.url, run_id), run.kept_open(), run.giving_way(parameters.database_share):
         with run.connection() as connection:
             record = ledger.get(connection, run_id)  # as it is now that nobody else can change it
             if ready:

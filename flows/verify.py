@@ -4,7 +4,7 @@ from prefect import State, flow
 
 from flows.forms.form import form
 from flows.forms.shared import Checked
-from flows.migrate import Outcome, ended, gates_of, giving_way, holding
+from flows.migrate import Outcome, ended, gates_of, holding
 from flows.naming import RUNNER, run_name
 from tasks.base.words import counted
 from tasks.begin import refuse_dropped
@@ -16,7 +16,10 @@ from tasks.verify import verify_task
 @form(Checked)
 def verify(parameters: Checked) -> State[Outcome]:
     """Hold a run's tables against their source again and keep the report."""
-    with holding(parameters, "verify", lambda _, record: refuse_dropped(record)) as run, giving_way(run, parameters):
+    with (
+        holding(parameters, "verify", lambda _, record: refuse_dropped(record)) as run,
+        run.giving_way(parameters.database_share),
+    ):
         bar = artifacts.progress(run.run_id, "verify")
         reports = verify_task(run.run_id, parameters.database, gates_of(run, parameters), None, bar)
         artifacts.moved(bar, 1, 1)

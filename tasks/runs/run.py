@@ -4,7 +4,7 @@ opened where the work is done."""
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from tasks.stores import registry
 from tasks.stores.interface import Selected, Source
 from tasks.stores.postgres import idle, pace
 from tasks.stores.postgres.connection import Connection, refusable
+from tasks.stores.postgres.pace import AT_ONCE, Pace, Turn
 
 T = TypeVar("T")
 
@@ -53,6 +54,21 @@ class Run:
     def refusable(self, doing: str) -> AbstractContextManager[None]:
         """While the body runs, what the run's database refuses is raised as one of our classes, in the database's words."""
         return refusable(doing)
+
+    @contextmanager
+    def giving_way(self, share: float) -> Iterator[None]:
+        """While the body runs, work in the run's database takes at most ``share`` (0 to 1] of the time when others use it."""
+        with pace.giving_way(self.url, share) as kept:
+            _owned[self.url, self.run_id][Pace] = kept
+            try:
+                yield
+            finally:
+                _owned[self.url, self.run_id].pop(Pace, None)
+
+    def turn(self, connection: Connection) -> AbstractContextManager[Turn]:
+        """One piece of work in the run's database, followed by a rest where way is given to others."""
+        gives_way = Pace in _owned.get((self.url, self.run_id), ())
+        return pace.turn(connection) if gives_way else nullcontext(AT_ONCE)
 
     def rested(self) -> float:
         """Seconds that this process rested so far so that others came first in the run's database."""

@@ -26,7 +26,6 @@ from tasks.runs.claims import Claims
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.stores.interface import vector_column, vectors
-from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 
 
@@ -94,7 +93,7 @@ class _Filling:
         if not keys:
             return []
         missing = set(keys)
-        for segment, (names, positions) in _segments(self.connection, self.embedder, keys).items():
+        for segment, (names, positions) in _segments(self.run, self.connection, self.embedder, keys).items():
             try:
                 kept = vectors(_read(self.run, self.embedder, segment))
             except FileNotFoundError:  # somebody cleared the folder: these are made again
@@ -153,16 +152,16 @@ def recover(run: Run) -> int:
         lost = sorted(set(files.names(_path(run, embedder))) - {segment for (segment,) in rows})
         for segment in lost:
             table = _read(run, embedder, segment)
-            _index(connection, embedder, segment, table.column("content").to_pylist())
+            _index(run, connection, embedder, segment, table.column("content").to_pylist())
     return len(lost)
 
 
 def _segments(
-    connection: Connection, embedder: Embedder, keys: list[bytes]
+    run: Run, connection: Connection, embedder: Embedder, keys: list[bytes]
 ) -> Mapping[str, tuple[list[bytes], list[int]]]:
     """Where those of the keys lie that are kept: segment → keys and their positions in it."""
     kept: dict[str, tuple[list[bytes], list[int]]] = defaultdict(lambda: ([], []))
-    with pace.turn(connection) as turn:
+    with run.turn(connection) as turn:
         for part in turn.cut(len(keys)):
             rows = connection.execute(
                 "SELECT segment, array_agg(content), array_agg(position) FROM vecferry.vector "
@@ -183,11 +182,11 @@ def _keep(run: Run, connection: Connection, embedder: Embedder, keys: list[bytes
         writer.write_table(table)
     segment = f"{hashlib.sha256(b''.join(keys)).hexdigest()[:32]}.arrow"
     files.write(_path(run, embedder, segment), memoryview(sink.getvalue()))
-    _index(connection, embedder, segment, keys)
+    _index(run, connection, embedder, segment, keys)
 
 
-def _index(connection: Connection, embedder: Embedder, segment: str, keys: list[bytes]) -> None:
-    with pace.turn(connection) as turn:
+def _index(run: Run, connection: Connection, embedder: Embedder, segment: str, keys: list[bytes]) -> None:
+    with run.turn(connection) as turn:
         for rows in turn.cut(len(keys)):
             connection.execute(
                 "INSERT INTO vecferry.vector (space, content, segment, position) SELECT %s, content, %s, %s + place - 1 "

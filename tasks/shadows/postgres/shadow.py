@@ -1,5 +1,6 @@
 """What all shadows in PostgreSQL share: pages go in piece by piece, the last piece in the transaction that marks its batch."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.difference import Difference
 from tasks.stores.interface import Records
-from tasks.stores.postgres import hnsw, pace
+from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pace import Turn
 from tasks.stores.postgres.records import TableRecords
@@ -23,7 +24,7 @@ from tasks.stores.postgres.table import Table
 
 
 @dataclass(frozen=True)
-class PostgresShadow:
+class PostgresShadow(ABC):
     """One target's place in PostgreSQL. A subclass gives what is its own; ``connection`` is in the transaction that a change
     belongs to, where there is one."""
 
@@ -34,39 +35,43 @@ class PostgresShadow:
     """Rows that may be locked at once where people use what is written, so that nobody waits long for one of them; None where
     a page is written whole, in the transaction that marks its batch."""
 
+    @abstractmethod
+    def expand(self) -> None:
+        """Makes the place, before anything is read from the source."""
+
+    @abstractmethod
     def table(self, connection: Connection) -> Table:
         """Where the new vectors are now. Raises UsageError when they are nowhere."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn) -> None:
         """Puts in a page, or a piece of one. It rests where it holds no lock on what people use."""
-        raise NotImplementedError
 
-    def refuse(self, connection: Connection, rejected: pa.Table) -> None:
+    def refuse(self, connection: Connection, rejected: pa.Table) -> None:  # noqa: B027  most have nothing to note
         """Takes note of rows that were set aside. Here nothing: a comparison meets them again at the source."""
 
     def dependents(self, connection: Connection) -> list[str]:
         """What would silently stay with the old when this is switched."""
         return []
 
+    @abstractmethod
     def switch(self, connection: Connection) -> None:
         """Makes the new what people use."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take_back(self, connection: Connection, switched: bool) -> str:
         """The reverse of ``switch``, or of everything where nothing was switched yet; says what was done."""
-        raise NotImplementedError
 
+    @abstractmethod
     def contract(self, connection: Connection) -> list[str]:
         """Drops what only ``take_back`` would need; says what."""
-        raise NotImplementedError
 
     def sift(self, page: pa.Table, refused: Mapping[int, RowError]) -> tuple[pa.Table, pa.Table | None]:
         place = self.target.place
         return sift(self.run.connection, page, place.layout, place.nul, refused)
 
     def load(self, page: pa.Table, rejected: pa.Table | None, again: bool, mark: Mark) -> bool:
-        with self.run.connection() as connection, pace.turn(connection) as turn:
+        with self.run.connection() as connection, self.run.turn(connection) as turn:
             *early, last = _pieces(page, self.piece_rows)
             for piece in early:
                 with connection.transaction():

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
 from psycopg import sql
 
 from sql import statement
@@ -15,6 +16,7 @@ from tasks.shadows.postgres.comparing import Comparison, compare, ours
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.postgres import places
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.pace import Turn
 from tasks.stores.postgres.table import Table
 
 
@@ -26,6 +28,9 @@ class SyncedTable(PostgresShadow):
 
     def expand(self) -> None:
         """The table is there."""
+
+    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn) -> None:
+        raise AssertionError("a sync has no batches to load")
 
     def table(self, connection: Connection) -> Table:
         return self.target.place.final

@@ -40,7 +40,9 @@ logger = logging.getLogger("vecferry")
 
 
 @dataclass
-class _Pace:
+class Pace:
+    """Of this process in one database."""
+
     share: float
     one: threading.RLock = field(default_factory=threading.RLock)
     """Held by who works in the database, and while they rest."""
@@ -49,14 +51,14 @@ class _Pace:
     rested: float = 0.0
 
 
-_paces: dict[tuple[str, int, str], _Pace] = {}
+_paces: dict[tuple[str, int, str], Pace] = {}
 
 
 @dataclass
 class Turn:
     """One piece of work. ``pace`` is None where no way is given."""
 
-    pace: _Pace | None = None
+    pace: Pace | None = None
     began: float = field(default_factory=time.perf_counter)
 
     @property
@@ -88,13 +90,13 @@ AT_ONCE = Turn()
 
 
 @contextmanager
-def giving_way(url: str, share: float) -> Iterator[None]:
+def giving_way(url: str, share: float) -> Iterator[Pace]:
     """While the body runs, work in that database takes at most ``share`` (0 to 1] of the time when others use it."""
     with idle.connection(url, "vecferry") as connection:
         place = _place(connection)
-    _paces[place] = _Pace(share)
+    _paces[place] = Pace(share)
     try:
-        yield
+        yield _paces[place]
     finally:
         _paces.pop(place, None)
 
@@ -135,7 +137,7 @@ def rested(connection: Connection) -> float:
 
 
 @contextmanager
-def _one(pace: _Pace) -> Iterator[Turn]:
+def _one(pace: Pace) -> Iterator[Turn]:
     with pace.one:
         mine = Turn(pace)
         yield mine
@@ -147,7 +149,7 @@ def _at_once() -> Iterator[Turn]:
     yield AT_ONCE
 
 
-def _others(pace: _Pace, connection: Connection) -> int:
+def _others(pace: Pace, connection: Connection) -> int:
     if time.monotonic() > pace.looked + LOOK:
         before, row = pace.others, connection.execute(_OTHERS).fetchone()
         assert row
