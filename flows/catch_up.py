@@ -5,8 +5,9 @@ from prefect import State, flow
 
 from flows.forms.form import form
 from flows.forms.shared import Checked
-from flows.migrate import Outcome, follow
+from flows.migrate import follow
 from flows.naming import RUNNER, run_name
+from flows.outcome import Outcome
 
 
 @flow(name="catch-up", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)

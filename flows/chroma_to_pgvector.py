@@ -4,8 +4,9 @@ from prefect import State, flow
 
 from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from flows.forms.form import form
-from flows.migrate import Outcome, migrate
+from flows.migrate import migrate
 from flows.naming import RUNNER, run_name
+from flows.outcome import Outcome
 from flows.snapshot import snapshot
 
 

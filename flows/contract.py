@@ -4,8 +4,9 @@ from prefect import State, flow
 
 from flows.forms.form import form
 from flows.forms.shared import Contract
-from flows.migrate import Outcome, ended, holding
+from flows.holding import holding
 from flows.naming import RUNNER, run_name
+from flows.outcome import Outcome, ended
 from tasks.cutover import contract_task
 
 

@@ -4,8 +4,8 @@ from prefect import State, flow
 
 from flows.forms.form import form
 from flows.forms.shared import Restore
-from flows.migrate import Outcome, ended
 from flows.naming import RUNNER, run_name
+from flows.outcome import Outcome, ended
 from tasks.base.words import counted
 from tasks.restore import restore_task
 

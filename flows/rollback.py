@@ -4,8 +4,10 @@ from prefect import State, flow
 
 from flows.forms.form import form
 from flows.forms.shared import OfRun
-from flows.migrate import Outcome, ended, holding, mirror
+from flows.holding import holding
+from flows.migrate import mirror
 from flows.naming import RUNNER, run_name
+from flows.outcome import Outcome, ended
 from tasks.cutover import rollback_task
 
 

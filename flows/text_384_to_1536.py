@@ -4,8 +4,9 @@ from prefect import State, flow
 
 from flows.forms.form import form
 from flows.forms.text_384_to_1536 import Text384To1536
-from flows.migrate import Outcome, migrate
+from flows.migrate import migrate
 from flows.naming import RUNNER, run_name
+from flows.outcome import Outcome
 from flows.snapshot import snapshot
 
 

@@ -39,20 +39,20 @@ def begin(
         with refusable("begin"):
             check_run_id(run_id)
             ledger_versions.bring_forward(connection)  # a plan is made by what the ledger knows of earlier runs
-            found = ledger.find(connection, run_id)
-            if found is None:
+            record = ledger.find(connection, run_id)
+            if record is None:
                 plan = _new_plan(connection, request, run_id, batch_ids, missing)
                 prepare(connection)
                 ledger_versions.ensure(connection)
                 plan = replace(plan, flow_run=flow_run, home=home.named(settings.home()))
                 ledger.start(connection, plan, given)
             else:
-                plan = _frozen_plan(connection, found, request, given, batch_ids)
+                plan = _frozen_plan(connection, record, request, given, batch_ids)
         run = Run(plan, url, settings.home())
         vectors.recover(run)
-        if asks_model and (found is None or found.state not in ("cut_over", "contracted")):
+        if asks_model and (record is None or record.state not in ("cut_over", "contracted")):
             spending.begin(run)
-        return found.state if found else "planned"
+        return record.state if record else "planned"
     finally:
         connection.close()
 

@@ -18,8 +18,9 @@ from pydantic import Field
 from flows.forms import registry as forms
 from flows.forms.form import form
 from flows.forms.shared import Migration
-from flows.migrate import Outcome, migrate
+from flows.migrate import migrate
 from flows.naming import RUNNER, run_name
+from flows.outcome import Outcome
 from tasks.base import stored
 from tasks.base.progress import Tell, quiet
 from tasks.embedders.interface import RowError
@@ -112,7 +113,7 @@ class CollectionShadow:
         rejected = rejected.append_column("message", pa.array([refused[i].message for i in bad]))
         return page.take([i for i in range(page.num_rows) if i not in refused]), rejected
 
-    def load(self, page: pa.Table, rejected: pa.Table | None, again: bool, mark: Mark) -> bool:
+    def load(self, page: pa.Table, rejected: pa.Table | None, reloading: bool, mark: Mark) -> bool:
         if mark.is_set():
             return False
         self._write(page)

@@ -74,7 +74,7 @@ def _emptied(directory: Path) -> Path:
 
 def _migrate(source: str) -> dict[str, Any]:
     from flows.chroma_to_pgvector import chroma_to_pgvector
-    from flows.migrate import outcome
+    from flows.outcome import outcome
 
     with console.quiet_prefect(), watching.watching("demo", settings.DEFAULT_DATABASE, quiet=False):
         chroma_to_pgvector(chroma={"path": source}, run_id="demo", cutover="auto")

@@ -106,5 +106,5 @@ def names(folder: str) -> list[str]:
     fs, local = located(folder)
     if not fs.exists(local):
         return []
-    found = (os.path.basename(path) for path in fs.ls(local, detail=False))
-    return sorted(name for name in found if not name.endswith(".part"))
+    listed = (os.path.basename(path) for path in fs.ls(local, detail=False))
+    return sorted(name for name in listed if not name.endswith(".part"))

@@ -56,22 +56,22 @@ class Norms:
         )
 
 
-def recall(found: Sequence[Hits], exact: Sequence[Hits], tolerance: float = 1e-6) -> float:
+def recall(hits: Sequence[Hits], exact: Sequence[Hits], tolerance: float = 1e-6) -> float:
     """Mean recall@k over the queries. A hit as near as the k-th true neighbour counts: ties have no right order.
 
     ``tolerance`` is relative to that distance. Raises ValueError when there is nothing to compare.
     """
-    shares = [_share(f.distances, e.distances, tolerance) for f, e in zip(found, exact, strict=True) if len(e.ids)]
+    shares = [_share(f.distances, e.distances, tolerance) for f, e in zip(hits, exact, strict=True) if len(e.ids)]
     if not shares:
         raise ValueError("recall of no queries")
     return float(np.mean(shares))
 
 
-def overlap(found: Sequence[Hits], other: Sequence[Hits]) -> float:
+def overlap(hits: Sequence[Hits], other: Sequence[Hits]) -> float:
     """Mean share of ids that both name, of the longer list. Raises ValueError when there is nothing to compare."""
     shares = [
         len(set(f.ids) & set(o.ids)) / max(len(f.ids), len(o.ids))
-        for f, o in zip(found, other, strict=True)
+        for f, o in zip(hits, other, strict=True)
         if f.ids or o.ids
     ]
     if not shares:
@@ -100,6 +100,6 @@ def norms(batch: pa.RecordBatch) -> Norms:
     return Norms(len(matrix), zero, bad, float(lengths.min()), float(lengths.max()), float(lengths.sum()))
 
 
-def _share(found: np.ndarray, exact: np.ndarray, tolerance: float) -> float:
+def _share(hits: np.ndarray, exact: np.ndarray, tolerance: float) -> float:
     worst = exact[-1] + tolerance * max(1.0, abs(exact[-1]))
-    return min(int((found <= worst).sum()), len(exact)) / len(exact)
+    return min(int((hits <= worst).sum()), len(exact)) / len(exact)

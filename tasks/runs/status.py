@@ -26,10 +26,10 @@ def outcome(connection: Connection, run_id: str) -> dict[str, Any]:
     batches = checkpoints.batches(connection, run_id)
     targets: list[dict[str, Any]] = []
     for target in record.plan.targets:
-        mine = [b for b in batches if _target(b) == target.number]
-        loaded = sum(b.rows for b in mine if b.stage == "load" and b.status == "done")
-        synced = next((b.detail for b in mine if b.stage == "catch_up"), {})
-        verified = next((b for b in mine if b.stage == "verify"), None)
+        own = [b for b in batches if _target(b) == target.number]
+        loaded = sum(b.rows for b in own if b.stage == "load" and b.status == "done")
+        synced = next((b.detail for b in own if b.stage == "catch_up"), {})
+        verified = next((b for b in own if b.stage == "verify"), None)
         targets.append(
             {
                 "name": target.collection.name,
@@ -38,9 +38,9 @@ def outcome(connection: Connection, run_id: str) -> dict[str, Any]:
                 "rows": verified.rows if verified else target.collection.count,
                 "loaded": loaded,
                 "touched": {k: synced.get(k, 0) for k in ("inserted", "updated", "deleted")},
-                "quarantined": _quarantined(mine),
+                "quarantined": _quarantined(own),
                 "failed_batches": sorted(
-                    {b.number for b in mine if b.status == "failed" and b.stage in ("snapshot", "load")}
+                    {b.number for b in own if b.status == "failed" and b.stage in ("snapshot", "load")}
                 ),
                 "dimensions": target.dimensions,
             }
@@ -144,8 +144,8 @@ def _iso(moment: datetime) -> str:
 
 def _spent(connection: Connection, run_id: str) -> dict[str, Any] | None:
     """What the run has bought and did not have to; None where its model costs nothing."""
-    found = spending.spending(connection, run_id)
-    return {**vars(found), "saved": found.saved} if found.requests else None
+    spent = spending.spending(connection, run_id)
+    return {**vars(spent), "saved": spent.saved} if spent.requests else None
 
 
 def _snapshot(plan: Plan, batches: list[Batch]) -> str | None:
@@ -159,14 +159,14 @@ def stages(connection: Connection, run_id: str) -> list[dict[str, Any]]:
     batches = checkpoints.batches(connection, run_id)
     lines = []
     for stage in STAGES:
-        if mine := [b for b in batches if b.stage == stage]:
+        if own := [b for b in batches if b.stage == stage]:
             lines.append(
                 {
                     "stage": stage,
-                    **{s: sum(b.status == s for b in mine) for s in ("done", "pending", "failed")},
-                    "rows": sum(b.rows for b in mine),
-                    "quarantined": sum(b.quarantined for b in mine),
-                    "seconds": round(sum(b.seconds for b in mine), 2),
+                    **{s: sum(b.status == s for b in own) for s in ("done", "pending", "failed")},
+                    "rows": sum(b.rows for b in own),
+                    "quarantined": sum(b.quarantined for b in own),
+                    "seconds": round(sum(b.seconds for b in own), 2),
                 }
             )
     return lines

@@ -31,8 +31,8 @@ class Shadow(Protocol):
         ``class`` and ``message``."""
         ...
 
-    def load(self, page: pa.Table, rejected: pa.Table | None, again: bool, mark: Mark) -> bool:
-        """Puts in a page of records with hashes, takes note of the rows that were set aside, and sets the mark. ``again``
+    def load(self, page: pa.Table, rejected: pa.Table | None, reloading: bool, mark: Mark) -> bool:
+        """Puts in a page of records with hashes, takes note of the rows that were set aside, and sets the mark. ``reloading``
         when some of them may be there. Returns False, and leaves all as it is, where the mark is set already."""
         ...
 

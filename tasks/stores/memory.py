@@ -42,9 +42,9 @@ class MemoryStore:
         return pa.array(list(self.rows[self.collection(name).name]), pa.string())
 
     def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
-        held = self.rows[self.collection(name).name]
-        found = [held[i] for i in dict.fromkeys(ids) if i in held]
-        return pa.RecordBatch.from_pylist(found, records(self.described[name].dimensions))
+        kept = self.rows[self.collection(name).name]
+        rows = [kept[i] for i in dict.fromkeys(ids) if i in kept]
+        return pa.RecordBatch.from_pylist(rows, records(self.described[name].dimensions))
 
     def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
         batch = self.fetch(name, self.ids(name).to_pylist())

@@ -65,7 +65,7 @@ def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
     if target.place.function is None:
         return
     second = generated.second_name(target.place.function)
-    if (there := find(connection, target.place.schema, second)) and not there.ours:
+    if (there := find(connection, target.place.schema, second)) and not there.made:
         yield f"{target.place.schema}.{second} is there and not vecferry's: none is made to try the new vectors with"
     live = target.place.live
     dimensions = {live.vectors: live.layout.dimensions}

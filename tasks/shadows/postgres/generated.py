@@ -52,7 +52,7 @@ def make_second(connection: Connection, target: Target[LivePlace], name: str) ->
     _move_second(connection, target, name)
     second, function = second_name(name), find(connection, target.place.schema, name)
     there = find(connection, target.place.schema, second)
-    if there and not there.ours:
+    if there and not there.made:
         return
     known = search_bodies.of_function(connection, target.place.schema, name)
     if not any(s.model.run_id for s in known):

@@ -19,8 +19,10 @@ def make_view(connection: Connection, target: Target[LivePlace]) -> None:
     """The key, the text and what the search function returns, with the new vectors beside; no more, lest it stand in the
     way of changes to the table. Who may read the live table may read these rows of it."""
     live = target.place.live
-    found = find(connection, target.place.schema, target.place.function) if target.place.function else None
-    returned = [name for name, _ in found.columns if has_column(connection, target.place.live, name)] if found else []
+    function = find(connection, target.place.schema, target.place.function) if target.place.function else None
+    returned = (
+        [name for name, _ in function.columns if has_column(connection, target.place.live, name)] if function else []
+    )
     columns = dict.fromkeys([*(c.name for c in live.key), *text_columns(live.text), *returned])
     connection.execute(
         sql.SQL(

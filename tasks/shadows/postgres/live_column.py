@@ -75,8 +75,8 @@ class LiveColumn(PostgresShadow):
     def piece_rows(self) -> int | None:  # type: ignore[override]
         return None if self.target.place.beside else PIECE_ROWS
 
-    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn) -> None:
-        self.rows.write(connection, page, again, turn)
+    def write(self, connection: Connection, page: pa.Table, reloading: bool, turn: Turn) -> None:
+        self.rows.write(connection, page, reloading, turn)
 
     def refuse(self, connection: Connection, rejected: pa.Table) -> None:
         self.rows.refuse(connection, rejected)
@@ -105,8 +105,8 @@ class LiveColumn(PostgresShadow):
             raise UsageError(
                 f"run {self.run.run_id} has nothing of {target.name} any more: {resumption(self.run.plan)}"
             )
-        said = f"{live.said()}, NULL::text, NULL::text"
-        return Table(*place, target.place.layout, live.id(), quoted(target.place.new_column), said, self._settled())
+        content = f"{live.said()}, NULL::text, NULL::text"
+        return Table(*place, target.place.layout, live.id(), quoted(target.place.new_column), content, self._settled())
 
     def _settled(self) -> str:
         """SQL condition: a row that waits in the queue may say something else by now than its vector does."""

@@ -22,13 +22,13 @@ def compare(run: Run, target: Target[LivePlace], only: list[str] | None = None) 
         "    CASE WHEN s.k1 IS NOT NULL THEN 'orphaned' WHEN {lacks} THEN 'silent' ELSE 'added' END "
         "  WHEN s.k1 IS NULL THEN CASE WHEN {lacks} THEN 'missing' ELSE 'added' END "
         "  WHEN s.content_hash <> {hash} THEN 'stale' WHEN s.refused IS NOT NULL THEN 'quarantined' "
-        "  WHEN {lacks} THEN 'missing' ELSE 'right' END AS how "
+        "  WHEN {lacks} THEN 'missing' ELSE 'right' END AS kind "
         "FROM {live} AS b FULL JOIN {known} AS s ON {same}), "
         "waiting AS (SELECT DISTINCT id FROM {queue}), "
-        "told AS (SELECT how, id FROM looked WHERE how NOT IN ('right', 'silent') "
+        "told AS (SELECT kind, id FROM looked WHERE kind NOT IN ('right', 'silent') "
         "  AND NOT EXISTS (SELECT 1 FROM waiting w WHERE w.id = looked.id OR w.id IS NULL)) "
-        "SELECT how, count(*), (array_agg(id ORDER BY id))[1:1000] FROM told GROUP BY how "
-        "UNION ALL SELECT 'compared', count(*), NULL FROM looked WHERE how <> 'silent' AND (how <> 'missing' OR NOT {limited})"
+        "SELECT kind, count(*), (array_agg(id ORDER BY id))[1:1000] FROM told GROUP BY kind "
+        "UNION ALL SELECT 'compared', count(*), NULL FROM looked WHERE kind <> 'silent' AND (kind <> 'missing' OR NOT {limited})"
     ).format(
         live_id=sql.SQL(live.id("b")),
         side_id=sql.SQL(numbered_id(target, "s")),
@@ -43,18 +43,18 @@ def compare(run: Run, target: Target[LivePlace], only: list[str] | None = None) 
         limited=sql.Literal(limited),
     )
     with run.connection() as connection, pace.turn(connection):
-        found = {how: (count, tuple(ids or ())) for how, count, ids in connection.execute(query)}
+        counts = {kind: (count, tuple(ids or ())) for kind, count, ids in connection.execute(query)}
     chosen = set(only) if only is not None else None
 
-    def told(how: str) -> Named:
-        count, ids = found.get(how, (0, ()))
+    def told(kind: str) -> Named:
+        count, ids = counts.get(kind, (0, ()))
         if chosen is None:
             return Named(count, ids)
         return named([i for i in ids if i in chosen])
 
     missing = Named() if limited else told("missing")
     return Difference(
-        compared=found["compared"][0],
+        compared=counts["compared"][0],
         missing=missing,
         stale=told("stale"),
         orphaned=told("orphaned"),

@@ -156,15 +156,15 @@ def drop(connection: Connection, target: Target[LivePlace]) -> None:
     drop_triggers(connection, target)
     connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(SCHEMA, view_name(target))))
     connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(side_table(target)))
-    ours = connection.execute(
+    made = connection.execute(
         "DELETE FROM vecferry.relation WHERE table_schema = %s AND table_name = %s RETURNING source -> 'column_is_ours'",
         (SCHEMA, target.place.shadow),
     ).fetchone()
-    if target.place.beside or ours is None:
+    if target.place.beside or made is None:
         return  # without its line nothing was made: the column, if there is one, is somebody else's
     column = sql.Identifier(target.place.new_column)
     connection.execute(sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}").format(target.place.live.identifier, column))
-    if not ours[0]:
+    if not made[0]:
         connection.execute(_column_statement(target))
 
 

@@ -42,10 +42,10 @@ def follow(run: Run, target: Target[LivePlace], only: list[str] | None = None) -
     workers = min(WORKERS, -(-total // READ_ROWS))
     with ThreadPoolExecutor(workers, "catch-up") as pool:
         shares = [pool.submit(_drain, run, target, worker, workers, last) for worker in range(workers)]
-        found = sum((share.result() for share in shares), Difference())
+        total = sum((share.result() for share in shares), Difference())
     if target.place.beside:
-        _tidy(run, target, found.touched)
-    return found
+        _tidy(run, target, total.touched)
+    return total
 
 
 def _tidy(run: Run, target: Target[LivePlace], replaced: int) -> None:
@@ -60,7 +60,7 @@ def _tidy(run: Run, target: Target[LivePlace], replaced: int) -> None:
 
 def _drain(run: Run, target: Target[LivePlace], worker: int, workers: int, last: int) -> Difference:
     """The part of one worker: a row's changes all fall to the same, so that no two write it at once."""
-    found = Difference()
+    total = Difference()
     with run.connection() as connection:
         while True:
             noted = connection.execute(
@@ -71,11 +71,11 @@ def _drain(run: Run, target: Target[LivePlace], worker: int, workers: int, last:
                 (last, workers, worker),
             ).fetchall()
             if not noted:
-                return found
+                return total
             ids = list(dict.fromkeys(name for _, name in noted if name is not None))
             if any(name is None for _, name in noted):
                 LiveRows(target).truncated(connection)
-            found += renew(run, target, connection, ids, [seq for seq, _ in noted])
+            total += renew(run, target, connection, ids, [seq for seq, _ in noted])
 
 
 def renew(run: Run, target: Target[LivePlace], connection: Connection, ids: list[str], seqs: list[int]) -> Difference:
@@ -85,22 +85,22 @@ def renew(run: Run, target: Target[LivePlace], connection: Connection, ids: list
     fetched = with_hash(pa.Table.from_batches([LiveTables(run.url, {name: target.place.live}).texts(name, ids)]))
     page, refused = embedded(run, target, fetched)
     page, rejected = sift(run.connection, page, target.place.layout, target.place.nul, refused)
-    said = page.filter(pc.is_valid(page["embedding"]))
+    filled = page.filter(pc.is_valid(page["embedding"]))
     if rejected:
         quarantine.keep_page(run, target.number, rejected)
     old = _of_old_model(run, target, connection, fetched)
     with pace.turn(connection), connection.transaction():
         checkpoints.check_stop(connection, run.run_id)
         there = rows.held(connection, ids)
-        silent = sorted(set(ids) - set(said["id"].to_pylist()))
+        silent = sorted(set(ids) - set(filled["id"].to_pylist()))
         removed = rows.remove(connection, silent)
-        rows.put(connection, said, fresh=False)
+        rows.put(connection, filled, fresh=False)
         if old is not None:
             rows.update_old(connection, old)
         if rejected:
             rows.refuse(connection, rejected)
         connection.execute(sql.SQL("DELETE FROM {} WHERE seq = ANY(%s)").format(queue(target)), (seqs,))
-    written = said["id"].to_pylist()
+    written = filled["id"].to_pylist()
     return Difference(
         missing=named([i for i in written if i not in there]),
         stale=named([i for i in written if i in there]),

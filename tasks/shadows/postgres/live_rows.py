@@ -33,12 +33,12 @@ class LiveRows:
     def live(self) -> LiveTable:
         return self.target.place.live
 
-    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn = AT_ONCE) -> None:
-        """Puts in what of a page has a vector; ``again`` when some of its rows may be there."""
-        said = page if not page["embedding"].null_count else page.filter(pc.is_valid(page["embedding"]))
-        if again:
+    def write(self, connection: Connection, page: pa.Table, reloading: bool, turn: Turn = AT_ONCE) -> None:
+        """Puts in what of a page has a vector; ``reloading`` when some of its rows may be there."""
+        filled = page if not page["embedding"].null_count else page.filter(pc.is_valid(page["embedding"]))
+        if reloading:
             self.remove(connection, page["id"].to_pylist(), keep_column=True)
-        self.put(connection, said, fresh=True, turn=turn)
+        self.put(connection, filled, fresh=True, turn=turn)
 
     def refuse(self, connection: Connection, rejected: pa.Table) -> None:
         """Notes rows whose text has no vector, with why, so that they are neither missing nor tried again."""
@@ -120,8 +120,8 @@ class LiveRows:
         if page.num_rows:
             kind, keys = self.live.layout.type, self.live.keys(page["id"].to_pylist())
             # A row without a text has a hash in a page, and none in SQL.
-            said = zip(page["document"].to_pylist(), page["content_hash"].to_pylist(), strict=True)
-            hashes = [None if text is None else hashed for text, hashed in said]
+            filled = zip(page["document"].to_pylist(), page["content_hash"].to_pylist(), strict=True)
+            hashes = [None if text is None else hashed for text, hashed in filled]
             query = self._fill(self.live.vectors, kind)
             connection.execute(query, (*keys, hashes, _packed(connection, page, kind)), prepare=False)
 

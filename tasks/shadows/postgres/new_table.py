@@ -43,9 +43,9 @@ class NewTable(PostgresShadow):
             if created.rowcount:
                 create_table(connection, target.place.hidden)
 
-    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn) -> None:
+    def write(self, connection: Connection, page: pa.Table, reloading: bool, turn: Turn) -> None:
         table = self.target.place.hidden
-        if again:
+        if reloading:
             query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(table.identifier)
             connection.execute(query, (page.column("id").to_pylist(),))
         copy_records(connection, table.identifier, page, table.layout.type, turn)
@@ -98,15 +98,15 @@ class NewTable(PostgresShadow):
 
     def switch(self, connection: Connection) -> None:
         target, run_id = self.target, self.run.run_id
-        held = connection.execute(
+        taken = connection.execute(
             "SELECT c.relname, r.run_id, r.role FROM pg_class c LEFT JOIN vecferry.relation r "
             "ON r.table_schema = %s AND r.table_name = c.relname "
             "WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND c.relname = %s",
             (target.place.schema, target.place.schema, target.place.table),
         ).fetchone()
         previous = None
-        if held:
-            if held[2] != "live":
+        if taken:
+            if taken[2] != "live":
                 raise VerificationRefused(
                     f"{target.name} exists and is not vecferry's: rename it, or choose another name with `tables`"
                 )

@@ -44,7 +44,7 @@ class PostgresShadow(ABC):
         """Where the new vectors are now. Raises UsageError when they are nowhere."""
 
     @abstractmethod
-    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn) -> None:
+    def write(self, connection: Connection, page: pa.Table, reloading: bool, turn: Turn) -> None:
         """Puts in a page, or a piece of one. It rests where it holds no lock on what people use."""
 
     def refuse(self, connection: Connection, rejected: pa.Table) -> None:  # noqa: B027  most have nothing to note
@@ -70,19 +70,19 @@ class PostgresShadow(ABC):
         place = self.target.place
         return sift(self.run.connection, page, place.layout, place.nul, refused)
 
-    def load(self, page: pa.Table, rejected: pa.Table | None, again: bool, mark: Mark) -> bool:
+    def load(self, page: pa.Table, rejected: pa.Table | None, reloading: bool, mark: Mark) -> bool:
         with self.run.connection() as connection, self.run.turn(connection) as turn:
             *early, last = _pieces(page, self.piece_rows)
             for piece in early:
                 with connection.transaction():
                     # What a crash loses of them is written again with their batch, whose commit waits for them all.
                     connection.execute("SET LOCAL synchronous_commit = off")
-                    self.write(connection, piece, again, turn)
+                    self.write(connection, piece, reloading, turn)
                 turn.rest()
             with connection.transaction():
                 if mark.is_written(connection):
                     return False
-                self.write(connection, last, again, turn)
+                self.write(connection, last, reloading, turn)
                 if rejected:
                     self.refuse(connection, rejected)
                 mark.write(connection)

@@ -64,11 +64,11 @@ def _by_relation(connection: Connection, target: Target[LivePlace]) -> str | Non
 def unwritten(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
     """Vectors in the column that the run did not write; a column that is there is read through for them."""
     side = side_table(target)
-    ours = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (side.as_string(),)).fetchone() == (True,)
+    exists = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (side.as_string(),)).fetchone() == (True,)
     if target.place.beside or not has_column(connection, target.place.live, target.place.new_column):
         return
     column = sql.Identifier(target.place.new_column)
-    if ours:
+    if exists:
         # A row whose key was changed took its vector along; it waits in the queue.
         query = sql.SQL(
             "SELECT count(*) FROM {live} AS b WHERE {column} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {side} AS s WHERE {same}) "

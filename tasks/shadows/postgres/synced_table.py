@@ -29,7 +29,7 @@ class SyncedTable(PostgresShadow):
     def expand(self) -> None:
         """The table is there."""
 
-    def write(self, connection: Connection, page: pa.Table, again: bool, turn: Turn) -> None:
+    def write(self, connection: Connection, page: pa.Table, reloading: bool, turn: Turn) -> None:
         raise AssertionError("a sync has no batches to load")
 
     def table(self, connection: Connection) -> Table:
@@ -60,14 +60,14 @@ class SyncedTable(PostgresShadow):
     def take_back(self, connection: Connection, switched: bool) -> str:
         """Puts back what the sync replaced or removed, save rows that somebody else has changed since."""
         table, key = self.target.place.final, (self.run.run_id, self.target.number)
-        held = connection.execute(
+        rows = connection.execute(
             sql.SQL(
                 "SELECT id, document, metadata::text, uri, content_hash FROM {} "
                 "WHERE id IN (SELECT id FROM vecferry.undo WHERE run_id = %s AND target = %s)"
             ).format(table.identifier),
             key,
         ).fetchall()
-        foreign = [name for name, *row in held if not ours(*row)]
+        foreign = [name for name, *row in rows if not ours(*row)]
         connection.execute(
             "DELETE FROM vecferry.undo WHERE run_id = %s AND target = %s AND id = ANY(%s)", (*key, foreign)
         )
@@ -99,9 +99,9 @@ class SyncedTable(PostgresShadow):
                 "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
                 (target.place.final.identifier.as_string(),),
             ).fetchone()
-        held, offered = max(0, row[0]) if row else 0, self.run.source().collection(target.collection.name).count
-        if held and offered < held * (1 - max_deleted):
+        rows, offered = max(0, row[0]) if row else 0, self.run.source().collection(target.collection.name).count
+        if rows and offered < rows * (1 - max_deleted):
             raise VerificationRefused(
-                f"{target.name} holds about {counted(held, 'row')} and {target.collection.name} only {offered}: a sync would delete "
+                f"{target.name} holds about {counted(rows, 'row')} and {target.collection.name} only {offered}: a sync would delete "
                 f"more than {max_deleted:.0%}, so nothing was touched. If that is meant, set -p gates.max_deleted=1"
             )

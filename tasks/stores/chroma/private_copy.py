@@ -174,7 +174,7 @@ def _attempt(wanted: Wanted, folder: Path, locked: bool) -> Copy | None:
 
 def _stamp(path: str, segments: Iterable[str] | None = None) -> Stamp:
     """The files that matter, as they are now: the database and its sidecars, and the folders of segments."""
-    found: Stamp = {}
+    stamp: Stamp = {}
     names = [DATABASE + end for end in ("", *SIDECARS)]
     for folder in os.scandir(path) if segments is None else ():
         if folder.is_dir():
@@ -185,19 +185,19 @@ def _stamp(path: str, segments: Iterable[str] | None = None) -> Stamp:
     for name in names:
         with suppress(FileNotFoundError):
             status = os.stat(os.path.join(path, name))
-            found[name] = (status.st_size, status.st_mtime_ns, status.st_ino)
-    return found
+            stamp[name] = (status.st_size, status.st_mtime_ns, status.st_ino)
+    return stamp
 
 
 def _settled(path: str) -> Stamp:
-    found = _stamp(path)
-    age = time.time() - max((s[1] for s in found.values()), default=0) / 1e9
+    stamp = _stamp(path)
+    age = time.time() - max((s[1] for s in stamp.values()), default=0) / 1e9
     if 0 <= age < SETTLED_SECONDS:
         time.sleep(SETTLED_SECONDS - age)
-        found = _stamp(path)
-    if DATABASE not in found:
+        stamp = _stamp(path)
+    if DATABASE not in stamp:
         raise UsageError(f"chroma.path: {path} holds no Chroma database any more ({DATABASE})")
-    return found
+    return stamp
 
 
 def _copied(source: Path, target: Path, stamp: Stamp, names: list[str]) -> bool:

@@ -107,8 +107,8 @@ class Server:
         """The name of every collection. Raises FatalError where the server lists fewer than it counts."""
 
         def ask(limit: int, offset: int) -> list[str]:
-            found = orjson.loads(self._get(f"collections?limit={limit}&offset={offset}").content)
-            return [collection["name"] for collection in found]
+            page = orjson.loads(self._get(f"collections?limit={limit}&offset={offset}").content)
+            return [collection["name"] for collection in page]
 
         def count() -> int:
             return int(orjson.loads(self._get("collections_count").content))
@@ -183,13 +183,13 @@ def _release(response: httpx.Response) -> None:
 def _page(content: bytes) -> Page:
     answer = _parsed(content)
     ids = answer["ids"].as_list()
-    found = answer["embeddings"]
+    page = answer["embeddings"]
     embeddings: np.ndarray | list[list[float] | None] | None = None
-    if found is not None and len(found):
+    if page is not None and len(page):
         try:
-            embeddings = np.frombuffer(found.as_buffer(of_type="d")).astype(np.float32).reshape(len(ids), -1)
+            embeddings = np.frombuffer(page.as_buffer(of_type="d")).astype(np.float32).reshape(len(ids), -1)
         except (TypeError, ValueError):  # some have none
-            embeddings = found.as_list()
+            embeddings = page.as_list()
     documents, metadatas, uris = (_column(answer[name], len(ids)) for name in ("documents", "metadatas", "uris"))
     return Page(ids, documents, [_plain(m) for m in metadatas], uris, embeddings)
 
@@ -204,8 +204,8 @@ def _parsed(content: bytes) -> Any:
         return _THREAD.parser.parse(content)
 
 
-def _column(found: Any, count: int) -> list[Any]:
-    return [None] * count if found is None else list(found.as_list())
+def _column(page: Any, count: int) -> list[Any]:
+    return [None] * count if page is None else list(page.as_list())
 
 
 def _plain(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -231,7 +231,7 @@ def _refusal(place: str, answer: httpx.Response) -> FatalError | TransientError:
     message = answer.text[:300]
     with suppress(ValueError, KeyError, TypeError):
         message = orjson.loads(answer.content)["message"]
-    said = f"Chroma at {place}: {answer.status_code}: {message}"
+    reason = f"Chroma at {place}: {answer.status_code}: {message}"
     if answer.status_code in PASSING:
-        return TransientError(said)
-    return FatalError(f"{said}; check chroma.token" if answer.status_code in (401, 403) else said)
+        return TransientError(reason)
+    return FatalError(f"{reason}; check chroma.token" if answer.status_code in (401, 403) else reason)

@@ -81,35 +81,35 @@ class ChromaStore:
         return [self.collection(name) for name in self._names()]
 
     def collection(self, name: str) -> Collection:
-        found = self._open(name)
+        opened = self._open(name)
         with _errors(self.place):
-            index = self._stored(found)
+            index = self._stored(opened)
             return Collection(
                 name=name,
-                identity=str(found.id),
-                count=found.count(),
-                dimensions=found._model.dimension,  # the only place where Chroma keeps it
+                identity=str(opened.id),
+                count=opened.count(),
+                dimensions=opened._model.dimension,  # the only place where Chroma keeps it
                 metric=self.metrics.get(name, index.metric),
                 m=index.m,
                 ef_construction=index.ef_construction,
                 ef_search=index.ef_search,
-                metadata=dict(found.metadata or {}),
+                metadata=dict(opened.metadata or {}),
             )
 
     def evidence(self, name: str) -> Evidence:
-        found = self._open(name)
-        says = self._stored(found).says
+        opened = self._open(name)
+        says = self._stored(opened).says
         if self.server:
-            ids = self.server.some_ids(str(found.id), LOOKED_AT)
+            ids = self.server.some_ids(str(opened.id), LOOKED_AT)
         else:
             with _errors(self.place):
-                ids = found.get(limit=LOOKED_AT, include=[])["ids"]
+                ids = opened.get(limit=LOOKED_AT, include=[])["ids"]
         records = self.fetch(name, ids)
         queries = configuration.probes(vectors(records)[np.asarray(records.column("embedding").is_valid())])
         if not len(queries):
             return Evidence(None, 0, says)
         with _errors(self.place):
-            answer: Any = found.query(
+            answer: Any = opened.query(
                 query_embeddings=queries, n_results=min(NEIGHBOURS, len(ids)), include=["distances", "embeddings"]
             )
         pairs = [np.asarray(e, np.float32).reshape(-1, queries.shape[1]) for e in answer["embeddings"]]
@@ -117,31 +117,31 @@ class ChromaStore:
         return Evidence(shown, distances, says)
 
     def ids(self, name: str) -> pa.Array:
-        found = self._open(name)
+        opened = self._open(name)
         if self.server:
-            return pa.array(self.server.ids(str(found.id), name), pa.string())
+            return pa.array(self.server.ids(str(opened.id), name), pa.string())
         with _errors(self.place):
-            ids, count = found.get(include=[])["ids"], found.count()
+            ids, count = opened.get(include=[])["ids"], opened.count()
         if self.copy and len(ids) != count:  # else somebody may write meanwhile
             raise FatalError(f"{name!r} in {self.place} lists {counted(len(ids), 'record')} and counts {count:,}")
         return pa.array(ids, pa.string())
 
     def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
-        found = self._open(name)
-        dimensions = found._model.dimension
+        opened = self._open(name)
+        dimensions = opened._model.dimension
         rows = max(1, min(PAGE_ROWS, PAGE_NUMBERS // (dimensions or 1)))
         parts = (list(ids[at : at + rows]) for at in range(0, len(ids), rows))
-        pages = [page for part in parts for page in self._pages(found, part, dimensions)]
+        pages = [page for part in parts for page in self._pages(opened, part, dimensions)]
         table = pa.Table.from_batches(pages, records(dimensions)).combine_chunks()
         return table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], records(dimensions))
 
     def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
         if name not in self.searched:
             self.searched[name] = self._open(name)
-        found = self.searched[name]
-        metric = self.metrics.get(name) or self._stored(found).metric
+        opened = self.searched[name]
+        metric = self.metrics.get(name) or self._stored(opened).metric
         with _errors(self.place):
-            answer = found.query(query_embeddings=queries, n_results=k, include=["distances"])
+            answer = opened.query(query_embeddings=queries, n_results=k, include=["distances"])
         distances = answer["distances"] or []
         return [
             Hits(list(i), from_chroma(np.asarray(d, float), metric))
@@ -165,7 +165,7 @@ class ChromaStore:
             )
 
     def write(self, name: str, records: pa.RecordBatch) -> None:
-        found = self._open(name)
+        opened = self._open(name)
         present = np.asarray(records.column("embedding").is_valid())
         if not present.all():
             raise UsageError(
@@ -177,9 +177,9 @@ class ChromaStore:
             for at in range(0, records.num_rows, limit):
                 part = slice(at, at + limit)
                 # upsert alone would merge: an earlier record's document, uri and metadata keys would stay.
-                if replaced := found.get(ids=rows["id"][part], include=[])["ids"]:
-                    found.delete(ids=replaced)
-                found.upsert(
+                if replaced := opened.get(ids=rows["id"][part], include=[])["ids"]:
+                    opened.delete(ids=replaced)
+                opened.upsert(
                     ids=rows["id"][part],
                     embeddings=matrix[part],
                     documents=rows["document"][part],
@@ -188,10 +188,10 @@ class ChromaStore:
                 )
 
     def delete(self, name: str, ids: Sequence[str]) -> None:
-        found, limit = self._open(name), self.client.get_max_batch_size()
+        opened, limit = self._open(name), self.client.get_max_batch_size()
         with _errors(self.place):
             for at in range(0, len(ids), limit):
-                found.delete(ids=list(ids[at : at + limit]))
+                opened.delete(ids=list(ids[at : at + limit]))
 
     def _open(self, name: str) -> chromadb.Collection:
         try:
@@ -205,15 +205,15 @@ class ChromaStore:
                 f"there is no collection {name!r} in {self.place}; it has: {', '.join(self._names()) or 'none'}"
             ) from error
 
-    def _stored(self, found: chromadb.Collection) -> Stored:
+    def _stored(self, opened: chromadb.Collection) -> Stored:
         # As JSON: `configuration` would build the collection's embedding function, which wants its model or key.
         if "://" in self.place:
             return configuration.stored(
-                found.name, found.configuration_json, found.metadata or {}, configuration.METADATA
+                opened.name, opened.configuration_json, opened.metadata or {}, configuration.METADATA
             )
         database = os.path.join(self.copy.folder if self.copy else self.place, DATABASE)
-        segment = configuration.of_segment(database, str(found.id))
-        return configuration.stored(found.name, found.configuration_json, segment, configuration.SEGMENT)
+        segment = configuration.of_segment(database, str(opened.id))
+        return configuration.stored(opened.name, opened.configuration_json, segment, configuration.SEGMENT)
 
     def _names(self) -> list[str]:
         if self.server:
@@ -224,24 +224,24 @@ class ChromaStore:
                 names += [c.name for c in page]
         return sorted(names)
 
-    def _pages(self, found: chromadb.Collection, ids: list[str], dimensions: int | None) -> Iterator[pa.RecordBatch]:
+    def _pages(self, opened: chromadb.Collection, ids: list[str], dimensions: int | None) -> Iterator[pa.RecordBatch]:
         if not self.server:
-            yield self._page(found, ids, dimensions)
+            yield self._page(opened, ids, dimensions)
             return
-        for page in self.server.pages(str(found.id), ids):
+        for page in self.server.pages(str(opened.id), ids):
             yield _batch(page.ids, page.documents, page.metadatas, page.uris, page.embeddings, dimensions)
 
-    def _page(self, found: chromadb.Collection, ids: list[str], dimensions: int | None) -> pa.RecordBatch:
+    def _page(self, opened: chromadb.Collection, ids: list[str], dimensions: int | None) -> pa.RecordBatch:
         try:
             with _errors(self.place):
-                got = found.get(ids=ids, include=_INCLUDE)
+                got = opened.get(ids=ids, include=_INCLUDE)
         except ValueError:
             # The client cannot build its array when some records of a page lack a vector; alone, each can be read. A
             # record that cannot be read even alone is an error, never a record without a vector.
             if len(ids) == 1:
                 raise
             half = len(ids) // 2
-            halves = [self._page(found, part, dimensions) for part in (ids[:half], ids[half:])]
+            halves = [self._page(opened, part, dimensions) for part in (ids[:half], ids[half:])]
             return pa.Table.from_batches(halves).combine_chunks().to_batches()[0]
         metadatas = [_plain(m) for m in got["metadatas"] or [None] * len(got["ids"])]
         return _batch(got["ids"], got["documents"], metadatas, got["uris"], got.get("embeddings"), dimensions)
@@ -417,12 +417,12 @@ def _batch(
     )
 
 
-def _embeddings(found: Any, count: int, kind: pa.DataType) -> pa.Array:
-    if found is None or len(found) == 0:
+def _embeddings(embeddings: Any, count: int, kind: pa.DataType) -> pa.Array:
+    if embeddings is None or len(embeddings) == 0:
         return pa.nulls(count, kind)
-    if isinstance(found, np.ndarray) and found.ndim == 2:
-        return vector_column(found)
-    return pa.array([None if v is None else np.asarray(v, np.float32) for v in found], kind)
+    if isinstance(embeddings, np.ndarray) and embeddings.ndim == 2:
+        return vector_column(embeddings)
+    return pa.array([None if v is None else np.asarray(v, np.float32) for v in embeddings], kind)
 
 
 def _plain(metadata: Any) -> dict[str, Any] | None:

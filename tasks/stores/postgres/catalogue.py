@@ -32,7 +32,7 @@ class Function:
     definer: bool
     config: tuple[str, ...]
     owner: str
-    ours: bool
+    made: bool
     """Whether vecferry made it."""
 
     @property
@@ -59,7 +59,7 @@ def find(connection: Connection, schema: str, name: str) -> Function | None:
         )
     if not rows:
         return None
-    oid, arguments, names, inputs, result, modes, types, definition, volatility, definer, config, owner, ours = rows[0]
+    oid, arguments, names, inputs, result, modes, types, definition, volatility, definer, config, owner, made = rows[0]
     columns = [(n, t) for n, t, m in zip(names, types, modes, strict=False) if m in ("t", "o")]
     return Function(
         oid,
@@ -74,7 +74,7 @@ def find(connection: Connection, schema: str, name: str) -> Function | None:
         definer,
         tuple(config),
         owner,
-        ours,
+        made,
     )
 
 

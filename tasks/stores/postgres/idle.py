@@ -34,11 +34,11 @@ def keeping(url: str) -> Iterator[None]:
 @contextmanager
 def connection(url: str, application: str) -> Iterator[Connection]:
     """A connection as ``connect`` makes it, or one that nobody uses now. What is set for its session must be reset."""
-    found = _taken(url, application) or _fresh(url, application)
+    lent = _taken(url, application) or _fresh(url, application)
     try:
-        yield found
+        yield lent
     finally:
-        _give_back(url, application, found)
+        _give_back(url, application, lent)
 
 
 def _fresh(url: str, application: str) -> Connection:

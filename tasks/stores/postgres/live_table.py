@@ -97,8 +97,8 @@ class LiveTable:
 
     def hash(self, alias: str = "") -> str:
         """SQL of tasks.stores.canonical.content_hash of the row's text, null where it has none."""
-        said = self.said(alias)
-        return f"sha256(convert_to('+' || octet_length({said}) || ':' || {said} || '--', 'UTF8'))"
+        document = self.said(alias)
+        return f"sha256(convert_to('+' || octet_length({document}) || ':' || {document} || '--', 'UTF8'))"
 
     def keys(self, ids: Sequence[str]) -> list[list[str]]:
         """The parts of these names: one list a key column."""
@@ -216,11 +216,11 @@ def place(connection: Connection, name: str) -> tuple[str, str]:
 
 def has_column(connection: Connection, table: LiveTable, name: str) -> bool:
     """Whether the table has a column of that name."""
-    found = connection.execute(
+    columns = connection.execute(
         "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped AND attnum > 0",
         (table.identifier.as_string(), name),
     ).fetchone()
-    return found is not None
+    return columns is not None
 
 
 def from_json(data: dict[str, Any]) -> LiveTable:
@@ -231,10 +231,10 @@ def from_json(data: dict[str, Any]) -> LiveTable:
 
 def text_columns(template: str) -> list[str]:
     """The columns that a template names. Raises UsageError where it names none."""
-    found = list(dict.fromkeys(_PLACE.findall(template)))
-    if not found or "" in found:
+    columns = list(dict.fromkeys(_PLACE.findall(template)))
+    if not columns or "" in columns:
         raise UsageError(f"text {template!r}: name columns in braces, as in {{title}}: {{body}}")
-    return found
+    return columns
 
 
 def quoted(name: str) -> str:

@@ -120,8 +120,8 @@ def turns(connection: Connection) -> Iterator[Callable[[], AbstractContextManage
 @contextmanager
 def turn(connection: Connection) -> Iterator[Turn]:
     """One piece of work in the database. Where way is given, no other piece goes on beside it and a rest comes after it."""
-    with turns(connection) as take, take() as mine:
-        yield mine
+    with turns(connection) as take, take() as turn:
+        yield turn
 
 
 def others(connection: Connection) -> int:
@@ -139,9 +139,9 @@ def rested(connection: Connection) -> float:
 @contextmanager
 def _one(pace: Pace) -> Iterator[Turn]:
     with pace.one:
-        mine = Turn(pace)
-        yield mine
-        mine.rest()
+        turn = Turn(pace)
+        yield turn
+        turn.rest()
 
 
 @contextmanager

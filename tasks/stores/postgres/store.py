@@ -34,12 +34,12 @@ class PostgresStore:
         return [self.collection(name) for name in self._names()]
 
     def collection(self, name: str) -> Collection:
-        found = self._table(name)
-        count = self.connection.execute(sql.SQL("SELECT count(*) FROM {}").format(found.identifier)).fetchone()
-        oid = self.connection.execute("SELECT %s::regclass::oid", (found.identifier.as_string(),)).fetchone()
+        table = self._table(name)
+        count = self.connection.execute(sql.SQL("SELECT count(*) FROM {}").format(table.identifier)).fetchone()
+        oid = self.connection.execute("SELECT %s::regclass::oid", (table.identifier.as_string(),)).fetchone()
         assert count
         assert oid
-        return Collection(name, str(oid[0]), count[0], found.layout.dimensions, found.layout.metric)
+        return Collection(name, str(oid[0]), count[0], table.layout.dimensions, table.layout.metric)
 
     def evidence(self, name: str) -> Evidence:
         return Evidence(self._table(name).layout.metric)
@@ -82,10 +82,10 @@ class PostgresStore:
         self.connection.execute(query, (_storable(ids),))
 
     def _table(self, name: str) -> Table:
-        found = describe(self.connection, self.schema, name)
-        if found is None:
+        table = describe(self.connection, self.schema, name)
+        if table is None:
             raise UsageError(f"there is no table {self.schema}.{name}; there are: {', '.join(self._names()) or 'none'}")
-        return found
+        return table
 
     def _names(self) -> list[str]:
         rows = self.connection.execute(
