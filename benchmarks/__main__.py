@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from benchmarks import figures, fixtures, live, stages, texts, whole
 from benchmarks.figures import Figure
 from benchmarks.turns import environment
-from tests.servers import Served, chroma_server
+from tests.helpers.servers import Served, chroma_server
 
 FULL = (50_000, 200_000)
 CHROMA = ("snapshot", "load", "index", "whole", "directory")

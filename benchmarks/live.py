@@ -22,8 +22,8 @@ from tasks.embedders.registry import open_embedder
 from tasks.runs import checkpoints, dataset
 from tasks.runs.run import open_run
 from tasks.stores.postgres import idle
-from tests.openai_server import Call, OpenAIServer, openai_server
-from tests.servers import prefect_server
+from tests.helpers.openai_server import Call, OpenAIServer, openai_server
+from tests.helpers.servers import prefect_server
 
 MODEL = "openai/text-embedding-3-small"
 SECONDS_BEFORE = 20.0

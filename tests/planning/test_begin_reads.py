@@ -1,0 +1,66 @@
+"""What a run asks of its source before it works on it: of a live table one count, no pass over its texts, no search."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from flows.forms.chroma_to_pgvector import ChromaToPgvector
+from flows.forms.form import parse
+from flows.forms.text_384_to_1536 import Text384To1536
+from tasks.begin import begin, preflight
+from tasks.planning.registry import make_plan
+from tasks.stores.chroma.store import ChromaStore
+from tasks.stores.postgres.connection import Connection
+from tests.helpers.live import make_table
+from tests.helpers.openai_server import OpenAIServer
+
+ROWS = 200
+
+
+def rows_read(connection: Connection) -> tuple[int, int]:
+    """Rows of ``docs`` that anybody read so far, and searches by its vectors. Sessions report them when they end, and take
+    a moment to end."""
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    until = time.monotonic() + 20
+    while connection.execute(others).fetchone() != (0,) and time.monotonic() < until:
+        time.sleep(0.02)
+    connection.execute("SELECT pg_stat_force_next_flush()")
+    row = connection.execute(
+        "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0), "
+        "(SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'docs_old') "
+        "FROM pg_stat_user_tables WHERE relname = 'docs'"
+    ).fetchone()
+    assert row
+    return row[0], row[1]
+
+
+@pytest.mark.parametrize("layout", ["column", "side_table"])
+def test_a_run_reads_a_live_table_once_before_it_begins(
+    connection: Connection, provider: OpenAIServer, layout: str
+) -> None:
+    """The command's own look and the beginning of the flow together count the rows once, search nothing, and leave the
+    model that is paid for alone."""
+    make_table(connection, ROWS)
+    form = parse(Text384To1536, {"targets": [{"table": "docs", "text": "content"}], "layout": layout})
+    rows, searches = rows_read(connection)
+    preflight(form.request(), "one", form.given())
+    assert rows_read(connection) == (rows, searches)
+    begin(form.request(), "one", form.given(), asks_model=False)
+    assert rows_read(connection) == (rows + ROWS, searches)
+    assert provider.answered() == []
+
+
+def test_a_run_lists_no_collection_before_it_begins(
+    connection: Connection, chroma_dir: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its plan is made of what the source knows of itself; only `vecferry plan` goes through the ids, for its estimates."""
+    listed: list[str] = []
+    ids = ChromaStore.ids
+    monkeypatch.setattr(ChromaStore, "ids", lambda self, name: listed.append(name) or ids(self, name))
+    form = parse(ChromaToPgvector, {"chroma": {"path": chroma_dir()}})
+    preflight(form.request(), "one", form.given())
+    begin(form.request(), "one", form.given(), asks_model=False)
+    assert listed == []
+    assert make_plan(connection, form.request(), "two").rows == 50
+    assert listed == ["docs"]

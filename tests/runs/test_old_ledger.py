@@ -1,0 +1,198 @@
+"""A ledger that earlier code left is read as it is, gets what it lacks from the first verb that writes, and its runs go on."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.catch_up import catch_up
+from flows.chroma_to_pgvector import chroma_to_pgvector
+from flows.contract import contract
+from flows.cutover import cutover
+from flows.rollback import rollback
+from flows.text_384_to_1536 import text_384_to_1536
+from flows.verify import verify
+from tasks.embedders.hashing import HashingEmbedder
+from tasks.runs import ledger, status
+from tasks.runs.ledger_versions import WORK
+from tasks.stores.postgres.connection import Connection
+from tests.fixtures.freezing import NEW, OLD
+from tests.helpers import old_ledger
+from tests.helpers.live_table import vectors_of
+from tests.helpers.old_ledger import KINDS, SYNCED, WAYS
+from tests.helpers.openai_server import OpenAIServer
+
+COLUMNS = "SELECT attname FROM pg_attribute WHERE attrelid = 'vecferry.run'::regclass AND attname = ANY(%s)"
+TEXT = ("column", "side_table")
+STEPS: dict[str, tuple[tuple[str, str], ...]] = {
+    "planned": (("run", "verified"),),
+    "snapshot": (("run", "verified"),),
+    "killed": (("run", "verified"),),
+    "killed_snapshot": (("run", "verified"),),
+    "killed_load": (("run", "verified"),),
+    "killed_index": (("run", "verified"),),
+    "killed_catch_up": (("run", "verified"),),
+    "killed_cutover": (("cutover", "cut_over"),),
+    "failed": (("run", "verified"),),
+    "refused": (("run with leave", "verified"),),
+    "verified": (("cutover", "cut_over"), ("verify", "cut_over"), ("contract now", "contracted")),
+    "waiting": (("cutover", "cut_over"),),
+    "smoke": (("rollback", "rolled_back"),),
+    "cut_over": (("catch-up", "cut_over"), ("rollback", "rolled_back")),
+    "due": (("contract", "contracted"),),
+    "dropped": (("run", "verified"),),
+    "rolled_back": (("cutover", "cut_over"),),
+    "contracted": (("catch-up", "contracted"),),
+}
+"""How a run goes on that was left in this way: verbs, and the state after each."""
+
+
+@pytest.fixture
+def restored(connection: Connection, database: str, tmp_path: Path) -> Callable[[str], Connection]:
+    """Fills the database with what a fixture holds, in place of nothing."""
+
+    def restore(fixture: str) -> Connection:
+        connection.execute("DROP EXTENSION vector")
+        old_ledger.restore(fixture, database, tmp_path)
+        return connection
+
+    return restore
+
+
+def structure(connection: Connection) -> list[Any]:
+    """Every column of every relation of the ledger."""
+    return connection.execute(
+        "SELECT c.relname, a.attname, a.atttypid FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid "
+        "WHERE c.relnamespace = 'vecferry'::regnamespace AND a.attnum > 0 ORDER BY 1, a.attnum"
+    ).fetchall()
+
+
+@pytest.mark.parametrize("fixture", KINDS)
+def test_it_is_read_as_it_is(restored: Callable[[str], Connection], fixture: str) -> None:
+    """status, now and next of every run, and nothing is added to a ledger that is only read."""
+    old = restored(fixture)
+    before = structure(old)
+    names = {f"{kind}-{way}" for kind, ways in KINDS[fixture].items() for way in ways}
+    assert set(ledger.run_ids(old)) == names | set(SYNCED)
+    for name in names:
+        outcome, way = status.outcome(old, name), name.partition("-")[2]
+        left = WAYS[way]
+        assert (outcome["state"], outcome["now"]) == (left.state, left.now), name
+        assert (outcome["next"] and outcome["next"].split()[1]) == left.verb, name
+        assert bool(outcome["later"]) == (way == "cut_over"), name
+        if fixture == "ledger_0_1_0":
+            assert (outcome["gates"], outcome["log"]) == (None, None), name
+        else:
+            assert outcome["log"], name
+            assert (way == "planned") == (outcome["gates"] is None), name
+            assert way == "planned" or outcome["gates"]["min_recall"] == 0.8, name
+        if way == "failed":
+            assert outcome["targets"][0]["failed_batches"] == [1]
+    for name in SYNCED:
+        assert status.outcome(old, name)["state"] == "cut_over"
+    assert structure(old) == before
+
+
+SAMPLED = {
+    "chroma": ("snapshot", "killed_index", "refused", "verified", "due"),
+    "embedded": ("killed_load",),
+    "column": ("killed_catch_up", "waiting", "killed_cutover", "cut_over"),
+    "side_table": ("planned", "killed_snapshot", "cut_over", "contracted", "due"),
+}
+"""Of the larger fixture make test takes these on, and `make chaos` the others."""
+
+
+def runs() -> Iterator[Any]:
+    """Fixture, kind and ways."""
+    for kind, ways in KINDS["ledger_0_1_0"].items():
+        yield pytest.param("ledger_0_1_0", kind, ways, id=f"ledger_0_1_0-{kind}")
+    for kind, ways in KINDS["ledger_before_versions"].items():
+        name, rest = f"ledger_before_versions-{kind}", [way for way in ways if way not in SAMPLED[kind]]
+        yield pytest.param("ledger_before_versions", kind, SAMPLED[kind], id=name)
+        yield pytest.param("ledger_before_versions", kind, rest, id=f"{name}-rest", marks=pytest.mark.whole)
+
+
+@pytest.mark.usefixtures("prefect")
+@pytest.mark.parametrize(("fixture", "kind", "ways"), runs())
+def test_its_runs_go_on(
+    restored: Callable[[str], Connection], provider: OpenAIServer, fixture: str, kind: str, ways: Sequence[str]
+) -> None:
+    """Every run that is not at its end is taken on from where it was left, what searches is right after each verb, gates are
+    kept, nothing is bought again, and the first verb adds what the ledger lacks."""
+    old = restored(fixture)
+    bought = old.execute("SELECT sum(bought) FROM vecferry.run").fetchone()
+    for way in ways:
+        run_id = f"{kind}-{way}"
+        for verb, state in STEPS[way]:
+            if verb != "catch-up":
+                outcome = do(verb, run_id)
+            elif kind not in TEXT or (kind, way) == ("column", "contracted"):
+                continue  # a later run syncs its table; nothing notes changes any more
+            else:
+                old.execute(f"UPDATE {kind}_{way} SET content = 'changed again' WHERE id = 3")
+                outcome = catch_up(run_id=run_id)
+                assert outcome["targets"][0]["touched"]["updated"] == 1
+            assert (outcome["state"], outcome["exit"]) == (state, 0), (run_id, verb)
+            assert len(old.execute(COLUMNS, (list(WORK),)).fetchall()) == len(WORK)
+            assert fixture == "ledger_0_1_0" or way == "planned" or outcome["gates"]["min_recall"] == 0.8, run_id
+            in_use(old, kind, way, outcome)
+    if fixture == "ledger_0_1_0":
+        assert status.outcome(old, f"{kind}-verified")["gates"]["min_recall"] == 0.9
+    if kind == "embedded":
+        assert old.execute("SELECT sum(bought) FROM vecferry.run").fetchone() == bought
+
+
+@pytest.mark.usefixtures("prefect")
+@pytest.mark.parametrize(
+    ("fixture", "table"),
+    [
+        ("ledger_before_versions", "chroma_synced"),
+        pytest.param("ledger_0_1_0", "docs_synced", marks=pytest.mark.whole),
+    ],
+)
+def test_a_sync_is_taken_back(restored: Callable[[str], Connection], fixture: str, table: str) -> None:
+    """What it removed is in the table again, and is removed again by going on with it."""
+    old = restored(fixture)
+
+    def rows() -> int:
+        (count,) = old.execute(f"SELECT count(*) FROM public.{table}").fetchone() or (0,)
+        return int(count)
+
+    synced = rows()
+    assert rollback(run_id="chroma-synced")["state"] == "rolled_back"
+    assert rows() == synced + 3
+    assert chroma_to_pgvector(run_id="chroma-synced")["state"] == "cut_over"
+    assert rows() == synced
+
+
+def do(verb: str, run_id: str) -> dict[str, Any]:
+    """Does it with the run."""
+    chroma = run_id.startswith(("chroma", "embedded"))
+    resume: Callable[..., dict[str, Any]] = chroma_to_pgvector if chroma else text_384_to_1536
+    verbs: dict[str, Callable[[], dict[str, Any]]] = {
+        "run": lambda: resume(run_id=run_id),
+        "run with leave": lambda: resume(run_id=run_id, gates={"max_quarantined": 1, "min_row_cosine": -1}),
+        "verify": lambda: verify(run_id=run_id),
+        "cutover": lambda: cutover(run_id=run_id),
+        "rollback": lambda: rollback(run_id=run_id),
+        "contract": lambda: contract(run_id=run_id),
+        "contract now": lambda: contract(run_id=run_id, rollback_days=0),
+    }
+    return verbs[verb]()
+
+
+def in_use(connection: Connection, kind: str, way: str, outcome: dict[str, Any]) -> None:
+    """Asserts that people search what they should, by the state of a run."""
+    switched = outcome["state"] in ("cut_over", "contracted")
+    if kind not in TEXT:
+        for target in outcome["targets"]:
+            there = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (target["table"],)).fetchone()
+            assert there == (switched,), target
+        return
+    served = {"cut_over": (OLD, NEW), "contracted": (NEW,)}.get(outcome["state"], (OLD,))
+    table = f"{kind}_{way}"
+    for dimensions in served:
+        (query,) = vectors_of(HashingEmbedder(dimensions))([f"text 0 of {table}"])
+        row = connection.execute(f"SELECT id FROM match_{table}(%s::vector, 0.1)", (str(query.tolist()),)).fetchone()
+        assert row == (0,), (table, dimensions)

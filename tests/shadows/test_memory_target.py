@@ -1,0 +1,115 @@
+"""A target that no stage, check or verb knows of goes through the whole life of a migration."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from flows.catch_up import catch_up
+from flows.cutover import cutover
+from flows.verify import verify
+from tasks.embedders.hashing import HashingEmbedder
+from tasks.planning import registry as planning
+from tasks.runs import ledger
+from tasks.runs.checkpoints import Mark
+from tasks.runs.run import open_run
+from tasks.stores import memory
+from tasks.stores.interface import Collection, records, vector_column
+from tasks.stores.memory import MemoryStore
+from tasks.stores.postgres.connection import Connection
+from tests.helpers.lifecycle import Migration, Rows, drive, tables
+from tests.helpers.memory_target import MemoryForm, aliases, memory_target, migrate_memory
+
+__all__ = ["memory_target"]
+OLD, NEW = HashingEmbedder(32), HashingEmbedder(64)
+pytestmark = pytest.mark.usefixtures("prefect", "memory_target")
+
+
+@pytest.fixture
+def store(connection: Connection) -> Iterator[tuple[str, MemoryStore]]:
+    """A store with 60 documents of one collection, under a name of its own."""
+    name = f"m_{uuid4().hex[:8]}"
+    store = memory.named(name)
+    store.create(Collection("docs", "", 0, OLD.space.dimensions, "cosine"))
+    say(store, {f"row {n}": f"what row {n} says of topic {n % 7}" for n in range(60)})
+    yield name, store
+    aliases.clear()
+
+
+def say(store: MemoryStore, texts: dict[str, str | None]) -> None:
+    vectors = OLD.embed([text or "nothing" for text in texts.values()]).whole
+    columns = [pa.array(list(texts)), pa.array(list(texts.values()), pa.string())]
+    nothing = pa.nulls(len(texts), pa.string())
+    store.write("docs", pa.RecordBatch.from_arrays(
+        [*columns, nothing, nothing, vector_column(vectors)], schema=records(OLD.space.dimensions)
+    ))  # fmt: skip
+
+
+def migration_of(name: str, store: MemoryStore, connection: Connection) -> Migration:
+    """The flow over that store, and the application's changes in its life."""
+    step = iter(range(1, 50))
+
+    def change() -> None:
+        n = next(step)
+        say(store, {f"row {100 + n}": f"new {n}", f"row {n}": f"changed {n}", f"row {20 + n}": None})
+        store.delete("docs", [f"row {40 + n}"])
+
+    def rows(collection: str, vectors: Callable[[dict[str, Any]], Any]) -> Rows:
+        return {
+            i: np.round(np.asarray(vectors(r), float), 5).tolist()
+            for i, r in store.rows[collection].items()
+            if r["document"]
+        }
+
+    def served() -> Rows | None:
+        alias = aliases.get((name, "docs_live"))
+        return rows(alias, lambda r: r["embedding"]) if alias else None
+
+    form = MemoryForm(where=name)
+    return Migration(
+        run=lambda run_id: migrate_memory(where=name, batch_rows=20, run_id=run_id),
+        plan=lambda: planning.make_plan(connection, form.request(), "life"),
+        expected=lambda: rows("docs", lambda r: NEW.embed([r["document"]]).whole[0]),
+        served=served,
+        change=change,
+        writes=lambda: [*tables(connection), *store.described],
+        catch_up=lambda run_id: catch_up(run_id=run_id),
+        lives_on=True,
+    )
+
+
+def test_its_whole_life(connection: Connection, store: tuple[str, MemoryStore]) -> None:
+    """Plan, run, rollback, run, cutover, catch-up, rollback, cutover, contract, catch-up, with changes in between."""
+    drive(migration_of(*store, connection))
+
+
+def test_a_kill_between_the_store_and_the_ledger(
+    connection: Connection, store: tuple[str, MemoryStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alias is switched and the ledger does not know: the next cutover asks the store, and switches nothing twice."""
+    name, _ = store
+    assert migrate_memory(where=name, run_id="r")["state"] == "verified"
+    with monkeypatch.context() as killed:
+        killed.setattr(Mark, "alone", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            cutover(run_id="r")
+    assert aliases
+    assert ledger.get(connection, "r").state != "cut_over"
+    assert cutover(run_id="r")["state"] == "cut_over"
+    assert verify(run_id="r")["state"] == "cut_over"
+
+
+def _killed(mark: Mark) -> None:
+    raise KeyboardInterrupt
+
+
+def test_old_and_new_vectors_are_compared(connection: Connection, store: tuple[str, MemoryStore]) -> None:
+    """What a change of model does to searches is reported of any place that has the old vectors too."""
+    name, _ = store
+    migrate_memory(where=name, run_id="r")
+    report = open_run("r", "DATABASE_URL").path("report.json")
+    with open(report) as handle:
+        assert "old_new_overlap" in handle.read()
