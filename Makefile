@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A part of the tests: make test T=tests/test_sql.py
+# A part of the tests: make test T=tests/stores
 T ?=
 export ANONYMIZED_TELEMETRY := False
 export DO_NOT_TRACK := 1
