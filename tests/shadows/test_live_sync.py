@@ -108,12 +108,12 @@ def test_a_change_while_the_text_is_at_the_provider(
     connection.execute(change, ("first change",))
     meanwhile(monkeypatch, lambda: connection.execute(change, ("second change",)))
     if planted:
-        monkeypatch.setattr(LiveRows, "recheck", lambda *_: None)
+        monkeypatch.setattr(LiveRows, "_recheck", lambda *_: None)
         renew = live_queue.renew
 
         def by_id(run: Run, target: Target[Any], other: Connection, ids: list[str], seqs: list[int]) -> Any:
             found = renew(run, target, other, ids, seqs)
-            other.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(queue(target)), (ids,))
+            other.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(queue(target.place)), (ids,))
             return found
 
         monkeypatch.setattr(live_queue, "renew", by_id)
@@ -135,7 +135,7 @@ def test_two_workers_with_one_row(connection: Connection, monkeypatch: pytest.Mo
 
     meanwhile(monkeypatch, overtake)
     if planted:
-        monkeypatch.setattr(LiveRows, "recheck", lambda *_: None)
+        monkeypatch.setattr(LiveRows, "_recheck", lambda *_: None)
     drained(shadow)
     assert faults(connection) == (["7 is stale"] if planted else [])
 

@@ -60,7 +60,7 @@ class LiveColumn(PostgresShadow):
 
     @property
     def side(self) -> sql.Identifier:
-        return live_place.side_table(self.target)
+        return live_place.side_table(self.target.place)
 
     @property
     def rows(self) -> LiveRows:
@@ -110,7 +110,7 @@ class LiveColumn(PostgresShadow):
 
     def _settled(self) -> str:
         """SQL condition: a row that waits in the queue may say something else by now than its vector does."""
-        waiting = f"SELECT q.id FROM {live_place.queue(self.target).as_string()} AS q WHERE q.id IS NOT NULL"
+        waiting = f"SELECT q.id FROM {live_place.queue(self.target.place).as_string()} AS q WHERE q.id IS NOT NULL"
         return f"{self.live.said()} IS NOT NULL AND {self.live.id()} NOT IN ({waiting})"
 
     def old(self) -> AbstractContextManager[Records] | None:

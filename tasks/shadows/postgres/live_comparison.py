@@ -31,7 +31,7 @@ def compare(run: Run, target: Target[LivePlace], only: list[str] | None = None) 
         "UNION ALL SELECT 'compared', count(*), NULL FROM looked WHERE kind <> 'silent' AND (kind <> 'missing' OR NOT {limited})"
     ).format(
         live_id=sql.SQL(live.id("b")),
-        side_id=sql.SQL(numbered_id(target, "s")),
+        side_id=sql.SQL(numbered_id(target.place, "s")),
         first=sql.Identifier(live.key[0].name),
         said=sql.SQL(live.said("b")),
         hash=sql.SQL(live.hash("b")),
@@ -39,7 +39,7 @@ def compare(run: Run, target: Target[LivePlace], only: list[str] | None = None) 
         live=live.identifier,
         known=_known(target),
         same=sql.SQL(live.same("s", "b")),
-        queue=queue(target),
+        queue=queue(target.place),
         limited=sql.Literal(limited),
     )
     with run.connection() as connection, pace.turn(connection):
@@ -66,7 +66,7 @@ def compare(run: Run, target: Target[LivePlace], only: list[str] | None = None) 
 def _known(target: Target[LivePlace]) -> sql.Composed:
     """What is known of each row, without its vector: those that lie in their rows would all go through the join."""
     if not target.place.beside:
-        return side_table(target) + sql.SQL("")
+        return side_table(target.place) + sql.SQL("")
     return sql.SQL("(SELECT {}, content_hash, refused, embedding IS NULL AS lacks FROM {} OFFSET 0)").format(
-        sql.SQL(", ".join(target.place.live.numbered())), side_table(target)
+        sql.SQL(", ".join(target.place.live.numbered())), side_table(target.place)
     )

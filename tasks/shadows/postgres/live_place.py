@@ -48,11 +48,11 @@ def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None
     if name not in hnsw.existing(connection, Table(SCHEMA, target.place.shadow, target.place.layout)):
         connection.execute(
             sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY ({})").format(
-                side_table(target), sql.Identifier(name), sql.SQL(", ".join(live.numbered()))
+                side_table(target.place), sql.Identifier(name), sql.SQL(", ".join(live.numbered()))
             )
         )
     if not target.place.beside:
-        connection.execute(sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS embedding").format(side_table(target)))
+        connection.execute(sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS embedding").format(side_table(target.place)))
         if not has_column(connection, target.place.live, target.place.new_column):
             connection.execute(_column_statement(target))
     connection.execute(statement("expand_note_change"))
@@ -91,10 +91,10 @@ def _queue_statement(target: Target[LivePlace]) -> sql.Composed:
     live = target.place.live
     return statement(
         "expand_queue",
-        queue=queue_name(target),
+        queue=queue_name(target.place),
         key=live.id("($1)"),
         changed=sql.SQL(_changed(live)),
-        **{f"trigger_{kind}": trigger_name(target, kind) for kind in TRIGGERS},
+        **{f"trigger_{kind}": trigger_name(target.place, kind) for kind in TRIGGERS},
         **_where(target),
     )
 
@@ -143,7 +143,7 @@ def retire(connection: Connection, target: Target[LivePlace]) -> None:
     """Drops the vectors that a contracted run was searched by, with all that kept them current."""
     drop_triggers(connection, target)
     connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(SCHEMA, view_name(target))))
-    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(side_table(target)))
+    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(side_table(target.place)))
     connection.execute(
         "DELETE FROM vecferry.relation WHERE table_schema = %s AND table_name = %s", (SCHEMA, target.place.shadow)
     )
@@ -155,7 +155,7 @@ def drop(connection: Connection, target: Target[LivePlace]) -> None:
     """Takes all of it away. A column that was there before the run is there afterwards, and empty as it was."""
     drop_triggers(connection, target)
     connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(SCHEMA, view_name(target))))
-    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(side_table(target)))
+    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(side_table(target.place)))
     made = connection.execute(
         "DELETE FROM vecferry.relation WHERE table_schema = %s AND table_name = %s RETURNING source -> 'column_is_ours'",
         (SCHEMA, target.place.shadow),
@@ -171,9 +171,9 @@ def drop(connection: Connection, target: Target[LivePlace]) -> None:
 def drop_triggers(connection: Connection, target: Target[LivePlace]) -> None:
     """Ends the noting of changes, and forgets those that were noted."""
     for kind in TRIGGERS:
-        name = sql.Identifier(trigger_name(target, kind))
+        name = sql.Identifier(trigger_name(target.place, kind))
         connection.execute(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(name, target.place.live.identifier))
-    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(queue(target)))
+    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(queue(target.place)))
 
 
 def _where(target: Target[LivePlace]) -> dict[str, Any]:
@@ -189,28 +189,28 @@ def _changed(live: LiveTable) -> str:
     return " OR ".join(f"{old} IS DISTINCT FROM {new}" for old, new in pairs)
 
 
-def side_table(target: Target[LivePlace]) -> sql.Identifier:
+def side_table(place: LivePlace) -> sql.Identifier:
     """The table of what is known of each row: its key, the hash of the text that was embedded, and, in the layout
     side_table, the vector."""
-    return sql.Identifier(SCHEMA, target.place.shadow)
+    return sql.Identifier(SCHEMA, place.shadow)
 
 
-def queue(target: Target[LivePlace]) -> sql.Identifier:
+def queue(place: LivePlace) -> sql.Identifier:
     """The queue of rows of this target that changed."""
-    return sql.Identifier(SCHEMA, queue_name(target))
+    return sql.Identifier(SCHEMA, queue_name(place))
 
 
-def queue_name(target: Target[LivePlace]) -> str:
+def queue_name(place: LivePlace) -> str:
     """What ``queue`` is called."""
-    return f"{short(target.place.shadow, 57)}_queue"
+    return f"{short(place.shadow, 57)}_queue"
 
 
-def trigger_name(target: Target[LivePlace], kind: str) -> str:
+def trigger_name(place: LivePlace, kind: str) -> str:
     """A trigger of this target's on the live table."""
-    return f"vecferry_{short(target.place.shadow, 44)}_{kind}"
+    return f"vecferry_{short(place.shadow, 44)}_{kind}"
 
 
-def numbered_id(target: Target[LivePlace], alias: str) -> str:
+def numbered_id(place: LivePlace, alias: str) -> str:
     """SQL of a row's name, as LiveTable.id gives it, in a table of ours."""
-    parts = [f"{n}::text" for n in target.place.live.numbered(alias)]
+    parts = [f"{n}::text" for n in place.live.numbered(alias)]
     return parts[0] if len(parts) == 1 else f"jsonb_build_array({', '.join(parts)})::text"

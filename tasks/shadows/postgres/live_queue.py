@@ -33,7 +33,7 @@ def follow(run: Run, target: Target[LivePlace], only: list[str] | None = None) -
             return renew(run, target, connection, only, [])
     with run.connection() as connection:
         row = connection.execute(
-            sql.SQL("SELECT count(*), coalesce(max(seq), 0) FROM {}").format(queue(target))
+            sql.SQL("SELECT count(*), coalesce(max(seq), 0) FROM {}").format(queue(target.place))
         ).fetchone()
     assert row
     total, last = row
@@ -52,10 +52,10 @@ def _tidy(run: Run, target: Target[LivePlace], replaced: int) -> None:
     """A search passes over what was replaced until it is vacuumed, and finds less for it."""
     with run.connection() as connection:
         row = connection.execute(
-            "SELECT reltuples FROM pg_class WHERE oid = to_regclass(%s)", (side_table(target).as_string(),)
+            "SELECT reltuples FROM pg_class WHERE oid = to_regclass(%s)", (side_table(target.place).as_string(),)
         ).fetchone()
         if row and replaced > DEAD * row[0]:
-            connection.execute(sql.SQL("VACUUM {}").format(side_table(target)))
+            connection.execute(sql.SQL("VACUUM {}").format(side_table(target.place)))
 
 
 def _drain(run: Run, target: Target[LivePlace], worker: int, workers: int, last: int) -> Difference:
@@ -67,7 +67,7 @@ def _drain(run: Run, target: Target[LivePlace], worker: int, workers: int, last:
                 sql.SQL(
                     "SELECT seq, id FROM {} WHERE seq <= %s AND (id IS NULL OR abs(hashtext(id)::bigint) %% %s = %s) "
                     "ORDER BY seq LIMIT {}"
-                ).format(queue(target), sql.Literal(READ_ROWS)),
+                ).format(queue(target.place), sql.Literal(READ_ROWS)),
                 (last, workers, worker),
             ).fetchall()
             if not noted:
@@ -91,7 +91,7 @@ def renew(run: Run, target: Target[LivePlace], connection: Connection, ids: list
     old = _of_old_model(run, target, connection, fetched)
     with pace.turn(connection), connection.transaction():
         checkpoints.check_stop(connection, run.run_id)
-        there = rows.held(connection, ids)
+        there = rows.known(connection, ids)
         silent = sorted(set(ids) - set(filled["id"].to_pylist()))
         removed = rows.remove(connection, silent)
         rows.put(connection, filled, fresh=False)
@@ -99,7 +99,7 @@ def renew(run: Run, target: Target[LivePlace], connection: Connection, ids: list
             rows.update_old(connection, old)
         if rejected:
             rows.refuse(connection, rejected)
-        connection.execute(sql.SQL("DELETE FROM {} WHERE seq = ANY(%s)").format(queue(target)), (seqs,))
+        connection.execute(sql.SQL("DELETE FROM {} WHERE seq = ANY(%s)").format(queue(target.place)), (seqs,))
     written = filled["id"].to_pylist()
     return Difference(
         missing=named([i for i in written if i not in there]),

@@ -63,7 +63,7 @@ def _by_relation(connection: Connection, target: Target[LivePlace]) -> str | Non
 
 def unwritten(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
     """Vectors in the column that the run did not write; a column that is there is read through for them."""
-    side = side_table(target)
+    side = side_table(target.place)
     exists = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (side.as_string(),)).fetchone() == (True,)
     if target.place.beside or not has_column(connection, target.place.live, target.place.new_column):
         return
@@ -79,7 +79,7 @@ def unwritten(connection: Connection, run_id: str, target: Target[LivePlace]) ->
             side=side,
             same=sql.SQL(target.place.live.same("s", "b")),
             id=sql.SQL(target.place.live.id("b")),
-            queue=queue(target),
+            queue=queue(target.place),
         )
     else:
         query = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL").format(target.place.live.identifier, column)
