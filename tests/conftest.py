@@ -20,7 +20,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from flows.command import main
+from flows.command import console, main
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection, connect
@@ -28,6 +28,8 @@ from tests.helpers import servers
 from tests.helpers.data import records_of
 from tests.helpers.openai_server import OpenAIServer, openai_server
 
+# The command gives way to what else its machine does. Run within the tests, it would have all that come after it give way too.
+console.NICENESS = 0
 # A shell that starts the tests in the background has them ignore Ctrl-C, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
