@@ -4,9 +4,9 @@ from prefect import State, flow
 
 from flows.forms.form import form
 from flows.forms.shared import Contract
-from flows.holding import holding
 from flows.naming import RUNNER, run_name
 from flows.outcome import Outcome, ended
+from flows.running import holding
 from tasks.cutover import contract_task
 
 

@@ -4,10 +4,10 @@ from prefect import State, flow
 
 from flows.forms.form import form
 from flows.forms.shared import Checked
-from flows.holding import running
 from flows.migrate import switch
 from flows.naming import RUNNER, run_name
 from flows.outcome import Outcome, ended
+from flows.running import running
 from tasks.begin import ready_to_cut_over
 
 

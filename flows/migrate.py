@@ -9,9 +9,9 @@ from flows.approval import approved
 from flows.chunks import in_chunks
 from flows.forms.gates import GatesOfRun, stated
 from flows.forms.shared import Checked, Gated, Migration, Shared
-from flows.holding import FINISHED, gates_of, holding, running
 from flows.naming import named_after, own_run_id, this_flow_run
 from flows.outcome import Outcome, ended, outcome
+from flows.running import FINISHED, gates_of, holding, running
 from tasks import snapshot
 from tasks.base import memory
 from tasks.base.errors import UsageError

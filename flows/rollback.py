@@ -4,10 +4,10 @@ from prefect import State, flow
 
 from flows.forms.form import form
 from flows.forms.shared import OfRun
-from flows.holding import holding
 from flows.migrate import mirror
 from flows.naming import RUNNER, run_name
 from flows.outcome import Outcome, ended
+from flows.running import holding
 from tasks.cutover import rollback_task
 
 

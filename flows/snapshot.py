@@ -6,10 +6,10 @@ from typing import Any
 from prefect import State
 
 from flows.forms.shared import Migration
-from flows.holding import running
 from flows.migrate import begun, take_snapshot
 from flows.naming import own_run_id
 from flows.outcome import Outcome, ended
+from flows.running import running
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
 from tasks.runs import ledger, manifest

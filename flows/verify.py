@@ -4,9 +4,9 @@ from prefect import State, flow
 
 from flows.forms.form import form
 from flows.forms.shared import Checked
-from flows.holding import gates_of, holding
 from flows.naming import RUNNER, run_name
 from flows.outcome import Outcome, ended
+from flows.running import gates_of, holding
 from tasks.base.words import counted
 from tasks.begin import refuse_dropped
 from tasks.runs import artifacts

@@ -11,7 +11,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.sorting import FlowRunSort
 
-from flows import migrate
+from flows import migrate, running
 from flows.catch_up import catch_up
 from flows.chroma_to_pgvector import chroma_to_pgvector
 from flows.command import carry_out
@@ -292,14 +292,14 @@ def test_two_cutovers_at_once(
 ) -> None:
     """What a run is, is read once nobody else can change it: the second finds it switched, and it can be taken back."""
     chroma_to_pgvector(chroma={"path": chroma_dir(count=20)}, run_id="r")
-    hold, first = holding.sole_runner, [True]
+    hold, first = running.sole_runner, [True]
 
     def late(url: str, run_id: str) -> Any:
         if first.pop() if first else False:
             assert cutover(run_id="r")["state"] == "cut_over"
         return hold(url, run_id)
 
-    monkeypatch.setattr(migrate, "sole_runner", late)
+    monkeypatch.setattr(running, "sole_runner", late)
     assert cutover(run_id="r")["state"] == "cut_over"
     assert ledger.get(connection, "r").state == "cut_over"
     assert "is gone again" in rollback(run_id="r")["done"][0]

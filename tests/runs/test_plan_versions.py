@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flows.forms.shared import Checked
-from flows.holding import gates_of
+from flows.running import gates_of
 from tasks.base.errors import FatalError, UsageError
 from tasks.runs import dataset, ledger, plan_versions
 from tasks.runs.plan import from_json

@@ -7,8 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows.forms.chroma_to_pgvector import ChromaToPgvector
+from flows.forms.form import parse
 from tasks.base.errors import FatalError
 from tasks.checks.rows import count_checks
+from tasks.planning.registry import make_plan
+from tasks.runs import checkpoints
 from tasks.shadows.difference import Difference
 from tasks.stores.chroma import store as chroma
 from tasks.stores.chroma.paging import Most, listed
@@ -101,11 +105,15 @@ def test_a_search_that_is_refused_says_why(upstream: int) -> None:
 
 
 def test_a_listing_that_ends_too_early_is_an_error(connection: Connection, upstream: int) -> None:
-    """Where what is behind the first 300 cannot be listed, the plan says so, and nothing is made of the 300."""
+    """Where what is behind the first 300 cannot be listed, the plan and the run say so, and nothing is made of the 300."""
     short = r"records of 'docs' at .*: only 300 of 2,300 can be listed"
-    with Capped(upstream, refuses=False, deaf=True) as port, pytest.raises(FatalError, match=short):
-        build("short", chroma={"host": "127.0.0.1", "port": port}, collections=["docs"])
-    assert connection.execute("SELECT to_regclass('vecferry.run')").fetchone() == (None,)
+    with Capped(upstream, refuses=False, deaf=True) as port:
+        parameters = {"chroma": {"host": "127.0.0.1", "port": port}, "collections": ["docs"]}
+        with pytest.raises(FatalError, match=short):
+            make_plan(connection, parse(ChromaToPgvector, parameters).request(), "short")
+        with pytest.raises(FatalError, match=short):
+            build("short", **parameters)
+    assert [b for b in checkpoints.batches(connection, "short") if b.status == "done"] == []
 
 
 def test_verification_counts_at_the_source() -> None:
