@@ -9,7 +9,9 @@ from flows.outcome import Outcome, ended
 from flows.running import gates_of, holding
 from tasks.base.words import counted
 from tasks.begin import refuse_dropped
-from tasks.runs import artifacts
+from tasks.runs import artifacts, home
+from tasks.runs.ledger import RunRecord
+from tasks.runs.run import Run
 from tasks.verify import verify_task
 
 
@@ -18,7 +20,7 @@ from tasks.verify import verify_task
 def verify(parameters: Checked) -> State[Outcome]:
     """Hold a run's tables against their source again and keep the report."""
     with (
-        holding(parameters, "verify", lambda _, record: refuse_dropped(record)) as run,
+        holding(parameters, "verify", _ready) as run,
         run.giving_way(parameters.database_share),
     ):
         bar = artifacts.progress(run.run_id, "verify")
@@ -26,3 +28,8 @@ def verify(parameters: Checked) -> State[Outcome]:
         artifacts.moved(bar, 1, 1)
     lines = [f"{t.name} → {t.table}: {counted(len(t.checks), 'check')} passed" for t in reports]
     return ended(parameters.run_id, parameters.database, lines)
+
+
+def _ready(run: Run, record: RunRecord) -> None:
+    refuse_dropped(record)
+    home.check(run.plan, run.home)

@@ -50,6 +50,23 @@ def write(path: str, data: bytes | memoryview) -> None:
         raise
 
 
+def create(path: str, data: bytes) -> None:
+    """Puts ``data`` at ``path`` unless something is there: of several who do it at once on a local disk, the first."""
+    fs, local = located(path)
+    if "file" not in _protocols(fs):
+        if not fs.exists(local):
+            write(path, data)
+        return
+    part = f"{local}.{uuid.uuid4().hex}.part"
+    write(part, data)
+    try:
+        os.link(part, local)
+    except FileExistsError:
+        return
+    finally:
+        os.unlink(part)
+
+
 def append(path: str, data: bytes) -> None:
     """Adds ``data`` to the end of a file in a directory, in one piece whoever else appends to it."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT

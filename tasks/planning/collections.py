@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import orjson
@@ -62,7 +62,7 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
         )
         target: Target[TablePlace] = Target(number, collection, free, width, space, limit=request.limit)
         kind, problem = _kind(connection, request, target)
-        targets.append(replace(target, place=kind(**vars(free))))
+        targets.append(replace(target, place=kind(**{f.name: getattr(free, f.name) for f in fields(free)})))
         problems += [problem] if problem else []
     plan = Plan(check_run_id(run_id), request, tuple(targets))
     problems += _name_problems(connection, plan, asked.schema)

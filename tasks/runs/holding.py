@@ -41,9 +41,9 @@ def sole_runner(url: str, run_id: str) -> Iterator[None]:
         raise UsageError(f"another process works on run {run_id}: wait for it, or see `{look}`")
     done = threading.Event()
     keeper = threading.Thread(target=_keep_lock, args=(connection, url, run_id, done), daemon=True)
-    if before := ledger.find(connection, run_id):
-        _before[run_id] = before
     try:
+        if before := ledger.find(connection, run_id):
+            _before[run_id] = before
         _end_leftovers(connection, run_id)
         keeper.start()
         yield

@@ -22,7 +22,7 @@ def named(home: str) -> str:
     """The name in a home, which is given one where it has none yet. Who comes second takes the first one's."""
     if there := identity(home):
         return there
-    files.write(files.join(home, FILE), f"{uuid4().hex}\n".encode())
+    files.create(files.join(home, FILE), f"{uuid4().hex}\n".encode())
     written = identity(home)
     assert written
     return written

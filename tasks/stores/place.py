@@ -34,6 +34,11 @@ class Place(Protocol):
     followed_after_contract: ClassVar[bool]
 
     @property
+    def vector_type(self) -> str:
+        """What its vectors are stored as."""
+        ...
+
+    @property
     def row_bytes(self) -> int:
         """What a row's vector takes where it is searched, beside the row itself."""
         ...

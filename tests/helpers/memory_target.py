@@ -77,6 +77,10 @@ class AliasedCollection:
         return None
 
     @property
+    def vector_type(self) -> str:
+        return "float32"
+
+    @property
     def row_bytes(self) -> int:
         return 4 * self.dimensions
 

@@ -2,13 +2,16 @@
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from flows.chroma_to_pgvector import chroma_to_pgvector
 from flows.cutover import cutover
 from flows.rollback import rollback
+from flows.verify import verify
 from tasks.base.errors import UsageError
 from tasks.runs import home, ledger
 from tasks.stores.postgres.connection import Connection
@@ -26,7 +29,11 @@ def test_another_home_is_refused(
         monkeypatch.setenv("VECFERRY_HOME", str(tmp_path / other))
         if other == "used":
             home.named(str(tmp_path / other))
-        for verb in (lambda: chroma_to_pgvector(chroma=source, run_id="r"), lambda: cutover(run_id="r")):
+        for verb in (
+            lambda: chroma_to_pgvector(chroma=source, run_id="r"),
+            lambda: cutover(run_id="r"),
+            lambda: verify(run_id="r"),
+        ):
             with pytest.raises(UsageError, match=f"set VECFERRY_HOME to that one.*{tmp_path}/{other}/home.id"):
                 verb()
     assert ledger.get(connection, "r").state == "verified"
@@ -43,6 +50,15 @@ def test_a_home_in_another_place_is_the_same(
     assert cutover(run_id="r")["state"] == "cut_over"
 
 
-def test_two_who_name_a_home_at_once_agree(tmp_path: Path) -> None:
-    """The name that is there is taken."""
-    assert home.named(str(tmp_path)) == home.named(str(tmp_path)) == home.identity(str(tmp_path))
+def test_those_who_name_a_home_at_once_agree(tmp_path: Path) -> None:
+    """The first name stays, whoever comes at the same moment."""
+    for number in range(20):
+        together, place = Barrier(4), str(tmp_path / str(number))
+
+        def name(place: str = place, together: Barrier = together) -> str:
+            together.wait()
+            return home.named(place)
+
+        with ThreadPoolExecutor(4) as pool:
+            names = {future.result() for future in [pool.submit(name) for _ in range(4)]}
+        assert names == {home.identity(place)}

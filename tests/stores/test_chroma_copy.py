@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -288,3 +289,11 @@ def test_an_end_that_waits_for_nobody_removes_copies_too(old: Old, home: Path) -
     assert copies(home)
     private_copy.remove_own()
     assert not home.exists()
+
+
+def test_a_run_reads_the_copy_that_its_plan_made(tmp_path: Path, chroma_dir: Callable[..., str]) -> None:
+    """A plan of all collections copies the directory once, and what a run names of them is in it."""
+    home, path = str(tmp_path / "home"), chroma_dir(count=20)
+    wanted = private_copy.Wanted(path, "default_tenant", "default_database", None)
+    whole = private_copy.copy_of(wanted, home, fresh=True)
+    assert private_copy.copy_of(replace(wanted, collections=frozenset({"docs"})), home, fresh=True) is whole

@@ -101,7 +101,7 @@ def _as_json(planned: Planned) -> dict[str, Any]:
                 "rows": t.collection.count,
                 "dimensions": t.dimensions,
                 "metric": t.collection.metric,
-                "type": t.place.layout.type,
+                "type": t.place.vector_type,
                 "metadata": look.metadata,
             }
             for t, look in zip(planned.plan.targets, planned.looks, strict=True)

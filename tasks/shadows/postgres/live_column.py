@@ -135,6 +135,7 @@ class LiveColumn(PostgresShadow):
     def _refuse_retired(self) -> None:
         with self.run.connection() as connection:
             models.refuse_retired(connection, self.run.run_id, self.target.number)
+            self.table(connection)  # else what is dropped would be told in the database's words
 
     def dependents(self, connection: Connection) -> list[str]:
         return list(dispatcher.problems(connection, self.target))

@@ -15,7 +15,7 @@ from tasks.shadows.postgres.live_place import queue, side_table
 from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import LiveTables
+from tasks.stores.postgres.live_table import LiveTables, has_column
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.storable import sift
 from tasks.stores.postgres.table import READ_ROWS
@@ -112,7 +112,11 @@ def renew(run: Run, target: Target[LivePlace], connection: Connection, ids: list
 def _of_old_model(run: Run, target: Target[LivePlace], connection: Connection, fetched: pa.Table) -> pa.Table | None:
     """The page with old vectors made anew, once the application has moved on and makes none itself; None before, or
     where the old model is not named."""
-    request = run.plan.request
+    request, live = run.plan.request, target.place.live
     if request.old_embedder is None or ledger.get(connection, run.run_id).state != "cut_over":
+        return None
+    if not has_column(
+        connection, live, live.vectors
+    ):  # dropped by a contract, or beside and kept current by its own run
         return None
     return embedded(run, target, fetched, model=request.old_embedder)[0]

@@ -4,7 +4,7 @@ A page travels as arrays: the key columns first, in the order of the key, then w
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from psycopg import sql
 
@@ -41,7 +41,7 @@ class Statements:
     """Removes what is known of rows that are there no longer."""
 
 
-@cache
+@lru_cache(maxsize=256)
 def statements_of(place: LivePlace) -> Statements:
     """The statements of a place."""
     live, side, kind = place.live, side_table(place), place.layout.type

@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Iterable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,14 @@ def copy_of(wanted: Wanted, home: str, fresh: bool) -> Copy:
     Raises UsageError where there is no room for it, or the files do not hold still.
     """
     with _making:
-        kept = _newest.get(wanted)
-        if kept and not (fresh and _stamp(wanted.path, kept.segments) != kept.stamp):
-            return kept
+        whole = replace(wanted, collections=None)
+        for kept in filter(
+            None, map(_newest.get, (wanted, whole))
+        ):  # a plan of all collections has copied those of a run
+            if not (fresh and _stamp(wanted.path, kept.segments) != kept.stamp):
+                return kept
+        for stale in {wanted, whole} & _newest.keys():
+            del _newest[stale]  # removed when nobody reads it any more
         made = _make(wanted, home)
         _newest[wanted] = made
         return made

@@ -45,6 +45,10 @@ class TablePlace:
         return self.table
 
     @property
+    def vector_type(self) -> str:
+        return self.layout.type
+
+    @property
     def row_bytes(self) -> int:
         return self.layout.row_bytes
 
@@ -126,6 +130,10 @@ class LivePlace:
     @property
     def label(self) -> str:
         return self.table
+
+    @property
+    def vector_type(self) -> str:
+        return self.layout.type
 
     @property
     def row_bytes(self) -> int:

@@ -50,7 +50,8 @@ class Table:
 def copy_ids(connection: Connection, into: sql.Composable, ids: pa.Array) -> None:
     """Sends one column of text, ``id``. An id with a NUL is left out: no table can hold it."""
     ids = ids.filter(pc.invert(pc.match_substring(ids, "\0")))
-    copy_rows(connection, sql.SQL("{} (id)").format(into), [[name.encode() for name in ids.to_pylist()]])
+    pages = (ids[at : at + READ_ROWS].to_pylist() for at in range(0, len(ids), READ_ROWS))
+    copy_rows(connection, sql.SQL("{} (id)").format(into), [(name.encode() for page in pages for name in page)])
 
 
 def page(connection: Connection, table: Table, where: sql.Composable, parameters: Sequence[Any]) -> pa.RecordBatch:

@@ -6,7 +6,7 @@ waiting for it took longer than sending.
 """
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from uuid import UUID
 
 import numpy as np
@@ -42,10 +42,10 @@ KEYS: dict[str, Callable[[str], bytes]] = {
 
 
 def copy_rows(
-    connection: Connection, into: sql.Composable, columns: Sequence[Sequence[Value]], turn: pace.Turn = pace.AT_ONCE
+    connection: Connection, into: sql.Composable, columns: Sequence[Iterable[Value]], turn: pace.Turn = pace.AT_ONCE
 ) -> None:
-    """Sends rows, given by their columns, to ``into``: a table with the list of its columns. It rests between blocks where
-    way is given."""
+    """Sends rows, given by their columns, to ``into``: a table with the list of its columns. No more than a block is held at
+    once, and it rests between blocks where way is given."""
     size = SHORT if turn.pace else BLOCK
     with connection.cursor() as cursor, cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(into)) as copy:
         for block in _blocks(columns, size):
@@ -125,7 +125,7 @@ def _texts(page: pa.Table, name: str) -> list[Value]:
     return [None if text is None else text.encode() for text in page.column(name).to_pylist()]
 
 
-def _blocks(columns: Sequence[Sequence[Value]], size: int) -> Iterator[bytes]:
+def _blocks(columns: Sequence[Iterable[Value]], size: int) -> Iterator[bytes]:
     """The rows in blocks of about ``size`` bytes, or of one row where that is longer."""
     fields = struct.pack(">h", len(columns))
     block, length = [HEADER], len(HEADER)
