@@ -75,6 +75,12 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
             problems.append(
                 f"{schema}.{table}.{live.vectors} has {live.layout.dimensions} dimensions, {request.old_embedder} {old_space.dimensions}"
             )
+    tables = [f"{target.place.schema}.{target.place.table}" for target in targets]
+    problems += [
+        f"{table} is named by {tables.count(table)} targets, and a run can follow one of them: give each a run of its own"
+        for table in dict.fromkeys(tables)
+        if tables.count(table) > 1
+    ]
     for target in targets:
         problems += [*_problems(connection, run_id, target)]
         warnings += [*_warnings(connection, target)]

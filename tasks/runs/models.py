@@ -22,6 +22,7 @@ from tasks.runs import ledger
 from tasks.runs.commands import command
 from tasks.stores.interface import Metric
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.live_table import text_columns
 
 State = Literal["building", "built", "active", "retired"]
 
@@ -92,18 +93,17 @@ def active(connection: Connection, schema: str, table: str, content: str) -> Mod
 
 
 def register(connection: Connection, model: Model) -> Model:
-    """Registers vectors that the table came with, and which are searched unless a run's are. What was said of the same
+    """Registers vectors that the table came with, and which are searched unless others are. What was said of the same
     column before is corrected; its number is the registry's to give."""
     known = at(connection, model.table_schema, model.table_name, model.column_name)
     if known and known.run_id:
         return known
     if known is None:
         known = _insert(connection, model)
-    now = active(connection, model.table_schema, model.table_name, known.content)
-    if now is None or now.run_id is None:
-        # Of vectors that no run made, those are searched that were named last.
-        if now:
-            _update(connection, now, state="built")
+        searched = active(connection, model.table_schema, model.table_name, known.content) is not None
+    else:
+        searched = bool(ways_back(connection, model.table_schema, model.table_name))
+    if not searched:
         _update(connection, known, state="active")
     _update(connection, known, dimensions=model.dimensions, metric=model.metric, space=model.space or known.space)
     return known
@@ -124,21 +124,38 @@ def built(connection: Connection, model: Model) -> None:
 
 
 def to_be_replaced(connection: Connection, model: Model) -> Model | None:
+    """The model that this one would take over from, and a rollback goes back to."""
+    now = _active_in_place_of(connection, model)
+    if now and now.run_id is None and now.model != model.model:
+        # Of vectors that no run made, those are searched that were named last.
+        where = "model = %s AND run_id IS NULL AND state <> 'retired'"
+        return next(iter(_select(connection, where, model.planned_from)), now)
+    return now
+
+
+def _active_in_place_of(connection: Connection, model: Model) -> Model | None:
     """The model that is active where this one would be."""
     now = active(connection, model.table_schema, model.table_name, model.content)
-    if now is None:  # its run embeds another text of the rows than the one before it
-        for old in _select(connection, "model = %s", model.planned_from):
+    for old in _select(connection, "model = %s", model.planned_from):
+        if now is None:  # its run embeds another text of the rows than the one before it
             now = active(connection, model.table_schema, model.table_name, old.content)
+            if now and now.run_id and not _of_like_content(now, model):
+                return None  # that is another search of the same rows, and goes on
     return now
+
+
+def _of_like_content(now: Model, model: Model) -> bool:
+    """Whether a later run has changed the text that is embedded, rather than embedded another one besides."""
+    return now.run_id != model.run_id and not set(text_columns(now.content)).isdisjoint(text_columns(model.content))
 
 
 def activate(connection: Connection, model: Model) -> None:
     """Makes it the one that is searched, in place of the one that is."""
-    before = to_be_replaced(connection, model)
-    if before and before.model == model.model:
+    before, now = to_be_replaced(connection, model), _active_in_place_of(connection, model)
+    if now and now.model == model.model:
         return
-    if before:
-        _update(connection, before, state="built")
+    if now:
+        _update(connection, now, state="built")
     _update(connection, model, state="active", took_over_from=before.model if before else None)
 
 

@@ -40,7 +40,7 @@ def note(connection: Connection, model: Model, function: str, body: str, own: bo
 
 
 def note_own(connection: Connection, model: Model, function: str) -> None:
-    """Notes that the application's own function searches the model, and none that it was noted for before."""
+    """Notes that the application's own function searches the model, and no other that it was noted for."""
     connection.execute(
         "DELETE FROM vecferry.search_function s USING vecferry.model m WHERE m.model = s.model AND s.own "
         "AND s.function = %s AND s.body = %s AND (m.table_schema, m.table_name) = (%s, %s)",

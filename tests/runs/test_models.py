@@ -370,3 +370,108 @@ def test_over_a_run_of_0_1_0(connection: Connection, database: str, tmp_path: Pa
     dropped(first)
     names = connection.execute("SELECT proname FROM pg_proc WHERE starts_with(proname, %s)", (function,)).fetchall()
     assert names == [(function,)]
+
+
+def _own(connection: Connection, column: str) -> None:
+    """Writes a match_docs that searches the column."""
+    connection.execute(
+        f"CREATE OR REPLACE FUNCTION match_docs(query_embedding vector, match_threshold float, match_count int DEFAULT 5) "
+        f"RETURNS TABLE (id bigint, content text, similarity float) LANGUAGE sql STABLE AS "
+        f"$$ SELECT id, content, 1 - ({column} <=> query_embedding) FROM docs LIMIT match_count $$"
+    )
+
+
+@pytest.mark.parametrize("contracted", [False, True], ids=["written after the cutover", "rewritten after the contract"])
+def test_a_function_of_the_users_over_vectors_of_a_run(docs: Connection, contracted: bool) -> None:
+    """It is put aside at the next cutover as the one that searches that run's vectors, and back at the rollback."""
+    if not contracted:
+        docs.execute("DROP FUNCTION match_docs")
+    first = prepared(docs, "first", 16)
+    cutover(first)
+    if contracted:
+        dropped(first)
+    _own(docs, "embedding_16")
+    own = bodies(docs)["match_docs"]
+    second = prepared(docs, "second", 32, old_column="embedding_16")
+    assert bodies(docs)["match_docs"] == own
+    for _ in range(2):
+        ledger.set_state(docs, "second", "verified")
+        cutover(second)
+        assert_no_function_calls_itself(docs)
+        assert bodies(docs)["match_docs"] != own
+        assert served(docs, "match_docs", {16, 32, 64}) == {16, 32}
+        assert served(docs, "match_docs_v2", {16, 32, 64}) >= {16, 32}
+        rollback(second)
+        assert bodies(docs)["match_docs"] == own
+    if not contracted:  # the first goes on and off too, and the function stays the user's
+        dropped(second)
+        rollback(first)
+        ledger.set_state(docs, "first", "verified")
+        cutover(first)
+        assert bodies(docs)["match_docs"] == own
+        second = prepared(docs, "other", 32, new_column="other")
+    ledger.set_state(docs, second.run_id, "verified")
+    cutover(second)
+    assert served(docs, "match_docs", {16, 32, 64}) == {16, 32}
+    if not contracted:
+        dropped(first)
+    dropped(second)
+    assert served(docs, "match_docs", {16, 32, 64}) == {32}
+    assert sum(name.startswith("match_docs_16") for name in bodies(docs)) == 0
+
+
+def test_two_texts_of_one_table(docs: Connection) -> None:
+    """Vectors of other columns are another search: they take over from nothing that a run made, and their contract drops
+    nothing of it. One run of both is refused."""
+    docs.execute("ALTER TABLE docs ADD COLUMN title text DEFAULT 'a title'")
+    first = prepared(docs, "first", 16, text="{title}", old_column="embedding")
+    cutover(first)
+    second = prepared(docs, "second", 32, text="{content}", old_column="embedding", function="match_content")
+    cutover(second)
+    assert docs.execute("SELECT dimensions FROM vecferry.active_space ORDER BY 1").fetchall() == [(16,), (32,)]
+    dropped(first)
+    dropped(second)
+    assert models.at(docs, "public", "docs", "embedding_16")
+    assert docs.execute("SELECT dimensions FROM vecferry.active_space ORDER BY 1").fetchall() == [(16,), (32,)]
+    asked = {"table": "docs", "old_column": "embedding_16"}
+    targets = [{**asked, "text": f"{{{name}}}", "new_column": f"{name}_8"} for name in ("title", "content")]
+    request = parse(Text384To1536, {"targets": targets, "embedder": "hashing/8"}).request()
+    assert (
+        "public.docs is named by 2 targets, and a run can follow one of them: give each a run of its own"
+        in make_plan(docs, request, "third").problems
+    )
+
+
+def test_beginning_a_run_changes_nothing_that_applications_read(docs: Connection) -> None:
+    """Whatever column it is planned from, active_space is what it was until the cutover."""
+    rollback(prepared(docs, "first", 16))
+    docs.execute("ALTER TABLE docs ADD COLUMN better vector(12)")
+    second = prepared(docs, "second", 32, old_column="better")
+    assert active(docs) == OLD
+    cutover(second)
+    assert active(docs) == 32
+    rollback(second)
+    assert active(docs) == 12
+
+
+def test_a_column_that_the_table_came_with_is_no_place_for_new_vectors(docs: Connection) -> None:
+    """Though it be empty by now: the plan says so, and not the index of the registry."""
+    rollback(prepared(docs, "first", 16))
+    docs.execute("ALTER TABLE docs ADD COLUMN better vector(12); UPDATE docs SET embedding = NULL")
+    target = {"table": "docs", "text": "content", "old_column": "better", "new_column": "embedding"}
+    request = parse(Text384To1536, {"targets": [target], "embedder": "hashing/8"}).request()
+    assert make_plan(docs, request, "second").problems == [
+        "public.docs.embedding is noted as vectors that public.docs came with: choose another new_column"
+    ]
+
+
+def test_a_run_whose_function_a_later_one_took(docs: Connection) -> None:
+    """As 0.1 left it: after a rollback of the later run the earlier one's vectors are searched, and not the first alone."""
+    cutover(prepared(docs, "first", 16))
+    second = prepared(docs, "second", 32)
+    cutover(second)
+    row = docs.execute("DELETE FROM vecferry.search_function WHERE body LIKE 'match\\_docs\\_16%' RETURNING body")
+    docs.execute(f"DROP FUNCTION {(row.fetchone() or [''])[0]}")
+    rollback(second)
+    assert active(docs) == 16
+    assert served(docs, "match_docs", {8, 16, 32}) == {8, 16}

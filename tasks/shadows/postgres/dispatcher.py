@@ -28,20 +28,18 @@ Where several models have the same dimensions, match_docs searches the one that 
 the active one, unless the table came with it; then what was built first; and what the table came with last.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 
 from tasks.base.errors import FatalError
 from tasks.runs import models, search_bodies
 from tasks.runs.models import Model
 from tasks.runs.plan import Target
+from tasks.runs.search_bodies import Searched
 from tasks.shadows.postgres import generated, search_functions
-from tasks.stores.postgres.catalogue import find, open_alike
+from tasks.shadows.postgres.generated import Body
+from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.places import LivePlace
-
-Body = Callable[[Connection, Target[LivePlace], str], None]
-"""Makes a function, of the name that it gets, that searches a target's new vectors: what the application calls decides with
-which arguments, ``search_functions.make`` with those of match_docs."""
 
 
 def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
@@ -96,19 +94,25 @@ def ready(connection: Connection, run_id: str, target: Target[LivePlace], body: 
         return
     known = search_bodies.of_function(connection, target.place.schema, name)
     function = find(connection, target.place.schema, name)
-    if function and not generated.is_generated(function) and all(s.body == name for s in known if s.own):
-        came_with = models.to_be_replaced(connection, model)
-        if came_with and came_with.run_id is None:
-            search_bodies.note_own(connection, came_with, name)
+    if function and not generated.is_generated(function):
+        _note_own(connection, target, model, known, name)
     if not any(s.model.model == model.model for s in known):
-        made = generated.name_of(name, model)
-        body(connection, target, made)
-        if function:
-            copy = find(connection, target.place.schema, made)
-            assert copy
-            open_alike(connection, function, copy)
-        search_bodies.note(connection, model, name, made, own=False)
+        generated.make_body(connection, target, model, name, body)
     generated.make_second(connection, target, name)
+
+
+def _note_own(
+    connection: Connection, target: Target[LivePlace], model: Model, known: Sequence[Searched], name: str
+) -> None:
+    """Notes which model the application's own function searches: the one that this run's would take over from. That may be
+    a run's too, where the function was written after the cutover."""
+    own = [s for s in known if s.own]
+    searched = models.to_be_replaced(connection, model)
+    if searched is None or searched.model == model.model or any(s.body != name or s.model.run_id for s in own):
+        return
+    if searched.run_id:
+        generated.drop_bodies(connection, target, searched, name)
+    search_bodies.note_own(connection, searched, name)
 
 
 def switch(connection: Connection, run_id: str, target: Target[LivePlace], body: Body = search_functions.make) -> None:

@@ -1,12 +1,12 @@
 """The functions that people call, as the registry of models wants them: match_docs, once it was switched, and match_docs_v2.
 Both are PL/pgSQL that chooses by the dimensions of the query; what the application's own function was is kept beside."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from psycopg import sql
 
-from tasks.runs import models, search_bodies
+from tasks.runs import ledger, models, search_bodies
 from tasks.runs.models import Model
 from tasks.runs.names import short, suffix
 from tasks.runs.plan import Target
@@ -28,6 +28,23 @@ from tasks.stores.postgres.connection import Connection, pgvector_schema
 from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import LivePlace
 
+Body = Callable[[Connection, Target[LivePlace], str], None]
+"""Makes a function, of the name that it gets, that searches a target's new vectors: what the application calls decides with
+which arguments, ``search_functions.make`` with those of match_docs."""
+
+
+def make_body(
+    connection: Connection, target: Target[LivePlace], model: Model, name: str, body: Body = search_functions.make
+) -> None:
+    """Makes and notes what searches the model, that of the target, for those who call ``name``."""
+    made, function = name_of(name, model), find(connection, target.place.schema, name)
+    body(connection, target, made)
+    if function:
+        copy = find(connection, target.place.schema, made)
+        assert copy
+        open_alike(connection, function, copy)
+    search_bodies.note(connection, model, name, made, own=False)
+
 
 def generate(connection: Connection, target: Target[LivePlace], called: Sequence[str]) -> None:
     """The functions that people call, from the registry as it is now."""
@@ -35,6 +52,7 @@ def generate(connection: Connection, target: Target[LivePlace], called: Sequence
     for name in called:
         _move_second(connection, target, name)
         function = find(connection, target.place.schema, name)
+        _complete(connection, chain, name)
         by_model = {s.model.model: s for s in search_bodies.of_function(connection, target.place.schema, name)}
         serving = [by_model[m.model] for m in chain if m.model in by_model]
         if function is None:
@@ -45,6 +63,16 @@ def generate(connection: Connection, target: Target[LivePlace], called: Sequence
             else:
                 give_body(connection, function, _choice(connection, function, serving))
         make_second(connection, target, name)
+
+
+def _complete(connection: Connection, chain: Sequence[Model], name: str) -> None:
+    """What searches the models of runs that people are switched to, where it is missing: 0.1 called it match_…_v2 for every
+    run, so that a later run took it from an earlier one."""
+    for model in chain:
+        if model.run_id and model.target is not None and not search_bodies.of_model(connection, model):
+            made = ledger.get(connection, model.run_id).plan.targets[model.target]
+            if made.place.function == name:
+                make_body(connection, made, model, name)
 
 
 def make_second(connection: Connection, target: Target[LivePlace], name: str) -> None:
@@ -166,9 +194,11 @@ def _move_second(connection: Connection, target: Target[LivePlace], name: str) -
             search_bodies.note(connection, searched.model, name, made, own=False)
 
 
-def drop_bodies(connection: Connection, target: Target[LivePlace], model: Model) -> None:
-    """The functions that search a model; those that people call stay."""
+def drop_bodies(connection: Connection, target: Target[LivePlace], model: Model, only: str | None = None) -> None:
+    """The functions that search a model, for all who do or those who call one function; those that people call stay."""
     for name, body in search_bodies.of_model(connection, model):
+        if only not in (None, name):
+            continue
         there = find(connection, target.place.schema, body)
         if there and body not in (name, second_name(name)):
             drop(connection, there)

@@ -34,8 +34,7 @@ def owner(connection: Connection, run_id: str, target: Target[LivePlace]) -> Ite
     """What the column belongs to, by the registry of models, if that is not the run."""
     other = models.at(connection, target.place.schema, target.place.table, target.place.new_column)
     if other and other.run_id is None:
-        if target.place.beside:
-            yield f"{target.name} holds the vectors that {other.table} came with: choose another new_column"
+        yield f"{target.name} is noted as vectors that {other.table} came with: choose another new_column"
         return
     owning = other.run_id if other else _by_relation(connection, target)
     if owning in (None, run_id):
