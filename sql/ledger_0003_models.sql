@@ -41,10 +41,20 @@ CREATE TABLE IF NOT EXISTS vecferry.search_function (
 );
 
 DO $$
+DECLARE
+    path text := current_setting('search_path');
 BEGIN
     IF (SELECT relkind FROM pg_class WHERE oid = to_regclass('vecferry.active_space')) IS DISTINCT FROM 'r' THEN
         RETURN;  -- nothing was switched before, or this has been done
     END IF;
+    -- The views of others that read it, as they are written without a search path, to be put on what takes its place.
+    PERFORM set_config('search_path', '', true);
+    CREATE TABLE vecferry.view_before AS
+    SELECT DISTINCT c.oid::regclass AS name, pg_get_viewdef(c.oid) AS definition, c.reloptions AS options
+    FROM pg_depend d JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+    JOIN pg_class c ON c.oid = r.ev_class AND c.relkind = 'v'
+    WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = 'vecferry.active_space'::regclass;
+    PERFORM set_config('search_path', path, true);
     ALTER TABLE vecferry.active_space RENAME TO active_space_until_version_3;
 END
 $$;
@@ -56,6 +66,9 @@ FROM vecferry.model WHERE state = 'active';
 DO $$
 DECLARE
     reader record;
+    other record;
+    reason text;
+    message text;
 BEGIN
     IF EXISTS (SELECT FROM vecferry.model) OR to_regclass('vecferry.active_space_until_version_3') IS NULL
         AND NOT EXISTS (SELECT FROM vecferry.relation WHERE source ? 'table') THEN
@@ -69,7 +82,7 @@ BEGIN
     END IF;
 
     CREATE TABLE vecferry.made_before AS
-    SELECT r.table_name AS shadow, r.run_id, r.target, r.space, run.state, run.created_at,
+    SELECT r.table_name AS shadow, r.run_id, r.target, r.space, run.state, run.created_at, run.cut_over_at,
            t ->> 'schema' AS table_schema, t ->> 'table' AS table_name, t -> 'live' ->> 'text' AS content,
            t ->> 'mode' = 'side_table' AS beside, t ->> 'new_column' AS column_name, t ->> 'function' AS function,
            (t ->> 'dimensions')::integer AS dimensions, t -> 'live' -> 'layout' ->> 'metric' AS metric,
@@ -86,15 +99,14 @@ BEGIN
     SELECT DISTINCT ON (m.table_schema, m.table_name, m.old_column) m.table_schema, m.table_name, m.content,
            m.table_schema, m.table_name, m.old_column, m.old_dimensions, m.metric,
            CASE WHEN s.column_name = m.old_column THEN s.space ELSE coalesce(m.old_space, '') END,
-           CASE WHEN s.column_name = m.old_column OR s.column_name IS NULL THEN 'active' ELSE 'built' END,
-           coalesce(s.switched_at, m.created_at)
+           'built', coalesce(s.switched_at, m.created_at)
     FROM vecferry.made_before m
     JOIN pg_attribute a ON a.attrelid = to_regclass(format('%I.%I', m.table_schema, m.table_name)) AND a.attname = m.old_column
         AND NOT a.attisdropped
     LEFT JOIN vecferry.active_before s ON (s.table_schema, s.table_name) = (m.table_schema, m.table_name)
     WHERE NOT EXISTS (SELECT FROM vecferry.made_before o WHERE (o.table_schema, o.table_name, o.column_name)
                       = (m.table_schema, m.table_name, m.old_column))
-    ORDER BY m.table_schema, m.table_name, m.old_column, m.created_at;
+    ORDER BY m.table_schema, m.table_name, m.old_column, m.created_at, m.target;
 
     -- What runs made.
     INSERT INTO vecferry.model (table_schema, table_name, content, place_schema, place_name, column_name, dimensions, metric,
@@ -106,6 +118,18 @@ BEGIN
     FROM vecferry.made_before m
     LEFT JOIN vecferry.active_before s ON (s.table_schema, s.table_name, s.column_name) = (m.table_schema, m.table_name, m.column_name)
     ORDER BY m.created_at;
+
+    -- Which of them are searched. Of a table that was never switched, the old column that was named last.
+    UPDATE vecferry.model SET state = 'active' FROM vecferry.active_before s
+    WHERE (s.table_schema, s.table_name, s.column_name) = (model.table_schema, model.table_name, model.column_name)
+      AND model.run_id IS NULL AND model.state = 'built';
+    UPDATE vecferry.model SET state = 'active' WHERE model IN (
+        SELECT DISTINCT ON (o.table_schema, o.table_name, o.content) o.model
+        FROM vecferry.model o JOIN vecferry.made_before m
+             ON (m.table_schema, m.table_name, m.old_column) = (o.table_schema, o.table_name, o.column_name)
+        WHERE o.run_id IS NULL
+          AND NOT EXISTS (SELECT FROM vecferry.active_before s WHERE (s.table_schema, s.table_name) = (o.table_schema, o.table_name))
+        ORDER BY o.table_schema, o.table_name, o.content, m.created_at DESC);
 
     -- What was said of tables of which no run is left: a run was rolled back, and dropped.
     INSERT INTO vecferry.model (table_schema, table_name, content, place_schema, place_name, column_name, dimensions, metric,
@@ -120,6 +144,17 @@ BEGIN
         ORDER BY run.created_at DESC LIMIT 1) p ON true
     WHERE NOT EXISTS (SELECT FROM vecferry.model m WHERE (m.table_schema, m.table_name) = (s.table_schema, s.table_name)
                       AND m.state = 'active');
+
+    -- A switched table had one line, that of its last switch: other texts of it may have been switched before.
+    UPDATE vecferry.model SET state = 'active' WHERE model IN (
+        SELECT DISTINCT ON (o.table_schema, o.table_name, o.content) o.model
+        FROM vecferry.model o JOIN vecferry.made_before m ON (m.run_id, m.target) = (o.run_id, o.target)
+        WHERE m.state IN ('cut_over', 'contracted')
+          AND NOT EXISTS (SELECT FROM vecferry.model a WHERE (a.table_schema, a.table_name, a.content)
+                          = (o.table_schema, o.table_name, o.content) AND a.state = 'active')
+          AND NOT EXISTS (SELECT FROM vecferry.made_before l WHERE (l.table_schema, l.table_name, l.old_column)
+                          = (o.table_schema, o.table_name, o.column_name) AND l.state IN ('cut_over', 'contracted'))
+        ORDER BY o.table_schema, o.table_name, o.content, m.cut_over_at DESC, o.target DESC);
 
     UPDATE vecferry.model SET planned_from = o.model,
            took_over_from = CASE WHEN m.state = 'cut_over' THEN o.model END
@@ -140,8 +175,10 @@ BEGIN
     FROM vecferry.made_before m JOIN vecferry.model o ON o.run_id IS NULL
          AND (o.table_schema, o.table_name, o.column_name) = (m.table_schema, m.table_name, m.old_column)
     JOIN pg_proc p ON p.pronamespace = to_regnamespace(quote_ident(m.table_schema))
-        AND p.proname = ANY (ARRAY[m.function, m.function || '_v1'])
-    ORDER BY o.model, m.function, p.proname DESC  -- _v1 where it is there: what the function was before the switch
+    JOIN pg_proc called ON called.pronamespace = p.pronamespace AND called.proname = m.function
+    WHERE p.proname = m.function
+       OR p.proname = m.function || '_v1' AND m.state = 'cut_over' AND strpos(called.prosrc, format('"%s_v1"(', m.function)) > 0
+    ORDER BY o.model, m.function, p.proname DESC  -- _v1 where the function calls it: what it was before the switch
     ON CONFLICT DO NOTHING;
 
     IF to_regclass('vecferry.active_space_until_version_3') IS NOT NULL THEN
@@ -154,7 +191,19 @@ BEGIN
         LOOP
             EXECUTE format('GRANT %s ON vecferry.active_space TO %s%s', reader.what, reader.name, reader.further);
         END LOOP;
-        DROP TABLE vecferry.active_space_until_version_3;
+        BEGIN
+            -- Replaced in place, a view keeps its owner, its rights and the views that read it.
+            FOR other IN SELECT * FROM vecferry.view_before LOOP
+                EXECUTE format('CREATE OR REPLACE VIEW %s%s AS %s', other.name,
+                               ' WITH (' || array_to_string(other.options, ', ') || ')', other.definition);
+            END LOOP;
+            DROP TABLE vecferry.active_space_until_version_3, vecferry.view_before;
+        EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege THEN
+            GET STACKED DIAGNOSTICS reason = PG_EXCEPTION_DETAIL, message = MESSAGE_TEXT;
+            RAISE EXCEPTION 'vecferry.active_space becomes a view, and what reads it cannot be put on that: %',
+                replace(coalesce(nullif(reason, ''), message), '_until_version_3', '')
+                USING HINT = 'drop what reads it, run this command again, and create it again';
+        END;
     END IF;
     DROP TABLE vecferry.active_before, vecferry.made_before;
 END

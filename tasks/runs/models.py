@@ -166,7 +166,8 @@ def go_back(connection: Connection, model: Model) -> Model | None:
         raise UsageError(_covered(connection, model))
     before = predecessor(connection, model)
     _update(connection, model, state="built", took_over_from=None)
-    if before:
+    # Vectors of the table's own may lie under several texts, each of which has taken over from them.
+    if before and active(connection, before.table_schema, before.table_name, before.content) is None:
         _update(connection, before, state="active")
     return before
 

@@ -1,5 +1,6 @@
 """A ledger that earlier code left is read as it is, gets what it lacks from the first verb that writes, and its runs go on."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from flows.cutover import cutover
 from flows.rollback import rollback
 from flows.text_384_to_1536 import text_384_to_1536
 from flows.verify import verify
+from tasks.base.errors import VecferryError
 from tasks.embedders.hashing import HashingEmbedder
-from tasks.runs import ledger, status
+from tasks.runs import ledger, ledger_versions, models, status
 from tasks.runs.ledger_versions import WORK
 from tasks.stores.postgres.connection import Connection
 from tests.fixtures.freezing import NEW, OLD
@@ -196,3 +198,89 @@ def in_use(connection: Connection, kind: str, way: str, outcome: dict[str, Any])
         (query,) = vectors_of(HashingEmbedder(dimensions))([f"text 0 of {table}"])
         row = connection.execute(f"SELECT id FROM match_{table}(%s::vector, 0.1)", (str(query.tolist()),)).fetchone()
         assert row == (0,), (table, dimensions)
+
+
+def bring_forward(connection: Connection) -> dict[str, Any]:
+    """Makes the registry of models; returns what is active, by table."""
+    ledger_versions.ensure(connection)
+    return dict(
+        connection.execute(
+            "SELECT table_name, array_agg(column_name ORDER BY column_name) FROM vecferry.active_space GROUP BY 1"
+        ).fetchall()
+    )
+
+
+def test_views_of_others_read_what_takes_the_place_of_active_space(restored: Callable[[str], Connection]) -> None:
+    """A view on it, and one on that, read the registry of models from then on, with their options and rights; what cannot
+    be put there is named in one line, and the ledger stays as it was."""
+    old = restored("ledger_0_1_0")
+    old.execute("CREATE VIEW app_space WITH (security_barrier) AS SELECT * FROM vecferry.active_space")
+    old.execute("CREATE VIEW app_top AS SELECT column_name FROM app_space WHERE table_name = 'column_cut_over'")
+    old.execute("GRANT SELECT ON app_space TO PUBLIC")
+    old.execute("CREATE MATERIALIZED VIEW app_copy AS SELECT * FROM vecferry.active_space")
+    with pytest.raises(VecferryError, match=r"materialized view app_copy depends on .*; drop what reads it") as refused:
+        bring_forward(old)
+    assert "\n" not in str(refused.value)
+    assert old.execute("SELECT column_name FROM app_top").fetchall() == [("embedding_1536",)]
+    old.execute("DROP MATERIALIZED VIEW app_copy")
+    looks = "SELECT reloptions, relacl::text, relowner FROM pg_class WHERE relname = 'app_space'"
+    before = old.execute(looks).fetchall()
+    bring_forward(old)
+    old.execute("UPDATE vecferry.model SET column_name = 'later' WHERE run_id = 'column-cut_over'")
+    assert old.execute("SELECT column_name FROM app_top").fetchall() == [("later",)]
+    assert old.execute(looks).fetchall() == before
+
+
+def copied(connection: Connection, run_id: str, name: str, number: int, at: str, **target: Any) -> None:
+    """Plants another target like the first of a run: in a run of its own, ``name``, or as ``number`` of the same."""
+    connection.execute("CREATE TEMP TABLE likeness AS SELECT * FROM vecferry.run WHERE run_id = %s", (run_id,))
+    connection.execute("UPDATE likeness SET run_id = %s, created_at = created_at + %s::interval", (name, at))
+    (plan,) = connection.execute("SELECT plan FROM likeness").fetchone() or ({},)
+    like = plan["targets"][0]
+    live = like["live"] | {key: target.pop(key) for key in ("text", "vectors") if key in target}
+    made = like | target | {"number": number, "live": live}
+    if name == run_id:
+        changed = json.dumps(plan | {"targets": [like, made]})
+        connection.execute("UPDATE vecferry.run SET plan = %s WHERE run_id = %s", (changed, run_id))
+    else:
+        connection.execute("UPDATE likeness SET plan = %s", (json.dumps(plan | {"targets": [made]}),))
+        connection.execute("INSERT INTO vecferry.run SELECT * FROM likeness")
+    connection.execute(
+        "INSERT INTO vecferry.relation SELECT table_schema, table_name || '_like', %s, %s, role, source, space "
+        "FROM vecferry.relation WHERE run_id = %s",
+        (name, number, run_id),
+    )
+
+
+def test_of_two_old_columns_that_named_last_is_active(restored: Callable[[str], Connection]) -> None:
+    """Two runs of one table and text, neither of them switched, which were planned from different columns."""
+    old = restored("ledger_0_1_0")
+    old.execute("ALTER TABLE column_verified ADD COLUMN better vector(8)")
+    copied(old, "column-verified", "later", 0, "1 minute", vectors="better", new_column="other")
+    assert bring_forward(old)["column_verified"] == ["better"]
+
+
+def test_every_text_that_was_switched_is_active(restored: Callable[[str], Connection]) -> None:
+    """A run that switched two columns of one table, for different texts, is taken back as a whole, though the ledger of
+    0.1.0 told of the last alone."""
+    old = restored("ledger_0_1_0")
+    copied(old, "column-cut_over", "column-cut_over", 1, "0", text="{id}", new_column="other")
+    old.execute("UPDATE vecferry.active_space SET column_name = 'other' WHERE table_name = 'column_cut_over'")
+    assert bring_forward(old)["column_cut_over"] == ["embedding_1536", "other"]
+    for number in (0, 1):
+        model = models.of_run(old, "column-cut_over", number)
+        assert model
+        before = models.go_back(old, model)
+        assert before
+        assert before.column_name == "embedding"
+
+
+def test_a_function_of_the_users_is_not_taken_for_a_copy(restored: Callable[[str], Connection]) -> None:
+    """match_…_v1 is what the function was before the switch only where the run is switched and the function calls it."""
+    old = restored("ledger_0_1_0")
+    head = "(q vector, t float, c int) RETURNS TABLE (id bigint) LANGUAGE sql AS 'SELECT 1::bigint'"
+    old.execute(f"CREATE FUNCTION match_column_verified_v1{head}")
+    bring_forward(old)
+    bodies = "SELECT body FROM vecferry.search_function WHERE own AND function = %s"
+    assert old.execute(bodies, ("match_column_verified",)).fetchall() == [("match_column_verified",)]
+    assert old.execute(bodies, ("match_column_cut_over",)).fetchall() == [("match_column_cut_over_v1",)]
