@@ -79,6 +79,7 @@ def snapshot_figures(run: Run, port: int, rows: int) -> list[Figure]:
 
 def load_figures(run: Run, url: str, rows: int) -> list[Figure]:
     """Loads the snapshot, and the same rows with a bare COPY: one connection, Python rows that lie ready in memory."""
+    load.expand(run)
     load.prepare(run)
     parts = {b.number: dataset.part_of(b.detail) for b in _batches(run, "snapshot")}
     with run.connection() as ours_connection, psycopg.connect(url, autocommit=True) as connection:
