@@ -7,6 +7,7 @@ waiting for it took longer than sending.
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from uuid import UUID
 
 import numpy as np
@@ -18,14 +19,15 @@ from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pgvector import VectorType
 
+ROWS = 2_000
+"""Rows that are laid out at once."""
 BLOCK, SHORT = 1 << 20, 1 << 17
 """Bytes sent at once: for speed, and for a server that is at work on them for a millisecond or so."""
 WIRE = {"vector": ">f4", "halfvec": ">f2"}
 """numpy's format of a component."""
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
-_NULL = struct.pack(">i", -1)
-_LENGTH = struct.Struct(">i").pack
+NULL = struct.pack(">i", -1)
 
 Value = bytes | memoryview | None
 """In the binary format of its type (what its typsend function sends)."""
@@ -101,7 +103,7 @@ def pack_array(matrix: np.ndarray, present: np.ndarray, kind: VectorType, oid: i
     head = struct.pack(">iiIii", 1, not present.all(), oid, len(matrix), 1)
     if present.all():
         return head + whole.tobytes()
-    return head + b"".join(row.tobytes() if there else _NULL for row, there in zip(whole, present, strict=True))
+    return head + b"".join(row.tobytes() if there else NULL for row, there in zip(whole, present, strict=True))
 
 
 def unpack(rows: list[bytes], kind: VectorType) -> np.ndarray:
@@ -127,18 +129,21 @@ def _texts(page: pa.Table, name: str) -> list[Value]:
 
 def _blocks(columns: Sequence[Iterable[Value]], size: int) -> Iterator[bytes]:
     """The rows in blocks of about ``size`` bytes, or of one row where that is longer."""
-    fields = struct.pack(">h", len(columns))
-    block, length = [HEADER], len(HEADER)
-    for row in zip(*columns, strict=True):
-        block.append(fields)
-        for value in row:
-            if value is None:
-                block.append(_NULL)
-            else:
-                block.append(_LENGTH(len(value)))
-                block.append(value)
-                length += len(value)
-        if length >= size:
-            yield b"".join(block)
-            block, length = [], 0
-    yield b"".join([*block, TRAILER])
+    rest, fields, stride = [iter(column) for column in columns], struct.pack(">h", len(columns)), 1 + 2 * len(columns)
+    yield HEADER
+    while any(page := [list(islice(column, ROWS)) for column in rest]):
+        count = len(page[0])
+        if any(len(values) != count for values in page):
+            raise ValueError("the columns are of different lengths")
+        pieces: list[bytes | memoryview] = [fields] * (count * stride)
+        length = 0
+        for at, values in enumerate(page):
+            lengths = [-1 if value is None else len(value) for value in values]
+            packed = struct.pack(f">{count}i", *lengths)
+            pieces[1 + 2 * at :: stride] = [packed[n : n + 4] for n in range(0, 4 * count, 4)]
+            pieces[2 + 2 * at :: stride] = [b"" if value is None else value for value in values]
+            length += sum(lengths)
+        step = max(1, size * count // max(1, length)) * stride
+        for start in range(0, len(pieces), step):
+            yield b"".join(pieces[start : start + step])
+    yield TRAILER
