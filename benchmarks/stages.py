@@ -82,7 +82,7 @@ def load_figures(run: Run, url: str, rows: int) -> list[Figure]:
     load.expand(run)
     load.prepare(run)
     parts = {b.number: dataset.part_of(b.detail) for b in _batches(run, "snapshot")}
-    with run.connection() as ours_connection, psycopg.connect(url, autocommit=True) as connection:
+    with run.kept_open(), run.connection() as ours_connection, psycopg.connect(url, autocommit=True) as connection:
         register_vector(connection)
         target = run.plan.targets[0]
         table = Table("public", "bare", target.place.layout)
