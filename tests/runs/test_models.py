@@ -475,3 +475,21 @@ def test_a_run_whose_function_a_later_one_took(docs: Connection) -> None:
     rollback(second)
     assert active(docs) == 16
     assert served(docs, "match_docs", {8, 16, 32}) == {8, 16}
+
+
+def test_an_overload_is_no_obstacle_to_a_way_back(docs: Connection) -> None:
+    """A match_docs of other arguments that came after the cutover is left alone: the rollback puts back the one that was
+    switched, and what was made for the new vectors is dropped."""
+    own = bodies(docs)["match_docs"]
+    first = prepared(docs, "first", 16)
+    cutover(first)
+    second = prepared(docs, "second", 32)
+    cutover(second)
+    docs.execute("CREATE FUNCTION match_docs(n int) RETURNS int LANGUAGE sql AS 'SELECT n'")
+    rollback(second)
+    assert served(docs, "match_docs", {8, 16, 32}) == {8, 16}
+    dropped(second)
+    rollback(first)
+    dropped(first)
+    left = docs.execute("SELECT proname, prosrc FROM pg_proc WHERE proname LIKE 'match\\_docs%' ORDER BY pronargs")
+    assert left.fetchall() == [("match_docs", "SELECT n"), ("match_docs", own)]

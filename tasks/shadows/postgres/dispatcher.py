@@ -51,7 +51,7 @@ def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
 
 def _replaced(connection: Connection, target: Target[LivePlace], name: str) -> str | None:
     """What is to be said of a function that somebody has replaced since it was switched."""
-    function = find(connection, target.place.schema, name)
+    function = find(connection, target.place.schema, name, switched=True)
     own = next((s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own), None)
     if function is None or own is None or own.body == name or generated.is_generated(function):
         return None

@@ -37,7 +37,7 @@ def make_body(
     connection: Connection, target: Target[LivePlace], model: Model, name: str, body: Body = search_functions.make
 ) -> None:
     """Makes and notes what searches the model, that of the target, for those who call ``name``."""
-    made, function = name_of(name, model), find(connection, target.place.schema, name)
+    made, function = name_of(name, model), find(connection, target.place.schema, name, switched=True)
     body(connection, target, made)
     if function:
         copy = find(connection, target.place.schema, made)
@@ -51,7 +51,7 @@ def generate(connection: Connection, target: Target[LivePlace], called: Sequence
     chain = models.ways_back(connection, target.place.schema, target.place.table)
     for name in called:
         _move_second(connection, target, name)
-        function = find(connection, target.place.schema, name)
+        function = find(connection, target.place.schema, name, switched=True)
         _complete(connection, chain, name)
         by_model = {s.model.model: s for s in search_bodies.of_function(connection, target.place.schema, name)}
         serving = [by_model[m.model] for m in chain if m.model in by_model]
@@ -78,8 +78,8 @@ def _complete(connection: Connection, chain: Sequence[Model], name: str) -> None
 def make_second(connection: Connection, target: Target[LivePlace], name: str) -> None:
     """match_…_v2, where the name is free or ours."""
     _move_second(connection, target, name)
-    second, function = second_name(name), find(connection, target.place.schema, name)
-    there = find(connection, target.place.schema, second)
+    second, function = second_name(name), find(connection, target.place.schema, name, switched=True)
+    there = find(connection, target.place.schema, second, switched=True)
     if there and not there.made:
         return
     known = search_bodies.of_function(connection, target.place.schema, name)
@@ -93,7 +93,7 @@ def make_second(connection: Connection, target: Target[LivePlace], name: str) ->
         there = None
     what = f"the vectors of {target.place.schema}.{target.place.table} that have the query's dimensions"
     search_functions.create(connection, target.place.schema, second, returned, what, "BEGIN\nEND", "plpgsql")
-    made = find(connection, target.place.schema, second)
+    made = find(connection, target.place.schema, second, switched=True)
     assert made
     give_body(connection, made, _choice(connection, made, _for_second(known, function)))
     if function and there is None:
@@ -141,7 +141,7 @@ def _refusal(name: str, served: Sequence[int], dims: str) -> str:
 
 def keep_own(connection: Connection, target: Target[LivePlace], name: str) -> None:
     """Puts the application's own function aside, before it is given another body for the first time."""
-    function = find(connection, target.place.schema, name)
+    function = find(connection, target.place.schema, name, switched=True)
     own = next(
         (s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own and s.body == name), None
     )
@@ -168,7 +168,7 @@ def _recreated(connection: Connection, target: Target[LivePlace], name: str) -> 
     connection.execute(f"ALTER FUNCTION {signature(connection, function.oid)} OWNER TO {quoted(was.owner)}")
     open_alike(connection, was, function)
     give_body(connection, function, f"-- {MADE}\nBEGIN\nEND")
-    return find(connection, target.place.schema, name)
+    return find(connection, target.place.schema, name, switched=True)
 
 
 def _restore_own(connection: Connection, function: Function, own: Searched) -> None:
@@ -181,7 +181,7 @@ def _restore_own(connection: Connection, function: Function, own: Searched) -> N
 
 def _move_second(connection: Connection, target: Target[LivePlace], name: str) -> None:
     """Gives what a match_…_v2 of 0.1 says a name of its own: that one searched one model."""
-    second = find(connection, target.place.schema, second_name(name))
+    second = find(connection, target.place.schema, second_name(name), switched=True)
     for searched in search_bodies.of_function(connection, target.place.schema, name):
         if second and searched.body == second.name:
             made = name_of(name, searched.model)

@@ -1,6 +1,7 @@
 """Functions as PostgreSQL's catalogue has them, and how they are written again: under another name, or with other bodies."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -41,17 +42,23 @@ class Function:
         return self.names[0]
 
 
-def find(connection: Connection, schema: str, name: str) -> Function | None:
-    """The function of that name. Raises UsageError when there are several."""
+def find(
+    connection: Connection, schema: str, name: str, like: Function | None = None, switched: bool = False
+) -> Function | None:
+    """The function of that name, with the arguments of ``like``. Raises UsageError when there are several; of a name that was
+    ``switched``, the one that was is told from others by its body or its arguments."""
     rows = connection.execute(
         "SELECT p.oid::int8, pg_get_function_arguments(p.oid), coalesce(p.proargnames, '{}'), p.pronargs, "
         "pg_get_function_result(p.oid), coalesce(p.proargmodes::text[], '{}'), "
         "ARRAY(SELECT format_type(t, NULL) FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) t), "
         "pg_get_functiondef(p.oid), p.provolatile::text, p.prosecdef, coalesce(p.proconfig, '{}'), pg_get_userbyid(p.proowner), "
         "coalesce(starts_with(obj_description(p.oid, 'pg_proc'), %s), false) "
-        "FROM pg_proc p WHERE p.pronamespace = to_regnamespace(quote_ident(%s)) AND p.proname = %s AND p.prokind = 'f'",
-        (MADE, schema, name),
+        "FROM pg_proc p WHERE p.pronamespace = to_regnamespace(quote_ident(%s)) AND p.proname = %s AND p.prokind = 'f' "
+        "AND (%s::oid IS NULL OR p.proargtypes = (SELECT proargtypes FROM pg_proc WHERE oid = %s))",
+        (MADE, schema, name, like and like.oid, like and like.oid),
     ).fetchall()
+    if switched and len(rows) > 1:
+        rows = [r for r in rows if MADE in r[7] or r[12]] or [r for r in rows if _is_usual(r[6][: r[3]])] or rows
     if len(rows) > 1:
         raise UsageError(
             f"there are {len(rows)} functions called {schema}.{name}: drop the one that is not used, or name another "
@@ -78,12 +85,17 @@ def find(connection: Connection, schema: str, name: str) -> Function | None:
     )
 
 
+def _is_usual(types: Sequence[str]) -> bool:
+    """Whether these are query, threshold and count, as most write them."""
+    return [kind.rpartition(".")[2] for kind in types] == ["vector", "double precision", "integer"]
+
+
 def define_as(connection: Connection, function: Function, name: str) -> Function:
     """The same function under another name, in its schema."""
     head = re.compile(r"(CREATE OR REPLACE FUNCTION )(.+?)(?=\()", re.DOTALL)
     place = sql.Identifier(function.schema, name).as_string()
     connection.execute(head.sub(lambda m: m[1] + place, function.definition, count=1))
-    copy = find(connection, function.schema, name)
+    copy = find(connection, function.schema, name, like=function)
     assert copy
     return copy
 
