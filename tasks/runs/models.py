@@ -149,6 +149,11 @@ def _of_like_content(now: Model, model: Model) -> bool:
     return now.run_id != model.run_id and not set(text_columns(now.content)).isdisjoint(text_columns(model.content))
 
 
+def compared(connection: Connection, model: Model) -> Model | None:
+    """The model whose vectors its run compares its own with, while they are there."""
+    return next(iter(_select(connection, "model = %s AND state <> 'retired'", model.planned_from)), None)
+
+
 def activate(connection: Connection, model: Model) -> None:
     """Makes it the one that is searched, in place of the one that is."""
     before, now = to_be_replaced(connection, model), _active_in_place_of(connection, model)

@@ -424,13 +424,23 @@ def test_two_texts_of_one_table(docs: Connection) -> None:
     """Vectors of other columns are another search: they take over from nothing that a run made, and their contract drops
     nothing of it. One run of both is refused."""
     docs.execute("ALTER TABLE docs ADD COLUMN title text DEFAULT 'a title'")
+    (own,) = docs.execute("SELECT pg_get_functiondef('match_docs'::regproc)").fetchone() or ("",)
+    docs.execute(own.replace("match_docs", "match_content"))
     first = prepared(docs, "first", 16, text="{title}", old_column="embedding")
     cutover(first)
     second = prepared(docs, "second", 32, text="{content}", old_column="embedding", function="match_content")
     cutover(second)
     assert docs.execute("SELECT dimensions FROM vecferry.active_space ORDER BY 1").fetchall() == [(16,), (32,)]
+    for function, dimensions in (("match_docs", 16), ("match_content", 32)):
+        assert served(docs, function, {8, 16, 32}) == {8, dimensions}
+    assert rollback(second) == ["public.docs.embedding_32 is not searched any more; embedding_32 is kept"]
+    assert served(docs, "match_content", {8, 16, 32}) == {8}
+    ledger.set_state(docs, "second", "verified")
+    cutover(second)
     dropped(first)
     dropped(second)
+    for function, dimensions in (("match_docs", 16), ("match_content", 32)):
+        assert served(docs, function, {8, 16, 32}) == {dimensions}
     assert models.at(docs, "public", "docs", "embedding_16")
     assert docs.execute("SELECT dimensions FROM vecferry.active_space ORDER BY 1").fetchall() == [(16,), (32,)]
     asked = {"table": "docs", "old_column": "embedding_16"}

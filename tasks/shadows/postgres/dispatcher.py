@@ -104,10 +104,10 @@ def ready(connection: Connection, run_id: str, target: Target[LivePlace], body: 
 def _note_own(
     connection: Connection, target: Target[LivePlace], model: Model, known: Sequence[Searched], name: str
 ) -> None:
-    """Notes which model the application's own function searches: the one that this run's would take over from. That may be
-    a run's too, where the function was written after the cutover."""
+    """Notes which model the application's own function searches: the one that this run's would take over from, or else the
+    one that it was planned from. That may be a run's too, where the function was written after the cutover."""
     own = [s for s in known if s.own]
-    searched = models.to_be_replaced(connection, model)
+    searched = models.to_be_replaced(connection, model) or models.compared(connection, model)
     if searched is None or searched.model == model.model or any(s.body != name or s.model.run_id for s in own):
         return
     if searched.run_id:

@@ -160,7 +160,12 @@ class LiveColumn(PostgresShadow):
             "UPDATE vecferry.relation SET role = 'shadow' WHERE table_schema = %s AND table_name = %s",
             (SCHEMA, target.place.shadow),
         )
-        searched = f"{target.place.schema}.{target.place.table} is searched by {before.column_name if before else 'nothing'} again"
+        table = f"{target.place.schema}.{target.place.table}"
+        searched = (
+            f"{table} is searched by {before.column_name} again"
+            if before
+            else f"{target.name} is not searched any more"
+        )
         current = ""
         if before and before.run_id and (before.beside or before.took_over_from):  # its queue is there
             catch_up = command("catch-up", before.run_id, self.run.plan.request.database)
