@@ -199,7 +199,7 @@ def test_a_key_that_is_revoked_later(connection: Connection, provider: OpenAISer
         assert migration.served() == migration.expected()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [pytest.param("column", marks=pytest.mark.whole), "side_table"])
 def test_a_text_that_is_refused_is_set_aside_alone(
     connection: Connection, provider: OpenAIServer, layout: str, tmp_path: Path
 ) -> None:

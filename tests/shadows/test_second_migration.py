@@ -83,8 +83,15 @@ def docs(connection: Connection) -> Connection:
     return connection
 
 
-@pytest.mark.parametrize("column", [None, "embedding"], ids=["from the first", "from the original"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("layout", "column"),
+    [
+        ("column", None),
+        ("side_table", "embedding"),
+        pytest.param("column", "embedding", marks=pytest.mark.whole),
+        pytest.param("side_table", None, marks=pytest.mark.whole),
+    ],
+)
 def test_a_run_changes_no_search_before_its_cutover(docs: Connection, layout: str, column: str | None) -> None:
     """A smoke run over a table that was switched before, and its rollback, leave every answer and the function as they are;
     meanwhile match_docs_v2 answers for the first run and for the second."""
