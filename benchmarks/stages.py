@@ -21,7 +21,7 @@ from tasks import load, snapshot
 from tasks.begin import begin
 from tasks.runs import checkpoints, dataset
 from tasks.runs.run import Run, open_run
-from tasks.stores.chroma import store as chroma
+from tasks.stores.chroma import pages
 from tasks.stores.interface import vectors
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
@@ -42,7 +42,7 @@ def snapshot_figures(run: Run, port: int, rows: int) -> list[Figure]:
     """Takes the snapshot, and reads the same pages with bare ``collection.get`` loops, one and as many as workers."""
     client = chromadb.HttpClient("127.0.0.1", port, settings=chromadb.Settings(anonymized_telemetry=False))
     collection = client.get_collection(fixtures.COLLECTION, embedding_function=None)
-    page = min(chroma.PAGE_ROWS, chroma.PAGE_NUMBERS // fixtures.DIMENSIONS)
+    page = min(pages.PAGE_ROWS, pages.PAGE_NUMBERS // fixtures.DIMENSIONS)
 
     def bare(ids: list[str]) -> None:
         for at in range(0, len(ids), page):

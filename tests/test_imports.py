@@ -22,6 +22,7 @@ LAYERS = (
 """From below to above; a layer imports itself and what is below it."""
 STAGES = {"begin", "snapshot", "load", "index", "catch_up", "verify", "cutover", "restore"}
 VENDORS = ("psycopg", "pgvector", "chromadb", "qdrant_client", "openai", "torch", "timm", "sentence_transformers")
+MOST_LINES = 300
 LAZY = re.compile(r"registry\.py$|^tasks/embedders/|^tasks/base/|^flows/")
 """Where a module may be imported inside a function: a registry imports an adapter that is asked for, an embedder its library,
 the command what a verb needs."""
@@ -130,3 +131,14 @@ def test_facts_are_asked_for_and_no_kinds() -> None:
         if kinds.search(line)
     ]
     assert wrong == []
+
+
+def test_no_module_is_too_long_to_be_read_at_once() -> None:
+    """One thing a module, in 300 lines at most."""
+    lengths = {
+        path.relative_to(ROOT).as_posix(): path.read_text().count("\n")
+        for folder in ("tasks", "flows", "sql")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    assert len(lengths) > 100
+    assert {path: lines for path, lines in lengths.items() if lines > MOST_LINES} == {}

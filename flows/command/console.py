@@ -58,11 +58,11 @@ def allow_drop(plan: Plan, as_json: bool) -> None:
 def quiet_prefect() -> Iterator[None]:
     """A server of Prefect's: the user's own, or one that comes up now and goes with this process."""
     from flows.command import ephemeral
-    from tasks.stores.chroma import private_copy
+    from tasks.stores.chroma import copy_folders
 
     with ExitStack() as stack:
         with terminal.starting():
             ephemeral.end_orphan(settings.home())
-            private_copy.remove_left(settings.home())
+            copy_folders.remove_left(settings.home())
             stack.enter_context(ephemeral.serving(settings.home()))
         yield

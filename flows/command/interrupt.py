@@ -30,7 +30,7 @@ from tasks.base import settings
 from tasks.runs import checkpoints, holding, ledger, status
 from tasks.runs.commands import overview
 from tasks.runs.database import database_url
-from tasks.stores.chroma import private_copy
+from tasks.stores.chroma import copy_folders
 from tasks.stores.postgres import embedded
 from tasks.stores.postgres.connection import Connection
 
@@ -194,7 +194,7 @@ def _end_process() -> None:
             _within(until, lambda: holding.end_connections(connection, run[0]))
             noted = _within(until, lambda: _note(connection, run[0], typed))
         _within(until, embedded.close)
-        _within(until, private_copy.remove_own)
+        _within(until, copy_folders.remove_own)
         if run and connection and holding.holds(run[0]):
             # The last thing that happens: who loses a connection must not have the time to blame a batch for it.
             _within(until, lambda: holding.end_connections(connection, run[0]))

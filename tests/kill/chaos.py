@@ -31,7 +31,7 @@ from psycopg import sql
 
 from tasks.catch_up import PASSES
 from tasks.runs import dataset
-from tasks.stores.chroma import private_copy
+from tasks.stores.chroma import copy_folders
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
 from tests.helpers.data import records_of
@@ -214,7 +214,7 @@ def picture(place: Place) -> Picture:
     # A forked process ends without removing its private copy of the source, as a killed one does: the next start does.
     kept = (p for p in place.home.rglob("*") if p.is_file() and p.suffix not in (".part", ".json"))
     names = [str(p.relative_to(place.home)) for p in kept]
-    shown["files"] = {name: "" for name in names if not name.startswith(f"{private_copy.FOLDER}/")}
+    shown["files"] = {name: "" for name in names if not name.startswith(f"{copy_folders.FOLDER}/")}
     shown["snapshot"] = _snapshot(place.home / "runs" / RUN / "snapshot")
     return shown
 

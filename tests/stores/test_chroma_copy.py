@@ -16,7 +16,7 @@ import pytest
 from tasks.base.errors import UsageError
 from tasks.planning.planned import Planned
 from tasks.planning.registry import make_plan
-from tasks.stores.chroma import private_copy
+from tasks.stores.chroma import copy_folders, private_copy
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import vectors
 from tasks.stores.postgres.connection import Connection
@@ -45,7 +45,7 @@ def read(path: Path, home: Path, **options: Any) -> chroma.ChromaStore:
 
 def copies(home: Path) -> list[Path]:
     """The folders of private copies there are."""
-    return [p for p in (home / private_copy.FOLDER).glob("*") if p.is_dir()]
+    return [p for p in (home / copy_folders.FOLDER).glob("*") if p.is_dir()]
 
 
 def planned(path: Path, **parameters: Any) -> Planned:
@@ -155,11 +155,11 @@ def test_copies_go_with_their_process_or_at_the_next_start(old: Old, home: Path)
         assert killed.wait(10) == -signal.SIGKILL
         assert ends.wait(30) == 0
         assert [f.is_dir() for f in folders] == [False, True, True]
-        private_copy.remove_left(str(home))
+        copy_folders.remove_left(str(home))
         assert [f.is_dir() for f in folders] == [False, True, False]
         lives.terminate()
         lives.wait(10)
-        private_copy.remove_left(str(home))
+        copy_folders.remove_left(str(home))
         assert not home.exists() or not list(home.rglob("*"))
     finally:
         for p in (ends, lives, killed):
@@ -287,7 +287,7 @@ def test_an_end_that_waits_for_nobody_removes_copies_too(old: Old, home: Path) -
     store = read(old.path, home)
     assert store.copy
     assert copies(home)
-    private_copy.remove_own()
+    copy_folders.remove_own()
     assert not home.exists()
 
 

@@ -15,7 +15,7 @@ from tasks.planning.registry import make_plan
 from tasks.runs import checkpoints
 from tasks.shadows.difference import Difference
 from tasks.stores.chroma import store as chroma
-from tasks.stores.chroma.paging import Most, listed
+from tasks.stores.chroma.listing import Most, listed
 from tasks.stores.interface import Collection, vectors
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.capped_server import Capped

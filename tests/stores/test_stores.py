@@ -20,6 +20,7 @@ import pytest
 from tasks.base.errors import TransientError, UsageError
 from tasks.stores import canonical
 from tasks.stores.chroma import store as chroma
+from tasks.stores.chroma.pages import from_chroma
 from tasks.stores.exact_search import exact_search
 from tasks.stores.interface import Collection, Metric, records, vectors
 from tasks.stores.memory import MemoryStore
@@ -279,7 +280,7 @@ class TestSink:
 )
 def test_chroma_distances_are_mapped(metric: Metric, theirs: list[float], ours: list[float]) -> None:
     """Chroma squares its l2 and writes 1 − dot for ip; Hits have the distance and −dot."""
-    assert chroma.from_chroma(np.array(theirs), metric).tolist() == ours
+    assert from_chroma(np.array(theirs), metric).tolist() == ours
 
 
 def test_a_record_without_a_vector_is_found_among_a_page(chroma_server: int) -> None:

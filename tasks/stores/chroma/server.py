@@ -20,7 +20,7 @@ import simdjson
 from chromadb.base_types import SparseVector
 
 from tasks.base.errors import FatalError, TransientError
-from tasks.stores.chroma.paging import Most, TooMuch, listed
+from tasks.stores.chroma.listing import Most, TooMuch, listed
 
 PASSING = (408, 429, 500, 502, 503, 504)
 """Statuses that may pass by themselves."""

@@ -2,47 +2,38 @@
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import chromadb
-import httpx
 import numpy as np
 import pyarrow as pa
 from chromadb.api import ClientAPI
 from chromadb.base_types import SparseVector
-from chromadb.config import Settings
-from chromadb.errors import AuthorizationError, ChromaError, InternalError, NotFoundError, RateLimitError
+from chromadb.errors import NotFoundError
 
 from tasks.base import settings
-from tasks.base.errors import FatalError, TransientError, UsageError
+from tasks.base.errors import FatalError, UsageError
 from tasks.base.words import counted
 from tasks.stores import canonical
-from tasks.stores.chroma import configuration, private_copy
+from tasks.stores.chroma import client as chroma_client
+from tasks.stores.chroma import configuration, pages, private_copy
 from tasks.stores.chroma import server as chroma_server
+from tasks.stores.chroma.client import classified
 from tasks.stores.chroma.configuration import Stored
 from tasks.stores.chroma.private_copy import Copy, Wanted
 from tasks.stores.chroma.segment import DATABASE
 from tasks.stores.chroma.server import Server
-from tasks.stores.interface import Collection, Evidence, Hits, Metric, Selected, records, vector_column, vectors
+from tasks.stores.interface import Collection, Evidence, Hits, Metric, Selected, vectors
 
-PAGE_NUMBERS = 260_000
-"""Vector components a page: as Python floats, which Chroma's client makes of them, they take 32 bytes each."""
-PAGE_ROWS = 2_000
 LOOKED_AT, NEIGHBOURS = 50, 5
 """Records that a query for the metric is made of, and neighbours of each query."""
 LISTING = 100
 """Collections a page of the listing."""
 
-_OPENING = threading.Lock()
-"""Chroma keeps one system a directory and process, and two threads that open it first at once break each other."""
-
 _COPIED = threading.Lock()
 """One client a copy: it is closed when the copy is removed."""
-
-_INCLUDE: Any = ["embeddings", "documents", "metadatas", "uris"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +65,7 @@ class ChromaStore:
         reader = {"read by chromadb": chromadb.__version__}
         if not self.server:
             return reader
-        with _errors(self.place):
+        with classified(self.place):
             return {"chroma server API": self.client.get_version(), **reader}
 
     def collections(self) -> list[Collection]:
@@ -82,7 +73,7 @@ class ChromaStore:
 
     def collection(self, name: str) -> Collection:
         opened = self._open(name)
-        with _errors(self.place):
+        with classified(self.place):
             index = self._stored(opened)
             return Collection(
                 name=name,
@@ -102,13 +93,13 @@ class ChromaStore:
         if self.server:
             ids = self.server.some_ids(str(opened.id), LOOKED_AT)
         else:
-            with _errors(self.place):
+            with classified(self.place):
                 ids = opened.get(limit=LOOKED_AT, include=[])["ids"]
         records = self.fetch(name, ids)
         queries = configuration.probes(vectors(records)[np.asarray(records.column("embedding").is_valid())])
         if not len(queries):
             return Evidence(None, 0, says)
-        with _errors(self.place):
+        with classified(self.place):
             answer: Any = opened.query(
                 query_embeddings=queries, n_results=min(NEIGHBOURS, len(ids)), include=["distances", "embeddings"]
             )
@@ -120,31 +111,25 @@ class ChromaStore:
         opened = self._open(name)
         if self.server:
             return pa.array(self.server.ids(str(opened.id), name), pa.string())
-        with _errors(self.place):
+        with classified(self.place):
             ids, count = opened.get(include=[])["ids"], opened.count()
         if self.copy and len(ids) != count:  # else somebody may write meanwhile
             raise FatalError(f"{name!r} in {self.place} lists {counted(len(ids), 'record')} and counts {count:,}")
         return pa.array(ids, pa.string())
 
     def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
-        opened = self._open(name)
-        dimensions = opened._model.dimension
-        rows = max(1, min(PAGE_ROWS, PAGE_NUMBERS // (dimensions or 1)))
-        parts = (list(ids[at : at + rows]) for at in range(0, len(ids), rows))
-        pages = [page for part in parts for page in self._pages(opened, part, dimensions)]
-        table = pa.Table.from_batches(pages, records(dimensions)).combine_chunks()
-        return table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], records(dimensions))
+        return pages.fetch(self._open(name), ids, self.place, self.server)
 
     def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
         if name not in self.searched:
             self.searched[name] = self._open(name)
         opened = self.searched[name]
         metric = self.metrics.get(name) or self._stored(opened).metric
-        with _errors(self.place):
+        with classified(self.place):
             answer = opened.query(query_embeddings=queries, n_results=k, include=["distances"])
         distances = answer["distances"] or []
         return [
-            Hits(list(i), from_chroma(np.asarray(d, float), metric))
+            Hits(list(i), pages.from_chroma(np.asarray(d, float), metric))
             for i, d in zip(answer["ids"], distances, strict=True)
         ]
 
@@ -156,7 +141,7 @@ class ChromaStore:
             "ef_search": collection.ef_search,
         }
         metadata = configuration.with_settings(collection.metadata, hnsw)
-        with _errors(self.place):
+        with classified(self.place):
             self.client.create_collection(
                 collection.name,
                 embedding_function=None,
@@ -173,7 +158,7 @@ class ChromaStore:
             )
         rows = records.drop_columns(["embedding"]).to_pydict()
         matrix, limit = vectors(records), self.client.get_max_batch_size()
-        with _errors(self.place):
+        with classified(self.place):
             for at in range(0, records.num_rows, limit):
                 part = slice(at, at + limit)
                 # upsert alone would merge: an earlier record's document, uri and metadata keys would stay.
@@ -189,13 +174,13 @@ class ChromaStore:
 
     def delete(self, name: str, ids: Sequence[str]) -> None:
         opened, limit = self._open(name), self.client.get_max_batch_size()
-        with _errors(self.place):
+        with classified(self.place):
             for at in range(0, len(ids), limit):
                 opened.delete(ids=list(ids[at : at + limit]))
 
     def _open(self, name: str) -> chromadb.Collection:
         try:
-            with _errors(self.place):
+            with classified(self.place):
                 # None keeps Chroma from loading the collection's embedding model, which nothing here needs.
                 return self.client.get_collection(name, embedding_function=None)
         except FatalError as error:
@@ -218,33 +203,11 @@ class ChromaStore:
     def _names(self) -> list[str]:
         if self.server:
             return self.server.names()
-        with _errors(self.place):
+        with classified(self.place):
             names: list[str] = []
             while page := self.client.list_collections(limit=LISTING, offset=len(names)):
                 names += [c.name for c in page]
         return sorted(names)
-
-    def _pages(self, opened: chromadb.Collection, ids: list[str], dimensions: int | None) -> Iterator[pa.RecordBatch]:
-        if not self.server:
-            yield self._page(opened, ids, dimensions)
-            return
-        for page in self.server.pages(str(opened.id), ids):
-            yield _batch(page.ids, page.documents, page.metadatas, page.uris, page.embeddings, dimensions)
-
-    def _page(self, opened: chromadb.Collection, ids: list[str], dimensions: int | None) -> pa.RecordBatch:
-        try:
-            with _errors(self.place):
-                got = opened.get(ids=ids, include=_INCLUDE)
-        except ValueError:
-            # The client cannot build its array when some records of a page lack a vector; alone, each can be read. A
-            # record that cannot be read even alone is an error, never a record without a vector.
-            if len(ids) == 1:
-                raise
-            half = len(ids) // 2
-            halves = [self._page(opened, part, dimensions) for part in (ids[:half], ids[half:])]
-            return pa.Table.from_batches(halves).combine_chunks().to_batches()[0]
-        metadatas = [_plain(m) for m in got["metadatas"] or [None] * len(got["ids"])]
-        return _batch(got["ids"], got["documents"], metadatas, got["uris"], got.get("embeddings"), dimensions)
 
 
 def connect(
@@ -260,21 +223,11 @@ def connect(
     """Opens a directory or a server, to be written to: a directory of an older version is migrated where it lies. What is
     only read is opened by ``read``. ``token`` is the secret itself. Raises UsageError when there is nothing there."""
     if path is not None:
-        place = _directory(path)
-        return ChromaStore(_persistent(place, place, tenant, database), place)
+        place = chroma_client.directory(path)
+        return ChromaStore(chroma_client.persistent(place, place, tenant, database), place)
     place = f"http{'s' if ssl else ''}://{host}:{port}"
     headers = {"Authorization": f"Bearer {token}", "x-chroma-token": token} if token else None
-    client = _opened(
-        place,
-        chromadb.HttpClient,
-        host=host,
-        port=port,
-        ssl=ssl,
-        headers=headers,
-        settings=_quiet(),
-        tenant=tenant,
-        database=database,
-    )
+    client = chroma_client.http(place, host, port, ssl, headers, tenant, database)
     return ChromaStore(client, place, chroma_server.connect(place, tenant, database, headers))
 
 
@@ -308,12 +261,12 @@ def read(
     """
     if path is None:
         return replace(connect(tenant=tenant, database=database, **server), metrics=metrics or {})
-    place = _directory(path)
+    place = chroma_client.directory(path)
     named = None if collections is None else frozenset(collections)
     copy = private_copy.copy_of(Wanted(place, tenant, database, named), home, fresh)
     with _COPIED:
         if (tenant, database) not in copy.clients:
-            copy.clients[tenant, database] = _persistent(place, copy.folder, tenant, database)
+            copy.clients[tenant, database] = chroma_client.persistent(place, copy.folder, tenant, database)
     return ChromaStore(copy.clients[tenant, database], place, copy=copy, metrics=metrics or {})
 
 
@@ -322,7 +275,7 @@ def create_directory(path: str) -> ChromaStore:
     if os.path.exists(os.path.join(path, DATABASE)):
         raise UsageError(f"{path} already holds a Chroma database; restore into a new directory")
     os.makedirs(path, exist_ok=True)
-    return ChromaStore(chromadb.PersistentClient(path=path, settings=_quiet()), os.path.abspath(path))
+    return ChromaStore(chromadb.PersistentClient(path=path, settings=chroma_client.quiet()), os.path.abspath(path))
 
 
 def opened_by() -> str:
@@ -331,104 +284,6 @@ def opened_by() -> str:
         f"the directory is one of Chroma {chromadb.__version__}: 1.3.7 and 1.4.1 open it too; 0.4, 0.5, 0.6, 1.0 and 1.1 do not, "
         f"for those use --format jsonl"
     )
-
-
-def from_chroma(distances: np.ndarray, metric: Metric) -> np.ndarray:
-    """Chroma's distances as ``Hits`` has them: its l2 is squared, its ip is 1 − dot (docs.trychroma.com, "Distance")."""
-    if metric == "l2":
-        return np.sqrt(np.maximum(distances, 0))
-    return distances - 1 if metric == "ip" else distances
-
-
-def _directory(path: str) -> str:
-    place = os.path.abspath(path)
-    if not os.path.exists(os.path.join(place, DATABASE)):
-        what = f"holds no Chroma database ({DATABASE})" if os.path.isdir(place) else "does not exist"
-        raise UsageError(f"chroma.path: {place} {what}; nothing was created there")
-    return place
-
-
-def _quiet() -> Settings:
-    return Settings(anonymized_telemetry=False)
-
-
-def _persistent(place: str, folder: str, tenant: str, database: str) -> ClientAPI:
-    return _opened(place, chromadb.PersistentClient, path=folder, settings=_quiet(), tenant=tenant, database=database)
-
-
-_REACHED: set[str] = set()
-"""What this process has opened: it was there, so failing to open it again may pass by itself."""
-
-
-def _opened(place: str, make: Any, **options: Any) -> ClientAPI:
-    try:
-        with _OPENING:
-            client: ClientAPI = make(**options)
-        _REACHED.add(place)
-        return client
-    except NotFoundError as error:
-        raise UsageError(f"{place}: {error}; check chroma.tenant and chroma.database") from error
-    except (ValueError, httpx.TransportError) as error:
-        if place in _REACHED:
-            raise TransientError(f"lost Chroma at {place}: {error}") from error
-        raise UsageError(
-            f"cannot reach Chroma at {place}: {error} Is `chroma run` up, and are chroma.host, chroma.port and "
-            f"chroma.ssl right?"
-        ) from error
-    except ChromaError as error:
-        raise UsageError(f"{place}: {error}{'; check chroma.token' if '://' in place else ''}") from error
-
-
-@contextmanager
-def _errors(place: str) -> Iterator[None]:
-    try:
-        yield
-    except (httpx.TransportError, InternalError, RateLimitError) as error:
-        if "://" not in place and "locked" not in str(error):  # a directory says the same the next time
-            raise FatalError(f"Chroma cannot read {place}: {error}") from error
-        raise TransientError(f"Chroma at {place}: {type(error).__name__}: {error}") from error
-    except AuthorizationError as error:
-        raise FatalError(f"Chroma at {place} refuses the token: {error}; check chroma.token") from error
-    except ChromaError as error:
-        raise FatalError(f"Chroma at {place}: {error}") from error
-    except Exception as error:
-        # What something before Chroma answers is a bare Exception of its text; the status is in what it was raised from.
-        answer = error.__context__
-        if isinstance(answer, httpx.HTTPStatusError):
-            status = answer.response.status_code
-            kind = TransientError if status in (429, 502, 503, 504) else FatalError
-            raise kind(f"Chroma at {place}: {status}: {str(error)[:300]}") from error
-        raise
-
-
-def _batch(
-    ids: Any, documents: Any, metadatas: list[dict[str, Any] | None], uris: Any, embeddings: Any, dimensions: int | None
-) -> pa.RecordBatch:
-    schema = records(dimensions)
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array(ids, pa.string()),
-            pa.array(documents, pa.string()),
-            pa.array([canonical.dumps(m) for m in metadatas], pa.string()),
-            pa.array(uris, pa.string()),
-            _embeddings(embeddings, len(ids), schema.field("embedding").type),
-        ],
-        schema=schema,
-    )
-
-
-def _embeddings(embeddings: Any, count: int, kind: pa.DataType) -> pa.Array:
-    if embeddings is None or len(embeddings) == 0:
-        return pa.nulls(count, kind)
-    if isinstance(embeddings, np.ndarray) and embeddings.ndim == 2:
-        return vector_column(embeddings)
-    return pa.array([None if v is None else np.asarray(v, np.float32) for v in embeddings], kind)
-
-
-def _plain(metadata: Any) -> dict[str, Any] | None:
-    if metadata is None:
-        return None
-    return {k: v.to_dict() if isinstance(v, SparseVector) else v for k, v in metadata.items()}
 
 
 def _metadata(text: str | None) -> Any:
