@@ -19,7 +19,7 @@ from tasks.stores.postgres.connection import Connection, Packed
 from tasks.stores.postgres.live_table import has_column
 from tasks.stores.postgres.pace import AT_ONCE, Turn
 from tasks.stores.postgres.places import LivePlace
-from tasks.stores.postgres.wire import KEYS, copy_rows, key_values, vector_values
+from tasks.stores.postgres.wire import KEYS, copy_rows, key_columns, vector_values
 
 
 @dataclass(frozen=True)
@@ -40,32 +40,32 @@ class LiveRows:
         ids = rejected["id"].to_pylist()
         self.remove(connection, ids)
         hashes, messages = rejected["content_hash"].to_pylist(), rejected["message"].to_pylist()
-        keys = self.target.place.live.keys(ids)
-        connection.execute(statements_of(self.target.place).refuse, (*keys, hashes, messages))
-        self._recheck(connection, keys, hashes)
+        connection.execute(statements_of(self.target.place).refuse, (ids, hashes, messages))
+        self._recheck(connection, ids, hashes)
 
     def put(self, connection: Connection, page: pa.Table, fresh: bool, turn: Turn = AT_ONCE) -> None:
         """Writes vectors; ``fresh`` where the side table has none of these rows."""
         if not page.num_rows:
             return
         place, statements = self.target.place, statements_of(self.target.place)
-        keys, hashes = place.live.keys(page["id"].to_pylist()), page["content_hash"].to_pylist()
+        ids, hashes = page["id"].to_pylist(), page["content_hash"].to_pylist()
+        kinds = [column.type for column in place.live.key]
         if not place.beside:
             turn = AT_ONCE  # rows of the live table are locked until the caller's transaction ends
             packed = _packed(connection, page, place.layout.type)
-            connection.execute(statements.update, (*keys, hashes, packed), prepare=False)
-        elif fresh and all(column.type in KEYS for column in place.live.key):
-            values = [key_values(column.type, part) for column, part in zip(place.live.key, keys, strict=True)]
-            copy_rows(connection, statements.into, [*values, hashes, vector_values(page, place.layout.type)], turn)
+            connection.execute(statements.update, (ids, hashes, packed), prepare=False)
+        elif fresh and all(kind in KEYS for kind in kinds):
+            columns = [*key_columns(kinds, ids), hashes, vector_values(page, place.layout.type)]
+            copy_rows(connection, statements.into, columns, turn)
         else:
             packed = _packed(connection, page, place.layout.type)
-            connection.execute(statements.upsert, (*keys, hashes, packed), prepare=False)
+            connection.execute(statements.upsert, (ids, hashes, packed), prepare=False)
         if turn.pace is None:
-            self._recheck(connection, keys, hashes)
+            self._recheck(connection, ids, hashes)
             return
         turn.rest()
         for rows in turn.cut(len(hashes)):
-            self._recheck(connection, [part[rows] for part in keys], hashes[rows])
+            self._recheck(connection, ids[rows], hashes[rows])
 
     def update_old(self, connection: Connection, page: pa.Table) -> None:
         """The old vectors too, so that the old column can be gone back to. A text without one gets none, where the column
@@ -77,38 +77,36 @@ class LiveRows:
         if not self._may_lack_old(connection):
             page = page.filter(pc.is_valid(page["embedding"]))
         if page.num_rows:
-            kind, keys = live.layout.type, live.keys(page["id"].to_pylist())
+            kind, ids = live.layout.type, page["id"].to_pylist()
             # A row without a text has a hash in a page, and none in SQL.
             texts = zip(page["document"].to_pylist(), page["content_hash"].to_pylist(), strict=True)
             hashes = [None if text is None else hashed for text, hashed in texts]
             query = statements_of(self.target.place).update_old
-            connection.execute(query, (*keys, hashes, _packed(connection, page, kind)), prepare=False)
+            connection.execute(query, (ids, hashes, _packed(connection, page, kind)), prepare=False)
 
     def remove(self, connection: Connection, ids: Sequence[str], keep_column: bool = False) -> int:
         """Forgets rows, and their vectors in the column too, unless they are written in a moment."""
         if not ids:
             return 0
         place, statements = self.target.place, statements_of(self.target.place)
-        keys = place.live.keys(ids)
-        removed = connection.execute(statements.remove, keys, prepare=False).rowcount
+        removed = connection.execute(statements.remove, (ids,), prepare=False).rowcount
         if not place.beside and not keep_column:
-            connection.execute(statements.empty, keys, prepare=False)
+            connection.execute(statements.empty, (ids,), prepare=False)
         return removed
 
     def known(self, connection: Connection, ids: list[str]) -> set[str]:
         """Those of ``ids`` of which something is known."""
-        keys = self.target.place.live.keys(ids)
-        rows = connection.execute(statements_of(self.target.place).known, keys, prepare=False)
+        rows = connection.execute(statements_of(self.target.place).known, (ids,), prepare=False)
         return {name for (name,) in rows}
 
     def truncated(self, connection: Connection) -> None:
         """Forgets rows that are there no longer."""
         connection.execute(statements_of(self.target.place).truncated)
 
-    def _recheck(self, connection: Connection, keys: list[list[str]], hashes: list[bytes]) -> None:
+    def _recheck(self, connection: Connection, ids: list[str], hashes: list[bytes]) -> None:
         """Takes out what was overtaken while it was embedded or written, and notes it again."""
         statements = statements_of(self.target.place)
-        overtaken = [name for (name,) in connection.execute(statements.overtaken, (*keys, hashes), prepare=False)]
+        overtaken = [name for (name,) in connection.execute(statements.overtaken, (ids, hashes), prepare=False)]
         if overtaken:
             self.remove(connection, overtaken)
             connection.execute(statements.note, (overtaken,))

@@ -1,6 +1,6 @@
 """The SQL that writes the rows of a live table's new vectors, and guards them; composed once for a place.
 
-A page travels as arrays: the key columns first, in the order of the key, then what a statement says.
+A page travels as arrays: the rows' names first, then what a statement says.
 """
 
 from dataclasses import dataclass
@@ -32,11 +32,11 @@ class Statements:
     refuse: sql.Composed
     """Page: content_hash, refused."""
     remove: sql.Composed
-    """Page: keys. What is known of them."""
+    """Page: names. What is known of them."""
     empty: sql.Composed
-    """Page: keys. Their vectors in the column."""
+    """Page: names. Their vectors in the column."""
     known: sql.Composed
-    """Page: keys. Those of which something is known."""
+    """Page: names. Those of which something is known."""
     truncated: sql.Composed
     """Removes what is known of rows that are there no longer."""
 
@@ -113,10 +113,8 @@ def _fill(live: LiveTable, column: str, kind: str) -> sql.Composed:
 
 def _page(live: LiveTable, *more: str) -> sql.SQL:
     """A page as a table: the key columns, then ``more`` (name and type)."""
-    columns = [*zip(live.numbered(), (column.type for column in live.key), strict=True)]
-    arrays = [f"%b::text[]::{kind}[]" for _, kind in columns]
-    for column in more:
-        name, kind = column.split()
-        arrays.append(f"%b::{kind}[]")
-        columns.append((name, kind))
-    return sql.SQL(f"unnest({', '.join(arrays)}) AS p ({', '.join(name for name, _ in columns)})")
+    columns = [("id", "text"), *(column.split() for column in more)]
+    arrays, names = (", ".join(part) for part in zip(*((f"%b::{kind}[]", name) for name, kind in columns), strict=True))
+    keys = [f"{part} AS {n}" for part, n in zip(live.parts("t.id"), live.numbered(), strict=True)]
+    chosen = ", ".join([*keys, *(name for name, _ in columns[1:])])
+    return sql.SQL(f"(SELECT {chosen} FROM unnest({arrays}) AS t ({names})) AS p")

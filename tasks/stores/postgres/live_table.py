@@ -1,7 +1,6 @@
 """A table that an application reads and writes while we work on it: how its rows are named, what they say, and the SQL
 for both. Satisfies Source: its records are the rows' texts with their old vectors."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -100,11 +99,11 @@ class LiveTable:
         document = self.said(alias)
         return f"sha256(convert_to('+' || octet_length({document}) || ':' || {document} || '--', 'UTF8'))"
 
-    def keys(self, ids: Sequence[str]) -> list[list[str]]:
-        """The parts of these names: one list a key column."""
+    def parts(self, name: str) -> list[str]:
+        """SQL of the key columns' values, of the SQL of a row's name: what ``id`` puts together."""
         if len(self.key) == 1:
-            return [list(ids)]
-        return [list(parts) for parts in zip(*map(json.loads, ids), strict=True)] or [[] for _ in self.key]
+            return [f"{name}::{self.key[0].type}"]
+        return [f"({name}::jsonb ->> {at})::{column.type}" for at, column in enumerate(self.key)]
 
     def numbered(self, alias: str = "") -> list[str]:
         """k1, k2, …: what the key columns are called in tables of ours."""
@@ -171,10 +170,10 @@ class LiveTables:
         if not len(ids):
             return pa.RecordBatch.from_pylist([], records(table.layout.dimensions))
         key = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.key)
-        arrays = ", ".join(f"${n}::text[]::{column.type}[]" for n, column in enumerate(table.key, 1))
-        where = sql.SQL("WHERE ({}) IN (SELECT * FROM unnest({}))").format(key, sql.SQL(arrays))
+        parts = sql.SQL(", ".join(table.parts("wanted.id")))
+        where = sql.SQL("WHERE ({}) IN (SELECT {} FROM unnest($1::text[]) AS wanted (id))").format(key, parts)
         with self._connection() as connection, pace.turn(connection) as turn:
-            pages = [page(connection, selected, where, table.keys(ids[rows])) for rows in turn.cut(len(ids))]
+            pages = [page(connection, selected, where, [list(ids[rows])]) for rows in turn.cut(len(ids))]
         return pages[0] if len(pages) == 1 else pa.concat_batches(pages)
 
     def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:

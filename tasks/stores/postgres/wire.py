@@ -5,6 +5,7 @@ Row by row, psycopg sends 32 kB at a time and gives the interpreter's lock away 
 waiting for it took longer than sending.
 """
 
+import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -73,9 +74,10 @@ def copy_records(
     copy_rows(connection, names, columns, turn)
 
 
-def key_values(kind: str, names: Sequence[str]) -> list[Value]:
-    """Values of one of the types of KEYS, of their text."""
-    return list(map(KEYS[kind], names))
+def key_columns(kinds: Sequence[str], names: Sequence[str]) -> list[list[Value]]:
+    """The columns of a key, of types of KEYS, of its rows' names: the text of the one column, or a JSON array of texts."""
+    parts = [names] if len(kinds) == 1 else zip(*map(json.loads, names), strict=True)
+    return [list(map(KEYS[kind], part)) for kind, part in zip(kinds, parts, strict=True)]
 
 
 def vector_values(page: pa.Table, kind: VectorType) -> list[Value]:
