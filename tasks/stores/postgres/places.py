@@ -16,29 +16,21 @@ SCHEMA = "vecferry"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TablePlace:
-    """A table that is filled from a source elsewhere. Satisfies Place with the facts of its subclasses."""
+class PostgresPlace:
+    """What places here have in common. Satisfies Place with the facts of its subclasses."""
 
     kind: ClassVar[str]
     store: ClassVar[str] = "postgres"
-    loads: ClassVar[bool]
-    at_once: ClassVar[bool]
-    followed: ClassVar[bool] = False
-    followed_after_contract: ClassVar[bool] = False
-    steps_aside: ClassVar[bool] = False
-    """Whether a table of that name makes way at the switch."""
+    loads: ClassVar[bool] = True
+    at_once: ClassVar[bool] = False
+    followed: ClassVar[bool]
+    followed_after_contract: ClassVar[bool]
 
     schema: str
     table: str
     shadow: str
-    """Name in the schema vecferry while nobody reads it; unused by a sync."""
+    """Name in the schema vecferry; unused by a sync."""
     layout: Layout
-    nul: Nul = "quarantine"
-    """What becomes of NUL characters, which no text of PostgreSQL holds."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.schema}.{self.table}"
 
     @property
     def label(self) -> str:
@@ -51,6 +43,23 @@ class TablePlace:
     @property
     def row_bytes(self) -> int:
         return self.layout.row_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablePlace(PostgresPlace):
+    """A table that is filled from a source elsewhere, and is its shadow while nobody reads it."""
+
+    followed: ClassVar[bool] = False
+    followed_after_contract: ClassVar[bool] = False
+    steps_aside: ClassVar[bool] = False
+    """Whether a table of that name makes way at the switch."""
+
+    nul: Nul = "quarantine"
+    """What becomes of NUL characters, which no text of PostgreSQL holds."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.schema}.{self.table}"
 
     @property
     def rows(self) -> None:
@@ -76,8 +85,6 @@ class NewTable(TablePlace):
     """A table that takes its final name, which is free, at the switch."""
 
     kind: ClassVar[str] = "create"
-    loads: ClassVar[bool] = True
-    at_once: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,25 +105,16 @@ class SyncedTable(TablePlace):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LivePlace:
-    """A table that people use, whose rows get other vectors. Satisfies Place with the facts of its subclasses.
+class LivePlace(PostgresPlace):
+    """A table that people use, whose rows get other vectors.
 
     ``shadow`` is the table of what is known of each row: key, content hash, and the vector where it lies beside."""
 
-    kind: ClassVar[str]
-    store: ClassVar[str] = "postgres"
-    loads: ClassVar[bool] = True
-    at_once: ClassVar[bool] = False
     followed: ClassVar[bool] = True
-    followed_after_contract: ClassVar[bool]
     nul: ClassVar[Nul] = "quarantine"
     beside: ClassVar[bool]
     """Whether the vectors lie in a table of their own."""
 
-    schema: str
-    table: str
-    shadow: str
-    layout: Layout
     live: LiveTable
     new_column: str
     """The column that the new vectors are searched in."""
@@ -126,18 +124,6 @@ class LivePlace:
     @property
     def name(self) -> str:
         return f"{self.schema}.{self.table}.{self.new_column}"
-
-    @property
-    def label(self) -> str:
-        return self.table
-
-    @property
-    def vector_type(self) -> str:
-        return self.layout.type
-
-    @property
-    def row_bytes(self) -> int:
-        return self.layout.row_bytes
 
     @property
     def rows(self) -> LiveTable:
