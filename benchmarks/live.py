@@ -20,6 +20,7 @@ from tasks import load, snapshot
 from tasks.begin import begin
 from tasks.embedders.registry import open_embedder
 from tasks.runs import checkpoints, dataset
+from tasks.runs.details import Cut
 from tasks.runs.run import open_run
 from tasks.stores.postgres import idle
 from tests.helpers.openai_server import Call, OpenAIServer, openai_server
@@ -83,7 +84,7 @@ def copy(url: str, base_url: str, rows: int) -> Figure:
         snapshot.list_ids(run, 0)
         with run.connection() as connection:
             snapshot.snapshot(run, [b.number for b in checkpoints.batches(connection, again, "snapshot")])
-            parts = {b.number: dataset.part_of(b.detail) for b in checkpoints.batches(connection, again, "snapshot")}
+            parts = {b.number: b.detail.written for b in checkpoints.of(connection, again, Cut)}
         load.prepare(run)
         with idle.keeping(url), psycopg.connect(url, autocommit=True) as connection, run.connection() as held:
             register_vector(connection)

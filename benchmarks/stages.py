@@ -20,6 +20,8 @@ from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from tasks import load, snapshot
 from tasks.begin import begin
 from tasks.runs import checkpoints, dataset
+from tasks.runs.checkpoints import Batch
+from tasks.runs.details import Cut
 from tasks.runs.run import Run, open_run
 from tasks.stores.chroma import pages
 from tasks.stores.interface import vectors
@@ -50,15 +52,15 @@ def snapshot_figures(run: Run, port: int, rows: int) -> list[Figure]:
 
     listing = timed(lambda: snapshot.list_ids(run, 0))
     bare_listing = timed(lambda: collection.get(include=[]))
-    found = _batches(run, "snapshot")
-    ids = {b.number: _ids(run, b) for b in found}
+    batches = _batches(run)
+    ids = {b.number: _ids(run, b) for b in batches}
 
     def loops(chunks: list[list[int]], workers: int) -> None:
         jobs: list[Callable[[], Any]] = [partial(bare, ids[number]) for chunk in chunks for number in chunk]
         together(jobs, workers)
 
     ours, one, many = in_turns(
-        slices([b.number for b in found]),
+        slices([b.number for b in batches]),
         lambda chunks: together([partial(snapshot.snapshot, run, chunk) for chunk in chunks], WORKERS),
         lambda chunks: loops(chunks, 1),
         lambda chunks: loops(chunks, WORKERS),
@@ -81,7 +83,7 @@ def load_figures(run: Run, url: str, rows: int) -> list[Figure]:
     """Loads the snapshot, and the same rows with a bare COPY: one connection, Python rows that lie ready in memory."""
     load.expand(run)
     load.prepare(run)
-    parts = {b.number: dataset.part_of(b.detail) for b in _batches(run, "snapshot")}
+    parts = {b.number: b.detail.written for b in _batches(run)}
     with run.kept_open(), run.connection() as ours_connection, psycopg.connect(url, autocommit=True) as connection:
         register_vector(connection)
         target = run.plan.targets[0]
@@ -189,14 +191,14 @@ def _copy(connection: psycopg.Connection[Any], table: Table, rows: list[tuple[An
             copy.write_row(row)
 
 
-def _batches(run: Run, stage: str) -> list[checkpoints.Batch]:
+def _batches(run: Run) -> list[Batch[Cut]]:
     with run.connection() as connection:
-        return checkpoints.batches(connection, run.run_id, stage)
+        return checkpoints.of(connection, run.run_id, Cut)
 
 
-def _ids(run: Run, batch: checkpoints.Batch) -> list[str]:
-    found: list[str] = dataset.read_ids(run.path("snapshot", batch.detail["ids"]), batch.detail["group"]).to_pylist()
-    return found
+def _ids(run: Run, batch: Batch[Cut]) -> list[str]:
+    ids: list[str] = dataset.read_ids(run.path("snapshot", batch.detail.ids), batch.detail.group).to_pylist()
+    return ids
 
 
 def drop(run: Run) -> None:

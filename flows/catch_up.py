@@ -7,11 +7,11 @@ from flows.forms.form import form
 from flows.forms.shared import Checked
 from flows.migrate import follow
 from flows.naming import RUNNER, run_name
-from flows.outcome import Outcome
+from flows.outcome import Result
 
 
 @flow(name="catch-up", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Checked)
-def catch_up(parameters: Checked) -> State[Outcome]:
+def catch_up(parameters: Checked) -> State[Result]:
     """Bring a run's vectors in line with their source once more, before or after the cutover."""
     return follow(parameters)

@@ -5,14 +5,14 @@ from prefect import State, flow
 from flows.forms.form import form
 from flows.forms.shared import Contract
 from flows.naming import RUNNER, run_name
-from flows.outcome import Outcome, ended
+from flows.outcome import Result, ended
 from flows.running import holding
 from tasks.cutover import contract_task
 
 
 @flow(name="contract", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Contract)
-def contract(parameters: Contract) -> State[Outcome]:
+def contract(parameters: Contract) -> State[Result]:
     """Drop the tables that stepped aside, once the rollback window is over; refused before."""
     with holding(parameters, "contract") as run:
         lines = contract_task(run.run_id, parameters.database, parameters.rollback_days)

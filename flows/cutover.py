@@ -6,14 +6,14 @@ from flows.forms.form import form
 from flows.forms.shared import Checked
 from flows.migrate import switch
 from flows.naming import RUNNER, run_name
-from flows.outcome import Outcome, ended
+from flows.outcome import Result, ended
 from flows.running import running
 from tasks.begin import ready_to_cut_over
 
 
 @flow(name="cutover", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Checked)
-def cutover(parameters: Checked) -> State[Outcome]:
+def cutover(parameters: Checked) -> State[Result]:
     """Switch a verified run: a last catch-up, verification once more, then the final names in one transaction."""
     with running(parameters.run_id, parameters, "cutover", ready_to_cut_over) as run:
         if run:

@@ -10,7 +10,7 @@ from flows.chunks import in_chunks
 from flows.forms.gates import GatesOfRun, stated
 from flows.forms.shared import Checked, Gated, Migration, Shared
 from flows.naming import named_after, own_run_id, this_flow_run
-from flows.outcome import Outcome, ended, outcome
+from flows.outcome import Result, ended, outcome
 from flows.running import FINISHED, gates_of, holding, running
 from tasks import snapshot
 from tasks.base import memory
@@ -28,7 +28,7 @@ from tasks.snapshot import finish_task, list_ids_task, snapshot_task
 from tasks.verify import verify_task
 
 
-def migrate(parameters: Migration) -> State[Outcome]:
+def migrate(parameters: Migration) -> State[Result]:
     """Snapshot, load, index, catch up, verify and, if asked to, cut over; what is done already is not done again, and what
     is switched already is caught up."""
     taken = taken_up(parameters)
@@ -91,7 +91,7 @@ def is_followed(parameters: Shared, taken: TakenUp, before: ledger.State) -> boo
     return parameters.cutover == "manual" or (asked and not answers)
 
 
-def follow(parameters: Checked) -> State[Outcome]:
+def follow(parameters: Checked) -> State[Result]:
     """Brings a run's vectors in line with their source once more."""
     run_id = parameters.run_id
     with holding(parameters, "catch-up", ready_to_follow) as run, run.giving_way(parameters.database_share):
@@ -99,8 +99,8 @@ def follow(parameters: Checked) -> State[Outcome]:
         wait(passes)
         for caught_up in passes:
             caught_up.result()
-    targets = outcome(run_id, parameters.database)["targets"]
-    lines = [f"caught up run {run_id}: {t['name']} → {t['table']}: {status.changes(t)}" for t in targets]
+    targets = outcome(run_id, parameters.database).targets
+    lines = [f"caught up run {run_id}: {t.name} → {t.table}: {t.touched}" for t in targets]
     return ended(run_id, parameters.database, lines)
 
 
@@ -186,5 +186,5 @@ def switch(run: Run, parameters: Gated, passes: Sequence[PrefectFuture[CaughtUp]
 def mirror(run: Run) -> None:
     """Tells Prefect which vectors of live tables are meant now."""
     with run.connection() as connection:
-        for table, says in status.active_spaces(connection, run.plan):
-            artifacts.active_space(table, says)
+        for active in status.active_spaces(connection, run.plan):
+            artifacts.active_space(active)

@@ -9,9 +9,11 @@ from prefect.states import Completed
 
 from tasks.base.errors import VecferryError
 from tasks.runs import artifacts, status
+from tasks.runs.outcome import Outcome
 from tasks.runs.run import open_run
 
-Outcome = dict[str, Any]
+Result = dict[str, Any]
+"""What a flow returns: the JSON of its run's outcome, and what it did."""
 
 
 def outcome(run_id: str, database: str) -> Outcome:
@@ -20,13 +22,13 @@ def outcome(run_id: str, database: str) -> Outcome:
         return status.outcome(connection, run_id)
 
 
-def ended(run_id: str, database: str, lines: Sequence[str] = (), **more: Any) -> State[Outcome]:
+def ended(run_id: str, database: str, lines: Sequence[str] = (), **more: Any) -> State[Result]:
     """How a flow ends that did its work: in the state's message and an artifact, what it did (``lines``, or what the run has
     come to), and the run's outcome as its result."""
     result = outcome(run_id, database)
-    told = list(lines) or [f"{result['state'].replace('_', ' ')}: {status.sentence(t)}" for t in result["targets"]]
+    told = list(lines) or [f"{result.state.replace('_', ' ')}: {target}" for target in result.targets]
     artifacts.result(run_id, told)
-    return Completed(message="; ".join(told), data={**result, "done": list(lines), **more})
+    return Completed(message="; ".join(told), data={**result.as_json(), "done": list(lines), **more})
 
 
 def words_of(error: BaseException) -> str:

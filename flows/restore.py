@@ -5,14 +5,14 @@ from prefect import State, flow
 from flows.forms.form import form
 from flows.forms.shared import Restore
 from flows.naming import RUNNER, run_name
-from flows.outcome import Outcome, ended
+from flows.outcome import Result, ended
 from tasks.base.words import counted
 from tasks.restore import restore_task
 
 
 @flow(name="restore", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Restore)
-def restore(parameters: Restore) -> State[Outcome]:
+def restore(parameters: Restore) -> State[Result]:
     """Write a run's snapshot into a new Chroma directory, or into JSON lines."""
     from tasks.stores.chroma.store import opened_by
 

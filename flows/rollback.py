@@ -6,14 +6,14 @@ from flows.forms.form import form
 from flows.forms.shared import OfRun
 from flows.migrate import mirror
 from flows.naming import RUNNER, run_name
-from flows.outcome import Outcome, ended
+from flows.outcome import Result, ended
 from flows.running import holding
 from tasks.cutover import rollback_task
 
 
 @flow(name="rollback", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(OfRun)
-def rollback(parameters: OfRun) -> State[Outcome]:
+def rollback(parameters: OfRun) -> State[Result]:
     """Take a run back: earlier tables get their names again; what was built is kept where it was switched."""
     with holding(parameters, "rollback") as run:
         lines = rollback_task(run.run_id, parameters.database)

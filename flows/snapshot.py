@@ -8,7 +8,7 @@ from prefect import State
 from flows.forms.shared import Migration
 from flows.migrate import begun, take_snapshot
 from flows.naming import own_run_id
-from flows.outcome import Outcome, ended
+from flows.outcome import Result, ended
 from flows.running import running
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
@@ -16,7 +16,7 @@ from tasks.runs import ledger, manifest
 from tasks.runs.run import Run, open_run
 
 
-def snapshot(parameters: Migration) -> State[Outcome]:
+def snapshot(parameters: Migration) -> State[Result]:
     """Lists and fetches what a migration would begin with, and stops after the manifest; a finished one stays as it is."""
     run_id = parameters.run_id or own_run_id(parameters.flow)
     begun(parameters, run_id, asks_model=False)

@@ -5,7 +5,7 @@ from prefect import State, flow
 from flows.forms.form import form
 from flows.forms.shared import Checked
 from flows.naming import RUNNER, run_name
-from flows.outcome import Outcome, ended
+from flows.outcome import Result, ended
 from flows.running import gates_of, holding
 from tasks.base.words import counted
 from tasks.begin import refuse_dropped
@@ -17,7 +17,7 @@ from tasks.verify import verify_task
 
 @flow(name="verify", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Checked)
-def verify(parameters: Checked) -> State[Outcome]:
+def verify(parameters: Checked) -> State[Result]:
     """Hold a run's tables against their source again and keep the report."""
     with (
         holding(parameters, "verify", _ready) as run,

@@ -7,7 +7,6 @@ wait for the build; the switch begins with it once more, and that, after which w
 
 import time
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from prefect import task
@@ -16,6 +15,7 @@ from tasks.base.progress import Tell, part, quiet
 from tasks.base.retrying import RETRYING
 from tasks.runs import artifacts, checkpoints, run_log
 from tasks.runs.checkpoints import Done
+from tasks.runs.details import Followed
 from tasks.runs.run import Run, open_run
 from tasks.shadows.difference import Difference
 from tasks.shadows.registry import shadow_of
@@ -58,16 +58,16 @@ def catch_up(run: Run, number: int, max_deleted: float, tell: Tell = quiet) -> C
     return CaughtUp(total, last)
 
 
-def _detail(total: Difference, passes: int, last: Difference) -> dict[str, Any]:
-    return {
-        "inserted": total.missing.count,
-        "updated": total.stale.count,
-        "deleted": total.orphaned.count,
-        "foreign": last.foreign,
-        "quarantined": last.quarantined.count,
-        "passes": passes,
-        "settled": last.touched == 0,
-    }
+def _detail(total: Difference, passes: int, last: Difference) -> Followed:
+    return Followed(
+        inserted=total.missing.count,
+        updated=total.stale.count,
+        deleted=total.orphaned.count,
+        foreign=last.foreign,
+        quarantined=last.quarantined.count,
+        passes=passes,
+        settled=last.touched == 0,
+    )
 
 
 @task(name="catch-up", task_run_name="catch up {table}", **RETRYING)

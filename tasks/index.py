@@ -1,7 +1,6 @@
 """Index: what each target's shadow needs to be searched."""
 
 import time
-from typing import Any
 from uuid import UUID
 
 from prefect import task
@@ -9,23 +8,23 @@ from prefect import task
 from tasks.base.retrying import RETRYING
 from tasks.runs import artifacts, checkpoints, run_log
 from tasks.runs.checkpoints import Done
+from tasks.runs.details import Indexed
 from tasks.runs.run import Run, open_run
 from tasks.shadows.registry import shadow_of
 
 
-def index(run: Run, number: int) -> dict[str, Any]:
-    """Builds what the target's shadow lacks and returns how: memory, workers, seconds. Nothing that is there is rebuilt."""
+def index(run: Run, number: int) -> None:
+    """Builds what the target's shadow lacks; the ledger notes how. Nothing that is there is rebuilt."""
     target = run.plan.targets[number]
     with run.refusable(f"index of {target.name}"):
         with run.connection() as connection:
             if checkpoints.is_done(connection, run.run_id, "index", number):
-                return {}
+                return
         started = time.perf_counter()
         built = shadow_of(run, target).index()
-        seconds, detail = time.perf_counter() - started, {**built, "target": number}
+        seconds, detail = time.perf_counter() - started, Indexed(number, **vars(built))
         with run.connection() as connection:
             checkpoints.done(connection, run.run_id, Done("index", number, rows=0, seconds=seconds, detail=detail))
-    return {**built, "seconds": seconds}
 
 
 def _share(run: Run, number: int) -> float:
@@ -34,7 +33,7 @@ def _share(run: Run, number: int) -> float:
 
 
 @task(name="index", task_run_name="index {table}", **RETRYING)
-def index_task(run_id: str, database: str, number: int, table: str, bar: UUID | None) -> dict[str, Any]:
+def index_task(run_id: str, database: str, number: int, table: str, bar: UUID | None) -> None:
     run = open_run(run_id, database)
     with artifacts.following(bar, lambda: _share(run, number)), run_log.stage(run_id, "index", number):
-        return index(run, number)
+        index(run, number)

@@ -7,6 +7,7 @@ from prefect import task
 from tasks.base.retrying import RETRYING
 from tasks.runs import checkpoints, dataset, quarantine, run_log, work
 from tasks.runs.checkpoints import Batch, Done
+from tasks.runs.details import Cut, Loaded
 from tasks.runs.run import Run, open_run
 from tasks.runs.vectors import embedded
 from tasks.shadows.registry import shadow_of
@@ -25,19 +26,20 @@ def prepare(run: Run) -> int:
     synced a part is a backup and no more."""
     with run.connection() as connection:
         loaded = {t.number for t in run.plan.targets if t.place.loads}
-        cut = [b for b in checkpoints.batches(connection, run.run_id, "snapshot") if b.detail["target"] in loaded]
-        checkpoints.add(connection, run.run_id, "load", [(b.number, {"target": b.detail["target"]}) for b in cut])
+        cut = [b for b in checkpoints.of(connection, run.run_id, Cut) if b.target in loaded]
+        checkpoints.add(connection, run.run_id, "load", [(b.number, Loaded(b.target)) for b in cut])
         return sum(b.status != "done" for b in checkpoints.batches(connection, run.run_id, "load"))
 
 
 def load(run: Run, numbers: list[int]) -> work.Tally:
     """Loads these batches. A batch that was loaded before is replaced, so that naming it again is safe."""
     with run.connection() as connection:
-        cut = {b.number: dataset.part_of(b.detail) for b in checkpoints.batches(connection, run.run_id, "snapshot")}
+        cut = checkpoints.of(connection, run.run_id, Cut)
+    parts = {b.number: b.detail.part for b in cut if b.detail.part}
 
-    def one(batch: Batch) -> int:
-        started, target = time.perf_counter(), run.plan.targets[batch.detail["target"]]
-        page = dataset.read_part(run.path("snapshot"), cut[batch.number], embeddings=target.carried)
+    def one(batch: Batch[Loaded]) -> int:
+        started, target = time.perf_counter(), run.plan.targets[batch.detail.target]
+        page = dataset.read_part(run.path("snapshot"), parts[batch.number], embeddings=target.carried)
         page, refused = (page, {}) if target.carried else embedded(run, target, page, tally=True)
         shadow = shadow_of(run, target)
         page, rejected = shadow.sift(page, refused)
@@ -48,7 +50,7 @@ def load(run: Run, numbers: list[int]) -> work.Tally:
         mark = checkpoints.mark(run.connection, run.run_id, done, started)
         return page.num_rows if shadow.load(page, rejected, bool(batch.rows), mark) else 0
 
-    return work.through(run, "load", numbers, one)
+    return work.through(run, Loaded, numbers, one)
 
 
 def key(run: Run) -> int:

@@ -5,6 +5,7 @@ listed once, then fetched by id; ids that appeared meanwhile are listed again, u
 """
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from prefect import task
 from tasks.base.retrying import RETRYING
 from tasks.runs import checkpoints, dataset, manifest, run_log, work
 from tasks.runs.checkpoints import Batch, Done
+from tasks.runs.details import Cut, Listed
 from tasks.runs.parts import ids_file
 from tasks.runs.plan import Target
 from tasks.runs.run import Run, open_run
@@ -41,21 +43,22 @@ def list_ids(run: Run, listing: int, alone: bool = False) -> int:
             if (alone or target.place.loads) and (number := _list_number(run, listing, target)) not in known:
                 with run_log.stage(run.run_id, "list", number) as entry:
                     entry.rows = _list_target(run, source, target, listing, alone)
-        return sum(b.detail["listing"] == listing for b in checkpoints.batches(connection, run.run_id, "snapshot"))
+        return sum(b.detail.listing == listing for b in checkpoints.of(connection, run.run_id, Cut))
 
 
 def snapshot(run: Run, numbers: list[int]) -> work.Tally:
     """Fetches and writes these batches' parts."""
     source = run.source(fresh=False)
 
-    def one(batch: Batch) -> int:
-        started, target = time.perf_counter(), run.plan.targets[batch.detail["target"]]
-        ids = dataset.read_ids(run.path("snapshot", batch.detail["ids"]), batch.detail["group"])
+    def one(batch: Batch[Cut]) -> int:
+        started, cut = time.perf_counter(), batch.detail
+        target = run.plan.targets[cut.target]
+        ids = dataset.read_ids(run.path("snapshot", cut.ids), cut.group)
         rows = with_hash(pa.Table.from_batches([source.fetch(target.collection.name, ids.to_pylist())]))
         path = f"{dataset.folder(target.number, target.place.label)}/part-{batch.number:05d}.parquet"
         part = dataset.write_part(run.path("snapshot"), path, batch.number, target.number, rows)
         with run.connection() as connection:
-            seconds, detail = time.perf_counter() - started, {"part": vars(part)}
+            seconds, detail = time.perf_counter() - started, replace(cut, part=part)
             checkpoints.done(
                 connection,
                 run.run_id,
@@ -63,13 +66,13 @@ def snapshot(run: Run, numbers: list[int]) -> work.Tally:
             )
         return rows.num_rows
 
-    return work.through(run, "snapshot", numbers, one)
+    return work.through(run, Cut, numbers, one)
 
 
 def finish(run: Run) -> int:
     """Writes the manifest once every part is there; returns the rows of the snapshot. One that says the same stays."""
     with run.connection() as connection:
-        parts = [dataset.part_of(b.detail) for b in checkpoints.batches(connection, run.run_id, "snapshot")]
+        parts = [b.detail.written for b in checkpoints.of(connection, run.run_id, Cut)]
         if manifest.kept_parts(run) != parts:
             manifest.write(run, connection, parts)
         rows = sum(part.rows for part in parts)
@@ -89,15 +92,13 @@ def _list_target(run: Run, source: Source, target: Target[Any], listing: int, al
     groups = -(-len(ids) // size)
     with run.connection() as connection, connection.transaction():
         first = len(checkpoints.batches(connection, run.run_id, "snapshot"))
-        detail = {"target": target.number, "listing": listing, "ids": file}
-        checkpoints.add(
-            connection, run.run_id, "snapshot", [(first + g, {**detail, "group": g}) for g in range(groups)]
-        )
+        cuts = [(first + group, Cut(target.number, listing, file, group)) for group in range(groups)]
+        checkpoints.add(connection, run.run_id, "snapshot", cuts)
         seconds = time.perf_counter() - started
         checkpoints.done(
             connection,
             run.run_id,
-            Done("list", _list_number(run, listing, target), rows=len(ids), seconds=seconds, detail={"alone": alone}),
+            Done("list", _list_number(run, listing, target), rows=len(ids), seconds=seconds, detail=Listed(alone)),
         )
     return len(ids)
 

@@ -28,6 +28,7 @@ from tasks.checks.sample import sample_check
 from tasks.checks.searches import cut_short, probe_vectors, search_checks
 from tasks.runs import artifacts, checkpoints, figures, ledger, run_log, spending
 from tasks.runs.checkpoints import Done
+from tasks.runs.details import Verified
 from tasks.runs.plan import Target
 from tasks.runs.run import Run, open_run
 from tasks.shadows.difference import Difference
@@ -100,11 +101,8 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
         path = report.write(run, [asdict(t) | {"passed": t.passed} for t in reports], totals)
         ledger.set_report(connection, run.run_id, path)
         for target, result, (began, over) in zip(run.plan.targets, reports, pairwise(ended), strict=True):
-            detail = {
-                "passed": result.passed,
-                "failed_checks": [c.name for c in result.checks if not c.passed],
-                "quarantined": result.quarantined,
-            }
+            failed = tuple(c.name for c in result.checks if not c.passed)
+            detail = Verified(result.passed, failed, result.quarantined)
             checkpoints.done(
                 connection,
                 run.run_id,

@@ -4,6 +4,7 @@ ledger says of it."""
 import importlib
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from tasks.base.errors import FatalError, VecferryError
 from tasks.runs import ledger, ledger_versions, status
 from tasks.runs.commands import command
 from tasks.runs.database import database_url
+from tasks.runs.outcome import Outcome
 from tasks.stores.postgres.connection import Connection, connect
 
 CHECKS = ("run", "cutover", "verify")
@@ -24,7 +26,7 @@ WATCHED = (*CHECKS, "catch-up", "snapshot")
 """Verbs whose stages are shown as they move."""
 
 
-def start(flow: str, verb: ledger.Verb, parameters: Migration, as_json: bool) -> dict[str, Any]:
+def start(flow: str, verb: ledger.Verb, parameters: Migration, as_json: bool) -> Outcome:
     """Begins or resumes a run, up to the end of ``verb``."""
     from tasks.begin import preflight
     from tasks.embedders.registry import import_ahead
@@ -47,12 +49,12 @@ def of_run(flow: Any, verb: ledger.Verb, form: type[OfRun], run_id: str, p: list
     parameters = parse(form, {**arguments.pairs(p), "run_id": run_id})
     check_run(run_id, parameters.database)
     call = partial(flow, **parameters.model_dump(by_alias=True, exclude_unset=True))
-    sys.exit(carry_out(call, verb, run_id, parameters.database, as_json)["exit"])
+    sys.exit(carry_out(call, verb, run_id, parameters.database, as_json).exit)
 
 
 def carry_out(
     call: Callable[[], dict[str, Any]], verb: ledger.Verb, run_id: str, database: str, as_json: bool
-) -> dict[str, Any]:
+) -> Outcome:
     """Calls a flow, prints what came of the run and returns it, as the ledger says: Prefect's API may be gone by then. Its
     ``exit`` is 0 only where the ledger says that the verb has done its work."""
     with connect(database_url(database), "vecferry status") as connection:
@@ -75,8 +77,11 @@ def carry_out(
     if done and failure and not isinstance(failure, VecferryError):
         terminal.complain(f"{verb} of {run_id} is done; on the way {type(failure).__name__}: {failure}")
         failure = None
-    outcome["exit"] = 0 if failure is None else getattr(failure, "exit_status", 1)
-    outcome["error"] = None if failure is None else str(failure)
+    outcome = replace(
+        outcome,
+        exit=0 if failure is None else getattr(failure, "exit_status", 1),
+        error=None if failure is None else str(failure),
+    )
     show_done(result.get("done", []), as_json)
     show_outcome(outcome, as_json, checked=checked, moved=checked)
     if failure:

@@ -19,6 +19,7 @@ from tasks.base import settings
 from tasks.base.errors import UsageError
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.runs.database import database_url
+from tasks.runs.outcome import Outcome
 from tasks.stores import canonical
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection, records, vector_column
@@ -72,7 +73,7 @@ def _emptied(directory: Path) -> Path:
     return directory
 
 
-def _migrate(source: str) -> dict[str, Any]:
+def _migrate(source: str) -> Outcome:
     from flows.chroma_to_pgvector import chroma_to_pgvector
     from flows.outcome import outcome
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -30,6 +30,7 @@ from tasks.base import settings
 from tasks.runs import checkpoints, holding, ledger, status
 from tasks.runs.commands import overview
 from tasks.runs.database import database_url
+from tasks.runs.outcome import Outcome
 from tasks.stores.chroma import copy_folders
 from tasks.stores.postgres import embedded
 from tasks.stores.postgres.connection import Connection
@@ -71,7 +72,7 @@ class Message:
     """The last words of the command."""
 
     line: str
-    outcome: dict[str, Any] | None = None
+    outcome: Outcome | None = None
     """What ``--json`` prints of the run, where there is one."""
 
 
@@ -201,7 +202,7 @@ def _end_process() -> None:
     finally:
         message = noted or message
         if message.outcome is not None and "--json" in sys.argv:
-            os.write(out, f"{json.dumps(message.outcome, default=str)}\n".encode())
+            os.write(out, f"{json.dumps(message.outcome.as_json(), default=str)}\n".encode())
         before = (WIPE_LINE if shown.passing else b"\n") + SHOW_CURSOR if os.isatty(terminal) else b""
         os.write(terminal, before + f"vecferry: {message.line}\n".encode())
         os._exit(EXIT_STATUS)
@@ -253,7 +254,7 @@ def _note(connection: Connection, run_id: str, typed: str) -> Message:
     command = typed if sys.argv[1] not in ("run", "snapshot", "rerun") else step.now
     if command and command.startswith(("vecferry run ", "vecferry snapshot ", "vecferry rerun ")):
         command = shlex.join([*shlex.split(command), *_command.options])
-    outcome = {**status.outcome(connection, run_id), "now": None, "exit": EXIT_STATUS, "next": command, "later": None}
+    outcome = replace(status.outcome(connection, run_id), now=None, exit=EXIT_STATUS, next=command, later=None)
     if command is None:
         return Message(f"interrupted; run {run_id} is {record.state.replace('_', ' ')}", outcome)
     return Message(f"interrupted; what is done of run {run_id} is kept. Go on with: {command}", outcome)

@@ -271,7 +271,7 @@ def _end(error: BaseException) -> int:
 def _migrate(flow: str, parameters: Migration, as_json: bool) -> None:
     verb: ledger.Verb = "cutover" if parameters.cutover == "auto" else "run"
     outcome = start(flow, verb, parameters, as_json)
-    if parameters.cutover == "ask" and outcome["state"] == "verified" and console.confirmed("Switch now?", as_json):
+    if parameters.cutover == "ask" and outcome.state == "verified" and console.confirmed("Switch now?", as_json):
         assert parameters.run_id
         cutover(parameters.run_id, [f"database={parameters.database}"])
-    sys.exit(outcome["exit"])
+    sys.exit(outcome.exit)

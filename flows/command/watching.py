@@ -124,9 +124,9 @@ def _readings(connection: Connection, run_id: str) -> list[Reading]:
     targets, rows = len(record.plan.targets), sum(t.collection.count for t in record.plan.targets)
     readings = {}
     for line in status.stages(connection, run_id):
-        stage, done = line["stage"], line["done"]
-        passed = rows * done / targets if stage in ("index", "catch_up") else line["rows"]  # they go over all rows
-        readings[stage] = Reading(stage, done, done + line["pending"] + line["failed"], passed)
+        stage, done = line.name, line.done
+        passed = rows * done / targets if stage in ("index", "catch_up") else line.rows  # they go over all rows
+        readings[stage] = Reading(stage, done, done + line.pending + line.failed, passed)
 
     def moving(stage: str, share: float, note: str) -> None:
         """A stage without batches: the ledger has a target of it when that is done."""

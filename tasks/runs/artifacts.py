@@ -22,6 +22,7 @@ from prefect.variables import Variable
 
 from tasks.base.progress import Tell
 from tasks.runs.checkpoints import Batch
+from tasks.runs.status import ActiveSpace
 
 P = ParamSpec("P")
 POLL = 2.0
@@ -150,9 +151,10 @@ def flow_run_name(flow_run: UUID, name: str) -> None:
 
 
 @_shown
-def active_space(table: str, says: dict[str, Any]) -> None:
+def active_space(active: ActiveSpace) -> None:
     """Mirrors which vectors of a live table are meant now to the variable vecferry_active_space_SCHEMA_TABLE."""
-    Variable.set(f"vecferry_active_space_{re.sub(r'[^a-z0-9]+', '_', table.lower())}", says, overwrite=True)
+    value = {name: value for name, value in vars(active).items() if name != "table"}
+    Variable.set(f"vecferry_active_space_{re.sub(r'[^a-z0-9]+', '_', active.table.lower())}", value, overwrite=True)
 
 
 def _key(run_id: str, what: str) -> str:

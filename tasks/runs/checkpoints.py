@@ -3,18 +3,24 @@ is ever there without the other."""
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from tasks.base.errors import Stopped
+from tasks.runs.dataset import part_of
+from tasks.runs.details import Detail
 from tasks.stores.postgres.connection import Connection
+
+D = TypeVar("D", bound=Detail, covariant=True)
+KINDS: dict[str, type[Detail]] = {kind.stage: kind for kind in get_args(Detail)}
+"""Stage → what is kept of its batches; of the manifest nothing is."""
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Generic[D]):
     """One unit of checkpoint, retry and rerun."""
 
     stage: str
@@ -25,8 +31,13 @@ class Batch:
     quarantined: int
     error: str | None
     seconds: float
-    detail: dict[str, Any]
     updated_at: datetime
+    detail: D
+
+    @property
+    def target(self) -> int:
+        """The number of the target that it belongs to. A stage without batches has one a target."""
+        return getattr(self.detail, "target", self.number)
 
 
 @dataclass(frozen=True)
@@ -39,8 +50,8 @@ class Done:
     rows: int
     seconds: float
     quarantined: int = 0
-    detail: dict[str, Any] = field(default_factory=dict)
-    """Added to what is noted of it already."""
+    detail: Detail | None = None
+    """None: as it was noted before."""
 
 
 @dataclass(frozen=True)
@@ -72,24 +83,29 @@ def mark(connect: Callable[[], AbstractContextManager[Connection]], run_id: str,
     )
 
 
-def add(connection: Connection, run_id: str, stage: str, entries: Iterable[tuple[int, dict[str, Any]]]) -> None:
+def add(connection: Connection, run_id: str, stage: str, entries: Iterable[tuple[int, Detail | None]]) -> None:
     """Makes pending batches; those that are there stay as they are."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO vecferry.batch (run_id, stage, batch, status, detail) VALUES (%s, %s, %s, 'pending', %s::text::jsonb) "
             "ON CONFLICT DO NOTHING",
-            [(run_id, stage, number, json.dumps(detail)) for number, detail in entries],
+            [(run_id, stage, number, _json(detail)) for number, detail in entries],
         )
 
 
-def batches(connection: Connection, run_id: str, stage: str | None = None) -> list[Batch]:
+def batches(connection: Connection, run_id: str, stage: str | None = None) -> list[Batch[Any]]:
     """The run's batches, of one stage or all, in order."""
-    rows = connection.execute(
-        "SELECT stage, batch, status, attempts, rows, quarantined, error, seconds, detail, updated_at FROM vecferry.batch "
+    lines = connection.execute(
+        "SELECT stage, batch, status, attempts, rows, quarantined, error, seconds, updated_at, detail FROM vecferry.batch "
         "WHERE run_id = %(run_id)s AND (%(stage)s::text IS NULL OR stage = %(stage)s) ORDER BY stage, batch",
         {"run_id": run_id, "stage": stage},
     ).fetchall()
-    return [Batch(*row) for row in rows]
+    return [Batch(*(*line[:-1], _detail(line[0], line[-1]))) for line in lines]
+
+
+def of(connection: Connection, run_id: str, kind: type[D]) -> list[Batch[D]]:
+    """The run's batches of the stage that keeps such details, in order."""
+    return batches(connection, run_id, kind.stage)
 
 
 def is_done(connection: Connection, run_id: str, stage: str, number: int) -> bool:
@@ -108,7 +124,7 @@ def done(connection: Connection, run_id: str, line: Done) -> None:
         "VALUES (%s, %s, %s, 'done', 1, %s, %s, %s, %s::text::jsonb) ON CONFLICT (run_id, stage, batch) DO UPDATE SET "
         "status = 'done', attempts = b.attempts + 1, rows = excluded.rows, quarantined = excluded.quarantined, "
         "error = NULL, seconds = excluded.seconds, detail = b.detail || excluded.detail, updated_at = now()",
-        (run_id, line.stage, line.number, line.rows, line.quarantined, line.seconds, json.dumps(line.detail)),
+        (run_id, line.stage, line.number, line.rows, line.quarantined, line.seconds, _json(line.detail)),
     )
 
 
@@ -151,3 +167,16 @@ def check_stop(connection: Connection, run_id: str) -> None:
     row = connection.execute("SELECT stop FROM vecferry.run WHERE run_id = %s", (run_id,)).fetchone()
     if row and row[0]:
         raise Stopped(row[0])
+
+
+def _json(detail: Detail | None) -> str:
+    return json.dumps(asdict(detail) if detail else {})
+
+
+def _detail(stage: str, noted: Mapping[str, Any]) -> Detail | None:
+    if stage not in KINDS:
+        return None
+    values = {f.name: noted[f.name] for f in fields(KINDS[stage]) if f.name in noted}
+    if part := values.get("part"):
+        values["part"] = part_of(part)
+    return KINDS[stage](**values)

@@ -8,6 +8,7 @@ runs/RUN/snapshot/000-docs/part-00000.parquet       batch 0: id, document, metad
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,9 +50,9 @@ def write_part(root: str, relative: str, batch: int, target: int, table: pa.Tabl
     return Part(batch, target, relative, table.num_rows, hashlib.sha256(data).hexdigest(), len(data))
 
 
-def part_of(detail: dict[str, Any]) -> Part:
-    """The part that a finished snapshot batch wrote, by the detail of its line in the ledger."""
-    return Part(**{name: detail["part"][name] for name in Part.__dataclass_fields__})
+def part_of(noted: Mapping[str, Any]) -> Part:
+    """The part that the ledger's line of a finished snapshot batch notes."""
+    return Part(**{name: noted[name] for name in Part.__dataclass_fields__})
 
 
 def read_part(root: str, part: Part, embeddings: bool = True) -> pa.Table:

@@ -10,6 +10,7 @@ from tasks.base.errors import UsageError
 from tasks.runs import checkpoints, dataset
 from tasks.runs.checkpoints import Batch
 from tasks.runs.dataset import Part
+from tasks.runs.details import Listed
 from tasks.runs.plan import Plan
 from tasks.runs.run import Run
 from tasks.stores.postgres.connection import Connection
@@ -19,7 +20,7 @@ STAGE = "manifest"
 
 def ask_for(connection: Connection, run_id: str) -> None:
     """Notes that the snapshot is to be made, and nothing more for now."""
-    checkpoints.add(connection, run_id, STAGE, [(0, {})])
+    checkpoints.add(connection, run_id, STAGE, [(0, None)])
 
 
 def ask_for_more(connection: Connection, run_id: str) -> None:
@@ -52,7 +53,7 @@ def listed(connection: Connection, plan: Plan) -> set[int]:
 def listings_alone(connection: Connection, plan: Plan) -> int:
     """How many listings were begun for a snapshot alone. What was written at the source between them and the making of the
     place for the new vectors is noted nowhere, so it is for another listing to find it."""
-    alone = [b.number for b in checkpoints.batches(connection, plan.run_id, "list") if b.detail.get("alone")]
+    alone = [b.number for b in checkpoints.of(connection, plan.run_id, Listed) if b.detail.alone]
     return 1 + max(alone) // len(plan.targets) if alone else 0
 
 

@@ -7,12 +7,13 @@ from functools import partial
 from typing import Any
 
 from tasks.base import files, settings
-from tasks.base.words import counted
 from tasks.runs import checkpoints, ledger, manifest, run_log, spending
 from tasks.runs.checkpoints import Batch
 from tasks.runs.commands import command, resumption
+from tasks.runs.details import Followed, Verified
 from tasks.runs.ledger import RunRecord
-from tasks.runs.plan import Plan
+from tasks.runs.outcome import Later, Outcome, TargetOutcome, Touched
+from tasks.runs.plan import Plan, Target
 from tasks.stores.postgres.connection import Connection
 
 SWITCHES = ("cutover", "rollback", "contract")
@@ -20,69 +21,49 @@ SWITCHES = ("cutover", "rollback", "contract")
 STAGES = ("list", "snapshot", "load", "index", "catch_up", "verify")
 
 
-def outcome(connection: Connection, run_id: str) -> dict[str, Any]:
-    """The object that ``--json`` prints. Raises UsageError when there is no such run."""
+def outcome(connection: Connection, run_id: str) -> Outcome:
+    """What the run has come to. Raises UsageError when there is no such run."""
     record = ledger.get(connection, run_id)
     batches = checkpoints.batches(connection, run_id)
-    targets: list[dict[str, Any]] = []
-    for target in record.plan.targets:
-        own = [b for b in batches if _target(b) == target.number]
-        loaded = sum(b.rows for b in own if b.stage == "load" and b.status == "done")
-        synced = next((b.detail for b in own if b.stage == "catch_up"), {})
-        verified = next((b for b in own if b.stage == "verify"), None)
-        targets.append(
-            {
-                "name": target.collection.name,
-                "table": target.name,
-                "mode": target.place.kind,
-                "rows": verified.rows if verified else target.collection.count,
-                "loaded": loaded,
-                "touched": {k: synced.get(k, 0) for k in ("inserted", "updated", "deleted")},
-                "quarantined": _quarantined(own),
-                "failed_batches": sorted(
-                    {b.number for b in own if b.status == "failed" and b.stage in ("snapshot", "load")}
-                ),
-                "dimensions": target.dimensions,
-            }
-        )
-    step = next_step(record, batches)
-    return {
-        "run_id": run_id,
-        "flow": record.plan.request.flow,
-        "source": place(record.plan),
-        "state": record.state,
-        "now": now(record),
-        "exit": record.exit_status,
-        "error": record.error,
-        "targets": targets,
-        "gates": record.gates,
-        "spent": _spent(connection, run_id),
-        "started": _iso(record.created_at),
-        "changed": _iso(record.updated_at),
-        "seconds": round(sum(b.seconds for b in batches), 2),
-        "snapshot": _snapshot(record.plan, batches),
-        "report": record.report,
-        "log": run_log.there(run_id, settings.home()),
-        "next": step.now,
-        "later": step.later and {"command": step.later, "from": step.since and _iso(step.since)},
-    }
+    step, plan, spent = next_step(record, batches), record.plan, spending.spending(connection, run_id)
+    return Outcome(
+        run_id=run_id,
+        flow=plan.request.flow,
+        source=place(plan),
+        state=record.state,
+        now=now(record),
+        exit=record.exit_status,
+        error=record.error,
+        targets=tuple(_target(target, [b for b in batches if b.target == target.number]) for target in plan.targets),
+        gates=record.gates,
+        spent=spent if spent.requests else None,
+        started=record.created_at,
+        changed=record.updated_at,
+        seconds=round(sum(b.seconds for b in batches), 2),
+        snapshot=_snapshot(plan, batches),
+        report=record.report,
+        log=run_log.there(run_id, settings.home()),
+        next=step.now,
+        later=Later(step.later, step.since) if step.later else None,
+    )
 
 
-def changes(target: dict[str, Any]) -> str:
-    """What catching up did to one target of an outcome: ``1 inserted, 5 updated``, or ``0 changed``."""
-    return ", ".join(f"{count:,} {what}" for what, count in target["touched"].items() if count) or "0 changed"
-
-
-def sentence(target: dict[str, Any]) -> str:
-    """What the run did to one target of an outcome, for people."""
-    touched = changes(target)
-    if target["mode"] == "sync":
-        what = f"synced in place, {touched}"
-    else:
-        what = f"{counted(target['loaded'], 'row')} loaded" + (
-            "" if touched == "0 changed" else f"; caught up, {touched}"
-        )
-    return f"{target['name']} → {target['table']}: {what}"
+def _target(target: Target[Any], batches: list[Batch[Any]]) -> TargetOutcome:
+    """What has become of a target, by its own batches."""
+    followed = next((b.detail for b in batches if b.stage == "catch_up"), Followed())
+    verified = next((b for b in batches if b.stage == "verify"), None)
+    failed = {b.number for b in batches if b.status == "failed" and b.stage in ("snapshot", "load")}
+    return TargetOutcome(
+        name=target.collection.name,
+        table=target.name,
+        mode=target.place.kind,
+        rows=verified.rows if verified else target.collection.count,
+        loaded=sum(b.rows for b in batches if b.stage == "load" and b.status == "done"),
+        touched=Touched(followed.inserted, followed.updated, followed.deleted),
+        quarantined=_quarantined(batches),
+        failed_batches=tuple(sorted(failed)),
+        dimensions=target.dimensions,
+    )
 
 
 def now(record: RunRecord) -> str | None:
@@ -138,38 +119,44 @@ def place(plan: Plan) -> str:
     return f"{source['store']} " + str(source.get("path") or f"{source.get('host')}:{source.get('port')}")
 
 
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds")
-
-
-def _spent(connection: Connection, run_id: str) -> dict[str, Any] | None:
-    """What the run has bought and did not have to; None where its model costs nothing."""
-    spent = spending.spending(connection, run_id)
-    return {**vars(spent), "saved": spent.saved} if spent.requests else None
-
-
-def _snapshot(plan: Plan, batches: list[Batch]) -> str | None:
+def _snapshot(plan: Plan, batches: list[Batch[Any]]) -> str | None:
     """Where the run's snapshot lies; None before it is complete, and of a run of 0.1.0, which did not note that."""
     written = any(b.stage == manifest.STAGE and b.status == "done" for b in batches)
     return files.join(settings.home(), "runs", plan.run_id, "snapshot") if written else None
 
 
-def stages(connection: Connection, run_id: str) -> list[dict[str, Any]]:
-    """A line a stage: how many batches are done, pending and failed, with rows and seconds of work."""
+@dataclass(frozen=True)
+class Stage:
+    """How far a stage is."""
+
+    name: str
+    done: int
+    """Batches, as the next two."""
+    pending: int
+    failed: int
+    rows: int
+    quarantined: int
+    seconds: float
+    """Of work."""
+
+
+def stages(connection: Connection, run_id: str) -> list[Stage]:
+    """The stages that have begun, in order."""
     batches = checkpoints.batches(connection, run_id)
-    lines = []
-    for stage in STAGES:
-        if own := [b for b in batches if b.stage == stage]:
-            lines.append(
-                {
-                    "stage": stage,
-                    **{s: sum(b.status == s for b in own) for s in ("done", "pending", "failed")},
-                    "rows": sum(b.rows for b in own),
-                    "quarantined": sum(b.quarantined for b in own),
-                    "seconds": round(sum(b.seconds for b in own), 2),
-                }
-            )
-    return lines
+    return [_stage(stage, own) for stage in STAGES if (own := [b for b in batches if b.stage == stage])]
+
+
+def _stage(name: str, batches: list[Batch[Any]]) -> Stage:
+    done, pending, failed = (sum(b.status == status for b in batches) for status in ("done", "pending", "failed"))
+    return Stage(
+        name,
+        done,
+        pending,
+        failed,
+        rows=sum(b.rows for b in batches),
+        quarantined=sum(b.quarantined for b in batches),
+        seconds=round(sum(b.seconds for b in batches), 2),
+    )
 
 
 @dataclass(frozen=True)
@@ -184,7 +171,7 @@ class Step:
     """From when on; None: when what goes on now has ended."""
 
 
-def next_step(record: RunRecord, batches: list[Batch]) -> Step:
+def next_step(record: RunRecord, batches: list[Batch[Any]]) -> Step:
     """The command to type now or later; neither when there is nothing to do."""
     of_run = partial(command, run_id=record.run_id, database=record.plan.request.database)
     if record.at_work:
@@ -215,8 +202,18 @@ def _loads(plan: Plan) -> bool:
     return any(target.place.loads for target in plan.targets)
 
 
-def active_spaces(connection: Connection, plan: Plan) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The live tables of a plan, each with the column, dimensions and space that are meant now."""
+@dataclass(frozen=True)
+class ActiveSpace:
+    """Which vectors of a live table are meant now."""
+
+    table: str
+    column: str
+    dimensions: int
+    space: str
+
+
+def active_spaces(connection: Connection, plan: Plan) -> Iterator[ActiveSpace]:
+    """What is meant now of the live tables of a plan."""
     if connection.execute("SELECT to_regclass('vecferry.active_space')").fetchone() == (None,):
         return
     for target in plan.targets:
@@ -226,22 +223,18 @@ def active_spaces(connection: Connection, plan: Plan) -> Iterator[tuple[str, dic
                 (target.collection.name,),
             ).fetchone()
             if row:
-                yield target.collection.name, dict(zip(("column", "dimensions", "space"), row, strict=True))
+                yield ActiveSpace(target.collection.name, *row)
 
 
-def failures(connection: Connection, run_id: str) -> list[Batch]:
+def failures(connection: Connection, run_id: str) -> list[Batch[Any]]:
     """The failed batches."""
     return [b for b in checkpoints.batches(connection, run_id) if b.status == "failed"]
 
 
-def _quarantined(batches: list[Batch]) -> int:
-    """Rows set aside as verification found them; before it, those that the load or a sync set aside."""
+def _quarantined(batches: list[Batch[Any]]) -> int:
+    """Rows set aside as verification counted them; before it, those that the load or a sync set aside."""
     details = {b.stage: b.detail for b in batches if b.status == "done"}
-    if "quarantined" in details.get("verify", {}):
-        return int(details["verify"]["quarantined"])
-    loaded = sum(b.quarantined for b in batches if b.stage == "load")
-    return loaded or int(details.get("catch_up", {}).get("quarantined", 0))
-
-
-def _target(batch: Batch) -> int:
-    return int(batch.detail.get("target", batch.number))
+    verified, followed = details.get("verify", Verified()), details.get("catch_up", Followed())
+    if verified.quarantined is not None:
+        return int(verified.quarantined)
+    return sum(b.quarantined for b in batches if b.stage == "load") or int(followed.quarantined)

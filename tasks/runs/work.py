@@ -8,7 +8,7 @@ from itertools import pairwise
 from tasks.base.errors import BatchesFailed, FatalError, TransientError, UsageError
 from tasks.base.words import counted
 from tasks.runs import checkpoints, run_log
-from tasks.runs.checkpoints import Batch
+from tasks.runs.checkpoints import Batch, D
 from tasks.runs.run import Run
 from tasks.stores.postgres.connection import classified_error
 
@@ -32,15 +32,15 @@ class Tally:
         return self
 
 
-def through(run: Run, stage: str, numbers: list[int], work: Callable[[Batch], int]) -> Tally:
-    """Calls ``work`` for each batch that is not done; it commits the batch itself and returns its rows.
+def through(run: Run, kind: type[D], numbers: list[int], work: Callable[[Batch[D]], int]) -> Tally:
+    """Calls ``work`` for each batch of ``kind``'s stage that is not done; it commits the batch itself and returns its rows.
 
     Raises TransientError when any batch met one, so that the caller's retry takes up what is left, and FatalError,
     after asking the other workers to stop, when going on makes no sense.
     """
-    tally, transient = Tally(), None
+    stage, tally, transient = kind.stage, Tally(), None
     with run.connection() as connection:
-        by_number = {b.number: b for b in checkpoints.batches(connection, run.run_id, stage)}
+        by_number = {b.number: b for b in checkpoints.of(connection, run.run_id, kind)}
         for number in numbers:
             checkpoints.check_stop(connection, run.run_id)
             if by_number[number].status == "done":

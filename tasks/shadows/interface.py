@@ -7,7 +7,7 @@ sets it in the transaction of what it marks; any other one after its write was a
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -15,7 +15,7 @@ from tasks.base.progress import Tell, quiet
 from tasks.embedders.interface import RowError
 from tasks.runs.checkpoints import Mark
 from tasks.shadows.difference import Difference
-from tasks.stores.interface import Records
+from tasks.stores.interface import Built, Records
 
 
 class Shadow(Protocol):
@@ -40,8 +40,8 @@ class Shadow(Protocol):
         """Makes the key that rows are found by, once they are in; whether there was none."""
         ...
 
-    def index(self) -> dict[str, Any]:
-        """Builds what is missing for searching; returns how: memory, workers, index_type."""
+    def index(self) -> Built:
+        """Builds what is missing for searching; returns how."""
         ...
 
     def indexed(self) -> float:

@@ -60,6 +60,17 @@ class Hits:
 
 
 @dataclass(frozen=True)
+class Built:
+    """How an index was built; with the defaults where nothing was to be built."""
+
+    memory: int = 0
+    """Bytes that the build was allowed."""
+    workers: int = 0
+    """Beside the one that leads."""
+    index_type: str | None = None
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What tells the metric of a collection."""
 

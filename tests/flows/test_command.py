@@ -22,6 +22,7 @@ from flows.forms.registry import FLOWS
 from tasks.base import prefect_api
 from tasks.begin import begin
 from tasks.runs import checkpoints, ledger, ledger_versions
+from tasks.runs.details import Cut
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.servers import free_port
 from tests.helpers.terminal import COMMAND, terminal
@@ -244,7 +245,7 @@ def _a_run(connection: Connection, source: str) -> None:
     """The plan of a run, as the ledger has it before anything else."""
     parameters = ChromaToPgvector.model_validate({"chroma": {"path": source}})
     begin(parameters.request(), "one", parameters.given())
-    checkpoints.add(connection, "one", "snapshot", [(0, {})])
+    checkpoints.add(connection, "one", "snapshot", [(0, Cut(0, 0, "ids", 0))])
 
 
 def test_the_speed_of_a_stage() -> None:

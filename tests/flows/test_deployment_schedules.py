@@ -11,6 +11,7 @@ import chromadb
 import pytest
 
 from tasks.runs import ledger, status
+from tasks.runs.outcome import Touched
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import connect
@@ -52,8 +53,8 @@ def test_a_schedule_fires_by_itself_and_brings_the_difference(api: Api, chroma_s
         names = [run["name"] for run in (first, second)]
         for run, name in zip((first, second), names, strict=True):
             assert re.fullmatch(r"chroma-to-pgvector-\d{8}-\d{6}-" + run["id"][-8:], name)
-        brought = status.outcome(connection, names[1])["targets"][0]["touched"]
-        assert brought == {"inserted": 2, "updated": 1, "deleted": 1}
+        brought = status.outcome(connection, names[1]).targets[0].touched
+        assert brought == Touched(inserted=2, updated=1, deleted=1)
         assert connection.execute("SELECT count(*) FROM nightly").fetchone() == (61,)
     same = {"chroma": source, "database": "NIGHTLY_URL", "tables": {"docs": "nightly"}, "run_id": names[0]}
     with api.every(EVERY, CHROMA, **same) as begun:

@@ -113,7 +113,7 @@ def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, appr
     assert f"public.{table}" in form.text
     with connect(os.environ["DATABASE_URL"], "vecferry test") as connection:
         outcome = status.outcome(connection, run_id)
-    assert (outcome["state"], outcome["now"], outcome["exit"]) == ("verified", "waiting for approval", 0)
+    assert (outcome.state, outcome.now, outcome.exit) == ("verified", "waiting for approval", 0)
     store.write("docs", records_of(61))
     api.ask("POST", f"flow_runs/{run}/resume", run_input={"approve": approve})
 
@@ -125,7 +125,7 @@ def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, appr
         assert there == (approve,)
         if approve:
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (61,)
-        assert status.outcome(connection, run_id)["now"] is None
+        assert status.outcome(connection, run_id).now is None
     if not approve:
         assert found["state"]["message"] == "not approved: left verified"
         assert "not approved: left verified" in api.artifact(f"{run_id}-result")["data"]

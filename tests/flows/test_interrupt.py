@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -20,6 +21,7 @@ import pytest
 from psycopg import sql
 
 from tasks.runs import checkpoints, ledger
+from tasks.runs.checkpoints import Batch
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection
@@ -55,7 +57,7 @@ class Place:
         parameters = [f"chroma.path={self.chroma}", *options]
         return ["run", "chroma-to-pgvector", "--run-id", RUN, *(word for o in parameters for word in ("-p", o))]
 
-    def stage(self, stage: str) -> list[checkpoints.Batch]:
+    def stage(self, stage: str) -> list[Batch[Any]]:
         return checkpoints.batches(self.connection, RUN, stage) if ledger.find(self.connection, RUN) else []
 
     def wait_until(self, condition: Callable[[], object], shown: Terminal) -> None:

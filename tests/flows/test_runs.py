@@ -46,10 +46,10 @@ def test_a_changed_part_is_never_loaded(connection: Connection, chroma_dir: Call
     with pytest.raises(BatchesFailed, match=r"1 batch failed in load: 3 .*SHA-256.*vecferry rerun r") as failed:
         chroma_to_pgvector(run_id="r")
     assert failed.value.batches == [3]
-    found = status.outcome(connection, "r")
-    assert (found["state"], found["exit"], found["next"]) == ("failed", 1, "vecferry rerun r")
-    assert found["targets"][0]["failed_batches"] == [3]
-    assert found["targets"][0]["loaded"] == 50
+    outcome = status.outcome(connection, "r")
+    assert (outcome.state, outcome.exit, outcome.next) == ("failed", 1, "vecferry rerun r")
+    assert outcome.targets[0].failed_batches == (3,)
+    assert outcome.targets[0].loaded == 50
     part.write_bytes(good)
     assert chroma_to_pgvector(run_id="r", batch_ids=[3])["state"] == "verified"
 
@@ -97,8 +97,8 @@ def test_quarantined_rows_are_never_silently_green(
     )
     with pytest.raises(VerificationRefused, match=r"quarantined \(1 \('bad'\), wanted ≤ 0\)"):
         chroma_to_pgvector(chroma={"path": path}, run_id="r")
-    found = status.outcome(connection, "r")
-    assert (found["state"], found["exit"], found["targets"][0]["quarantined"]) == ("failed", 3, 1)
+    outcome = status.outcome(connection, "r")
+    assert (outcome.state, outcome.exit, outcome.targets[0].quarantined) == ("failed", 3, 1)
     assert list((tmp_path / "home/runs/r/quarantine").iterdir())
     assert chroma_to_pgvector(run_id="r", gates={"max_quarantined": 1})["exit"] == 0
 
@@ -237,7 +237,7 @@ def test_a_full_disk_stops_the_run_and_it_resumes(
     path = chroma_dir(count=500, dimensions=64)
     with pytest.raises(FatalError, match="no space left"):
         chroma_to_pgvector(chroma={"path": path}, run_id="r", batch_rows=100)
-    assert status.outcome(connection, "r")["exit"] == 1
+    assert status.outcome(connection, "r").exit == 1
     filler.unlink()
     assert chroma_to_pgvector(run_id="r")["state"] == "verified"
 

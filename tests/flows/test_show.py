@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import chromadb
 import pytest
@@ -17,6 +16,9 @@ from flows.command.show.plan import show_parameters
 from flows.command.show.run import show_checks, show_outcome, show_restored, show_run, show_runs
 from tasks.base.errors import VecferryError, VerificationRefused
 from tasks.runs.checkpoints import Batch
+from tasks.runs.details import Loaded
+from tasks.runs.outcome import Outcome, TargetOutcome, Touched
+from tasks.runs.status import Stage
 
 Vecferry = Callable[..., tuple[int, str, str]]
 HOSTILE = ("a[/b]c", "a[red]c", "a[/]c", "a:smile:c", "a\\[bold]c")
@@ -28,27 +30,30 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def outcome(name: str) -> dict[str, Any]:
+def outcome(name: str) -> Outcome:
     """A run's outcome with that name wherever there can be one."""
-    target = {"name": name, "table": f"public.{name}", "mode": "create", "loaded": 5, "rows": 5, "quarantined": 1}
-    moment = "2026-11-26T12:00:00+00:00"
-    return {
-        "run_id": name,
-        "flow": "chroma-to-pgvector",
-        "source": f"chroma /{name}",
-        "state": "verified",
-        "now": None,
-        "error": f"error {name}",
-        "targets": [target | {"failed_batches": [], "touched": {}}],
-        "spent": None,
-        "started": moment,
-        "changed": moment,
-        "seconds": 1.0,
-        "report": None,
-        "log": f"/{name}.log",
-        "next": f"vecferry cutover {name}",
-        "later": None,
-    }
+    moment = datetime(2026, 11, 26, 12, tzinfo=UTC)
+    target = TargetOutcome(name, f"public.{name}", "create", 5, 5, Touched(), 1, (), 384)
+    return Outcome(
+        run_id=name,
+        flow="chroma-to-pgvector",
+        source=f"chroma /{name}",
+        state="verified",
+        now=None,
+        exit=0,
+        error=f"error {name}",
+        targets=(target,),
+        gates=None,
+        spent=None,
+        started=moment,
+        changed=moment,
+        seconds=1.0,
+        snapshot=None,
+        report=None,
+        log=f"/{name}.log",
+        next=f"vecferry cutover {name}",
+        later=None,
+    )
 
 
 def shown(capsys: pytest.CaptureFixture[str], show_it: Callable[[], object]) -> str:
@@ -88,8 +93,8 @@ def test_a_plan_names_everything_as_it_is(vecferry: Vecferry, tmp_path: Path, na
 
 def test_runs_and_their_outcome_are_printed_as_they_are(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A run's name, source, error, stages, batches and files, in `status` and after a command."""
-    stage = {"stage": name, **dict.fromkeys(("done", "pending", "failed", "rows", "quarantined", "seconds"), 1)}
-    batch = Batch("load", 1, "failed", 1, 0, 0, f"batch {name}", 0.0, {}, datetime.now(UTC))
+    stage = Stage(name, 1, 1, 1, 1, 1, 1.0)
+    batch = Batch("load", 1, "failed", 1, 0, 0, f"batch {name}", 0.0, datetime.now(UTC), Loaded(0))
     one = shown(capsys, lambda: show_run(outcome(name), [stage], [batch], as_json=False))
     for text in (f"{name}: verified", f"chroma /{name}", f"error {name}", f"batch {name}", f"/{name}.log"):
         assert text in one

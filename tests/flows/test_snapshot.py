@@ -41,7 +41,7 @@ def manifest(home: Path, run_id: str) -> dict[str, Any]:
 
 def next_of(connection: Connection, run_id: str) -> tuple[str, Any]:
     outcome = status.outcome(connection, run_id)
-    return outcome["state"], outcome["next"]
+    return outcome.state, outcome.next
 
 
 def test_a_snapshot_says_when_and_from_what_and_makes_nothing(

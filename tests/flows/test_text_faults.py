@@ -167,8 +167,8 @@ def test_what_does_not_pass_by_itself_stops_the_run(
         migration.run(run_id="life")
     first = min(call.ended for call in provider.calls if call.faulty)
     assert sum(call.at > first for call in provider.calls) <= 10
-    found = status.outcome(connection, "life")
-    assert (found["state"], found["exit"], found["targets"][0]["quarantined"]) == ("failed", 1, 0)
+    outcome = status.outcome(connection, "life")
+    assert (outcome.state, outcome.exit, outcome.targets[0].quarantined) == ("failed", 1, 0)
     assert not (tmp_path / "home/runs/life/quarantine").exists()
     held, expected = table.held(), table.expected()
     assert held
@@ -209,8 +209,8 @@ def test_a_text_that_is_refused_is_set_aside_alone(
     provider.plant(status=400, message="bad input", text="row 7")
     with pytest.raises(VerificationRefused, match=r"quarantined \(1 \('7'\), wanted ≤ 0\)"):
         migration_of(table, layout, MODEL, gates=SAMPLED).run(run_id="life")
-    found = status.outcome(connection, "life")
-    assert (found["state"], found["exit"], found["targets"][0]["quarantined"]) == ("failed", 3, 1)
+    outcome = status.outcome(connection, "life")
+    assert (outcome.state, outcome.exit, outcome.targets[0].quarantined) == ("failed", 3, 1)
     with pytest.raises(VerificationRefused, match="quarantined"):
         cutover(run_id="life", gates=SAMPLED)
     assert not table.switched()
@@ -228,7 +228,7 @@ def test_a_text_that_is_refused_is_set_aside_alone(
         return {name: vector for name, vector in migration.expected().items() if (name,) not in bad}
 
     drive(replace(migration, change=change, expected=expected, gates=accepted))
-    assert status.outcome(connection, "life")["targets"][0]["quarantined"] == 2
+    assert status.outcome(connection, "life").targets[0].quarantined == 2
     folder = tmp_path / "home/runs/life/quarantine"
     kept = [row for file in folder.iterdir() for row in pq.read_table(file).to_pylist()]
     assert {(row["id"], row["document"], row["class"]) for row in kept} == {

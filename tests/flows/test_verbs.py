@@ -121,7 +121,7 @@ def test_a_mistake_touches_nothing(
     chroma_to_pgvector(chroma={"path": path}, run_id="r", batch_rows=10)
     if state == "cut_over":
         cutover(run_id="r")
-    before, report = everything(connection), status.outcome(connection, "r")["report"]
+    before, report = everything(connection), status.outcome(connection, "r").report
     for typed in [*TYPOS, *(OF_A_VERIFIED_RUN if state == "verified" else OF_A_SWITCHED_RUN)]:
         ended = command(capsys, *typed)
         assert (ended.exit, bool(ended.complaint)) == (2, True), (typed, ended)
@@ -381,7 +381,7 @@ def test_what_a_verification_found_is_in_the_status(connection: Connection, chro
     with pytest.raises(VerificationRefused):
         verify_flow(run_id="r")
     outcome = status.outcome(connection, "r")
-    assert (outcome["state"], "missing" in outcome["error"]) == ("cut_over", True)
+    assert (outcome.state, "missing" in str(outcome.error)) == ("cut_over", True)
     connection.execute("INSERT INTO docs SELECT * FROM kept")
     assert verify_flow(run_id="r")["error"] is None
 

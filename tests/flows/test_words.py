@@ -18,6 +18,7 @@ from tasks.base.words import agreeing, counted
 from tasks.embedders.interface import Allowed
 from tasks.planning.planned import Cost
 from tasks.planning.registry import make_plan
+from tasks.runs.spending import Spending
 from tasks.stores.chroma import store as chroma
 from tasks.stores.postgres.connection import Connection
 from tests.flows.test_show import outcome
@@ -67,8 +68,8 @@ def test_what_a_plan_and_an_outcome_count(
     planned = make_plan(connection, form.request(), "r")
     cost = Cost(texts=count, kept=count, tokens=count, exact=True, most_tokens=count, price=1.0)
     show_plan(replace(planned, cost=cost, allowed=Allowed(count, count), least_seconds=0.0), None, as_json=False)
-    spent = {"dollars": 0.1, "saved": 0.1, "reused": count, "bought": count, "tokens": count, "requests": count}
-    show_outcome(outcome("r") | {"spent": spent}, as_json=False)
+    spent = Spending(requests=count, tokens=count, dollars=0.1, bought=count, reused=count)
+    show_outcome(replace(outcome("r"), spent=spent), as_json=False)
     show_restored({"restored": {"docs": count}, "into": "r", "note": None}, as_json=False)
     shown = capsys.readouterr().out
     rows = {0: "0 rows in 0 batches", 1: "1 row in 1 batch;", 2: "2 rows in 1 batch;"}

@@ -20,7 +20,7 @@ from flows.forms.form import form
 from flows.forms.shared import Migration
 from flows.migrate import migrate
 from flows.naming import RUNNER, run_name
-from flows.outcome import Outcome
+from flows.outcome import Result
 from tasks.base import stored
 from tasks.base.progress import Tell, quiet
 from tasks.embedders.interface import RowError
@@ -36,7 +36,7 @@ from tasks.runs.vectors import embedded
 from tasks.shadows import registry as shadows
 from tasks.shadows.difference import Difference, named
 from tasks.stores import memory, place
-from tasks.stores.interface import Collection, Records
+from tasks.stores.interface import Built, Collection, Records
 from tasks.stores.memory import MemoryRecords, MemoryStore
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.records import with_hash
@@ -127,8 +127,8 @@ class CollectionShadow:
     def key(self) -> bool:
         return False
 
-    def index(self) -> dict[str, Any]:
-        return {}
+    def index(self) -> Built:
+        return Built()
 
     def indexed(self) -> float:
         return 0.0
@@ -274,7 +274,7 @@ class Planner:
 
 @flow(name=FLOW, flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(MemoryForm)
-def migrate_memory(parameters: MemoryForm) -> State[Outcome]:
+def migrate_memory(parameters: MemoryForm) -> State[Result]:
     """Move collections of the in-memory store onto another text model."""
     return migrate(parameters)
 

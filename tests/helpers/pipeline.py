@@ -58,7 +58,7 @@ def quarantined(run: Run) -> int:
     return sum(b.quarantined for b in _batches(run, "load"))
 
 
-def _batches(run: Run, stage: str) -> list[checkpoints.Batch]:
+def _batches(run: Run, stage: str) -> list[checkpoints.Batch[Any]]:
     with run.connection() as connection:
         return checkpoints.batches(connection, run.run_id, stage)
 

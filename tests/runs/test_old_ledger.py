@@ -80,19 +80,19 @@ def test_it_is_read_as_it_is(restored: Callable[[str], Connection], fixture: str
     for name in names:
         outcome, way = status.outcome(old, name), name.partition("-")[2]
         left = WAYS[way]
-        assert (outcome["state"], outcome["now"]) == (left.state, left.now), name
-        assert (outcome["next"] and outcome["next"].split()[1]) == left.verb, name
-        assert bool(outcome["later"]) == (way == "cut_over"), name
+        assert (outcome.state, outcome.now) == (left.state, left.now), name
+        assert (outcome.next and outcome.next.split()[1]) == left.verb, name
+        assert bool(outcome.later) == (way == "cut_over"), name
         if fixture == "ledger_0_1_0":
-            assert (outcome["gates"], outcome["log"]) == (None, None), name
+            assert (outcome.gates, outcome.log) == (None, None), name
         else:
-            assert outcome["log"], name
-            assert (way == "planned") == (outcome["gates"] is None), name
-            assert way == "planned" or outcome["gates"]["min_recall"] == 0.8, name
+            assert outcome.log, name
+            assert (way == "planned") == (outcome.gates is None), name
+            assert way == "planned" or outcome.gates["min_recall"] == 0.8, name
         if way == "failed":
-            assert outcome["targets"][0]["failed_batches"] == [1]
+            assert outcome.targets[0].failed_batches == (1,)
     for name in SYNCED:
-        assert status.outcome(old, name)["state"] == "cut_over"
+        assert status.outcome(old, name).state == "cut_over"
     assert structure(old) == before
 
 
@@ -140,7 +140,7 @@ def test_its_runs_go_on(
             assert fixture == "ledger_0_1_0" or way == "planned" or outcome["gates"]["min_recall"] == 0.8, run_id
             in_use(old, kind, way, outcome)
     if fixture == "ledger_0_1_0":
-        assert status.outcome(old, f"{kind}-verified")["gates"]["min_recall"] == 0.9
+        assert status.outcome(old, f"{kind}-verified").gates["min_recall"] == 0.9
     if kind == "embedded":
         assert old.execute("SELECT sum(bought) FROM vecferry.run").fetchone() == bought
 

@@ -59,7 +59,7 @@ def test_every_stage_and_batch_of_a_run_has_a_line(
     assert [line["error"] for line in found if line["error"]] == []
     assert [line["rows"] for line in found if line["stage"] == "verify"] == [50, 50]
     assert all(line["seconds"] > 0 for line in found if line["stage"] != "begin")
-    assert status.outcome(connection, "docs")["log"] == str(tmp_path / "home" / "logs" / "docs.jsonl")
+    assert status.outcome(connection, "docs").log == str(tmp_path / "home" / "logs" / "docs.jsonl")
 
 
 @pytest.mark.usefixtures("prefect")

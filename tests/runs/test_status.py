@@ -13,6 +13,7 @@ from flows.cutover import cutover
 from flows.rollback import rollback
 from tasks.base.errors import BatchesFailed, VerificationRefused
 from tasks.runs import dataset, holding, ledger, status
+from tasks.runs.outcome import Later
 from tasks.stores.chroma import store as chroma
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.command import command
@@ -33,7 +34,7 @@ def look(connection: Connection) -> Look:
 
     def look() -> tuple[str, str | None, str | None]:
         outcome = status.outcome(connection, "r")
-        return outcome["state"], outcome["now"], outcome["next"]
+        return outcome.state, outcome.now, outcome.next
 
     return look
 
@@ -59,9 +60,11 @@ def test_a_run_from_beginning_to_end(
     chroma_to_pgvector(**source, run_id="r")
     assert look() == ("verified", None, "vecferry cutover r")
     does("cut_over")
-    later = status.outcome(connection, "r")["later"]
-    assert later["command"] == "vecferry contract r"
-    opens = datetime.fromisoformat(later["from"])
+    later = status.outcome(connection, "r").later
+    assert later
+    assert later.command == "vecferry contract r"
+    opens = later.since
+    assert opens
     assert timedelta(days=6, hours=23) < opens - datetime.now(UTC) < timedelta(days=7, minutes=1)
     assert look() == ("cut_over", None, None)
 
@@ -136,7 +139,7 @@ def test_who_works_on_it_and_who_was_killed(
         ledger.set_doing(connection, "r", verb)  # type: ignore[arg-type]
         with holding.sole_runner(database, "r"):
             assert look() == ("running", now, None)
-            assert status.outcome(connection, "r")["later"] == {"command": "vecferry status r", "from": None}
+            assert status.outcome(connection, "r").later == Later("vecferry status r", None)
     for verb, again in (("cutover", "vecferry cutover r"), ("run", "vecferry run chroma-to-pgvector --run-id r")):
         ledger.set_doing(connection, "r", verb)  # type: ignore[arg-type]
         assert look() == ("running", "killed", again)
@@ -176,7 +179,7 @@ def test_a_cutover_that_is_refused_leaves_the_run_verified(
     with pytest.raises(VerificationRefused, match="view titles"):
         cutover(run_id="r")
     assert look() == ("verified", None, "vecferry cutover r")
-    assert "view titles" in status.outcome(connection, "r")["error"]
+    assert "view titles" in str(status.outcome(connection, "r").error)
 
 
 def test_it_can_be_read_and_copied_at_80_columns(

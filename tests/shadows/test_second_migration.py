@@ -148,7 +148,7 @@ def test_migrations_follow_each_other(docs: Connection, layout: str) -> None:
     with pytest.raises(VecferryError, match="second") as refused:
         rollback(run_id="first")
     assert "\n" not in str(refused.value)
-    assert status.outcome(docs, "first")["state"] == "cut_over"
+    assert status.outcome(docs, "first").state == "cut_over"
     assert served(docs) == second
 
     assert rollback(run_id="second")["state"] == "rolled_back"

@@ -1,7 +1,7 @@
 """Runs, and what has come of them, as the command prints them."""
 
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.table import Table
@@ -11,7 +11,8 @@ from flows.command.show.terminal import bold, duration, out, print_json, red, ye
 from tasks.base import files
 from tasks.base.words import agreeing, counted
 from tasks.runs.checkpoints import Batch
-from tasks.runs.status import sentence
+from tasks.runs.outcome import Outcome
+from tasks.runs.status import Stage
 
 WORDS = {"catch_up": "catch up", "list": "list ids"}
 """What people call a stage, where the ledger calls it otherwise."""
@@ -19,34 +20,34 @@ PASSED = (True, "True")
 """What a report calls passed: those of 0.1.0 hold some of NumPy's booleans as words."""
 
 
-def show_runs(outcomes: list[dict[str, Any]], as_json: bool) -> None:
+def show_runs(outcomes: list[Outcome], as_json: bool) -> None:
     if as_json:
-        print_json(outcomes)
+        print_json([outcome.as_json() for outcome in outcomes])
         return
     if not outcomes:
         out.print("no runs yet; start with: vecferry plan chroma-to-pgvector -p chroma.path=DIRECTORY")
         return
     for outcome in outcomes:
-        out.print(Text.assemble(bold(outcome["run_id"]), f"  {_state(outcome)}  {_counts(outcome)}"))
-        for line in (f"{outcome['flow']}, {outcome['source']}", _times(outcome), *_steps(outcome)):
+        out.print(Text.assemble(bold(outcome.run_id), f"  {_state(outcome)}  {_counts(outcome)}"))
+        for line in (f"{outcome.flow}, {outcome.source}", _times(outcome), *_steps(outcome)):
             out.print(f"  {line}")
 
 
-def show_run(outcome: dict[str, Any], stages: list[dict[str, Any]], failed: list[Batch], as_json: bool) -> None:
+def show_run(outcome: Outcome, stages: list[Stage], failed: list[Batch[Any]], as_json: bool) -> None:
     """One run: what it is, its stages, what failed, and what to do."""
     if as_json:
-        print_json(outcome)
+        print_json(outcome.as_json())
         return
-    out.print(Text.assemble(f"{outcome['run_id']}: ", bold(_state(outcome))))
-    for line in (f"{outcome['flow']}, {outcome['source']}", _times(outcome), outcome["error"]):
+    out.print(Text.assemble(f"{outcome.run_id}: ", bold(_state(outcome))))
+    for line in (f"{outcome.flow}, {outcome.source}", _times(outcome), outcome.error):
         if line:
             out.print(line)
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "done", "pending", "failed", "rows", "quarantined", "seconds"):
         table.add_column(column, justify="left" if column == "stage" else "right")
-    for line in stages:
-        name = WORDS.get(line["stage"], line["stage"])
-        table.add_row(name, *(f"{line[c]:,}" for c in ("done", "pending", "failed", "rows", "quarantined", "seconds")))
+    for stage in stages:
+        counts = (stage.done, stage.pending, stage.failed, stage.rows, stage.quarantined, stage.seconds)
+        table.add_row(WORDS.get(stage.name, stage.name), *(f"{count:,}" for count in counts))
     out.print(table)
     for batch in failed[:20]:
         attempts = counted(batch.attempts, "attempt")
@@ -54,28 +55,28 @@ def show_run(outcome: dict[str, Any], stages: list[dict[str, Any]], failed: list
     _print_tail(outcome)
 
 
-def show_outcome(outcome: dict[str, Any], as_json: bool, checked: bool = True, moved: bool = True) -> None:
+def show_outcome(outcome: Outcome, as_json: bool, checked: bool = True, moved: bool = True) -> None:
     """What a run has come to; with the verification table where this command made or used it (``checked``), and what it did
     to each target where it ``moved`` rows."""
     if as_json:
-        print_json(outcome)
+        print_json(outcome.as_json())
         return
-    if checked and outcome["report"]:
-        show_checks(outcome["report"].removesuffix("html") + "json")
-    for t in outcome["targets"] if moved else []:
-        quarantined = ("; ", red(f"{t['quarantined']:,} quarantined")) if t["quarantined"] else ()
-        out.print(Text.assemble(sentence(t), *quarantined))
-    if spent := outcome["spent"]:
+    if checked and outcome.report:
+        show_checks(outcome.report.removesuffix("html") + "json")
+    for t in outcome.targets if moved else []:
+        quarantined = ("; ", red(f"{t.quarantined:,} quarantined")) if t.quarantined else ()
+        out.print(Text.assemble(str(t), *quarantined))
+    if spent := outcome.spent:
         saved = (
-            f"; {spent['reused']:,} {agreeing(spent['reused'], 'were')} kept, which saved ${spent['saved']:.4f}"
-            if spent["reused"]
+            f"; {spent.reused:,} {agreeing(spent.reused, 'were')} kept, which saved ${spent.saved:.4f}"
+            if spent.reused
             else ""
         )
         out.print(
-            f"spent ${spent['dollars']:.4f} on {counted(spent['bought'], 'text')}: {counted(spent['tokens'], 'token')} in "
-            f"{counted(spent['requests'], 'request')}{saved}"
+            f"spent ${spent.dollars:.4f} on {counted(spent.bought, 'text')}: {counted(spent.tokens, 'token')} in "
+            f"{counted(spent.requests, 'request')}{saved}"
         )
-    out.print(bold(outcome["state"]))
+    out.print(bold(outcome.state))
     _print_tail(outcome)
 
 
@@ -111,14 +112,14 @@ def show_restored(restored: dict[str, Any], as_json: bool) -> None:
         out.print(Text.assemble(yellow("note"), f"  {restored['note']}"))
 
 
-def _state(outcome: dict[str, Any]) -> str:
-    now = outcome["now"]
-    return outcome["state"] + (f", {now}" if now and now != outcome["state"] else "")
+def _state(outcome: Outcome) -> str:
+    now = outcome.now
+    return outcome.state + (f", {now}" if now and now != outcome.state else "")
 
 
-def _counts(outcome: dict[str, Any]) -> str:
-    rows, quarantined = (sum(t[what] for t in outcome["targets"]) for what in ("rows", "quarantined"))
-    failed = ", ".join(str(b) for t in outcome["targets"] for b in t["failed_batches"])
+def _counts(outcome: Outcome) -> str:
+    rows, quarantined = sum(t.rows for t in outcome.targets), sum(t.quarantined for t in outcome.targets)
+    failed = ", ".join(str(b) for t in outcome.targets for b in t.failed_batches)
     return (
         counted(rows, "row")
         + (f", {quarantined:,} quarantined" if quarantined else "")
@@ -126,32 +127,33 @@ def _counts(outcome: dict[str, Any]) -> str:
     )
 
 
-def _times(outcome: dict[str, Any]) -> str:
-    started, changed = (datetime.fromisoformat(outcome[what]) for what in ("started", "changed"))
-    return f"started {_moment(started)}, changed {_moment(changed)}, {duration(outcome['seconds'])} of work"
+def _times(outcome: Outcome) -> str:
+    return (
+        f"started {_moment(outcome.started)}, changed {_moment(outcome.changed)}, {duration(outcome.seconds)} of work"
+    )
 
 
 def _moment(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _next_minute(moment: str) -> datetime:
+def _next_minute(moment: datetime) -> datetime:
     """Rounded up: what is said to work from then on must work then."""
-    return datetime.fromisoformat(moment) + timedelta(seconds=59)
+    return moment + timedelta(seconds=60, microseconds=-1)
 
 
-def _steps(outcome: dict[str, Any]) -> list[str]:
-    if outcome["next"]:
-        return [f"next    {outcome['next']}"]
-    if later := outcome["later"]:
-        since = f"from {_moment(_next_minute(later['from']))} on" if later["from"] else "when that has ended"
-        return [f"later   {later['command']}", f"        {since}"]
+def _steps(outcome: Outcome) -> list[str]:
+    if outcome.next:
+        return [f"next    {outcome.next}"]
+    if later := outcome.later:
+        since = f"from {_moment(_next_minute(later.since))} on" if later.since else "when that has ended"
+        return [f"later   {later.command}", f"        {since}"]
     return []
 
 
-def _print_tail(outcome: dict[str, Any]) -> None:
-    for name in ("report", "log"):
-        if outcome[name]:
-            out.print(f"{name:<8}{outcome[name]}")
+def _print_tail(outcome: Outcome) -> None:
+    for name, path in (("report", outcome.report), ("log", outcome.log)):
+        if path:
+            out.print(f"{name:<8}{path}")
     for line in _steps(outcome):
         out.print(line)

@@ -15,7 +15,6 @@ The queue is made before the first row is listed, so a row is right, or it is in
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 from psycopg import sql
@@ -34,7 +33,7 @@ from tasks.shadows.postgres.live_access import share, view_name
 from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.shadows.postgres.strangers import refuse_strangers
-from tasks.stores.interface import Records
+from tasks.stores.interface import Built, Records
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTable, quoted
@@ -81,11 +80,11 @@ class LiveColumn(PostgresShadow):
     def refuse(self, connection: Connection, rejected: pa.Table) -> None:
         self.rows.refuse(connection, rejected)
 
-    def index(self) -> dict[str, Any]:
+    def index(self) -> Built:
         with self.run.connection() as connection:
             return self._index(connection)
 
-    def _index(self, connection: Connection) -> dict[str, Any]:
+    def _index(self, connection: Connection) -> Built:
         target, name = self.target, index_names(self.run.run_id, self.target.place.table, self.target.name)["hnsw"]
         if target.place.beside:
             built = hnsw.build(

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 from psycopg import sql
@@ -16,6 +15,7 @@ from tasks.runs.plan import Target
 from tasks.shadows.difference import Difference
 from tasks.shadows.postgres.comparing import Comparison, compare
 from tasks.shadows.postgres.shadow import PostgresShadow
+from tasks.stores.interface import Built
 from tasks.stores.postgres import places
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.hnsw import build, existing
@@ -61,7 +61,7 @@ class NewTable(PostgresShadow):
             connection.execute(statement("expand_primary_key", schema=table.schema, table=table.name, constraint=name))
         return True
 
-    def index(self) -> dict[str, Any]:
+    def index(self) -> Built:
         table, names = self.target.place.hidden, index_names(self.run.run_id, self.target.place.table, self.target.name)
         with self.run.connection() as connection:
             built = build(connection, table, names["hnsw"], self.target.collection)

@@ -14,7 +14,7 @@ from tasks.runs.checkpoints import Mark
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.difference import Difference
-from tasks.stores.interface import Records
+from tasks.stores.interface import Built, Records
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pace import Turn
@@ -91,8 +91,8 @@ class PostgresShadow(ABC):
     def key(self) -> bool:
         return False
 
-    def index(self) -> dict[str, Any]:
-        return {}
+    def index(self) -> Built:
+        return Built()
 
     def indexed(self) -> float:
         with self.run.connection() as connection:

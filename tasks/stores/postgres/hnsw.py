@@ -3,12 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import psutil
 from psycopg import errors, sql
 
-from tasks.stores.interface import Collection
+from tasks.stores.interface import Built, Collection
 from tasks.stores.postgres import pgvector
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.table import Table, create_index
@@ -46,15 +45,12 @@ def progress(connection: Connection, application: str) -> tuple[str, float] | No
     return (row[0], float(row[1])) if row else None
 
 
-def build(
-    connection: Connection, table: Table, name: str, collection: Collection, concurrently: bool = False
-) -> dict[str, Any]:
+def build(connection: Connection, table: Table, name: str, collection: Collection, concurrently: bool = False) -> Built:
     """The index called ``name`` on the table's vectors, with the collection's m and ef_construction, unless it is there;
     returns how it was built. ``concurrently`` lets others write to the table meanwhile, and takes longer."""
     layout = table.layout
-    built: dict[str, Any] = {"memory": 0, "workers": 0, "index_type": layout.index_type}
     if layout.index_type is None or name in existing(connection, table):
-        return built
+        return Built(index_type=layout.index_type)
     counted = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(table.identifier)).fetchone()
     assert counted
     m, ef_construction = parameters(collection)
@@ -71,7 +67,7 @@ def build(
                 else:
                     with connection.transaction(), _parallel(connection, table, parallel):
                         create_index(connection, table, name, m, ef_construction)
-            return {**built, "memory": memory, "workers": parallel}
+            return Built(memory, parallel, layout.index_type)
         except errors.DiskFull:
             if parallel == 0:  # a parallel build keeps its graph in /dev/shm, which containers make small
                 raise

@@ -1,0 +1,105 @@
+"""What a run has come to: a dataclass whose JSON is what the command prints and a flow returns."""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from tasks.base.words import counted
+from tasks.runs.ledger import State
+from tasks.runs.spending import Spending
+
+
+@dataclass(frozen=True)
+class Touched:
+    """What catching up did to a target, in rows."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+    def __str__(self) -> str:
+        """``1 inserted, 5 updated``, or ``0 changed``."""
+        return ", ".join(f"{count:,} {what}" for what, count in vars(self).items() if count) or "0 changed"
+
+
+@dataclass(frozen=True)
+class TargetOutcome:
+    """What has become of one target."""
+
+    name: str
+    table: str
+    mode: str
+    """The kind of its place."""
+    rows: int
+    """As verification counted them; before it, as the source did at the plan."""
+    loaded: int
+    touched: Touched
+    quarantined: int
+    failed_batches: tuple[int, ...]
+    dimensions: int | None
+
+    def __str__(self) -> str:
+        """What the run did to it, for people."""
+        if self.mode == "sync":
+            what = f"synced in place, {self.touched}"
+        else:
+            what = f"{counted(self.loaded, 'row')} loaded" + (
+                f"; caught up, {self.touched}" if self.touched != Touched() else ""
+            )
+        return f"{self.name} → {self.table}: {what}"
+
+
+@dataclass(frozen=True)
+class Later:
+    """A command that will work."""
+
+    command: str
+    since: datetime | None
+    """From when on; None: when what goes on now has ended."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has come to, and what to do next with it."""
+
+    run_id: str
+    flow: str
+    source: str
+    """Where it reads, for people."""
+    state: State
+    now: str | None
+    """What goes on with it at this moment."""
+    exit: int
+    error: str | None
+    targets: tuple[TargetOutcome, ...]
+    gates: dict[str, Any] | None
+    """By their names in the form."""
+    spent: Spending | None
+    """None where its model costs nothing."""
+    started: datetime
+    changed: datetime
+    seconds: float
+    """Of work."""
+    snapshot: str | None
+    """Where its snapshot lies, once that is complete."""
+    report: str | None
+    log: str | None
+    next: str | None
+    """A command that works now."""
+    later: Later | None
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        spent, later = self.spent, self.later
+        return {
+            **asdict(self),
+            "targets": [asdict(target) | {"failed_batches": list(target.failed_batches)} for target in self.targets],
+            "spent": spent and {**vars(spent), "saved": spent.saved},
+            "started": _iso(self.started),
+            "changed": _iso(self.changed),
+            "later": later and {"command": later.command, "from": later.since and _iso(later.since)},
+        }
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds")
