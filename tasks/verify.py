@@ -90,6 +90,7 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
     used = psutil.Process().cpu_times()
     with run.connection() as connection:
         seconds = round(time.perf_counter() - started, 2)
+        spending.purse(run).note(connection)
         totals = {
             "seconds": seconds,
             "cpu_seconds": round(used.user + used.system - cpu.user - cpu.system, 2),

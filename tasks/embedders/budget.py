@@ -38,6 +38,8 @@ class Budget:
         self.spent = spent or Spent()
         self._ask, self._elsewhere = elsewhere, 0.0
         self._reserved = 0.0
+        self._open = 0
+        self._closed: str | None = None
         self._settled = threading.Condition()
 
     @property
@@ -49,12 +51,13 @@ class Budget:
     @contextmanager
     def reserve(self, price: Callable[[], float]) -> Iterator[None]:
         """Holds back what one request may cost at most while it is under way; ``price`` says that in dollars, as now
-        known. Raises FatalError when it does not fit."""
+        known. Raises FatalError when it does not fit, and once the budget is closed."""
         dollars = self._reserved_for(price)
         try:
             yield
         finally:
             with self._settled:
+                self._open -= 1
                 self._reserved -= dollars
                 if self._reserved < 1e-12:  # sums of floats do not return to exactly zero
                     self._reserved = 0.0
@@ -65,21 +68,36 @@ class Budget:
         with self._settled:
             self.spent = self.spent.plus(1, tokens, dollars)
 
+    def close(self, reason: str) -> None:
+        """No request starts from now on, nor is one tried again; returns when none is under way any more."""
+        with self._settled:
+            self._closed = reason
+            while self._open:
+                self._settled.wait()
+
+    def check(self) -> None:
+        """Raises FatalError where the budget is closed."""
+        if self._closed:
+            raise FatalError(self._closed)
+
     def _reserved_for(self, price: Callable[[], float]) -> float:
         while True:
             elsewhere = self._ask() if self.limit is not None else 0.0
             with self._settled:
+                self.check()
                 self._elsewhere = elsewhere
                 if self._fits(dollars := price()):
                     self._reserved += dollars
+                    self._open += 1
                     return dollars
                 # What is in flight was reserved at its highest price: once it settles, this request may fit after all.
                 if self._reserved > 0:
                     self._settled.wait()
                     continue
+                spent = self._elsewhere + self.spent.dollars
                 raise FatalError(
-                    f"the budget of ${self.limit:.4f} would be passed: ${self._elsewhere + self.spent.dollars:.4f} are spent and the "
-                    f"next request may cost ${dollars:.4f}. It was not sent; raise budget_usd and start the run again"
+                    f"the budget of ${self.limit:.4f} would be passed: ${spent:.4f} are spent and the next request may cost "
+                    f"${dollars:.4f}. It was not sent. What was bought serves a new run: give that a larger budget_usd"
                 )
 
     def _fits(self, dollars: float) -> bool:

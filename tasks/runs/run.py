@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from tasks.base import files, memory, settings
 from tasks.base.errors import UsageError
@@ -27,6 +27,13 @@ _owned: dict[tuple[str, str], dict[type, Any]] = defaultdict(dict)
 whichever thread: here they find what the others have made. Emptied when the run is let go."""
 _keepers: dict[tuple[str, str], int] = defaultdict(int)
 _lock = threading.RLock()
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """What a run owns that has to end before the run is let go."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -96,13 +103,21 @@ class Run:
 
     @contextmanager
     def kept_open(self) -> Iterator[None]:
-        """While the body runs, connections stay open between two uses; what the run owns here is let go after it."""
+        """While the body runs, connections stay open between two uses; what the run owns here is let go after it, and closed
+        where it has a ``close``: what other threads are at is waited for by that."""
         key = (self.url, self.run_id)
         with _lock:
             _keepers[key] += 1
         try:
             with idle.keeping(self.url):
-                yield
+                try:
+                    yield
+                finally:
+                    with _lock:
+                        owned = list(_owned[key].values()) if _keepers[key] == 1 else []
+                    for thing in owned:
+                        if isinstance(thing, Closing):
+                            thing.close()
         finally:
             with _lock:
                 _keepers[key] -= 1

@@ -4,15 +4,20 @@ A budget holds over all starts of a run and over all processes that work on it: 
 before each request.
 """
 
+import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tasks.base.errors import UsageError
+from tasks.base.errors import UsageError, VecferryError
 from tasks.embedders.budget import Budget, Spent
 from tasks.embedders.interface import Embedder
 from tasks.embedders.registry import open_embedder
 from tasks.runs.run import Run
 from tasks.stores.postgres.connection import Connection
+
+logger = logging.getLogger("vecferry")
 
 
 @dataclass(frozen=True)
@@ -35,32 +40,88 @@ class Spending:
 
 @dataclass
 class Purse:
-    """The money of one run in this process, and the models that it is spent on."""
+    """The money of one run in this process, and the models that it is spent on. Who has begun to spend keeps to it: the run
+    may be let go meanwhile."""
 
     run: Run
     budget: Budget = field(init=False)
     noted: Spent = field(default_factory=Spent)
     """How much the ledger has of what was spent since."""
-    noting: threading.Lock = field(default_factory=threading.Lock)
     models: dict[str, Embedder] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.budget = Budget(self.run.plan.request.budget_usd, elsewhere=self._elsewhere)
+        self._noting = threading.Lock()
+        self._buyers, self._done = 0, threading.Condition()
+
+    def model(self, name: str | None) -> Embedder:
+        """The model of that name; what it costs counts against the budget."""
+        assert name
+        if name not in self.models:
+            self.models[name] = open_embedder(name, self.budget)
+        return self.models[name]
+
+    @contextmanager
+    def buying(self) -> Iterator[None]:
+        """What the body buys, it keeps: the purse is not closed meanwhile."""
+        with self._done:
+            self._buyers += 1
+        try:
+            yield
+        finally:
+            with self._done:
+                self._buyers -= 1
+                self._done.notify_all()
+
+    def note(self, connection: Connection, bought: int = 0, reused: int = 0) -> None:
+        """Adds to the ledger what was spent since the last time."""
+        with self._noting:
+            spent, before = self.budget.spent, self.noted
+            if not (bought or reused or spent != before):
+                return
+            connection.execute(
+                "UPDATE vecferry.run SET requests = requests + %s, tokens = tokens + %s, dollars = dollars + %s, "
+                "bought = bought + %s, reused = reused + %s WHERE run_id = %s",
+                (
+                    spent.requests - before.requests,
+                    spent.tokens - before.tokens,
+                    spent.dollars - before.dollars,
+                    bought,
+                    reused,
+                    self.run.run_id,
+                ),
+            )
+            self.noted = spent
+
+    def close(self) -> None:
+        """Nothing more is bought; what is under way is waited for, kept and noted."""
+        self.budget.close(f"run {self.run.run_id} has ended")
+        with self._done:
+            while self._buyers:
+                self._done.wait()
+        if self.budget.spent == self.noted:
+            return
+        try:
+            with self.run.refusable("note what was spent"), self.run.connection() as connection:
+                self.note(connection)
+        except VecferryError as error:
+            left = self.budget.spent.dollars - self.noted.dollars
+            logger.warning("run %s: $%.6f more were spent than its ledger says: %s", self.run.run_id, left, error)
 
     def _elsewhere(self) -> float:
         """Dollars that earlier starts and other processes have spent."""
-        with self.noting, self.run.connection() as connection:
+        with self._noting, self.run.connection() as connection:
             return spending(connection, self.run.run_id).dollars - self.noted.dollars
 
 
+def purse(run: Run) -> Purse:
+    """The run's in this process."""
+    return run.own(Purse, lambda: Purse(run))
+
+
 def embedder_of(run: Run, model: str | None = None) -> Embedder:
-    """The run's model, or the one named; what it costs counts against the run's budget."""
-    name = model or run.plan.request.embedder
-    assert name
-    purse = run.own(Purse, lambda: Purse(run))
-    if name not in purse.models:
-        purse.models[name] = open_embedder(name, purse.budget)
-    return purse.models[name]
+    """The run's model, or the one named."""
+    return purse(run).model(model or run.plan.request.embedder)
 
 
 def begin(run: Run) -> None:
@@ -69,36 +130,17 @@ def begin(run: Run) -> None:
     what it is to be given."""
     if run.plan.request.embedder is None:
         return
-    run.own(Purse, lambda: Purse(run)).models.clear()  # its key may be another one by now
-    embedder = embedder_of(run)
+    money = purse(run)
+    money.models.clear()  # its key may be another one by now
+    embedder = money.model(run.plan.request.embedder)
     if unfit := {t.content.gives for t in run.plan.targets} - embedder.takes:
         raise UsageError(f"{run.plan.request.embedder} takes {' and '.join(embedder.takes)}, not {' or '.join(unfit)}")
     if embedder.account:
-        with run.connection() as connection:
+        try:
             embedder.account.prepare()
-            note(run, connection)
-
-
-def note(run: Run, connection: Connection, bought: int = 0, reused: int = 0) -> None:
-    """Adds to the ledger what was spent since the last time."""
-    purse = run.own(Purse, lambda: Purse(run))
-    with purse.noting:
-        spent, before = purse.budget.spent, purse.noted
-        if not (bought or reused or spent != before):
-            return
-        connection.execute(
-            "UPDATE vecferry.run SET requests = requests + %s, tokens = tokens + %s, dollars = dollars + %s, "
-            "bought = bought + %s, reused = reused + %s WHERE run_id = %s",
-            (
-                spent.requests - before.requests,
-                spent.tokens - before.tokens,
-                spent.dollars - before.dollars,
-                bought,
-                reused,
-                run.plan.run_id,
-            ),
-        )
-        purse.noted = spent
+        finally:
+            with run.connection() as connection:
+                money.note(connection)
 
 
 def spending(connection: Connection, run_id: str) -> Spending:

@@ -25,6 +25,7 @@ from tasks.runs import checkpoints, claims, spending
 from tasks.runs.claims import Claims
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
+from tasks.runs.spending import Purse
 from tasks.stores.interface import vector_column, vectors
 from tasks.stores.postgres.connection import Connection
 
@@ -38,7 +39,8 @@ def embedded(
     A record without a document gets no vector. The rows whose document the content or the model refuses are told by their
     index. ``tally`` counts what need not be bought as saved. ``model`` stands in for the run's.
     """
-    embedder = spending.embedder_of(run, model)
+    purse = spending.purse(run)
+    embedder = purse.model(model or run.plan.request.embedder)
     documents = page.column("document").to_pylist()
     rows = [row for row, document in enumerate(documents) if document is not None]
     made = _Made(np.zeros((len(documents), embedder.space.dimensions), np.float32), np.zeros(len(documents), bool), {})
@@ -48,7 +50,7 @@ def embedded(
             for at, key in zip(part.rows, part.keys, strict=True):
                 by_key[key].append(rows[at])
             made.refused.update({rows[at]: error for at, error in part.refused.items()})
-            _Filling(run, connection, embedder, part, by_key, made).fill(tally)
+            _Filling(purse, connection, embedder, part, by_key, made).fill(tally)
     column, at = vector_column(made.vectors, made.present), page.schema.get_field_index("embedding")
     page = page.append_column("embedding", column) if at < 0 else page.set_column(at, "embedding", column)
     return page, made.refused
@@ -69,13 +71,17 @@ class _Made:
 class _Filling:
     """One slice of a page, whose vectors come from what is kept and from the model."""
 
-    run: Run
+    purse: Purse
     connection: Connection
     embedder: Embedder
     part: Slice
     rows: Mapping[bytes, Sequence[int]]
     """Of the page, for each key of the slice."""
     made: _Made
+
+    @property
+    def run(self) -> Run:
+        return self.purse.run
 
     def fill(self, tally: bool) -> None:
         with closing(self.run.own(Claims, Claims).in_turn(self.embedder.space.fingerprint, list(self.rows))) as turns:
@@ -86,7 +92,7 @@ class _Filling:
                     made += len(bought)
                     missing = self._find([key for key in missing if key not in bought])
                 if tally and made < len(keys):
-                    spending.note(self.run, self.connection, reused=len(keys) - made)
+                    self.purse.note(self.connection, reused=len(keys) - made)
 
     def _find(self, keys: list[bytes]) -> list[bytes]:
         """Takes over what is kept, a segment at a time, and returns the keys that are not."""
@@ -125,10 +131,11 @@ class _Filling:
         def take(positions: Sequence[int], made: np.ndarray) -> None:
             keys = [names[at] for at in positions]
             _keep(self.run, self.connection, self.embedder, keys, made)
-            spending.note(self.run, self.connection, bought=len(keys))
+            self.purse.note(self.connection, bought=len(keys))
             self._place(keys, made)
 
-        rejected = self.embedder.embed(list(items.values()), take).rejected if items else {}
+        with self.purse.buying():
+            rejected = self.embedder.embed(list(items.values()), take).rejected if items else {}
         unopened = {key: item for key, item in zip(keys, opened, strict=True) if isinstance(item, RowError)}
         for key, error in (unopened | {names[at]: error for at, error in rejected.items()}).items():
             self.made.refused.update(dict.fromkeys(self.rows[key], error))

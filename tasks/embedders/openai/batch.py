@@ -80,6 +80,7 @@ class Batch:
         self._parts: dict[int, list[np.ndarray | None]] = {}
         self._answered = False
         self._halt = threading.Event()
+        self._unkept: list[int] = []
         for row in range(len(texts)):
             self._admit(row)
         if self._waiting:
@@ -97,11 +98,10 @@ class Batch:
                         flying[threads.submit(self._request, pack.pieces)] = pack
                     if not flying:
                         break
-                    failure = self._settle_all(
-                        [(flying.pop(done), done) for done in wait(flying, return_when=FIRST_COMPLETED).done], failure
-                    )
-            finally:
-                self._halt.set()  # an interrupt too must not wait for the retries of the others
+                    failure = self._settle_all(flying, wait(flying, return_when=FIRST_COMPLETED).done, failure)
+            except BaseException as error:  # noqa: BLE001  an interrupt: what is paid for is kept all the same
+                self._halt.set()  # and the retries of the others are not waited for
+                raise self._settle_all(flying, set(flying), error) or error from None
         if failure:
             raise failure
 
@@ -132,21 +132,26 @@ class Batch:
         return self._server.request([piece.text for piece in pieces], tokens, self._shape, self.account.terms, stop)
 
     def _settle_all(
-        self, arrived: list[tuple[_Pack, "Future[np.ndarray | Refused]"]], failure: BaseException | None
+        self,
+        flying: dict["Future[np.ndarray | Refused]", _Pack],
+        arrived: set["Future[np.ndarray | Refused]"],
+        failure: BaseException | None,
     ) -> BaseException | None:
-        """Takes in what has arrived and hands it over at once; returns the failure to raise when all that is paid for is
-        kept."""
-        rows: list[int] = []
-        for pack, future in arrived:
+        """Takes in what has arrived, out of what is under way, and hands it over at once; returns the failure to raise when
+        all that is paid for is kept."""
+        for future in arrived:
             try:
-                rows += self._settle(pack, future.result())
+                self._unkept += self._settle(flying[future], future.result())
             except _Halted:
                 pass
             except Exception as error:  # noqa: BLE001
                 failure = self._failed(failure, error)
+            del flying[future]
         try:
-            if rows and self.on_made:
+            if self._unkept and self.on_made:
+                rows = list(dict.fromkeys(self._unkept))
                 self.on_made(rows, self.vectors[_span(rows)])
+            self._unkept = []
         except Exception as error:  # noqa: BLE001
             failure = self._failed(failure, error)
         return failure

@@ -154,6 +154,7 @@ class Server:
 
         def halted() -> None:
             self.check()
+            terms.budget.check()
             stop()
 
         halted()
