@@ -13,5 +13,5 @@ from flows.outcome import Result
 @flow(name="catch-up", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Checked)
 def catch_up(parameters: Checked) -> State[Result]:
-    """Bring a run's vectors in line with their source once more, before or after the cutover."""
+    """Bring a run's vectors up to date with their source, before or after the cutover."""
     return follow(parameters)

@@ -20,5 +20,5 @@ def chroma_to_pgvector(parameters: ChromaToPgvector) -> State[Result]:
 @flow(name="snapshot-chroma-to-pgvector", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(ChromaToPgvector)
 def snapshot_chroma_to_pgvector(parameters: ChromaToPgvector) -> State[Result]:
-    """Back ChromaDB collections up into Parquet with checksums and a manifest; no table is made."""
+    """Back up ChromaDB collections as Parquet with checksums and a manifest; no table is made."""
     return snapshot(parameters)

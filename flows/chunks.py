@@ -10,7 +10,7 @@ from prefect.futures import PrefectFuture
 from flows.forms.shared import Shared
 from flows.outcome import words_of
 from tasks.base.errors import BatchesFailed, FatalError
-from tasks.base.words import batches_named, counted
+from tasks.base.words import agreeing, batches_named, counted
 from tasks.runs import artifacts, checkpoints, work
 from tasks.runs.commands import command
 from tasks.runs.run import Run, chosen
@@ -79,5 +79,5 @@ def _left(stage: str, left: list[checkpoints.Batch], problem: BaseException | No
     reason = next((b.error for b in left if b.error), None) or (words_of(problem) if problem else "not reached")
     return (
         f"{counted(len(left), 'batch')} failed in {stage}: {numbers} ({reason}). The others are done. "
-        f"Rerun them: {retry_with}"
+        f"Rerun {agreeing(len(left), 'them')}: {retry_with}"
     )

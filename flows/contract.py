@@ -13,7 +13,7 @@ from tasks.cutover import contract_task
 @flow(name="contract", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Contract)
 def contract(parameters: Contract) -> State[Result]:
-    """Drop the tables that stepped aside, once the rollback window is over; refused before."""
+    """Drop what a rollback would need, once the rollback window is over; refused before that."""
     with holding(parameters, "contract") as run:
         lines = contract_task(run.run_id, parameters.database, parameters.rollback_days)
     return ended(parameters.run_id, parameters.database, lines)

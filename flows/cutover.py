@@ -14,7 +14,7 @@ from tasks.begin import ready_to_cut_over
 @flow(name="cutover", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Checked)
 def cutover(parameters: Checked) -> State[Result]:
-    """Switch a verified run: a last catch-up, verification once more, then the final names in one transaction."""
+    """Switch to the new vectors of a verified run: catch up and verify once more, then switch in one transaction."""
     with running(parameters.run_id, parameters, "cutover", ready_to_cut_over) as run:
         if run:
             switch(run, parameters)

@@ -162,9 +162,12 @@ def _quiet(*what: Any) -> None:
 def main() -> None:
     """Deploys, and prints what was done. Exit status 1 when something was not."""
     if not DEPLOYMENTS.exists():
-        sys.exit(f"there is no {DEPLOYMENTS} here: start this from the repository root")
+        sys.exit(f"there is no {DEPLOYMENTS} here: run this from the repository root")
     if not (address := PREFECT_API_URL.value()):
-        sys.exit("PREFECT_API_URL is not set: which Prefect server? That of `make ui` is http://127.0.0.1:4200/api")
+        sys.exit(
+            "PREFECT_API_URL is not set: set it to the API of a Prefect server; that of `make ui` is "
+            "http://127.0.0.1:4200/api"
+        )
     try:
         with get_client(sync_client=True) as client:
             for line in deploy(client):

@@ -38,15 +38,15 @@ def migrate(parameters: Migration) -> State[Result]:
         with open_run(run_id, parameters.database).connection() as connection:
             ledger.set_waiting(connection, run_id, None)
         if before == "rolled_back":
-            return ended(run_id, parameters.database, ["rolled back while an approval was waited for: not switched"])
+            return ended(run_id, parameters.database, ["rolled back while it waited for approval: not switched"])
     plan = open_run(run_id, parameters.database).plan
     if plan.followed and is_followed(parameters, taken, before):
         share, gates = parameters.database_share, GatesOfRun(**stated(parameters.gates))
         return follow(Checked(run_id=run_id, database=parameters.database, database_share=share, gates=gates))
     if before in FINISHED and fired.auto_scheduled and plan.flow_run != str(fired.id):
         raise UsageError(
-            f"run {run_id} is {before.replace('_', ' ')}, so there is nothing left to do by that name: leave run_id out, "
-            f"and each scheduled run gets a name of its own"
+            f"run {run_id} is {before.replace('_', ' ')}, so there is nothing left to do under that name: "
+            "leave run_id out, and each scheduled run gets a name of its own"
         )
     with running(run_id, parameters, "run") as run:
         if run:

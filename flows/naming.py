@@ -50,4 +50,4 @@ def place_of_parameters() -> str | None:
     if context is None or context.flow_run is None or not context.flow_run.auto_scheduled:
         return None
     where = f"Deployments → {flow_run.flow_name}/{deployment.name} → ⋮ → Edit → Parameters"
-    return f"A schedule started this run; what it is given is set in the Prefect UI: {where}"
+    return f"A schedule started this run; set its parameters in the Prefect UI: {where}"

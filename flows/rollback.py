@@ -14,7 +14,7 @@ from tasks.cutover import rollback_task
 @flow(name="rollback", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(OfRun)
 def rollback(parameters: OfRun) -> State[Result]:
-    """Take a run back: earlier tables get their names again; what was built is kept where it was switched."""
+    """Take a run back: what was used before it is used again; what a switched run built is kept."""
     with holding(parameters, "rollback") as run:
         lines = rollback_task(run.run_id, parameters.database)
         mirror(run)

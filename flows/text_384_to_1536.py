@@ -20,6 +20,6 @@ def text_384_to_1536(parameters: Text384To1536) -> State[Result]:
 @flow(name="snapshot-text-384-to-1536", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Text384To1536)
 def snapshot_text_384_to_1536(parameters: Text384To1536) -> State[Result]:
-    """Back the keys, texts and old vectors of live tables up into Parquet with checksums and a manifest; the tables are not
+    """Back up the keys, texts and old vectors of live tables as Parquet with checksums and a manifest; the tables are not
     touched."""
     return snapshot(parameters)

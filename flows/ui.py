@@ -62,12 +62,12 @@ def main() -> None:
                 _say(f"\nOpen {address}/deployments and run chroma-to-pgvector/manual. Ctrl-C ends it all.")
                 _say(f"In another terminal: export PREFECT_API_URL={address}/api\n")
                 _wait(parts, parent)
-                _say("\nending the worker and its runs, then the server …")
+                _say("\nstopping the worker and its runs, then the server …")
     except KeyboardInterrupt:
         pass
     except UsageError as error:
         sys.exit(str(error))
-    _say("ended; what runs had done is kept, and the same run_id resumes it")
+    _say("stopped; what runs had done is kept, and the same run_id resumes it")
 
 
 @contextmanager
@@ -81,13 +81,13 @@ def alone(port: int) -> Iterator[IO[str]]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if other := _serving_already(lock):
-                _say(f"already running, open http://127.0.0.1:{other}/deployments")
+                _say(f"already running: open http://127.0.0.1:{other}/deployments")
                 sys.exit(0)
-            _say("what an earlier one left is being ended …")
+            _say("stopping what an earlier one left …")
             fcntl.flock(lock, fcntl.LOCK_EX)
         lock.seek(0)
         if families := [family for family in recorded(lock) if alive(family.pid)]:
-            _say("what an earlier one left, killed with its guard, is being ended …")
+            _say("stopping what an earlier one left when it was killed …")
             end(families)
         lock.truncate(0)
         lock.write(json.dumps({"pid": os.getpid(), "port": port}) + "\n")
@@ -99,7 +99,7 @@ def alone(port: int) -> Iterator[IO[str]]:
 def serving(port: int, say: Say = lambda line: None, record: IO[str] | None = None) -> Iterator[Serving]:
     """A server with the deployments, and its worker; both, and the runs they started, are ended afterwards."""
     if not Path("deployments/prefect.yaml").exists():
-        sys.exit("there is no deployments/prefect.yaml here: start this from the repository root")
+        sys.exit("there is no deployments/prefect.yaml here: run this from the repository root")
     home, environment = settings.home(), _environment(port)
     log = prefect_home() / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def serving(port: int, say: Say = lambda line: None, record: IO[str] | None = No
         )
         _wait_until_healthy(environment["PREFECT_API_URL"], server, log)
         _deploy(environment, say)
-        say(f"worker         of the work pool {POOL}; what its runs say follows here")
+        say(f"worker         of the work pool {POOL}; the output of its runs follows here")
         worker = _started(guard, ["worker", "start", "--pool", POOL, "--type", "process"], environment)
         yield Serving(server, worker, log)
 
@@ -186,7 +186,7 @@ def _wait_until_healthy(api: str, server: "subprocess.Popen[bytes]", log: Path) 
         if _answers(f"{api}/health"):
             return
         time.sleep(0.2)
-    sys.exit(f"the Prefect server did not come up; the end of {log}:\n{log.read_text(errors='replace')[-2000:]}")
+    sys.exit(f"the Prefect server did not start; the end of {log}:\n{log.read_text(errors='replace')[-2000:]}")
 
 
 def _serving_already(lock: IO[str]) -> int | None:
@@ -204,7 +204,7 @@ def _check_port(port: int) -> None:
         if probe.connect_ex(("127.0.0.1", port)) != 0:
             return
     if _answers(f"http://127.0.0.1:{port}/api/work_pools/{POOL}"):
-        _say(f"already running, open http://127.0.0.1:{port}/deployments")
+        _say(f"already running: open http://127.0.0.1:{port}/deployments")
         sys.exit(0)
     sys.exit(f"port {port} is taken: choose another, e.g. PREFECT_SERVER_API_PORT={port + 1} make ui")
 

@@ -18,7 +18,7 @@ from tasks.verify import verify_task
 @flow(name="verify", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Checked)
 def verify(parameters: Checked) -> State[Result]:
-    """Hold a run's tables against their source again and keep the report."""
+    """Compare a run's tables with their source again and keep the report."""
     with (
         holding(parameters, "verify", _ready) as run,
         run.giving_way(parameters.database_share),

@@ -92,11 +92,14 @@ def ready_to_cut_over(run: Run, record: ledger.RunRecord) -> None:
         batches = checkpoints.batches(connection, run.run_id)
     built = {b.number for b in batches if b.stage == "index" and b.status == "done"}
     if run.plan.limited:
-        raise VerificationRefused(f"run {run.run_id} is a smoke run: smoke runs never cut over")
+        raise VerificationRefused(
+            f"run {run.run_id} is a smoke run, and smoke runs never cut over: start a run without a limit"
+        )
     if missing := [t.name for t in run.plan.targets if t.place.loads and t.number not in built]:
         step = status.next_step(replace(record, at_work=False), batches)
         raise VerificationRefused(
-            f"run {run.run_id} is {record.state.replace('_', ' ')} and {', '.join(missing)} is not built: {step.now}"
+            f"run {run.run_id} is {record.state.replace('_', ' ')}, and {', '.join(missing)} is not built "
+            f"yet: {step.now}"
         )
     spending.begin(run)
 
@@ -108,10 +111,12 @@ def ready_to_catch_up(run: Run, record: ledger.RunRecord) -> None:
     if record.state != "verified" and not record.switched:
         raise UsageError(f"run {run_id} is {record.state.replace('_', ' ')}: {resumption(run.plan)}")
     if record.switched and not run.plan.followed:
-        raise UsageError(f"run {run_id} is switched: a new run of {flow} syncs its tables, and can be taken back")
+        raise UsageError(
+            f"run {run_id} is cut over: start a new run of {flow} to sync its tables, which can be rolled back"
+        )
     if record.state == "contracted" and not all(t.place.followed_after_contract for t in run.plan.targets):
         raise UsageError(
-            f"run {run_id} is contracted: nothing notes changes any more, the application makes the vectors"
+            f"run {run_id} is contracted: changes are no longer tracked, and the application makes the vectors"
         )
 
 
@@ -119,7 +124,7 @@ def refuse_dropped(record: ledger.RunRecord) -> None:
     """Raises UsageError for a run of which nothing is left."""
     if record.dropped:
         raise UsageError(
-            f"run {record.run_id} was rolled back, and contract dropped what it had made: start a new run, "
+            f"run {record.run_id} was rolled back, and contract dropped what it had built: start a new run, "
             f"vecferry run {record.plan.request.flow}"
         )
 
@@ -137,8 +142,10 @@ def _frozen_plan(
     refuse_dropped(record)
     if batch_ids and record.state in ("cut_over", "contracted"):
         rollback = command("rollback", run_id, record.plan.request.database)
-        way = f", unless it is taken back first: {rollback}" if record.state == "cut_over" else ""
-        raise UsageError(f"run {run_id} is {record.state.replace('_', ' ')}: its batches are not loaded again{way}")
+        way = f"; roll it back first: {rollback}" if record.state == "cut_over" else ""
+        raise UsageError(
+            f"run {run_id} is {record.state.replace('_', ' ')}, so its batches cannot be loaded again{way}"
+        )
     chosen(connection, run_id, batch_ids)
     return record.plan
 
@@ -153,9 +160,9 @@ def _new_plan(
 def _refuse_unbegun(run_id: str, batch_ids: list[int] | None, missing: str | None) -> None:
     """Raises UsageError for what only a run that has begun can do, or know."""
     if batch_ids:
-        raise UsageError(f"run {run_id} has no batch {batch_ids[0]}: it has not begun; leave batch_ids out")
+        raise UsageError(f"run {run_id} has not begun, so it has no batch {batch_ids[0]}: leave batch_ids out")
     if missing:
-        raise UsageError(f"there is no run {run_id!r} to go on with, and {missing}")
+        raise UsageError(f"there is no run {run_id!r} to resume, and {missing}")
 
 
 @task(name="begin", task_run_name="plan {run_id}", **RETRYING)

@@ -28,15 +28,19 @@ def cutover(run: Run) -> None:
     with run.refusable(f"cutover of {run.run_id}, which has switched nothing"):
         state = _record(run).state
         if run.plan.limited:
-            raise VerificationRefused(f"run {run.run_id} is a smoke run: smoke runs never cut over")
+            raise VerificationRefused(
+                f"run {run.run_id} is a smoke run, and smoke runs never cut over: start a run without a limit"
+            )
         if state == "cut_over":
             return
         if state != "verified":
-            raise VerificationRefused(f"run {run.run_id} is {state}, not verified: first: {resumption(run.plan)}")
+            raise VerificationRefused(
+                f"run {run.run_id} is {state.replace('_', ' ')}, not verified: finish it first, {resumption(run.plan)}"
+            )
         units = units_of(run)
         if depending := [line for unit in units for line in unit.dependents()]:
             raise VerificationRefused(
-                "cutover refused, because these would stay with the old vectors: " + "; ".join(depending)
+                "cutover refused, because these would keep the old vectors: " + "; ".join(depending)
             )
         _through(run, units, _switch, _becomes(run, "cut_over"))
 
@@ -51,9 +55,9 @@ def rollback(run: Run) -> list[str]:
     with run.refusable(f"rollback of {run.run_id}, which has changed nothing"):
         state = _record(run).state
         if state == "rolled_back":
-            return [f"run {run.run_id} was taken back before; nothing was left to do"]
+            return [f"run {run.run_id} was rolled back before, so there was nothing to do"]
         if state == "contracted":
-            raise UsageError(f"run {run.run_id} is contracted: what a rollback needs was dropped")
+            raise UsageError(f"run {run.run_id} is contracted and cannot be rolled back: what that needs was dropped")
         switched = state == "cut_over"
         mark = _becomes(run, "rolled_back", () if switched else ("load", "index", "catch_up", "verify"))
         return _through(run, units_of(run), lambda unit, end: unit.take_back(switched, end), mark)
@@ -69,18 +73,20 @@ def contract(run: Run, rollback_days: float | None, now: datetime | None = None)
     with run.refusable(f"contract of {run.run_id}, which has dropped nothing"):
         record, units, mark = _record(run), units_of(run), _becomes(run, "contracted")
         if record.state == "contracted":
-            return [f"run {run.run_id} was contracted before; nothing was left to do"]
+            return [f"run {run.run_id} was contracted before, so there was nothing to do"]
         if record.state == "rolled_back":
             return _through(run, units, lambda unit, end: unit.take_back(False, end), mark)
         if record.state != "cut_over":
-            raise UsageError(f"run {run.run_id} is {record.state}: only a run that was cut over can be contracted")
+            raise UsageError(
+                f"run {run.run_id} is {record.state}: only a run that was cut over or rolled back can be contracted"
+            )
         days = run.plan.request.rollback_days if rollback_days is None else rollback_days
         assert record.cut_over_at
         opens = record.cut_over_at + timedelta(days=days)
         if (now or _clock(run)) < opens:
             raise VerificationRefused(
-                f"the rollback window of {counted(days, 'day')} ends {opens:%Y-%m-%d %H:%M %Z}; until then what a rollback "
-                f"needs stays"
+                f"the rollback window of {counted(days, 'day')} ends at {opens:%Y-%m-%d %H:%M %Z}, and until then "
+                "nothing is dropped: run this command again after that"
             )
         dropped = _through(run, units, lambda unit, end: unit.contract(end), mark)
         return dropped or ["nothing was kept for a rollback, so nothing was dropped"]

@@ -51,7 +51,7 @@ def export(run: Run, into: str) -> dict[str, int]:
         path = f"{into.rstrip('/')}/{collection.name}.jsonl"
         fs, local = files.located(path)
         if fs.exists(local):
-            raise UsageError(f"{path} is there already; export into another folder")
+            raise UsageError(f"{path} already exists: restore into another folder")
         fs.makedirs(os.path.dirname(local), exist_ok=True)
         with fs.open(local, "wb") as handle:
             written[collection.name] = 0

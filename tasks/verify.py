@@ -67,10 +67,10 @@ class Verification:
         bad = [(t, c) for t in self.targets for c in t.checks if not c.passed]
         if not bad:
             return
-        lines = "; ".join(f"{t.table}: {c.name} ({c.found}, wanted {c.wanted})" for t, c in bad)
+        lines = "; ".join(f"{t.table}: {c.name} ({c.found}, required {c.wanted})" for t, c in bad)
         gates = sorted({f"gates.{c.gate}" for _, c in bad if c.gate})
-        decided = f" Decided by {' and '.join(gates)}: where this is acceptable, set it with -p." if gates else ""
-        raise VerificationRefused(f"verification failed: {lines}.{decided} The report: {self.path}")
+        decided = f" If that is acceptable, set {' and '.join(gates)} with -p." if gates else ""
+        raise VerificationRefused(f"verification failed: {lines}.{decided} Report: {self.path}")
 
 
 def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell = quiet) -> Verification:
@@ -140,7 +140,7 @@ def _target(run: Run, target: Target[Any], gates: Gates, last: Difference | None
         notes += [*cut_short(benchmark), *_other_metric(run, target, searched.checks)]
         if searched.norms.zero and made.metric == "cosine":
             zeros = counted(searched.norms.zero, "zero vector")
-            notes.append(f"{zeros}, which no cosine index finds; the source's did not either")
+            notes.append(f"{zeros}, which a cosine index never returns; nor did the source's")
         if old:
             compared = space_checks(run, old, made, gates)
             checks, notes = checks + compared.checks, notes + compared.notes
@@ -171,7 +171,7 @@ def _other_metric(run: Run, target: Target[Any], checks: list[Check]) -> list[st
     shown = run.source().evidence(name).shown
     if shown in (None, metric):
         return []
-    return [f"the distances that {name} gives are {shown}, and this run was planned with {metric}: start a new run"]
+    return [f"{name} returns {shown} distances, but this run was planned with {metric}: start a new run"]
 
 
 @task(name="verify", task_run_name="verify {run_id}", **RETRYING)

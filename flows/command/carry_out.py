@@ -73,9 +73,13 @@ def carry_out(
         outcome, done = status.outcome(connection, run_id), status.done(connection, run_id, verb, since)
         checked = verb in CHECKS and status.is_checked(connection, run_id, since)
     if failure is None and not done:
-        failure = FatalError(f"{verb} of {run_id} is not done, by the ledger: {command('status', run_id, database)}")
+        failure = FatalError(
+            f"by the ledger, {verb} of {run_id} is not done: see {command('status', run_id, database)}"
+        )
     if done and failure and not isinstance(failure, VecferryError):
-        terminal.complain(f"{verb} of {run_id} is done; on the way {type(failure).__name__}: {failure}")
+        terminal.complain(
+            f"{verb} of {run_id} is done, in spite of an error on the way: {type(failure).__name__}: {failure}"
+        )
         failure = None
     outcome = replace(
         outcome,

@@ -49,7 +49,7 @@ def allow_drop(plan: Plan, as_json: bool) -> None:
     what = f"run {plan.run_id} was rolled back: contract drops what another cutover would need ({names})"
     if as_json or not sys.stdin.isatty():
         drop = f"{command('contract', plan.run_id, plan.request.database)} --yes"
-        raise UsageError(f"{what}. Where that is meant: {drop}")
+        raise UsageError(f"{what}. To drop it: {drop}")
     if not typer.confirm(f"{what}. Drop it?", err=True):
         raise VecferryError(f"nothing was dropped; run {plan.run_id} is rolled back as before")
 

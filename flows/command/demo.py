@@ -66,7 +66,7 @@ def _emptied(directory: Path) -> Path:
     """The directory, without what an earlier demo left. Raises UsageError when it holds anything else."""
     if directory.exists() and any(directory.iterdir()):
         if not (directory / MARK).exists():
-            raise UsageError(f"{directory} is not empty and not of an earlier demo: choose another --dir")
+            raise UsageError(f"{directory} is neither empty nor from an earlier demo: choose another --dir")
         shutil.rmtree(directory)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / MARK).touch()

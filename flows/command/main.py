@@ -20,6 +20,7 @@ from flows.forms.registry import FLOWS
 from flows.forms.shared import Base, Checked, Contract, Migration, OfRun, Restore
 from tasks.base import memory
 from tasks.base.errors import UsageError, VecferryError
+from tasks.base.words import plural
 from tasks.runs import checkpoints, ledger, manifest, status
 from tasks.runs.database import database_url
 from tasks.stores.postgres import pace
@@ -39,14 +40,14 @@ Parameters = Annotated[
     list[str] | None,
     typer.Option(
         "-p",
-        help="a parameter, key=value; keys may be dotted, values are YAML; `vecferry params FLOW` lists them",
+        help="a parameter, key=value: keys may be dotted, values are YAML; `vecferry params FLOW` lists all",
         autocompletion=completion.parameters,
     ),
 ]
 RunName = Annotated[
     str | None,
     typer.Option(
-        "--run-id", help="name the run, or resume the one of that name", autocompletion=completion.runs, metavar="RUN"
+        "--run-id", help="name the run, or resume the run of that name", autocompletion=completion.runs, metavar="RUN"
     ),
 ]
 ParameterFile = Annotated[Path | None, typer.Option("--params", help="a YAML file of parameters")]
@@ -70,13 +71,13 @@ def every(
 
 @app.command("params")
 def list_parameters(flow: Flow, as_json: Json = False) -> None:
-    """List the parameters of a flow, with type, default and help."""
+    """List the parameters of a flow, each with its type, default and help."""
     show_parameters(fields.parameters(form_of(flow)), as_json)
 
 
 @app.command()
 def plan(flow: Flow, p: Parameters = None, params: ParameterFile = None, as_json: Json = False) -> None:
-    """Say what a run would do, take and cost; write nothing."""
+    """Show what a run would do, how long it would take and what it would cost; write nothing."""
     from tasks.planning.account import ask_account
     from tasks.planning.registry import make_plan
 
@@ -87,8 +88,9 @@ def plan(flow: Flow, p: Parameters = None, params: ParameterFile = None, as_json
         planned = ask_account(make_plan(connection, parameters.request(), parameters.run_id or f"{flow}-plan"))
     show_plan(planned, None if planned.problems else commands.run_command(flow, parameters), as_json)
     if planned.problems:
-        problems = "problem" if len(planned.problems) == 1 else "problems"
-        raise UsageError(f"this plan cannot run: solve the {problems} above, then plan again")
+        raise UsageError(
+            f"this plan cannot run: solve the {plural(len(planned.problems), 'problem')} above, then plan again"
+        )
 
 
 @app.command()
@@ -111,7 +113,7 @@ def snapshot(
     run_id: RunName = None,
     as_json: Json = False,
 ) -> None:
-    """Make the backup that a migration begins with, and no more; `vecferry run FLOW --run-id RUN` goes on from it."""
+    """Take only the snapshot that a migration begins with; `vecferry run FLOW --run-id RUN` goes on from it."""
     start(flow, "snapshot", named(flow, parameters_of(flow, p, params, run_id)), as_json)
 
 
@@ -135,19 +137,20 @@ def show_status(
 def rerun(
     run_id: RunId,
     batch: Annotated[
-        list[int] | None, typer.Option("--batch", help="a batch; may be repeated. All failed ones when left out")
+        list[int] | None,
+        typer.Option("--batch", help="a batch to run again; may be repeated (default: all failed ones)"),
     ] = None,
     p: Parameters = None,
     as_json: Json = False,
 ) -> None:
-    """Run failed batches again, or the ones named, and go on from there."""
+    """Run the failed batches again, or those named, and go on to the end."""
     with connect(url_of(p), "vecferry rerun") as connection:
         record, batches = ledger.get(connection, run_id), checkpoints.batches(connection, run_id)
     failed = sorted({b.number for b in batches if b.status == "failed" and b.stage in ("snapshot", "load")})
     step = status.next_step(record, batches)
     if manifest.is_asked_for(batches):
         raise UsageError(
-            f"run {run_id} is a snapshot alone so far, and rerun goes on to the end. Try it again: {step.now}"
+            f"run {run_id} is only a snapshot so far, and rerun would go on to the end. Finish the snapshot: {step.now}"
         )
     if not batch and not failed:
         then = f". Go on with: {step.now}" if step.now else ""
@@ -159,7 +162,7 @@ def rerun(
 
 @app.command()
 def cutover(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
-    """Catch up, verify and give the run's tables their final names, in one transaction."""
+    """Catch up, verify once more and switch to the new vectors, in one transaction."""
     from flows.cutover import cutover as flow
 
     of_run(flow, "cutover", Checked, run_id, p, as_json)
@@ -167,7 +170,7 @@ def cutover(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
 
 @app.command("catch-up")
 def catch_up(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
-    """Bring a run's vectors in line with their source once more, before or after the cutover."""
+    """Bring a run's vectors up to date with their source, before or after the cutover."""
     from flows.catch_up import catch_up as flow
 
     of_run(flow, "catch-up", Checked, run_id, p, as_json)
@@ -175,7 +178,7 @@ def catch_up(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None
 
 @app.command()
 def rollback(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
-    """Take a run back: earlier tables get their names again."""
+    """Take a run back: what was used before it is used again."""
     from flows.rollback import rollback as flow
 
     of_run(flow, "rollback", OfRun, run_id, p, as_json)
@@ -184,11 +187,11 @@ def rollback(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None
 @app.command()
 def contract(
     run_id: RunId,
-    yes: Annotated[bool, typer.Option("--yes", help="of a run that was rolled back: drop it without asking")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="drop what a rolled back run built without asking")] = False,
     p: Parameters = None,
     as_json: Json = False,
 ) -> None:
-    """Drop the tables that stepped aside, once the rollback window is over; of a run that was rolled back, what it built."""
+    """Drop what a rollback would need, once the rollback window is over; after a rollback, drop what the run built."""
     from flows.contract import contract as flow
 
     parameters = parse(Contract, {**pairs(p), "run_id": run_id})
@@ -201,7 +204,7 @@ def contract(
 
 @app.command()
 def verify(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
-    """Hold a run's tables against their source again; change nothing."""
+    """Compare a run's tables with their source again; change nothing."""
     from flows.verify import verify as flow
 
     of_run(flow, "verify", Checked, run_id, p, as_json)
@@ -210,11 +213,11 @@ def verify(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
 @app.command()
 def restore(
     run_id: RunId,
-    into: Annotated[str | None, typer.Option("--into", help="a new directory; RUN-restored when left out")] = None,
+    into: Annotated[str | None, typer.Option("--into", help="a new directory (default: RUN-restored)")] = None,
     format: Annotated[str, typer.Option("--format", help="chroma or jsonl")] = "chroma",
     as_json: Json = False,
 ) -> None:
-    """Write a run's snapshot back into a Chroma directory of today's version, or out as JSON lines, for any other."""
+    """Write a run's snapshot back into a Chroma directory of today's version, or into JSON lines, for any other version."""
     from flows.restore import restore as flow
 
     parameters = parse(Restore, {"run_id": run_id, "into": into or f"{run_id}-restored", "format": format})

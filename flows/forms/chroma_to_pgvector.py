@@ -16,7 +16,7 @@ class Chroma(BaseModel):
     path: str | None = Field(None, description="a Chroma directory (the one with chroma.sqlite3)")
     host: str | None = Field(None, description="host of a Chroma server, instead of path")
     port: int = Field(8000, ge=1, le=65535, description="port of the server")
-    ssl: bool = Field(False, description="whether the server speaks https")
+    ssl: bool = Field(False, description="whether the server is reached by https")
     tenant: str = Field("default_tenant", description="tenant")
     database: str = Field("default_database", description="Chroma database")
     token: str | None = Field(None, description="name of the environment variable or Secret block that holds the token")
@@ -32,18 +32,21 @@ class ChromaToPgvector(Migration):
     """The form of chroma-to-pgvector."""
 
     chroma: Chroma = Field(Chroma(), description="where the collections are")
-    collections: list[str] | None = Field(None, description="collections to migrate; all when left out")
+    collections: list[str] | None = Field(None, description="collections to migrate (default: all)")
     schema_: str = Field("public", alias="schema", description="schema of the tables")
-    tables: dict[str, str] = Field({}, description="collection → table name, where the default is not wanted")
-    metrics: dict[str, Literal["cosine", "l2", "ip"]] = Field(
-        {}, description="collection → metric, where the source does not tell; the plan says which"
+    tables: dict[str, str] = Field(
+        {}, description="collection → table name, for tables that are to be called otherwise"
     )
-    halfvec: bool = Field(False, description="store half-precision vectors: half the space, three digits")
+    metrics: dict[str, Literal["cosine", "l2", "ip"]] = Field(
+        {}, description="collection → metric, for collections that do not tell theirs; the plan says which"
+    )
+    halfvec: bool = Field(False, description="store half-precision vectors: half the space, three significant digits")
     embedder: str | None = Field(
-        None, description="model that embeds the documents; the vectors are carried over when it is left out"
+        None, description="model that embeds the documents (default: the vectors are carried over as they are)"
     )
     nul: Literal["quarantine", "escape"] = Field(
-        "quarantine", description="NUL characters, which PostgreSQL cannot store: quarantine the row, or store U+2400"
+        "quarantine",
+        description="what to do with a NUL character, which PostgreSQL cannot store: quarantine the row, or store U+2400",
     )
 
     flow: ClassVar[str] = "chroma-to-pgvector"

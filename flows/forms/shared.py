@@ -25,7 +25,7 @@ class Base(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     database: str = Field(
-        DEFAULT_DATABASE, description="name of the environment variable or Secret block with the PostgreSQL URL"
+        DEFAULT_DATABASE, description="name of the environment variable or Secret block that holds the PostgreSQL URL"
     )
 
 
@@ -40,48 +40,52 @@ class Gated(Base):
 
     gates: Gates | GatesOfRun
     database_share: Number = Field(
-        0.2, gt=0, le=1, description="share of the time to work in the database while others use it; 1 gives no way"
+        0.2, gt=0, le=1, description="share of the time to work in the database while others use it; 1: all of it"
     )
 
 
 class Checked(OfRun, Gated):
     """The form of cutover and verify."""
 
-    gates: GatesOfRun = Field(GatesOfRun(), description="what must hold; the run's own gates where left out")
+    gates: GatesOfRun = Field(
+        GatesOfRun(), description="what must hold before the switch (default: the run's own gates)"
+    )
 
 
 class Contract(OfRun):
     """The form of contract."""
 
     rollback_days: OptionalNumber = Field(
-        None, ge=0, description="days after the cutover in which nothing old is dropped; the run's own when left out"
+        None, ge=0, description="days after the cutover before anything old may be dropped (default: the run's own)"
     )
 
 
 class Restore(OfRun):
     """The form of restore."""
 
-    into: str = Field(description="a new Chroma directory, or the folder for the JSON lines")
-    format: Literal["chroma", "jsonl"] = Field("chroma", description="what to write")
+    into: str = Field(description="where to write: a new Chroma directory, or a folder for the JSON lines")
+    format: Literal["chroma", "jsonl"] = Field("chroma", description="what to write: a Chroma directory, or JSON lines")
 
 
 class Shared(Gated):
     """What every migration takes."""
 
     gates: Gates = Field(Gates(), description="what must hold before the switch")
-    run_id: str | None = Field(None, description="name of the run; a run that exists is resumed")
-    batch_ids: list[int] | None = Field(None, description="only these batches, for a rerun")
+    run_id: str | None = Field(None, description="name of the run; an existing run is resumed")
+    batch_ids: list[int] | None = Field(None, description="the batches to run again (default: all that are not done)")
     batch_rows: int = Field(
-        2_000, ge=1, le=100_000, description="rows a batch: the unit of checkpoint, retry and rerun"
+        2_000, ge=1, le=100_000, description="rows per batch, the unit of checkpoint, retry and rerun"
     )
     limit: int | None = Field(
-        None, ge=0, description="a smoke run over the first rows; it never cuts over (0: everything)"
+        None, ge=0, description="only the first rows, as a smoke run, which never cuts over; 0: all rows"
     )
-    workers: int = Field(2, ge=1, le=64, description="chunks of batches worked on at once")
-    cutover: Cutover = Field("manual", description="after verification: stop, ask for approval, or switch")
-    rollback_days: Number = Field(7, ge=0, description="days after the cutover in which nothing old is dropped")
+    workers: int = Field(2, ge=1, le=64, description="chunks of batches to work on at once")
+    cutover: Cutover = Field(
+        "manual", description="after verification: stop (manual), ask for approval (ask), or switch (auto)"
+    )
+    rollback_days: Number = Field(7, ge=0, description="days after the cutover before anything old may be dropped")
     budget_usd: OptionalNumber = Field(
-        None, ge=0, description="dollars that the run may spend; it stops before they are passed"
+        None, ge=0, description="dollars that the run may spend; it stops before it would spend more"
     )
 
 

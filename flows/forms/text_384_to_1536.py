@@ -18,15 +18,15 @@ class LiveTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     table: str = Field(description='the table as SQL names it: docs, schema.docs or "Quoted Name"')
-    id: list[str] | str | None = Field(None, description="columns that tell rows apart; the primary key when left out")
+    id: list[str] | str | None = Field(None, description="columns that identify a row (default: the primary key)")
     text: list[str] | str | None = Field(
         None,
-        description="what is embedded: a column, several, or a template such as {title}: {body}; the only column of text when left out",
+        description="what is embedded: a column, several, or a template such as {title}: {body} (default: the only text column)",
     )
-    old_column: str = Field("embedding", description="column of the vectors there are")
-    new_column: str = Field("embedding_1536", description="column for the new vectors")
-    function: str | None = Field(None, description="search function to switch; match_TABLE when left out")
-    limit: int | None = Field(None, ge=0, description="a smoke run over this many of its rows (0: everything)")
+    old_column: str = Field("embedding", description="column of the old vectors")
+    new_column: str = Field("embedding_1536", description="column of the new vectors")
+    function: str | None = Field(None, description="search function to switch (default: match_TABLE)")
+    limit: int | None = Field(None, ge=0, description="only so many of its rows, as a smoke run; 0: all rows")
 
     def resolved(self) -> dict[str, Any]:
         """The same with lists of columns as lists, the text as a template, and no limit of 0."""
@@ -49,22 +49,26 @@ class Text384To1536(Migration):
         description="the tables to migrate",
     )
     layout: Literal["column", "side_table"] = Field(
-        "column", description="new vectors in a column of the table, or in a table beside it, which loads far faster"
+        "column",
+        description="where the new vectors lie: in a column of the table, or in a table beside it, which loads far faster",
     )
     embedder: str = Field(
         "openai/text-embedding-3-small", description="model of the new vectors: provider/model[?option=value]"
     )
     old_embedder: str | None = Field(
         None,
-        description="model of the old vectors; where it is named they are checked, and kept current after the switch",
+        description="model of the old vectors; with it they are checked, and kept up to date after the switch",
     )
     on_too_long: Literal["quarantine", "truncate", "mean"] = Field(
         "quarantine",
-        description="a text longer than the model takes: quarantine it, cut it, or take the mean of its parts",
+        description="what to do with a text longer than the model takes: quarantine it, truncate it, or take the mean of its parts",
     )
 
     similarity_threshold: OptionalNumber = Field(
-        None, ge=-1, le=1, description="the application's threshold for the old vectors; the report translates it"
+        None,
+        ge=-1,
+        le=1,
+        description="the application's similarity threshold for the old vectors; the report translates it",
     )
     queries: str | None = Field(
         None,

@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 
 from tasks.base.errors import BatchesFailed, Stopped, VecferryError
+from tasks.base.words import plural
 
 LONGEST = 300
 SAYS_NO_VALUES = ("08", "25", "28", "3D", "40", "42", "53", "54", "55", "57", "58")
@@ -31,7 +32,7 @@ _PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)|\b(?:sk|pk)-[\w*-]+")
 def safe(error: BaseException) -> str | None:
     """The message of an error without a text of a row and without a secret; None where nothing is left of it."""
     if isinstance(error, BatchesFailed):
-        return f"{'batch' if len(error.batches) == 1 else 'batches'} {', '.join(map(str, error.batches))} failed"
+        return f"{plural(len(error.batches), 'batch')} {', '.join(map(str, error.batches))} failed"
     if isinstance(error, Stopped):
         return "the run was asked to stop"
     if not isinstance(error, VecferryError):

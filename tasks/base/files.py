@@ -44,7 +44,9 @@ def write(path: str, data: bytes | memoryview) -> None:
                 os.unlink(part)
     except OSError as error:
         if error.errno in DISK_FULL:
-            raise FatalError(f"no space left for {path}: free some, or set VECFERRY_HOME to a larger place") from error
+            raise FatalError(
+                f"no space left to write {path}: free some, or point VECFERRY_HOME at a larger disk"
+            ) from error
         if isinstance(error, PermissionError):
             raise FatalError(f"no permission to write {path}: check VECFERRY_HOME") from error
         raise
@@ -77,7 +79,7 @@ def append(path: str, data: bytes) -> None:
         handle = os.open(path, flags, 0o666)
     try:
         if os.write(handle, data) < len(data):
-            raise OSError(f"{path} took only a part of a line")
+            raise OSError(f"only part of a line was written to {path}")
     finally:
         os.close(handle)
 

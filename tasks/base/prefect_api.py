@@ -30,8 +30,8 @@ def require() -> None:
     lines = str(problem).strip().splitlines() or [type(problem).__name__]
     reason = "it took too long" if isinstance(problem, httpx.TimeoutException) else lines[0]
     raise UsageError(
-        f"PREFECT_API_URL is {without_credentials(url)}, and no Prefect server answers there ({reason}): "
-        f"start it, e.g. make ui, or unset PREFECT_API_URL to run without one"
+        f"no Prefect server answers at {without_credentials(url)}, where PREFECT_API_URL points "
+        f"({reason}): start one, e.g. with `make ui`, or unset PREFECT_API_URL to run without one"
     )
 
 

@@ -33,8 +33,8 @@ def refuse_secrets(parameters: Any, where: str = "") -> None:
             refuse_secrets(value, where)
     elif isinstance(parameters, str) and _URL_PASSWORD.search(parameters):
         raise UsageError(
-            f"parameter {where} carries a password, and parameters are stored in plain text. "
-            f"Put it into an environment variable or a Prefect Secret block and pass that name, e.g. -p {where}=DATABASE_URL"
+            f"parameter {where} contains a password, and parameters are stored in plain text. "
+            f"Put it in an environment variable or a Prefect Secret block and pass its name, e.g. -p {where}=DATABASE_URL"
         )
 
 

@@ -15,6 +15,6 @@ def read(kind: type[T], values: Mapping[str, Any]) -> T:
     known = [f for f in fields(kind) if f.init]  # type: ignore[arg-type]
     without = [f.name for f in known if f.name not in values and f.default is f.default_factory is MISSING]
     if without:
-        raise FatalError(f"what is stored of {kind.__name__} lacks {', '.join(without)}: restore it from a backup")
+        raise FatalError(f"the stored {kind.__name__} lacks {', '.join(without)}: restore it from a backup")
     given = {f.name: values[f.name] for f in known if f.name in values}
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})

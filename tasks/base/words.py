@@ -1,23 +1,35 @@
-"""Counts in plain English."""
+"""Counts in plain English. Every message that counts goes through here; tests/base/test_words.py holds them to it."""
 
 from collections.abc import Sequence
 
 
 def counted(count: float, noun: str, verb: str = "") -> str:
     """``1 batch``, ``2 batches``, ``0.5 days``; with a verb, given in its plural, that agrees with it: ``1 batch was``."""
-    plural = (
-        f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}es" if noun.endswith(("ch", "s", "x")) else f"{noun}s"
-    )
     number = f"{count:,g}" if isinstance(count, float) else f"{count:,}"
-    return f"{number} {noun if count == 1 else plural}" + (f" {agreeing(count, verb)}" if verb else "")
+    return f"{number} {plural(count, noun)}" + (f" {agreeing(count, verb)}" if verb else "")
+
+
+def plural(count: float, noun: str) -> str:
+    """The noun as it goes with so many, without the number: ``batch``, ``batches``."""
+    if count == 1:
+        return noun
+    return f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}es" if noun.endswith(("ch", "s", "x")) else f"{noun}s"
 
 
 def agreeing(count: float, verb: str) -> str:
-    """The verb, given in its plural, as it goes with so many."""
+    """The verb or pronoun, given in its plural, as it goes with so many."""
     return SINGULAR[verb] if count == 1 else verb
 
 
-SINGULAR = {"were": "was", "are": "is", "have": "has"}
+SINGULAR = {
+    "were": "was",
+    "are": "is",
+    "have": "has",
+    "differ": "differs",
+    "belong": "belongs",
+    "use": "uses",
+    "them": "it",
+}
 
 
 def batches_named(numbers: Sequence[int]) -> str:

@@ -43,8 +43,8 @@ def space_checks(run: Run, old: Records, new: Records, gates: Gates) -> Compared
         mean, p5 = float(np.mean(shares)), float(np.percentile(shares, 5))
         figures["old_new_overlap"] = {"mean": mean, "p5": p5}
         notes.append(
-            f"{mean:.0%} of a row's {gates.recall_k} nearest neighbours by the old vectors are among its nearest by the new "
-            f"ones ({p5:.0%} at the 5th percentile of {counted(len(shares), 'row')})"
+            f"on average, {mean:.0%} of a row's {gates.recall_k} nearest neighbours by the old vectors are "
+            f"among its nearest by the new ones (5th percentile of {counted(len(shares), 'row')}: {p5:.0%})"
         )
         if request.similarity_threshold is not None:
             line, figures["threshold"] = _threshold(before, after, request.similarity_threshold)
@@ -65,7 +65,7 @@ def _old_model(run: Run, old: Records, model: str, gates: Gates) -> Check:
         lowest, rows = min(lowest, float(cosine.min(initial=1.0))), rows + len(kept)
     passed = rows > 0 and lowest >= gates.min_row_cosine
     wanted = f"≥ {gates.min_row_cosine:g}"
-    return Check("old model", passed, rows, f"{lowest:.6f} lowest", wanted, gate="min_row_cosine")
+    return Check("old model", passed, rows, f"lowest {lowest:.6f}", wanted, gate="min_row_cosine")
 
 
 def _neighbours(old: Records, new: Records) -> tuple[list[Hits], list[Hits]]:
@@ -108,7 +108,10 @@ def _threshold(before: list[Hits], after: list[Hits], threshold: float) -> tuple
     share = float((np.concatenate(old) >= threshold).mean())
     if share in (0.0, 1.0):
         passing = "all" if share else "none"
-        line = f"a similarity threshold of {threshold:g} lets {passing} of the old neighbours through: it cannot be translated"
+        line = (
+            f"the similarity threshold {threshold:g} lets {passing} of the old neighbours through, so it "
+            "cannot be translated"
+        )
         return line, {"old": threshold, "passing": share}
 
     def translated(chosen: np.ndarray) -> float:
@@ -118,7 +121,7 @@ def _threshold(before: list[Hits], after: list[Hits], threshold: float) -> tuple
     value = translated(np.arange(len(old)))
     low, high = interval(translated(chosen) for chosen in resamples(len(old), 200))
     line = (
-        f"a similarity threshold of {threshold:g} becomes {value:.3f} (95 %: {low:.3f} to {high:.3f}); it lets {share:.0%} "
-        f"of {NEIGHBOURS} neighbours through"
+        f"the similarity threshold {threshold:g} of the old vectors becomes {value:.3f} (95% interval "
+        f"{low:.3f} to {high:.3f}); each lets {share:.0%} of the {NEIGHBOURS} nearest neighbours through"
     )
     return line, {"old": threshold, "new": value, "low": low, "high": high, "passing": share}

@@ -8,9 +8,15 @@ class Gates(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")  # another version may have had others
 
-    min_recall: float = Field(ge=0, le=1, description="recall of the index against exact search, at least")
-    recall_k: int = Field(ge=1, le=100, description="neighbours a query that recall is taken over")
-    min_row_cosine: float = Field(ge=-1, le=1, description="cosine of every sampled row with its source, at least")
-    sample: int = Field(ge=1, le=10_000, description="rows sampled; 299 clean ones exclude a 1 % fault rate at 95 %")
-    max_quarantined: int = Field(ge=0, description="quarantined rows that are accepted")
-    max_deleted: float = Field(ge=0, le=1, description="share of a live table that a sync may delete")
+    min_recall: float = Field(ge=0, le=1, description="lowest recall of the index against exact search that passes")
+    recall_k: int = Field(ge=1, le=100, description="neighbours per query that recall is measured over")
+    min_row_cosine: float = Field(
+        ge=-1, le=1, description="lowest cosine between a sampled row and its source that passes"
+    )
+    sample: int = Field(
+        ge=1,
+        le=10_000,
+        description="rows to sample; 299 without a fault rule out a fault rate of 1% with 95% confidence",
+    )
+    max_quarantined: int = Field(ge=0, description="number of quarantined rows that passes")
+    max_deleted: float = Field(ge=0, le=1, description="largest share of a table that a sync may delete")

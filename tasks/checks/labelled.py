@@ -39,8 +39,8 @@ def labelled(run: Run, old: Records, new: Records) -> tuple[str, dict[str, Any]]
     low, high = interval(float(gain[chosen].mean()) for chosen in resamples(len(gain), RESAMPLES))
     verdict = "better" if low > 0 else "worse" if high < 0 else "no difference is shown"
     line = (
-        f"nDCG@{NDCG_AT} of {counted(len(queries), 'labelled query')}: {figures['old']:.3f} → {figures['new']:.3f}, "
-        f"{gain.mean():+.3f} (95 %: {low:+.3f} to {high:+.3f}): {verdict}"
+        f"nDCG@{NDCG_AT} of {counted(len(queries), 'labelled query')}: {figures['old']:.3f} → "
+        f"{figures['new']:.3f}, {gain.mean():+.3f} (95% interval {low:+.3f} to {high:+.3f}): {verdict}"
     )
     return line, {**figures, "gain": float(gain.mean()), "low": low, "high": high, "verdict": verdict}
 
@@ -62,7 +62,7 @@ def read_queries(path: str) -> list[tuple[str, dict[str, float]]]:
         raise UsageError(f"queries: {error}") from error
     queries = [_query(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not queries:
-        raise UsageError(f"queries: {path} holds none")
+        raise UsageError(f"queries: {path} holds no queries")
     return queries
 
 

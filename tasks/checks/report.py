@@ -44,7 +44,7 @@ def plain(value: Any) -> Any:
 
 def markdown(targets: list[Target]) -> str:
     """The table of checks, as a Prefect artifact shows it."""
-    lines = ["| | check | table | found | wanted | looked at |", "|---|---|---|---|---|---|"]
+    lines = ["| | check | table | result | required | checked |", "|---|---|---|---|---|---|"]
     lines += [
         f"| {'✅' if c['passed'] else '❌'} | {c['name']} | {_cell(t['table'])} | {_cell(c['found'])} | {c['wanted']} | "
         f"{c['looked_at']} |"

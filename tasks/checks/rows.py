@@ -1,6 +1,7 @@
-"""What is checked of rows: that as many are there as at the source, that none is missing, orphaned or says something else, and
+"""What is checked of rows: that as many are there as at the source, that none is missing, extra or says something else, and
 that no more were set aside than may be."""
 
+from tasks.base.words import agreeing
 from tasks.checks.gates import Gates
 from tasks.checks.measures import Check
 from tasks.shadows.difference import Difference, Named
@@ -14,9 +15,11 @@ def count_checks(difference: Difference, limit: int | None, moved: int) -> list[
     quarantined = difference.quarantined.count
     fewest, most = sorted(min(limit or count, count) for count in difference.counted)
     accounted = difference.compared + quarantined
-    shown = f"{accounted} compared" + (f", {quarantined} of them quarantined" if quarantined else "")
+    shown = f"{accounted:,} compared" + (f", {quarantined:,} of them quarantined" if quarantined else "")
     passed = min(accounted, difference.listed) >= fewest - moved and (bool(limit) or accounted <= most + moved)
-    return [Check("source count", passed, max(most, 1), shown, f"{most}" if fewest == most else f"{fewest} to {most}")]
+    return [
+        Check("source count", passed, max(most, 1), shown, f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}")
+    ]
 
 
 def row_checks(difference: Difference, rows: int, moving: bool, gates: Gates) -> list[Check]:
@@ -30,18 +33,18 @@ def row_checks(difference: Difference, rows: int, moving: bool, gates: Gates) ->
     seen = difference.compared + quarantined
     expected = difference.compared - missing.count + orphaned.count + difference.added.count
     # While others write, rows counted now were compared a moment ago; the ids below say which differ.
-    counts = [] if moving else [Check("rows", rows == expected, seen, f"{rows} in the table", f"{expected}")]
+    counts = [] if moving else [Check("rows", rows == expected, seen, f"{rows:,} in the table", f"{expected:,}")]
     return [
         *counts,
         Check("missing", missing.count == 0, seen, _named(missing), "0"),
-        Check("orphaned", orphaned.count == 0, seen + rows, _named(orphaned), "0"),
-        Check("content", stale.count == 0, seen, f"{_named(stale)} differ", "0"),
+        Check("extra", orphaned.count == 0, seen + rows, _named(orphaned), "0"),
+        Check("content", stale.count == 0, seen, f"{_named(stale)} {agreeing(stale.count, 'differ')}", "0"),
         Check(
             "quarantined",
             quarantined <= gates.max_quarantined,
             seen,
             _named(difference.quarantined),
-            f"≤ {gates.max_quarantined}",
+            f"≤ {gates.max_quarantined:,}",
             gate="max_quarantined",
         ),
     ]
@@ -49,4 +52,4 @@ def row_checks(difference: Difference, rows: int, moving: bool, gates: Gates) ->
 
 def _named(rows: Named) -> str:
     shown = ", ".join(repr(i[:40]) for i in rows.ids[:3])
-    return f"{rows.count}" + (f" ({shown}{', …' if rows.count > 3 else ''})" if rows.count else "")
+    return f"{rows.count:,}" + (f" ({shown}{', …' if rows.count > 3 else ''})" if rows.count else "")

@@ -32,7 +32,7 @@ def sample_check(run: Run, target: Target[Any], made: Records, gates: Gates, kno
         theirs = {name: embedded.vectors[at] for at, name in enumerate(names) if at not in embedded.rejected}
     there = [i for i, name in enumerate(names) if name in theirs]
     if not there:
-        return Check("row cosine", False, 0, "none of the sample is in the source", wanted)
+        return Check("row cosine", False, 0, "none of the sampled rows is at the source", wanted)
     cosine = measures.row_cosine(vectors(rows)[there], np.stack([theirs[names[i]] for i in there]))
     if target.carried:
         low = [names[i] for i, near in zip(there, cosine, strict=True) if near < gates.min_row_cosine]
@@ -40,4 +40,4 @@ def sample_check(run: Run, target: Target[Any], made: Records, gates: Gates, kno
         cosine = cosine[[names[i] not in ignored for i in there]]
     lowest = float(cosine.min(initial=1.0))
     passed = len(cosine) > 0 and lowest >= gates.min_row_cosine
-    return Check("row cosine", passed, len(cosine), f"{lowest:.6f} lowest", wanted, gate="min_row_cosine")
+    return Check("row cosine", passed, len(cosine), f"lowest {lowest:.6f}", wanted, gate="min_row_cosine")

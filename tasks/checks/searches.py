@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.base.progress import Tell
+from tasks.base.words import agreeing, counted
 from tasks.checks import measures
 from tasks.checks.gates import Gates
 from tasks.checks.measures import Check, Norms
@@ -82,7 +83,7 @@ def search_checks(
         "norms": {"lowest": measured.lowest, "mean": measured.mean, "highest": measured.highest},
     }
     checks = [
-        Check("finite", measured.not_finite == 0, measured.rows, f"{measured.not_finite} not finite", "0"),
+        Check("NaN or infinity", measured.not_finite == 0, measured.rows, f"{measured.not_finite:,}", "0"),
         Check(
             f"recall@{k}",
             our_recall >= gates.min_recall,
@@ -160,7 +161,7 @@ def _distances(apart: Apart, tolerance: float, changed: Callable[[list[str]], se
     """Distances must agree where both name a row, save for rows that have ``changed`` meanwhile."""
     ignored = changed([name for name, by in apart.off.items() if by > tolerance])
     worst = max((by for name, by in apart.off.items() if name not in ignored), default=0.0)
-    return Check("distances", worst <= tolerance, len(apart.pairs), f"off by {worst:.1e} at most", f"≤ {tolerance:g}")
+    return Check("distances", worst <= tolerance, len(apart.pairs), f"off by at most {worst:.1e}", f"≤ {tolerance:g}")
 
 
 def probe_vectors(made: Records) -> np.ndarray:
@@ -176,7 +177,10 @@ def cut_short(benchmark: dict[str, Any]) -> list[str]:
     made, wanted = sum(line["searches"] for line in lines), len(lines) * benchmark["probes"]
     if made == wanted:
         return []
-    return [f"timed searches were cut short, {made:,} of {wanted:,}, so that they do not outlast the rest of the run"]
+    return [
+        f"only {made:,} of {counted(wanted, 'timed search')} {agreeing(made, 'were')} made, so that they "
+        "do not outlast the rest of the run"
+    ]
 
 
 def _common(a: Hits, b: Hits) -> Iterator[tuple[str, float, float]]:

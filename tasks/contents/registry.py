@@ -22,7 +22,7 @@ def decode(data: Mapping[str, Any]) -> Content:
     """The content that ``encode`` wrote. Raises UsageError for a kind that is not known."""
     kind = data["kind"]
     if kind not in KINDS:
-        raise UsageError(f"there is no content {kind!r}; there is: {', '.join(KINDS)}")
+        raise UsageError(f"no content is called {kind!r}; available: {', '.join(KINDS)}")
     module, name = KINDS[kind].split(":")
     content: Content = stored.read(getattr(import_module(module), name), data)
     return content

@@ -62,7 +62,7 @@ def open_hashing(name: ModelName, budget: Budget | None = None) -> HashingEmbedd
     """The embedder that ``name`` describes. Raises UsageError where it is not a number of dimensions."""
     name.allow(())
     if name.revision or not name.model.isdecimal() or not 0 < int(name.model) <= 16_000:
-        raise UsageError(f"embedder {name}: hashing takes its dimensions, 1 to 16000, e.g. hashing/384")
+        raise UsageError(f"embedder {name}: give hashing its dimensions, 1 to 16000, e.g. hashing/384")
     return HashingEmbedder(int(name.model))
 
 

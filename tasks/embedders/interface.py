@@ -156,5 +156,5 @@ def as_texts(embedder: Embedder, items: Sequence[Item]) -> Sequence[str]:
     """The items, which must be texts. Raises FatalError for others: a model of texts was given an image."""
     texts = [item for item in items if isinstance(item, str)]
     if len(texts) < len(items):
-        raise FatalError(f"{embedder.space.provider}/{embedder.space.model} takes text, no images")
+        raise FatalError(f"{embedder.space.provider}/{embedder.space.model} takes text, not images")
     return texts

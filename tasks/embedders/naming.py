@@ -24,14 +24,14 @@ class ModelName:
         """Only these options may be there."""
         for option in self.options:
             if option not in options:
-                there_is = f"there is: {', '.join(options)}" if options else f"{self.provider} takes none"
-                raise UsageError(f"embedder {self}: there is no option {option!r}; {there_is}")
+                known = f"available: {', '.join(options)}" if options else f"{self.provider} has no options"
+                raise UsageError(f"embedder {self}: no option is called {option!r}; {known}")
 
     def one_of(self, option: str, values: Sequence[str]) -> str | None:
         """One of ``values``, or None where the option is not there."""
         value = self.options.get(option)
         if value is not None and value not in values:
-            raise UsageError(f"embedder {self}: {option} is one of {', '.join(values)}, got {value!r}")
+            raise UsageError(f"embedder {self}: {option} must be one of {', '.join(values)}, got {value!r}")
         return value
 
     def whole(self, option: str, least: int, most: int) -> int | None:
@@ -40,7 +40,7 @@ class ModelName:
         if value is None:
             return None
         if not (value.isascii() and value.isdecimal()) or not least <= int(value) <= most:
-            raise UsageError(f"embedder {self}: {option} is a whole number from {least} to {most}, got {value!r}")
+            raise UsageError(f"embedder {self}: {option} must be a whole number from {least} to {most}, got {value!r}")
         return int(value)
 
     def number(self, option: str) -> float | None:
@@ -53,7 +53,7 @@ class ModelName:
         except ValueError:
             number = -1.0
         if not 0 <= number < float("inf"):
-            raise UsageError(f"embedder {self}: {option} is a number of 0 or more, got {value!r}")
+            raise UsageError(f"embedder {self}: {option} must be a number of 0 or more, got {value!r}")
         return number
 
 
@@ -68,6 +68,6 @@ def parse_model(written: str) -> ModelName:
         if not option or not equals or not value:
             raise UsageError(f"embedder {written!r}: an option is written option=value, got {pair!r}")
         if option in options:
-            raise UsageError(f"embedder {written!r}: {option} is there twice")
+            raise UsageError(f"embedder {written!r}: {option} is given twice")
         options[option] = unquote(value)
     return ModelName(written, provider, model, revision, options)

@@ -25,7 +25,7 @@ def open_embedder(name: str, budget: Budget | None = None) -> Embedder:
     parsed = parse_model(name)
     if parsed.provider not in PROVIDERS:
         raise UsageError(
-            f"embedder {name!r}: no provider is called {parsed.provider!r}; the providers are {', '.join(PROVIDERS)}"
+            f"embedder {name!r}: no provider is called {parsed.provider!r}; available: {', '.join(PROVIDERS)}"
         )
     module, function = PROVIDERS[parsed.provider].split(":")
     embedder: Embedder = getattr(import_module(module), function)(parsed, budget)

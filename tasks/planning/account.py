@@ -41,7 +41,7 @@ def cost_of(connection: Connection, model: str, pages: Iterable[list[str]]) -> C
 def over_budget(cost: Cost | None, budget: float | None) -> Iterator[str]:
     """That the money will not last, where it will not."""
     if cost and budget is not None and cost.dollars > budget:
-        yield f"about ${cost.dollars:.4f} are needed and budget_usd is ${budget:.4f}: the run will stop there"
+        yield f"about ${cost.dollars:.4f} is needed and budget_usd is ${budget:.4f}: the run will stop there"
 
 
 def ask_account(planned: Planned) -> Planned:
@@ -58,7 +58,7 @@ def ask_account(planned: Planned) -> Planned:
     except FatalError as error:
         return replace(planned, problems=[*planned.problems, str(error)])
     except TransientError as error:
-        unknown = f"the limits of the account are not known, nor whether its key is good: {error}"
+        unknown = f"neither the limits of the account nor its key could be checked: {error}"
         return replace(planned, warnings=[*planned.warnings, unknown])
 
 

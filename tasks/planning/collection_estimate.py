@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tasks.base.words import agreeing, counted
+from tasks.base.words import agreeing, counted, plural
 from tasks.planning import sample
 from tasks.planning.account import cost_of, over_budget
 from tasks.planning.planned import Draft, Listing, Look, Planned
@@ -54,19 +54,29 @@ def _target_warnings(plan: Plan, looks: list[Look]) -> Iterator[str]:
             yield f"{name} is empty: a migration of 0 rows"
         sampled = counted(look.sampled, "sampled record")
         if look.without_vector:
-            yield f"{name}: {look.without_vector} of {sampled} {agreeing(look.without_vector, 'have')} no vector and will have none"
+            yield (
+                f"{name}: {look.without_vector:,} of {sampled} {agreeing(look.without_vector, 'have')} no vector "
+                "and will get none"
+            )
         if look.without_document and not target.carried:
             have = agreeing(look.without_document, "have")
-            yield f"{name}: {look.without_document} of {sampled} {have} no document to embed, hence no vector"
+            yield (
+                f"{name}: {look.without_document:,} of {sampled} {have} no document to embed, and will get no vector"
+            )
         if target.dimensions and target.place.layout.index_type is None:
-            yield f"{name}: {target.dimensions} dimensions are beyond pgvector's index limit of 4000; searches will be exact and slow"
+            yield (
+                f"{name} has {target.dimensions} {plural(target.dimensions, 'dimension')}, beyond pgvector's index "
+                "limit of 4000, so searches will be exact and slow"
+            )
         elif target.place.layout.index_type == "halfvec" and target.place.layout.type == "vector":
             yield f"{name}: indexed as halfvec; queries must order by embedding::halfvec({target.dimensions})"
         mixed = sorted(key for key, types in look.metadata.items() if len(types) > 1)
         if mixed:
-            yield f"{name}: metadata of mixed types under {', '.join(mixed)}; both survive"
+            yield f"{name}: metadata of mixed types under {', '.join(mixed)}; all of them are kept"
         if target.place.steps_aside:
-            yield f"{target.name} is ours but laid out otherwise: a new table is built and the old one steps aside"
+            yield (
+                f"{target.name} is vecferry's, with another layout: a new table is built and the old one steps aside"
+            )
 
 
 def _look(source: Source, collection: Collection, embedder: str | None) -> Look:

@@ -122,8 +122,8 @@ def _kind(connection: Connection, request: Request, target: Target[TablePlace]) 
     same_source = orjson.loads(row[0]) == {"source": request.source, "collection": target.collection.name}
     if not same_source:
         return ReplacedTable, (
-            f"{target.name} holds {orjson.loads(row[0])['collection']!r} of another source: choose another name, "
-            f"{option('tables', target.collection.name, 'NAME')}"
+            f"{target.name} holds collection {orjson.loads(row[0])['collection']!r} of another source: choose "
+            f"another name, {option('tables', target.collection.name, 'NAME')}"
         )
     if request.limit:
         return NewTable, None  # a smoke run stays in its shadow
@@ -140,7 +140,7 @@ def _name_problems(connection: Connection, plan: Plan, schema: str) -> Iterator[
             yield f"table name {table!r} is longer than PostgreSQL's 63 bytes"
     for name in sorted({schema, *(t.place.table for t in plan.targets)}):
         if not name or "%" in name:  # psycopg takes a % for a placeholder, in a quoted name too
-            yield f"{name!r} cannot name a table or schema here: it must not be empty or hold a %"
+            yield f"{name!r} cannot name a table or schema here: it is empty or contains a %"
     if schema == SCHEMA:
         yield f"schema {SCHEMA!r} is vecferry's own: choose another"
     row = connection.execute(
@@ -151,7 +151,7 @@ def _name_problems(connection: Connection, plan: Plan, schema: str) -> Iterator[
     ).fetchone()
     assert row
     if not row[0]:
-        yield f"there is no schema {schema!r}: CREATE SCHEMA it first"
+        yield f"there is no schema {schema!r}: create it first, CREATE SCHEMA {schema}"
     elif not row[1]:
         yield f"this role may not create tables in schema {schema!r}: GRANT CREATE ON SCHEMA {schema} TO it"
 

@@ -7,6 +7,7 @@ from psycopg import sql
 
 from tasks.base import stored
 from tasks.base.errors import UsageError
+from tasks.base.words import counted, plural
 from tasks.checks.labelled import read_queries
 from tasks.embedders.registry import open_embedder
 from tasks.planning import live_estimate, rights, server
@@ -73,11 +74,16 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
         )
         if old_space and old_space.dimensions != live.layout.dimensions:
             problems.append(
-                f"{schema}.{table}.{live.vectors} has {live.layout.dimensions} dimensions, {request.old_embedder} {old_space.dimensions}"
+                f"{schema}.{table}.{live.vectors} has {live.layout.dimensions} "
+                f"{plural(live.layout.dimensions or 0, 'dimension')}, but {request.old_embedder} has "
+                f"{old_space.dimensions}"
             )
     tables = [f"{target.place.schema}.{target.place.table}" for target in targets]
     problems += [
-        f"{table} is named by {tables.count(table)} targets, and a run can follow one of them: give each a run of its own"
+        (
+            f"{table} is named by {counted(tables.count(table), 'target')}, but a run can follow only one of "
+            "them: give each a run of its own"
+        )
         for table in dict.fromkeys(tables)
         if tables.count(table) > 1
     ]
@@ -120,7 +126,7 @@ def _live(connection: Connection, asked: Asked, schema: str, table: str, limit: 
     text = asked.text or _only_text(table, columns, key)
     for name in (*key, *text_columns(text)):
         if name not in columns:
-            raise UsageError(f"{schema}.{table} has no column {name!r}; it has: {', '.join(columns)}")
+            raise UsageError(f"{schema}.{table} has no column {name!r}; its columns: {', '.join(columns)}")
     described, beside = describe(connection, schema, table, asked.old_column), None
     if asked.old_column not in columns:
         described, beside = _beside(connection, schema, table, asked.old_column, columns, text)
@@ -147,10 +153,10 @@ def _beside(
     place = (model.place_schema, model.place_name) if model else None
     described = describe(connection, *place, column) if place else None
     if model is None or place is None or described is None:
-        raise UsageError(f"{schema}.{table} has no column {column!r}; it has: {', '.join(columns)}")
+        raise UsageError(f"{schema}.{table} has no column {column!r}; its columns: {', '.join(columns)}")
     if set(text_columns(text)) - set(text_columns(model.content)):
         raise UsageError(
-            f"{schema}.{table}: {column} are vectors of {model.content}, so `text` can name no other columns"
+            f"{schema}.{table}.{column} holds vectors of {model.content}, so `text` cannot name other columns"
         )
     return replace(described, layout=replace(described.layout, metric=model.metric)), place
 
@@ -163,7 +169,7 @@ def _primary_key(connection: Connection, schema: str, table: str) -> tuple[str, 
         (sql.Identifier(schema, table).as_string(),),
     ).fetchall()
     if not rows:
-        raise UsageError(f"{schema}.{table} has no primary key: name columns that tell its rows apart with `id`")
+        raise UsageError(f"{schema}.{table} has no primary key: name the columns that identify a row with `id`")
     return tuple(name for (name,) in rows)
 
 
@@ -173,8 +179,8 @@ def _only_text(table: str, columns: dict[str, str], key: tuple[str, ...]) -> str
     if len(texts) == 1 or len(usual) == 1:
         return f"{{{(texts if len(texts) == 1 else usual)[0]}}}"
     raise UsageError(
-        f"{table}: which text is embedded? It has {', '.join(texts) or 'no column of text'}; say so with `text`, "
-        f"e.g. {{{texts[0] if texts else 'content'}}}"
+        f"{table}: which column is embedded? Its text columns are {', '.join(texts) or 'none'}: name one "
+        f"with `text`, e.g. {{{texts[0] if texts else 'content'}}}"
     )
 
 
@@ -189,12 +195,15 @@ def _problems(connection: Connection, run_id: str, target: Target[LivePlace]) ->
         (live.identifier.as_string(), sorted(column.name for column in live.key)),
     ).fetchone()
     if unique is None:
-        yield f"{live.schema}.{live.table}: no unique index on ({', '.join(c.name for c in live.key)}), so rows cannot be told apart"
+        yield (
+            f"{live.schema}.{live.table}: no unique index on ({', '.join(c.name for c in live.key)}), so rows "
+            "cannot be told apart: create one, or name other columns with `id`"
+        )
     for statement in rights.missing(connection, target):
-        yield f"this role lacks a right on {live.schema}.{live.table} or beside it: {statement}"
+        yield f"this role lacks a right that {live.schema}.{live.table} needs: {statement}"
     names = [live.schema, live.table, target.place.new_column, *(c.name for c in live.key), *text_columns(live.text)]
     if bad := [name for name in names if "%" in name]:
-        yield f"{bad[0]!r} cannot be named here: it holds a %"
+        yield f"{bad[0]!r} contains a %, and such names are not supported"
 
 
 def _warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
@@ -206,7 +215,10 @@ def _warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str
         (live.identifier.as_string(),),
     ).fetchone()
     if not target.place.beside and firing and firing[0]:
-        yield f"{live.schema}.{live.table}: filling a column fires {firing[0]} for every row; layout=side_table does not"
+        yield (
+            f"{live.schema}.{live.table}: filling a column fires {firing[0]} for every row; layout=side_table "
+            "avoids that"
+        )
 
 
 def _sql(run_id: str, target: Target[LivePlace]) -> Iterator[str]:

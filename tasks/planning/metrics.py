@@ -42,14 +42,14 @@ def _problems(collection: Collection, evidence: Evidence, named: str | None) -> 
     name = collection.name
     if evidence.shown:
         if named and named != evidence.shown:
-            yield f"metrics.{name} is {named}, but the distances that {name} gives are {evidence.shown}: leave it out"
+            yield f"metrics.{name} is {named}, but {name} returns {evidence.shown} distances: leave it out"
         return
     if named:
         return
     if evidence.distances:
         yield (
-            f"{name}: none of cosine, l2 and ip alone explains the distances it gives, and {_stored(evidence)}; "
-            f"name its metric: {option('metrics', name, collection.metric)}"
+            f"{name}: none of cosine, l2 and ip alone explains the distances it returns, and "
+            f"{_stored(evidence)}; name its metric: {option('metrics', name, collection.metric)}"
         )
     elif len(set(evidence.says.values())) > 1:
         yield (
@@ -60,10 +60,13 @@ def _problems(collection: Collection, evidence: Evidence, named: str | None) -> 
 
 def _warnings(collection: Collection, evidence: Evidence, named: str | None) -> Iterator[str]:
     if evidence.shown and evidence.shown != collection.metric:
-        yield f"{collection.name}: {_stored(evidence)}, but the distances it gives are {evidence.shown}, so {evidence.shown} it is"
+        yield (
+            f"{collection.name}: {_stored(evidence)}, but it returns {evidence.shown} distances, so "
+            f"{evidence.shown} is used"
+        )
     elif named and not evidence.shown:
-        yield f"{collection.name}: {named}, as metrics says; the collection does not show it"
+        yield f"{collection.name}: {named}, as `metrics` says; the collection itself does not tell"
 
 
 def _stored(evidence: Evidence) -> str:
-    return " and ".join(f"{place} says {metric}" for place, metric in evidence.says.items()) or "nothing says it"
+    return " and ".join(f"{place} says {metric}" for place, metric in evidence.says.items()) or "nothing states it"

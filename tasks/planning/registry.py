@@ -12,7 +12,7 @@ PLANNERS: dict[str, Planner] = {"chroma-to-pgvector": collections, "text-384-to-
 def planner_of(flow: str) -> Planner:
     """The module that plans the flow. Raises UsageError when there is none."""
     if flow not in PLANNERS:
-        raise UsageError(f"nothing plans {flow!r}; there are plans for {', '.join(PLANNERS)}")
+        raise UsageError(f"no flow is called {flow!r}; available: {', '.join(PLANNERS)}")
     return PLANNERS[flow]
 
 

@@ -65,8 +65,8 @@ def read_part(root: str, part: Part, embeddings: bool = True) -> pa.Table:
         raise ChecksumError(f"batch {part.batch}: {path} is gone; restore the file, or start a new run") from error
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise ChecksumError(
-            f"batch {part.batch}: the SHA-256 of {path} is not that of the manifest: the file was changed after the "
-            f"snapshot; restore the file, or start a new run"
+            f"batch {part.batch}: the SHA-256 of {path} does not match the manifest: the file was changed "
+            "after the snapshot; restore the file, or start a new run"
         )
     file = pq.ParquetFile(pa.BufferReader(data))
     return file.read(None if embeddings else [name for name in file.schema_arrow.names if name != "embedding"])
@@ -118,7 +118,7 @@ def read_manifest(root: str) -> tuple[dict[str, Any], list[Part]]:
         raise UsageError(f"{root} holds no finished snapshot (no manifest.json); run the migration first") from error
     if data.get("version", 1) > MANIFEST_VERSION:
         raise UsageError(
-            f"the manifest in {root} is of version {data['version']}, and this vecferry knows versions up to "
+            f"the manifest in {root} has version {data['version']}, and this vecferry reads versions up to "
             f"{MANIFEST_VERSION}: install the version of vecferry that made the snapshot"
         )
     return data, [stored.read(Part, part) for part in data["parts"]]

@@ -38,7 +38,7 @@ def sole_runner(url: str, run_id: str) -> Iterator[None]:
             record = ledger.find(other, run_id)
         database = record.plan.request.database if record else DEFAULT_DATABASE
         look = command("status", run_id, database)
-        raise UsageError(f"another process works on run {run_id}: wait for it, or see `{look}`")
+        raise UsageError(f"another process is working on run {run_id}: wait for it, or see `{look}`")
     done = threading.Event()
     keeper = threading.Thread(target=_keep_lock, args=(connection, url, run_id, done), daemon=True)
     try:
@@ -120,4 +120,4 @@ def _end_leftovers(connection: Connection, run_id: str) -> None:
         if not end_connections(connection, run_id):
             return
         time.sleep(0.1)
-    raise FatalError(f"run {run_id}: connections of an earlier runner do not end; see pg_stat_activity")
+    raise FatalError(f"run {run_id}: connections of an earlier process do not end; see pg_stat_activity")

@@ -33,8 +33,9 @@ def check(plan: Plan, home: str) -> None:
     if plan.home is None or (there := identity(home)) == plan.home:
         return
     kept = files.join(home, FILE)
-    what = f"{home} is another" if there else f"{home} is empty"
+    what = f"{home} is a different one" if there else f"{home} is empty"
     raise UsageError(
-        f"run {plan.run_id} keeps its snapshot and its vectors in the VECFERRY_HOME that it was begun with, and {what}: set "
-        f"VECFERRY_HOME to that one. If that one is lost, write {plan.home} into {kept}: what was kept there is made again"
+        f"run {plan.run_id} keeps its snapshot and its vectors in the VECFERRY_HOME that it was begun "
+        f"with, but {what}: set VECFERRY_HOME to that one. If it is lost, write {plan.home} into {kept}, "
+        "and what was kept there is made again"
     )

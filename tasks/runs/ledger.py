@@ -85,8 +85,8 @@ def check_same(frozen: Plan, asked: plans.Request, given: set[str]) -> None:
         raise UsageError(f"run {frozen.run_id} is a {frozen.request.flow} run, not {asked.flow}: choose another run_id")
     if different := plans.differences(asked, frozen.request, given):
         raise UsageError(
-            f"run {frozen.run_id} has another plan, and a plan is frozen: {'; '.join(different)}. "
-            f"Leave these parameters out to resume it, or choose another run_id"
+            f"run {frozen.run_id} has another plan, and a plan is frozen: {'; '.join(different)}. Leave these "
+            "parameters out to resume the run, or choose another run_id"
         )
 
 
@@ -111,8 +111,9 @@ def get(connection: Connection, run_id: str) -> RunRecord:
     """The run. Raises UsageError, with the runs there are, when there is none."""
     if record := find(connection, run_id):
         return record
-    known = ", ".join(run_ids(connection)[:5]) or "none yet"
-    raise UsageError(f"there is no run {run_id!r} in this database; the latest: {known}")
+    latest = ", ".join(run_ids(connection)[:5])
+    known = f"the latest: {latest}" if latest else "it has no runs yet"
+    raise UsageError(f"there is no run {run_id!r} in this database; {known}")
 
 
 def clock(connection: Connection) -> datetime:

@@ -62,8 +62,8 @@ def read(connection: Connection) -> Ledger:
     version, by = last or (0, None)
     if version > latest():
         raise UsageError(
-            f"the ledger in this database is of version {version}, and vecferry {installed('vecferry')} knows versions up "
-            f"to {latest()}: install vecferry {by or 'of a later version'}, which brought it there"
+            f"the ledger in this database has version {version}, and vecferry {installed('vecferry')} reads "
+            f"versions up to {latest()}: install vecferry {by or 'of a later version'}, which upgraded it"
         )
     return Ledger(version, True)
 
@@ -74,10 +74,10 @@ def notice(connection: Connection) -> str | None:
     if ledger.version in (0, latest()):
         return None
     run = locks.at_work(connection)
-    then = f", once an older vecferry has ended its work on run {run}" if run else ""
+    then = f", once an older vecferry has finished its work on run {run}" if run else ""
     return (
-        f"the ledger in this database is of version {ledger.version}; "
-        f"the next command that writes brings it forward to version {latest()}{then}"
+        f"the ledger in this database has version {ledger.version}; the next command that writes upgrades "
+        f"it to version {latest()}{then}"
     )
 
 
@@ -131,6 +131,6 @@ def _create(connection: Connection) -> None:
 def _refuse_at_work(connection: Connection, version: int) -> None:
     if run := locks.at_work(connection):
         raise UsageError(
-            f"run {run} is at work in an older vecferry, so the ledger stays at version {version} instead of {latest()}: "
-            f"wait for its end, or stop it, then run this command again"
+            f"an older vecferry is working on run {run}, so the ledger stays at version {version} instead of "
+            f"{latest()}: wait until it ends, or stop it, then run this command again"
         )

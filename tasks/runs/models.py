@@ -188,8 +188,8 @@ def may_drop(connection: Connection, model: Model) -> None:
     if model.run_id and model.took_over_from:
         database = ledger.get(connection, model.run_id).plan.request.database
         raise UsageError(
-            f"run {model.run_id}, whose vectors would be dropped, still has its own way back: "
-            f"end that first, {command('contract', model.run_id, database)}"
+            f"run {model.run_id}, whose vectors would be dropped, can still be rolled back: contract it "
+            f"first, {command('contract', model.run_id, database)}"
         )
     for reader in _select(connection, "planned_from = %s AND state IN ('building', 'built')", model.model):
         assert reader.run_id
@@ -198,8 +198,8 @@ def may_drop(connection: Connection, model: Model) -> None:
             of_run = partial(command, run_id=reader.run_id, database=run.plan.request.database)
             away = of_run("contract" if run.state == "rolled_back" else "rollback")
             raise UsageError(
-                f"run {reader.run_id} compares its vectors with {model.table}.{model.column_name}, which would be dropped: "
-                f"cut it over first, {of_run('cutover')}, or drop it, {away}"
+                f"run {reader.run_id} compares its vectors with {model.table}.{model.column_name}, which would be "
+                f"dropped: cut it over first, {of_run('cutover')}, or drop it, {away}"
             )
 
 
@@ -220,8 +220,8 @@ def refuse_retired(connection: Connection, run_id: str, target: int) -> None:
     model = of_run(connection, run_id, target)
     if model and model.state == "retired":
         raise UsageError(
-            f"run {run_id} has nothing of {model.table}.{model.column_name} any more: it was dropped when the run that took "
-            f"over from it was contracted"
+            f"run {run_id} no longer has {model.table}.{model.column_name}: it was dropped when the run that "
+            "replaced it was contracted"
         )
 
 
@@ -243,11 +243,11 @@ def exists(connection: Connection) -> bool:
 def _covered(connection: Connection, model: Model) -> str:
     top = next((m for m in ways_back(connection, model.table_schema, model.table_name) if m.run_id), None)
     if top is None or top.run_id is None:
-        return f"{model.table} is not searched by what run {model.run_id} made: there is nothing to take back"
+        return f"{model.table} is not searched by the vectors of run {model.run_id}, so there is nothing to roll back"
     state = ledger.get(connection, top.run_id)
     return (
-        f"run {model.run_id} lies under run {top.run_id}, by which {model.table} is searched now: take that back first, "
-        f"{command('rollback', top.run_id, state.plan.request.database)}"
+        f"run {model.run_id} lies under run {top.run_id}, whose vectors {model.table} is searched by: "
+        f"roll that back first, {command('rollback', top.run_id, state.plan.request.database)}"
     )
 
 

@@ -13,7 +13,7 @@ def check_run_id(run_id: str) -> str:
     """``run_id`` itself. Raises UsageError when it cannot name a directory and a connection."""
     if not RUN_ID.fullmatch(run_id):
         raise UsageError(
-            f"run_id {run_id!r}: up to 48 letters, digits, '.', '_' and '-', starting with a letter or digit"
+            f"run_id {run_id!r} must be up to 48 letters, digits, '.', '_' and '-', starting with a letter or digit"
         )
     return run_id
 

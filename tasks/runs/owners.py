@@ -42,7 +42,7 @@ def take_up(request: Request, places: Sequence[tuple[str, str]], flow_run: str, 
         if owner := owner_of(connection, named):
             return TakenUp(_usable(connection, owner, request), owned=True)
         if ledger.find(connection, name):
-            raise UsageError(f"there is a run {name} already, and this flow run did not begin it: give a run_id")
+            raise UsageError(f"run {name} already exists, and this flow run did not begin it: give another run_id")
         return TakenUp(name)
 
 
@@ -62,7 +62,9 @@ def owner_of(connection: Connection, places: Iterable[tuple[str, str, str]]) -> 
     runs = set(owners.values())
     if len(runs) > 1:
         told = ", ".join(f"{name} to {f'run {run}' if run else 'no run'}" for name, run in owners.items())
-        raise UsageError(f"these belong to different runs: {told}. Ask for those of one run, or name the run: run_id")
+        raise UsageError(
+            f"these belong to different runs: {told}. Ask for those of one run only, or name the run with run_id"
+        )
     return runs.pop() if runs else None
 
 
@@ -73,7 +75,7 @@ def _usable(connection: Connection, run_id: str, request: Request) -> str:
     if record.state == "rolled_back":
         raise UsageError(
             f"{whose}, which was rolled back: switch it again, {of_run('cutover')}; or drop it, "
-            f"{of_run('contract')}; or name it to go on with it, run_id={run_id}"
+            f"{of_run('contract')}; or resume it by name, run_id={run_id}"
         )
     if record.plan.limited and not request.limit:
         raise UsageError(f"{whose}, a smoke run: drop it first, {of_run('rollback')}")

@@ -58,8 +58,8 @@ def upgraded(data: Json) -> Json:
     version = data.get("version", 1)
     if version > latest():
         raise UsageError(
-            f"run {data['run_id']} has a plan of version {version}, and this vecferry knows versions up to {latest()}: "
-            f"install the version of vecferry that began the run"
+            f"run {data['run_id']} has a plan of version {version}, and this vecferry reads versions up to "
+            f"{latest()}: install the version of vecferry that began the run"
         )
     for convert in CONVERSIONS[version - 1 :]:
         data = convert(data)

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from tasks.base import files, memory, settings
 from tasks.base.errors import UsageError
+from tasks.base.words import batches_named
 from tasks.runs import checkpoints, holding, ledger
 from tasks.runs.database import database_url
 from tasks.runs.plan import Plan
@@ -142,6 +143,9 @@ def chosen(connection: Connection, run_id: str, batch_ids: list[int] | None) -> 
         raise UsageError("batch_ids is empty: name the batches to rerun, or leave the parameter out for all")
     known = {b.number for b in checkpoints.batches(connection, run_id, "snapshot")}
     if unknown := sorted(set(batch_ids) - known):
-        raise UsageError(f"run {run_id} has no batch {', '.join(map(str, unknown))}: it has {len(known)}, from 0")
+        raise UsageError(
+            f"run {run_id} has no batch {', '.join(map(str, unknown))}: it has "
+            f"{batches_named(sorted(known)) if known else 'none yet'}"
+        )
     wanted = set(batch_ids)
     return lambda number: number in wanted

@@ -32,7 +32,7 @@ class MemoryStore:
 
     def collection(self, name: str) -> Collection:
         if name not in self.described:
-            raise UsageError(f"there is no collection {name!r}; there are: {', '.join(self.described) or 'none'}")
+            raise UsageError(f"there is no collection {name!r}; available: {', '.join(self.described) or 'none'}")
         return replace(self.described[name], count=len(self.rows[name]))
 
     def evidence(self, name: str) -> Evidence:
@@ -52,7 +52,7 @@ class MemoryStore:
 
     def create(self, collection: Collection) -> None:
         if collection.name in self.described:
-            raise UsageError(f"there is a collection {collection.name!r} already")
+            raise UsageError(f"collection {collection.name!r} already exists")
         self.described[collection.name] = collection
         self.rows[collection.name] = {}
 

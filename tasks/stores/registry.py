@@ -28,7 +28,8 @@ def create_store(store: str, into: str) -> Restored:
     """An empty store of that kind at ``into``. Raises UsageError where none can be made, or something is there already."""
     if store not in RESTORED:
         raise UsageError(
-            f"a snapshot of {store} cannot be written back into such a store yet: --format jsonl writes it out as JSON lines"
+            f"a snapshot of {store} cannot be written back into such a store yet: use --format jsonl to write "
+            "it out as JSON lines"
         )
     created: Restored = import_module(RESTORED[store]).create_directory(into)
     return created
@@ -46,6 +47,6 @@ def open_source(
     options = dict(spec)
     store = options.pop("store")
     if store not in STORES:
-        raise UsageError(f"no store is called {store!r}; the stores are {', '.join(STORES)}")
+        raise UsageError(f"no store is called {store!r}; available: {', '.join(STORES)}")
     opened: Source = import_module(STORES[store]).source(options, selected, fresh, url)
     return opened

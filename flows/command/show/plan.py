@@ -10,7 +10,7 @@ from rich.text import Text
 
 from flows.command.fields import Parameter
 from flows.command.show.terminal import bold, duration, out, print_json, red, yellow
-from tasks.base.words import agreeing, counted
+from tasks.base.words import counted
 from tasks.planning.layouts import LayoutCost
 from tasks.planning.planned import Planned
 
@@ -64,23 +64,23 @@ def _figures(planned: Planned) -> Iterator[str]:
     yield f"{counted(planned.rows, 'row')} in {counted(planned.batches, 'batch')}; {takes}"
     if planned.copied_bytes:
         yield (
-            f"the directory is read from a private copy of {planned.copied_bytes / 1e6:,.1f} MB, removed afterwards; "
-            f"the directory itself stays as it is"
+            f"the directory is read from a private copy of {planned.copied_bytes / 1e6:,.1f} MB, which is "
+            "removed afterwards; the directory itself stays as it is"
         )
     if cost := planned.cost:
         about = "" if cost.exact else "about "
-        most = "" if cost.exact else f", at most {cost.most_tokens:,}: ${cost.most_dollars:.4f}"
-        kept = f"; {cost.kept:,} more {agreeing(cost.kept, 'are')} kept already" if cost.kept else ""
-        tokens = f"{about}{counted(cost.tokens, 'token')}: {about}${cost.dollars:.4f}"
-        yield f"{counted(cost.texts, 'different text')} of {tokens}{most}{kept}"
+        most = "" if cost.exact else f", at most {counted(cost.most_tokens, 'token')} and ${cost.most_dollars:.4f}"
+        kept = f"; {counted(cost.kept, 'more text', 'are')} kept already" if cost.kept else ""
+        tokens = f"{about}{counted(cost.tokens, 'token')} and ${cost.dollars:.4f}"
+        yield f"{counted(cost.texts, 'different text')} to embed: {tokens}{most}{kept}"
     if planned.allowed and planned.least_seconds is not None:
         limits = ((planned.allowed.requests, "request"), (planned.allowed.tokens, "token"))
         allowed = " and ".join(counted(round(limit), what) for limit, what in limits if limit)
         least = duration(planned.least_seconds)
         yield (
-            f"the account allows {allowed} a minute: at least {least}"
+            f"the account allows {allowed} a minute, so embedding takes at least {least}"
             if allowed
-            else "the server tells no limits of the account"
+            else "the server does not tell the limits of the account"
         )
     yield from map(_layout, planned.layouts)
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from flows.command.show.terminal import bold, duration, out, print_json, red, yellow
 from tasks.base import files
-from tasks.base.words import agreeing, counted
+from tasks.base.words import counted
 from tasks.runs.checkpoints import Batch
 from tasks.runs.outcome import Outcome
 from tasks.runs.status import Stage
@@ -68,7 +68,7 @@ def show_outcome(outcome: Outcome, as_json: bool, checked: bool = True, moved: b
         out.print(Text.assemble(str(t), *quarantined))
     if spent := outcome.spent:
         saved = (
-            f"; {spent.reused:,} {agreeing(spent.reused, 'were')} kept, which saved ${spent.saved:.4f}"
+            f"; {counted(spent.reused, 'more text', 'were')} kept already, which saved ${spent.saved:.4f}"
             if spent.reused
             else ""
         )
@@ -146,7 +146,7 @@ def _steps(outcome: Outcome) -> list[str]:
     if outcome.next:
         return [f"next    {outcome.next}"]
     if later := outcome.later:
-        since = f"from {_moment(_next_minute(later.since))} on" if later.since else "when that has ended"
+        since = f"from {_moment(_next_minute(later.since))} on" if later.since else "once that has ended"
         return [f"later   {later.command}", f"        {since}"]
     return []
 

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import pybase64
 
+from tasks.base.words import counted, plural
+
 _NO_MONEY = re.compile(r"insufficient_quota|credit_balance_exhausted|.*_(spend|usage)_limit_exceeded")
 _NOT_THE_INPUT = re.compile(r"model_not_found|invalid_api_key|unknown_model|model_not_supported|unsupported_model")
 _TOO_LARGE = re.compile(
@@ -58,17 +60,20 @@ def decode(body: Any, count: int, dimensions: int) -> np.ndarray:
     """
     rows = body.get("data")
     if not isinstance(rows, list) or len(rows) != count:
-        raise ValueError(f"{count} texts were sent, {len(rows) if isinstance(rows, list) else 'no'} vectors came back")
+        raise ValueError(
+            f"sent {counted(count, 'text')}, got "
+            f"{counted(len(rows), 'vector') if isinstance(rows, list) else 'no vectors'} back"
+        )
     try:
         places = [row.get("index", place) for place, row in enumerate(rows)]
         if sorted(places) != list(range(count)):
-            raise ValueError(f"the answer's indexes are not 0 to {count - 1}, each once")
+            raise ValueError(f"the answer's indexes are not 0 to {count - 1}, once each")
         values: list[Any] = [None] * count
         for place, row in zip(places, rows, strict=True):
             values[place] = row["embedding"]
         data = _bytes(values, 4 * dimensions)
     except (AttributeError, KeyError, TypeError, binascii.Error) as error:
-        raise ValueError(f"the answer is not one of the embeddings API: {error!r}") from None
+        raise ValueError(f"the answer is not that of an embeddings API: {error!r}") from None
     out = np.frombuffer(data, "<f4").reshape(count, dimensions)
     if not np.isfinite(out).all():
         raise ValueError("a vector holds NaN or infinity")
@@ -87,7 +92,7 @@ def _bytes(values: list[Any], width: int) -> bytes:
     for part in parts:
         if len(part) != width:
             raise ValueError(
-                f"a vector has {len(part) // 4} dimensions, not the {width // 4} of the space; "
-                f"write ?dimensions={len(part) // 4} if that is what is meant"
+                f"a vector has {len(part) // 4} {plural(len(part) // 4, 'dimension')}, not the {width // 4} of "
+                f"the space; write ?dimensions={len(part) // 4} if that is what you mean"
             )
     return b"".join(parts)

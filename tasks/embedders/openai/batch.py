@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tasks.base.errors import FatalError, TransientError, VecferryError
+from tasks.base.words import counted
 from tasks.embedders.interface import Embedded, OnMade, RowError
 from tasks.embedders.openai.account import OpenAIAccount
 from tasks.embedders.openai.packing import Caps, count_tokens, take
@@ -237,9 +238,9 @@ class Batch:
         length = size(text)
         piece = _piece(row, text, length)
         if piece.tokens is not None and piece.tokens > self.max_tokens:
-            self._cut(row, -1, f"{piece.tokens} tokens, of at most {self.max_tokens}")
+            self._cut(row, -1, f"{counted(piece.tokens, 'token')}, where the model takes {self.max_tokens:,}")
         elif piece.tokens is None and length > _SURELY_TOO_LONG * self.max_tokens:
-            self._cut(row, -1, f"{length} bytes, for at most {self.max_tokens} tokens")
+            self._cut(row, -1, f"{counted(length, 'byte')}, too long for {counted(self.max_tokens, 'token')}")
         else:
             self._waiting.append(piece)
 
@@ -272,8 +273,8 @@ class _Halted(VecferryError):
 
 
 def _piece(row: int, text: str, length: int, rung: int = -1, part: int = 0) -> Piece:
-    counted = count_tokens(text)
-    return Piece(row, text, length, counted.tokens if counted.exact else None, rung, part)
+    tokens = count_tokens(text)
+    return Piece(row, text, length, tokens.tokens if tokens.exact else None, rung, part)
 
 
 def _tokens(piece: Piece, density: float) -> float:

@@ -85,13 +85,15 @@ def open_openai(name: ModelName, budget: Budget | None = None) -> OpenAIEmbedder
     name.allow(OPTIONS)
     known = MODELS.get(name.model)
     if not name.model or name.revision:
-        raise UsageError(f"embedder {name}: write openai/MODEL without a revision; known are {', '.join(MODELS)}")
+        raise UsageError(
+            f"embedder {name}: write openai/MODEL without a revision; the known models are {', '.join(MODELS)}"
+        )
     dimensions = name.whole("dimensions", 1, 16_000)
     if dimensions is None:
         if known is None:
             raise UsageError(
-                f"embedder {name}: the dimensions of {name.model!r} are not known, write openai/{name.model}?dimensions=…; "
-                f"known are {', '.join(MODELS)}"
+                f"embedder {name}: the dimensions of {name.model!r} are not known: write "
+                f"openai/{name.model}?dimensions=…; the known models are {', '.join(MODELS)}"
             )
         dimensions = known.dimensions
     if known and (dimensions > known.dimensions or (not known.shortens and dimensions != known.dimensions)):
@@ -99,10 +101,12 @@ def open_openai(name: ModelName, budget: Budget | None = None) -> OpenAIEmbedder
         raise UsageError(f"embedder {name}: {name.model} has {most}{known.dimensions} dimensions")
     base_url = (name.options.get("base_url") or os.environ.get("OPENAI_BASE_URL") or OFFICIAL).rstrip("/")
     if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname:
-        raise UsageError(f"embedder {name}: base_url is no http or https URL: {base_url!r}")
+        raise UsageError(f"embedder {name}: base_url must be an http or https URL, got {base_url!r}")
     key = settings.secret(KEY, "embedder")
     if not key:
-        raise UsageError(f"embedder {name}: {KEY} is not set. A compatible server that needs no key takes any value")
+        raise UsageError(
+            f"embedder {name}: {KEY} is not set; for a compatible server that needs no key, set it to anything"
+        )
     shared = server(base_url, key, name.model)
     price = name.number("price")
     terms = Terms(

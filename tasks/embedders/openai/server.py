@@ -243,7 +243,7 @@ class Server:
             tokens = float(counted) if counted else None
         except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError):
             self.limiter.settle(ticket, None, answer.headers)
-            raise self.fail(self.says("the answer is no JSON of the embeddings API; check the base URL")) from None
+            raise self.fail(self.says("the answer is not JSON of an embeddings API: check the base URL")) from None
         self.limiter.settle(ticket, tokens if tokens is not None else ticket.tokens, answer.headers)
         billed = ticket.tokens if tokens is None else tokens
         terms.budget.add(round(billed), billed * terms.price / 1e6)

@@ -16,6 +16,7 @@ from typing import ClassVar, get_args
 import numpy as np
 
 from tasks.base.errors import UsageError
+from tasks.base.words import counted
 from tasks.embedders import weights
 from tasks.embedders.budget import Budget
 from tasks.embedders.interface import Embedded, Item, Kind, OnMade, RowError, Space, as_texts, content_keys
@@ -83,8 +84,8 @@ class SentenceTransformersEmbedder:
         # A token covers an ASCII character at least. Of others it may not: some are normalized into several.
         short = limit - _SPARE - size(self.space.prefix) if self.space.prefix.isascii() else -1
         rows = [row for row, text in texts.items() if not (text.isascii() and len(text) <= short)]
-        counted = self.model.tokens([texts[row] for row in rows], self.space.prefix)
-        return {row: tokens for row, tokens in zip(rows, counted, strict=True) if tokens > limit}
+        sizes = self.model.tokens([texts[row] for row in rows], self.space.prefix)
+        return {row: tokens for row, tokens in zip(rows, sizes, strict=True) if tokens > limit}
 
     def _parts(self, texts: Mapping[int, str], rejected: dict[int, RowError]) -> dict[int, list[str]]:
         """What is embedded for each row: its text, or under ``mean`` the pieces of an over-long one."""
@@ -95,7 +96,9 @@ class SentenceTransformersEmbedder:
                 parts[row] = pieces
             else:
                 del parts[row]
-                rejected[row] = RowError("too_long", f"{tokens} tokens, of at most {self.model.max_tokens}")
+                rejected[row] = RowError(
+                    "too_long", f"{counted(tokens, 'token')}, where the model takes {self.model.max_tokens:,}"
+                )
         return parts
 
     def _cut(self, text: str) -> list[str]:
@@ -142,7 +145,9 @@ def open_sentence_transformers(name: ModelName, budget: Budget | None = None) ->
     model = load(name, wanted)
     prefix = name.options.get("prefix", model.prompt)
     if model.max_tokens and model.tokens([""], prefix)[0] >= model.max_tokens:
-        raise UsageError(f"embedder {name}: of {model.max_tokens} tokens none is left to the text")
+        raise UsageError(
+            f"embedder {name}: the prompt leaves none of {counted(model.max_tokens, 'token')} for the text"
+        )
     space = Space(
         provider=name.provider,
         model="local" if folder else str(wanted.place).removeprefix("sentence-transformers/"),

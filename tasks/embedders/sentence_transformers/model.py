@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tasks.base.errors import FatalError, UsageError
+from tasks.base.words import counted
 from tasks.embedders import weights
 from tasks.embedders.naming import ModelName
 from tasks.embedders.sentence_transformers import torchvision_repair
@@ -76,7 +77,7 @@ class Loaded:
             try:
                 self.encode([f"{_PROBE} " * self.max_tokens], "", 1)
             except Exception as error:
-                raise ValueError(f"it has no room for {self.max_tokens} tokens: {_line(error)}") from error
+                raise ValueError(f"it has no room for {counted(self.max_tokens, 'token')}: {_line(error)}") from error
 
     def encode(self, texts: Sequence[str], prompt: str, batch: int) -> np.ndarray:
         """float32[len(texts), dimensions]; ``prompt`` before each text, ``batch`` of them a forward pass.
@@ -97,8 +98,8 @@ class Loaded:
                 )
         except OutOfMemoryError:
             raise FatalError(
-                f"{self._wanted.place}: {self._model.device} has too little memory for {batch} texts at once; "
-                f"write batch={max(batch // 2, 1)}"
+                f"{self._wanted.place}: {self._model.device} has too little memory for {counted(batch, 'text')} "
+                f"at once: set batch={max(batch // 2, 1)}"
             ) from None
         vectors = np.asarray(encoded, np.float32)
         if self.normalized and self._wanted.precision != "float32":

@@ -31,6 +31,7 @@ the active one, unless the table came with it; then what was built first; and wh
 from collections.abc import Iterator, Sequence
 
 from tasks.base.errors import FatalError
+from tasks.base.words import plural
 from tasks.runs import models, search_bodies
 from tasks.runs.models import Model
 from tasks.runs.plan import Target
@@ -46,7 +47,7 @@ def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
     """What keeps the functions from being made and switched."""
     yield from search_functions.problems(connection, target)
     if target.place.function and (line := _replaced(connection, target, target.place.function)):
-        yield f"{line}: drop what it became, or name another with `function`"
+        yield f"{line}: drop it, or name another with `function`"
 
 
 def _replaced(connection: Connection, target: Target[LivePlace], name: str) -> str | None:
@@ -55,7 +56,7 @@ def _replaced(connection: Connection, target: Target[LivePlace], name: str) -> s
     own = next((s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own), None)
     if function is None or own is None or own.body == name or generated.is_generated(function):
         return None
-    return f"{target.place.schema}.{name} was replaced since it was switched, so it is not vecferry's to change"
+    return f"{target.place.schema}.{name} was replaced after it was switched, so vecferry may not change it"
 
 
 def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
@@ -64,16 +65,20 @@ def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
         return
     second = generated.second_name(target.place.function)
     if (there := find(connection, target.place.schema, second)) and not there.made:
-        yield f"{target.place.schema}.{second} is there and not vecferry's: none is made to try the new vectors with"
+        yield (
+            f"{target.place.schema}.{second} exists and is not vecferry's, so no function is made to try the "
+            "new vectors with"
+        )
     live = target.place.live
     dimensions = {live.vectors: live.layout.dimensions}
     dimensions |= {m.column_name: m.dimensions for m in models.ways_back(connection, live.schema, live.table)}
     for column in sorted(column for column, size in dimensions.items() if size == target.dimensions):
         if column != target.place.new_column:
             yield (
-                f"{target.name} and {live.schema}.{live.table}.{column} both have {target.dimensions} dimensions, by which "
-                f"{target.place.function} cannot tell them apart: after the cutover it searches {target.place.new_column} "
-                f"alone, and queries of the old model find the wrong rows"
+                f"{target.name} and {live.schema}.{live.table}.{column} both have {target.dimensions} "
+                f"{plural(target.dimensions or 0, 'dimension')}, so {target.place.function} cannot tell their queries "
+                f"apart: after the cutover it searches {target.place.new_column} alone, and queries of the old "
+                "model get the wrong rows"
             )
 
 
@@ -130,7 +135,7 @@ def take_back(connection: Connection, run_id: str, target: Target[LivePlace]) ->
     models.hold(connection)
     for name in generated.called(connection, target):
         if line := _replaced(connection, target, name):
-            raise FatalError(f"{line}: drop what it became; the rollback then puts back what it was")
+            raise FatalError(f"{line}: drop it, and the rollback puts back what it was")
     before = models.go_back(connection, _model(connection, run_id, target))
     generated.generate(connection, target, generated.called(connection, target))
     return before

@@ -102,7 +102,7 @@ class LiveColumn(PostgresShadow):
         place = (SCHEMA, view_name(target)) if target.place.beside else (target.place.schema, target.place.table)
         if connection.execute("SELECT to_regclass(%s)", (self.side.as_string(),)).fetchone() == (None,):
             raise UsageError(
-                f"run {self.run.run_id} has nothing of {target.name} any more: {resumption(self.run.plan)}"
+                f"run {self.run.run_id} no longer has {target.name}: build it again, {resumption(self.run.plan)}"
             )
         content = f"{live.said()}, NULL::text, NULL::text"
         return Table(*place, target.place.layout, live.id(), quoted(target.place.new_column), content, self._settled())
@@ -153,7 +153,10 @@ class LiveColumn(PostgresShadow):
         if not switched:
             dispatcher.forget(connection, self.run.run_id, target)
             live_place.drop(connection, target)
-            return f"{target.name} is not switched; it was dropped with its trigger and queue, the vectors are kept"
+            return (
+                f"{target.name} was not switched; it was dropped with its triggers and queue, and the vectors "
+                "that were made are kept"
+            )
         before = dispatcher.take_back(connection, self.run.run_id, target)
         connection.execute(
             "UPDATE vecferry.relation SET role = 'shadow' WHERE table_schema = %s AND table_name = %s",
@@ -161,14 +164,12 @@ class LiveColumn(PostgresShadow):
         )
         table = f"{target.place.schema}.{target.place.table}"
         searched = (
-            f"{table} is searched by {before.column_name} again"
-            if before
-            else f"{target.name} is not searched any more"
+            f"{table} is searched by {before.column_name} again" if before else f"{target.name} is no longer searched"
         )
         current = ""
         if before and before.run_id and (before.beside or before.took_over_from):  # its queue is there
             catch_up = command("catch-up", before.run_id, self.run.plan.request.database)
-            current = f", which {catch_up} brings in line"
+            current = f", which {catch_up} brings up to date"
         return f"{searched}{current}; {target.place.new_column} is kept"
 
     def contract(self, connection: Connection) -> list[str]:

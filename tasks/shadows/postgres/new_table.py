@@ -77,7 +77,8 @@ class NewTable(PostgresShadow):
         ).fetchone()
         if row is None:
             raise UsageError(
-                f"run {self.run.run_id} has no table for {self.target.name} any more: {resumption(self.run.plan)}"
+                f"run {self.run.run_id} no longer has a table for {self.target.name}: build it again, "
+                f"{resumption(self.run.plan)}"
             )
         return Table(row[0], row[1], self.target.place.layout)
 
@@ -149,7 +150,7 @@ class NewTable(PostgresShadow):
         ).fetchone()
         if row and row[0] != self.run.run_id:
             raise UsageError(
-                f"{target.name} is run {row[0]}'s by now: take that back first, vecferry rollback {row[0]}"
+                f"{target.name} now belongs to run {row[0]}: roll that back first, vecferry rollback {row[0]}"
             )
         _move(connection, target.place.final, SCHEMA, target.place.shadow)
         connection.execute(
@@ -161,7 +162,7 @@ class NewTable(PostgresShadow):
             (self.run.run_id, target.number),
         ).fetchone()
         if previous is None:
-            return f"{target.name} is gone again; its rows are kept in {SCHEMA}.{target.place.shadow}"
+            return f"{target.name} was taken away again; its rows are kept in {SCHEMA}.{target.place.shadow}"
         _move(connection, Table(SCHEMA, previous[0], target.place.layout), target.place.schema, target.place.table)
         connection.execute(
             "UPDATE vecferry.relation SET table_schema = %s, table_name = %s, role = 'live', stepped_aside_for = NULL, "
@@ -177,7 +178,7 @@ class NewTable(PostgresShadow):
             (self.run.run_id, self.target.number),
         ).rowcount
         what = "its shadow table was dropped" if dropped else "it had no shadow table yet"
-        return f"{self.target.name} is not switched; {what}, the snapshot is kept"
+        return f"{self.target.name} was not switched; {what}, and the snapshot is kept"
 
 
 def _move(connection: Connection, table: Table, schema: str, name: str) -> None:

@@ -40,9 +40,9 @@ def problems(connection: Connection, target: Target[LivePlace]) -> list[str]:
     if not function.columns:
         return [f"{name} returns {function.result}, not a table with named columns"]
     if unknown:
-        return [f"{name} returns {', '.join(unknown)}, which {target.place.table} has not"]
+        return [f"{name} returns {', '.join(unknown)}, which {target.place.table} does not have"]
     if len(function.names) != 3:
-        return [f"{name} takes ({function.arguments}), not query, threshold and count"]
+        return [f"{name} takes ({function.arguments}), not a query, a threshold and a count"]
     return []
 
 

@@ -34,7 +34,7 @@ def owner(connection: Connection, run_id: str, target: Target[LivePlace]) -> Ite
     """What the column belongs to, by the registry of models, if that is not the run."""
     other = models.at(connection, target.place.schema, target.place.table, target.place.new_column)
     if other and other.run_id is None:
-        yield f"{target.name} is noted as vectors that {other.table} came with: choose another new_column"
+        yield f"{target.name} is registered as vectors that {other.table} came with: choose another new_column"
         return
     owning = other.run_id if other else _by_relation(connection, target)
     if owning in (None, run_id):
@@ -42,11 +42,11 @@ def owner(connection: Connection, run_id: str, target: Target[LivePlace]) -> Ite
     run = ledger.get(connection, owning)
     of_run = partial(command, run_id=owning, database=run.plan.request.database)
     way = {
-        "cut_over": f"people search by it; {of_run('catch-up')} brings it in line",
-        "contracted": "people search by it",
-        "rolled_back": f"it could be cut over again; to drop it instead, {of_run('contract')}",
-    }.get(run.state, f"take that back first, {of_run('rollback')}")
-    yield f"{target.name} belongs to run {owning}: {way} (what it bought is kept), or choose another new_column"
+        "cut_over": f"it is in use, and {of_run('catch-up')} brings it up to date",
+        "contracted": "it is in use",
+        "rolled_back": f"it can be cut over again, or dropped with {of_run('contract')}",
+    }.get(run.state, f"roll that back first, {of_run('rollback')}")
+    yield (f"{target.name} belongs to run {owning}: {way}; what it bought is kept. Or choose another new_column")
 
 
 def _by_relation(connection: Connection, target: Target[LivePlace]) -> str | None:
@@ -85,9 +85,12 @@ def unwritten(connection: Connection, run_id: str, target: Target[LivePlace]) ->
     row = connection.execute(query).fetchone()
     if row and row[0]:
         yield (
-            f"{target.name} holds {counted(row[0], 'vector')} that run {run_id} did not write, and two spaces in one column cannot be "
-            f"told apart: choose another new_column, or empty it"
+            f"{target.name} holds {counted(row[0], 'vector')} that run {run_id} did not write, and two spaces "
+            "in one column cannot be told apart: choose another new_column, or empty it"
         )
     model = models.of_run(connection, run_id, target.number)
     if model and model.space != target.space:
-        yield f"{target.name} holds vectors of {model.space}, and this run makes those of {target.space}"
+        yield (
+            f"{target.name} holds vectors of {model.space}, but this run makes those of {target.space}: "
+            "choose another new_column"
+        )

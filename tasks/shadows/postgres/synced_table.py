@@ -86,7 +86,7 @@ class SyncedTable(PostgresShadow):
 
     def contract(self, connection: Connection) -> list[str]:
         undone = self._forget(connection)
-        return [f"forgot how to undo {counted(undone, 'row')} of this sync"] if undone else []
+        return [f"dropped what would undo {counted(undone, 'row')} of this sync"] if undone else []
 
     def _forget(self, connection: Connection) -> int:
         query = "DELETE FROM vecferry.undo WHERE run_id = %s AND target = %s"
@@ -102,6 +102,7 @@ class SyncedTable(PostgresShadow):
         rows, offered = max(0, row[0]) if row else 0, self.run.source().collection(target.collection.name).count
         if rows and offered < rows * (1 - max_deleted):
             raise VerificationRefused(
-                f"{target.name} holds about {counted(rows, 'row')} and {target.collection.name} only {offered}: a sync would delete "
-                f"more than {max_deleted:.0%}, so nothing was touched. If that is meant, set -p gates.max_deleted=1"
+                f"{target.name} holds about {counted(rows, 'row')} and {target.collection.name} only {offered:,}: "
+                f"a sync would delete more than {max_deleted:.0%}, so nothing was touched. If that is intended, "
+                "run it with -p gates.max_deleted=1"
             )

@@ -69,7 +69,9 @@ def stored(name: str, configuration: Mapping[str, Any], legacy: Mapping[str, Any
     by_configuration = configured != DEFAULTS or bool(configuration.get("spann"))
     chosen = configured if by_configuration else old
     if chosen["space"] not in get_args(Metric):
-        raise UsageError(f"collection {name!r} uses the metric {chosen['space']!r}; known are cosine, l2 and ip")
+        raise UsageError(
+            f"collection {name!r} uses the metric {chosen['space']!r}; only cosine, l2 and ip are supported"
+        )
     says = {CONFIGURATION: str(configured["space"])}
     if not by_configuration and "hnsw:space" in legacy:
         # The segment is what Chroma itself goes by; a collection's metadata is only likely to say the same.

@@ -42,8 +42,8 @@ def listed(ask: Callable[[int, int], list[str]], count: Callable[[], int], most:
             return list(names)
         at = 0
     raise FatalError(
-        f"{what}: only {len(names):,} of {after:,} can be listed, so nothing is made of them: something between here and "
-        f"the server may limit its answers"
+        f"{what}: only {len(names):,} of {after:,} could be listed, so none are migrated: something "
+        "between here and the server may limit its answers"
     )
 
 

@@ -100,10 +100,16 @@ def _disagreement(database: sqlite3.Connection, segment: Segment, index: dict[st
         if name not in index:
             lost.append(name)
     if lost:
-        return f"{_some(lost)} of {counted(records, 'record')} {agreeing(len(lost), 'are')} in the index no longer, hence without a vector"
+        return (
+            f"{_some(lost)} of {counted(records, 'record')} {agreeing(len(lost), 'are')} no longer in the "
+            f"index and {agreeing(len(lost), 'have')} no vector"
+        )
     if len(index) > records:
         left = set(index).difference(_records(database, segment))
-        return f"{_some(left)} of {counted(len(index), 'vector')} in the index {agreeing(len(left), 'have')} lost the record"
+        return (
+            f"{_some(left)} of {counted(len(index), 'vector')} in the index {agreeing(len(left), 'belong')} "
+            "to no record"
+        )
     return None
 
 
@@ -166,7 +172,7 @@ def _check_graph(files: Path, dimensions: int | None, labels: np.ndarray) -> Non
             raise Damaged(f"{name} is missing from the vector segment {files.name}")
     graph = _header((files / "header.bin").read_bytes(), dimensions)
     if (files / "length.bin").stat().st_size < 4 * graph.elements:
-        raise Damaged(f"length.bin is cut off: it is to hold {graph.elements:,} lengths")
+        raise Damaged(f"length.bin is cut off: it should hold {counted(graph.elements, 'length')}")
     _check_elements(files / "data_level0.bin", graph, labels)
     _check_upper(files / "link_lists.bin", graph)
 
@@ -185,13 +191,13 @@ def _header(data: bytes, dimensions: int | None) -> Graph:
         and (dimensions is None or label_at - vector_at == 4 * dimensions)
     )
     if not sound:
-        raise Damaged("header.bin does not describe such an index")
+        raise Damaged("header.bin does not describe a vector index of this collection")
     return graph
 
 
 def _check_elements(path: Path, graph: Graph, labels: np.ndarray) -> None:
     if path.stat().st_size < graph.elements * graph.element_bytes:
-        raise Damaged(f"{path.name} is cut off: it is to hold {graph.elements:,} vectors")
+        raise Damaged(f"{path.name} is cut off: it should hold {counted(graph.elements, 'vector')}")
     there, rows = np.empty(graph.elements, np.uint64), max(1, AT_ONCE // graph.element_bytes)
     with path.open("rb") as handle:
         for start in range(0, graph.elements, rows):
@@ -209,7 +215,7 @@ def _check_links(lists: np.ndarray, most: int, elements: int, name: str) -> None
     neighbours = np.ascontiguousarray(lists[:, 4:]).view("<u4")
     used = np.arange(most) < counts[:, None]
     if (counts > most).any() or (neighbours[used] >= elements).any():
-        raise Damaged(f"{name} names neighbours that there are not")
+        raise Damaged(f"{name} names neighbours that do not exist")
 
 
 def _check_upper(path: Path, graph: Graph) -> None:

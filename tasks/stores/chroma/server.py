@@ -138,7 +138,7 @@ class Server:
         try:
             return _page(answer.content)
         except (ValueError, KeyError) as error:
-            raise TransientError(f"Chroma at {self.place} gave an answer that cannot be read: {error}") from error
+            raise TransientError(f"Chroma at {self.place} sent an answer that cannot be read: {error}") from error
 
     def _ids(self, collection_id: str, limit: int, offset: int) -> list[str]:
         body = orjson.dumps({"limit": limit, "offset": offset, "include": []})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from tasks.base.errors import UsageError
+from tasks.base.words import counted
 from tasks.stores.postgres.connection import Connection
 
 MADE = "Made by vecferry"
@@ -61,8 +62,8 @@ def find(
         rows = [r for r in rows if MADE in r[7] or r[12]] or [r for r in rows if _is_usual(r[6][: r[3]])] or rows
     if len(rows) > 1:
         raise UsageError(
-            f"there are {len(rows)} functions called {schema}.{name}: drop the one that is not used, or name another "
-            f"with `function`"
+            f"{counted(len(rows), 'function', 'are')} called {schema}.{name}: drop those that are not used, "
+            "or name another with `function`"
         )
     if not rows:
         return None

@@ -64,9 +64,9 @@ def connect(url: str, application: str = "vecferry") -> Connection:
             place = f"{connection.info.host}:{connection.info.port}"
             connection.close()
             raise UsageError(
-                f"the database's URL leads to a transaction pooler ({place}): locks and settings of a session "
-                f"do not last there. Name the server itself, or the pooler's session mode; on Supabase that is the direct "
-                f"connection, or port 5432 of the pooler instead of 6543"
+                f"the database's URL points to a transaction pooler ({place}), where the locks and settings of a "
+                "session do not last. Name the server itself, or the pooler's session mode; on Supabase that is "
+                "the direct connection, or port 5432 of the pooler instead of 6543"
             )
         _REACHED.add(url)
         connection.execute("SET client_connection_check_interval = '2s'")  # a killed client's query ends soon after it
@@ -78,7 +78,7 @@ def connect(url: str, application: str = "vecferry") -> Connection:
         raise UsageError(f"cannot connect to PostgreSQL: {_first_line(error)}; check the database's URL") from error
     except psycopg.ProgrammingError as error:
         raise UsageError(
-            "the database's URL is no PostgreSQL connection string: postgresql://USER@HOST/NAME"
+            "the database's URL is not a PostgreSQL connection string such as postgresql://USER@HOST/NAME"
         ) from error
     return connection
 

@@ -51,14 +51,14 @@ def url(home: str) -> str:
     directory = directory_of(home)
     if SPECIAL.search(os.path.abspath(directory)):
         raise UsageError(
-            f"the embedded PostgreSQL cannot run in {directory}, for a shell would take that path apart: "
-            f"set VECFERRY_HOME to a path without spaces, quotes and {SHELL}, or set DATABASE_URL"
+            f"the embedded PostgreSQL cannot run in {directory}, because a shell would split that path: set "
+            f"VECFERRY_HOME to a path without spaces, quotes or {SHELL}, or set DATABASE_URL"
         )
     try:
         os.makedirs(home, exist_ok=True)
         with _starting:
             if _closed.is_set():
-                raise UsageError(f"the embedded PostgreSQL in {directory} is stopped: this command is ending")
+                raise UsageError(f"the embedded PostgreSQL in {directory} has stopped, because this command is ending")
             server = _package().get_server(directory)
             if directory not in _servers:
                 _servers[directory] = server

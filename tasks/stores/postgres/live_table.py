@@ -182,7 +182,7 @@ class LiveTables:
 
     def _table(self, name: str) -> LiveTable:
         if name not in self.tables:
-            raise UsageError(f"there is no table {name} in this plan; there are: {', '.join(self.tables)}")
+            raise UsageError(f"there is no table {name} in this plan; available: {', '.join(self.tables)}")
         return self.tables[name]
 
     def _connection(self) -> AbstractContextManager[Connection]:
@@ -208,7 +208,8 @@ def place(connection: Connection, name: str) -> tuple[str, str]:
         )
     if row[2] != "r":
         raise UsageError(
-            f"{name} is no plain table (pg_class.relkind {row[2]!r}): views and partitioned tables are not served"
+            f"{name} is not an ordinary table (pg_class.relkind {row[2]!r}): views and partitioned tables are "
+            "not supported"
         )
     return row[3], row[1]
 

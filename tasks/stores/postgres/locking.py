@@ -8,6 +8,7 @@ from typing import TypeVar
 from psycopg import errors, sql
 
 from tasks.base.errors import TransientError
+from tasks.base.words import counted
 from tasks.stores.postgres.connection import Connection
 
 T = TypeVar("T")
@@ -26,5 +27,6 @@ def locked(connection: Connection, change: Callable[[], T]) -> T:
         except errors.LockNotAvailable:
             time.sleep(min(1.0, 0.02 * 2 ** min(attempt, 6)) * random.uniform(0.5, 1.5))
     raise TransientError(
-        f"no lock within {LOCK_TIMEOUT} in {LOCK_TRIES} tries: a long transaction holds the table; see pg_stat_activity"
+        f"no lock within {LOCK_TIMEOUT} in {counted(LOCK_TRIES, 'attempt')}: a long transaction holds the "
+        "table; see pg_stat_activity"
     )

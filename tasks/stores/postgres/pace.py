@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from psycopg.pq import TransactionStatus
 
+from tasks.base.words import counted
 from tasks.stores.postgres import idle
 from tasks.stores.postgres.connection import Connection
 
@@ -155,7 +156,7 @@ def _others(pace: Pace, connection: Connection) -> int:
         assert row
         pace.others, pace.looked = row[0], time.monotonic()
         if bool(pace.others) != bool(before):
-            logger.info("%d other sessions use the database", pace.others)
+            logger.info("%s the database", counted(pace.others, "other session", "use"))
     return pace.others
 
 

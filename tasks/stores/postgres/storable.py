@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import errors
 
+from tasks.base.words import plural
 from tasks.embedders.interface import RowError
 from tasks.stores import canonical
 from tasks.stores.interface import vectors
@@ -142,7 +143,7 @@ def _escape_json(text: str) -> str:
 def _json(page: pa.Table) -> list[Rejected]:
     hit = pc.fill_null(pc.match_substring_regex(page.column("metadata"), r"(NaN|Infinity)"), False)
     return [
-        Rejected(i, "metadata", "metadata holds NaN or an infinity, which JSON cannot say")
+        Rejected(i, "metadata", "metadata holds NaN or an infinity, which JSON cannot express")
         for i in np.flatnonzero(np.asarray(hit)).tolist()
         if not _is_json(page.column("metadata")[i].as_py())
     ]
@@ -162,7 +163,9 @@ def _vectors(page: pa.Table, layout: Layout) -> list[Rejected]:
         return []
     matrix = vectors(page)
     if matrix.shape[1] != layout.dimensions:
-        message = f"the vector has {matrix.shape[1]} dimensions, the table {layout.dimensions}"
+        message = (
+            f"the vector has {matrix.shape[1]} {plural(matrix.shape[1], 'dimension')}, the table {layout.dimensions}"
+        )
         return [Rejected(i, "dimension", message) for i in np.flatnonzero(present).tolist()]
     bad = present & ~np.isfinite(matrix).all(axis=1)
     out = [Rejected(i, "not_finite", "the vector holds NaN or an infinity") for i in np.flatnonzero(bad).tolist()]

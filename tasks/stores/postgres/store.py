@@ -84,7 +84,7 @@ class PostgresStore:
     def _table(self, name: str) -> Table:
         table = describe(self.connection, self.schema, name)
         if table is None:
-            raise UsageError(f"there is no table {self.schema}.{name}; there are: {', '.join(self._names()) or 'none'}")
+            raise UsageError(f"there is no table {self.schema}.{name}; available: {', '.join(self._names()) or 'none'}")
         return table
 
     def _names(self) -> list[str]:
