@@ -160,7 +160,7 @@ def _new_plan(
 def _refuse_unbegun(run_id: str, batch_ids: list[int] | None, missing: str | None) -> None:
     """Raises UsageError for what only a run that has begun can do, or know."""
     if batch_ids:
-        raise UsageError(f"run {run_id} has not begun, so it has no batch {batch_ids[0]}: leave batch_ids out")
+        raise UsageError(f"run {run_id} has no batch {batch_ids[0]}, because it has not begun: leave batch_ids out")
     if missing:
         raise UsageError(f"there is no run {run_id!r} to resume, and {missing}")
 

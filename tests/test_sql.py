@@ -178,7 +178,7 @@ def test_identifiers_are_quoted_everywhere(connection: Connection) -> None:
 @pytest.mark.parametrize("name", ["100 %", "%s", ""])
 def test_a_name_that_the_driver_would_misread_is_refused(database: str, chroma_dir: Any, name: str) -> None:
     """A % in a table's name is refused by the plan, before anything is written."""
-    with pytest.raises(UsageError, match="must not be empty or hold a %"):
+    with pytest.raises(UsageError, match="it is empty or contains a %"):
         build("r", chroma={"path": chroma_dir(count=1)}, tables={"docs": name})
 
 

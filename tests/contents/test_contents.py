@@ -191,5 +191,5 @@ def test_a_plan_without_a_content_embeds_text(run: Run) -> None:
     assert written["targets"][0]["content"] == {"kind": "file", "root": run.plan.targets[0].content.root, "at_once": 2}  # type: ignore[attr-defined]
     del written["targets"][0]["content"]
     assert from_json(written).targets[0].content == Text()
-    with pytest.raises(UsageError, match="no content 'sound'; there is: text"):
+    with pytest.raises(UsageError, match="no content is called 'sound'; available: text"):
         registry.decode({"kind": "sound"})

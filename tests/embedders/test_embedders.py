@@ -118,7 +118,7 @@ def test_keys_are_those_of_the_first_release(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_image_is_kept_under_its_bytes_and_refused_by_a_model_of_texts() -> None:
     """Bytes have a key as texts have; a model that takes text alone says so."""
     assert content_keys([b"\x89PNG"]) == [hashlib.sha256(b"\x89PNG").digest()]
-    with pytest.raises(FatalError, match="hashing/8 takes text, no images"):
+    with pytest.raises(FatalError, match="hashing/8 takes text, not images"):
         open_embedder("hashing/8").embed([b"\x89PNG"])
 
 
@@ -132,7 +132,7 @@ def test_an_image_is_kept_under_its_bytes_and_refused_by_a_model_of_texts() -> N
         ("hashing/-1", "1 to 16000"),
         ("hashing/²", "1 to 16000"),
         ("hashing/384.0", "1 to 16000"),
-        ("nobody/model", "no provider is called 'nobody'; the providers are .*hashing"),
+        ("nobody/model", "no provider is called 'nobody'; available: .*hashing"),
         ("", "no provider is called ''"),
     ],
 )

@@ -80,12 +80,12 @@ def test_without_the_packages_the_extra_is_named(package: str, monkeypatch: pyte
         ("./nowhere@v1", "there is no directory './nowhere@v1'"),
         ("/no/where", "there is no directory '/no/where'"),
         ("tests/data", "tests/data is a directory here: write sentence-transformers/./tests/data"),
-        ("m?dimensions=3", "no option 'dimensions'; there is: prefix"),
+        ("m?dimensions=3", "no option is called 'dimensions'; available: prefix"),
         ("m?normalize=yes", "normalize is one of true, false"),
         ("m?precision=int8", "precision is one of float32, bfloat16"),
         ("m?on_too_long=drop", "on_too_long is one of quarantine, truncate, mean"),
-        ("m?max_tokens=0", "max_tokens is a whole number from 1"),
-        ("m?batch=0", "batch is a whole number from 1"),
+        ("m?max_tokens=0", "max_tokens must be a whole number from 1"),
+        ("m?batch=0", "batch must be a whole number from 1"),
     ],
 )
 def test_a_wrong_name_is_refused_in_one_line(
@@ -217,7 +217,7 @@ def test_a_text_without_a_vector_is_its_own_fault(tiny: Path) -> None:
     found = embedder.embed(texts)
     kinds = {row: error.kind for row, error in found.rejected.items()}
     assert kinds == {1: "empty", 2: "empty", 3: "encoding", 4: "too_long", 6: "too_long"}
-    assert found.rejected[4].message == "33 tokens, of at most 32"
+    assert found.rejected[4].message == "33 tokens, where the model takes 32"
     assert not found.vectors[[1, 2, 3, 4, 6]].any()
     np.testing.assert_allclose(found.vectors[[0, 5]], library(tiny, ["good", "x" * 30]), atol=1e-5)
     with pytest.raises(RowsRejected, match="5 items have no vector"):
@@ -397,8 +397,8 @@ def test_threads_share_one_model(tiny: Path, monkeypatch: pytest.MonkeyPatch) ->
     ("options", "reason"),
     [
         ("?max_tokens=65", "no room for 65 tokens"),
-        ("?max_tokens=2", "of 2 tokens none is left to the text"),
-        ("?prefix=" + "p" * 40, "of 32 tokens none is left to the text"),
+        ("?max_tokens=2", "leaves none of 2 tokens for the text"),
+        ("?prefix=" + "p" * 40, "leaves none of 32 tokens for the text"),
         ("?device=nonsense", "cannot be used"),
     ],
 )
@@ -420,7 +420,7 @@ def test_too_little_memory_is_fatal(tiny: Path, monkeypatch: pytest.MonkeyPatch)
 
     embedder = opened(tiny, "?batch=48")
     monkeypatch.setattr(SentenceTransformer, "encode", fail)
-    with pytest.raises(FatalError, match="too little memory for 48 texts at once; write batch=24"):
+    with pytest.raises(FatalError, match="too little memory for 48 texts at once: set batch=24"):
         embedder.embed(["abc"])
 
 

@@ -123,7 +123,8 @@ def test_restore_gives_back_what_was_read(database: str, chroma_dir: Callable[..
     found = restore(run_id="kept", into=str(tmp_path / "again"))
     assert found["restored"] == {"docs": 60}
     assert re.search(
-        rf"one of Chroma {re.escape(version('chromadb'))}: .* 1\.1 do not, .* --format jsonl", found["note"]
+        rf"in the format of Chroma {re.escape(version('chromadb'))}, .* 1\.1, which do not, use --format jsonl",
+        found["note"],
     )
     assert restore(run_id="kept", into=str(tmp_path / "lines"), format="jsonl")["note"] is None
     assert rows_of(chroma.connect(path=str(tmp_path / "again")), "docs") == rows_of(chroma.connect(path=path), "docs")

@@ -60,7 +60,7 @@ def test_a_schedule_fires_by_itself_and_brings_the_difference(api: Api, chroma_s
     with api.every(EVERY, CHROMA, **same) as begun:
         third = api.fired(CHROMA, begun)
     assert third["state_type"] == "FAILED", "a night of a run that is finished is not green"
-    assert f"run {names[0]} is cut over, so there is nothing left to do by that name" in third["state"]["message"]
+    assert f"run {names[0]} is cut over, so there is nothing left to do under that name" in third["state"]["message"]
     cancelled = [run for run in api.runs(CHROMA) if run["state_type"] == "CANCELLED" and run["auto_scheduled"]]
     assert cancelled, "none was due while another was going"
     assert {run["state"]["message"] for run in cancelled} == {"Deployment concurrency limit reached."}

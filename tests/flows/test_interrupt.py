@@ -309,7 +309,7 @@ def test_no_embedded_postgresql_is_started_again(tmp_path: Path) -> None:
         "embedded.url(sys.argv[1])"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=120)
-    assert "is stopped: this command is ending" in done.stderr
+    assert "has stopped, because this command is ending" in done.stderr
     assert not (tmp_path / "postgres" / "postmaster.pid").exists()
 
 

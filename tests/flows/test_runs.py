@@ -203,7 +203,7 @@ def test_verify_sees_every_planted_fault(connection: Connection, chroma_dir: Cal
     faults = {
         "DELETE FROM docs WHERE id = 'row-0000007'": "missing",
         "UPDATE docs SET embedding = (SELECT embedding FROM docs WHERE id = 'row-0000008') WHERE id = 'row-0000007'": "content",
-        "UPDATE docs SET id = 'orphan' WHERE id = 'row-0000007'": "orphaned",
+        "UPDATE docs SET id = 'orphan' WHERE id = 'row-0000007'": "extra",
     }
     for fault, check in faults.items():
         connection.execute("CREATE TABLE backup AS SELECT * FROM docs")
@@ -246,7 +246,7 @@ def test_a_second_runner_is_refused(database: str, chroma_dir: Callable[..., str
     """While one process holds a run, another is told so."""
     path = chroma_dir()
     chroma_to_pgvector(chroma={"path": path}, run_id="r")
-    with holding.sole_runner(database, "r"), pytest.raises(UsageError, match="another process works on run r"):
+    with holding.sole_runner(database, "r"), pytest.raises(UsageError, match="another process is working on run r"):
         chroma_to_pgvector(run_id="r")
 
 

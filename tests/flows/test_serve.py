@@ -106,7 +106,7 @@ def test_nothing_is_left_however_it_ends(ui: Ui) -> None:
         assert [step for step in steps if f"\n{step}" not in f"\n{said}"] == []
         assert "prefect config set" not in said
         second = subprocess.run(SERVE, env=ui.environment, cwd=ROOT, capture_output=True, text=True, timeout=180)
-        assert second.stdout == f"already running, open http://127.0.0.1:{ui.port}/deployments\n"
+        assert second.stdout == f"already running: open http://127.0.0.1:{ui.port}/deployments\n"
         assert (second.returncode, second.stderr) == (0, "")
         ui.set_schedule()
         everybody, postgres = family(process), ui.postgres()
@@ -145,7 +145,7 @@ def test_nothing_is_left_however_it_ends(ui: Ui) -> None:
     assert any(map(alive, left)), "nobody was there to end it"
 
     with ui.started(SERVE, "\nPrefect ") as process:
-        assert "what an earlier one left, killed with its guard, is being ended" in ui.output.read_text()
+        assert "stopping what an earlier one left when it was killed" in ui.output.read_text()
         assert not any(map(alive, left))
         everybody, postgres = family(process), ui.postgres()
         process.send_signal(signal.SIGINT)

@@ -150,7 +150,7 @@ def test_a_failed_batch_is_tried_again_by_the_same_command(
     in_the_way = tmp_path / "home" / "runs" / "docs" / "snapshot" / "000-docs" / "part-00001.parquet"
     in_the_way.mkdir(parents=True)
     source = {"host": "127.0.0.1", "port": chroma_server}
-    with pytest.raises(BatchesFailed, match=f"Rerun them: {again}"):
+    with pytest.raises(BatchesFailed, match=f"Rerun it: {again}"):
         snapshot_chroma_to_pgvector(chroma=source, run_id="docs", batch_rows=20)
     assert next_of(connection, "docs") == ("failed", again)
     assert not (tmp_path / "home" / "runs" / "docs" / "snapshot" / "manifest.json").exists()

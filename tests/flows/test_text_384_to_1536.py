@@ -227,7 +227,7 @@ def test_a_run_that_was_rolled_back_makes_room(connection: Connection, layout: s
     table = Table(connection)
     parameters: dict[str, Any] = {"targets": [{"table": "docs", "text": "content"}], "embedder": "hashing/1536"}
     text_384_to_1536(**parameters, layout=layout, run_id="one", cutover="auto", gates={"min_recall": 0})
-    with pytest.raises(UsageError, match="people search by it"):
+    with pytest.raises(UsageError, match="it is in use"):
         text_384_to_1536(**parameters, run_id="two")
     rollback(run_id="one")
     with pytest.raises(UsageError, match="vecferry contract one"):

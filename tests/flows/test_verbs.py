@@ -203,7 +203,7 @@ def test_a_rollback_puts_back_a_function_that_was_dropped(
     """Where somebody has replaced match_docs since the cutover, a rollback says so; once that is dropped, it is as it was."""
     connection.execute(REDEPLOYED)  # type: ignore[arg-type]
     refused = command(capsys, "rollback", "r")
-    assert "public.match_docs was replaced since it was switched" in refused.complaint
+    assert "public.match_docs was replaced after it was switched" in refused.complaint
     connection.execute("DROP FUNCTION match_docs")
     assert command(capsys, "rollback", "r").exit == 0
     definition = "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = 'match_docs'"
@@ -302,7 +302,7 @@ def test_two_cutovers_at_once(
     monkeypatch.setattr(running, "sole_runner", late)
     assert cutover(run_id="r")["state"] == "cut_over"
     assert ledger.get(connection, "r").state == "cut_over"
-    assert "is gone again" in rollback(run_id="r")["done"][0]
+    assert "was taken away again" in rollback(run_id="r")["done"][0]
 
 
 @pytest.mark.parametrize("live", [False, True])
@@ -370,7 +370,7 @@ def test_the_older_of_two_runs_takes_nothing_from_the_newer(
     with pytest.raises(UsageError, match="vecferry rollback b"):
         rollback(run_id="a")
     assert "earlier table again" in rollback(run_id="b")["done"][0]
-    assert "gone again" in rollback(run_id="a")["done"][0]
+    assert "taken away again" in rollback(run_id="a")["done"][0]
 
 
 def test_what_a_verification_found_is_in_the_status(connection: Connection, chroma_dir: Callable[..., str]) -> None:

@@ -95,4 +95,4 @@ def test_what_a_sync_and_its_end_count(count: int, connection: Connection, chrom
     check(rollback(run_id="second")["done"][0], f"{counted(count, 'row')} put back")
     chroma.connect(path=path).write("docs", records_of(20 + count, 8).slice(20))
     chroma_to_pgvector(chroma={"path": path}, run_id="third", cutover="auto")
-    check("; ".join(contract(run_id="third", rollback_days=0)["done"]), "forgot how to undo")
+    check("; ".join(contract(run_id="third", rollback_days=0)["done"]), "dropped what would undo")

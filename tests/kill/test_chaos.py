@@ -144,7 +144,7 @@ def test_a_second_runner_is_refused_and_ctrl_c_can_be_resumed(place: Callable[[s
         first.send_signal(signal.SIGSTOP)
         second = here.start("run", "chroma-to-pgvector", "--run-id", RUN)
         assert second.wait(60) == 2
-        assert f"another process works on run {RUN}" in here.log
+        assert f"another process is working on run {RUN}" in here.log
         first.send_signal(signal.SIGCONT)
         first.send_signal(signal.SIGINT)
         assert first.wait(60) == 1

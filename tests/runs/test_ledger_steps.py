@@ -119,7 +119,7 @@ def test_a_run_of_an_older_program_stops_it(connection: Connection, database: st
     with connect(database) as program:
         program.execute("SELECT pg_advisory_lock(%s, hashtext('busy'))", (locks.RUNS,))
         assert "run busy" in (ledger_versions.notice(connection) or "")
-        with pytest.raises(UsageError, match=r"^run busy is at work in an older vecferry, .* run this command again$"):
+        with pytest.raises(UsageError, match=r"^an older vecferry is working on run busy, .* run this command again$"):
             ledger_versions.bring_forward(connection)
         with pytest.raises(UsageError, match="run busy"), holding.sole_runner(database, "other"):
             pass
@@ -142,7 +142,7 @@ def test_a_newer_ledger_is_refused(connection: Connection) -> None:
     """One line with both versions and the program to install, whatever is asked of it."""
     ledger_versions.ensure(connection)
     connection.execute("INSERT INTO vecferry.version (version, step, applied_by) VALUES (99, 'later', '9.0.0')")
-    line = rf"is of version 99, and vecferry \S+ knows versions up to {latest()}: install vecferry 9.0.0"
+    line = rf"has version 99, and vecferry \S+ reads versions up to {latest()}: install vecferry 9.0.0"
     asks: list[Callable[[], object]] = [
         lambda: ledger.exists(connection),
         lambda: ledger.find(connection, "r"),
@@ -163,8 +163,8 @@ def test_what_is_to_be_done_is_said(connection: Connection, database: str, vecfe
     status, out, err = vecferry("status", "--json")
     assert (status, out.strip()) == (0, "[]")
     assert err == (
-        f"vecferry: the ledger in this database is of version 1; "
-        f"the next command that writes brings it forward to version {latest()}\n"
+        f"vecferry: the ledger in this database has version 1; "
+        f"the next command that writes upgrades it to version {latest()}\n"
     )
     assert dumped(database) == before
     ledger_versions.bring_forward(connection)

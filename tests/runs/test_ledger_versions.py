@@ -103,7 +103,7 @@ def test_a_run_of_an_older_program_stops_what_writes(
         for arguments in (*verbs, ["rerun", RUN, "--batch", "0"], *flows):
             ended = command(capsys, *arguments)
             assert (ended.exit, ended.out) == (2, ""), (arguments, ended)
-            assert "run chroma-planned is at work in an older vecferry" in ended.complaint, arguments
+            assert "an older vecferry is working on run chroma-planned" in ended.complaint, arguments
         assert command(capsys, *of_run("status")).exit == 0
     assert kept(old) == before
 

@@ -323,12 +323,12 @@ def test_a_function_that_was_replaced_is_left_alone(docs: Connection) -> None:
         "CREATE OR REPLACE FUNCTION match_docs(query_embedding vector(8), match_threshold float, match_count int DEFAULT 5) "
         "RETURNS TABLE (id bigint, content text, similarity float) LANGUAGE sql STABLE AS $$ SELECT 1, 'mine', 1.0 $$"
     )
-    with pytest.raises(VerificationRefused, match="match_docs was replaced since it was switched"):
+    with pytest.raises(VerificationRefused, match="match_docs was replaced after it was switched"):
         cutover(second)
-    with pytest.raises(UsageError, match="match_docs was replaced since it was switched"):
+    with pytest.raises(UsageError, match="match_docs was replaced after it was switched"):
         prepared(docs, "third", 64)
     rollback(second)
-    with pytest.raises(FatalError, match="drop what it became"):
+    with pytest.raises(FatalError, match="drop it, and the rollback"):
         rollback(first)
     assert bodies(docs)["match_docs"] == " SELECT 1, 'mine', 1.0 "
 
@@ -433,7 +433,7 @@ def test_two_texts_of_one_table(docs: Connection) -> None:
     assert docs.execute("SELECT dimensions FROM vecferry.active_space ORDER BY 1").fetchall() == [(16,), (32,)]
     for function, dimensions in (("match_docs", 16), ("match_content", 32)):
         assert served(docs, function, {8, 16, 32}) == {8, dimensions}
-    assert rollback(second) == ["public.docs.embedding_32 is not searched any more; embedding_32 is kept"]
+    assert rollback(second) == ["public.docs.embedding_32 is no longer searched; embedding_32 is kept"]
     assert served(docs, "match_content", {8, 16, 32}) == {8}
     ledger.set_state(docs, "second", "verified")
     cutover(second)
@@ -447,7 +447,7 @@ def test_two_texts_of_one_table(docs: Connection) -> None:
     targets = [{**asked, "text": f"{{{name}}}", "new_column": f"{name}_8"} for name in ("title", "content")]
     request = parse(Text384To1536, {"targets": targets, "embedder": "hashing/8"}).request()
     assert (
-        "public.docs is named by 2 targets, and a run can follow one of them: give each a run of its own"
+        "public.docs is named by 2 targets, but a run can follow only one of them: give each a run of its own"
         in make_plan(docs, request, "third").problems
     )
 
@@ -471,7 +471,7 @@ def test_a_column_that_the_table_came_with_is_no_place_for_new_vectors(docs: Con
     target = {"table": "docs", "text": "content", "old_column": "better", "new_column": "embedding"}
     request = parse(Text384To1536, {"targets": [target], "embedder": "hashing/8"}).request()
     assert make_plan(docs, request, "second").problems == [
-        "public.docs.embedding is noted as vectors that public.docs came with: choose another new_column"
+        "public.docs.embedding is registered as vectors that public.docs came with: choose another new_column"
     ]
 
 

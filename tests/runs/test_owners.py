@@ -96,7 +96,7 @@ def test_a_name_that_nobody_typed_meets_no_other_run(connection: Connection, chr
     source = {"chroma": {"path": chroma_dir(count=5)}}
     pipeline.build("taken", **source)
     request = parse(ChromaToPgvector, source).request()
-    with pytest.raises(UsageError, match="there is a run taken already, and this flow run did not begin it"):
+    with pytest.raises(UsageError, match="run taken already exists, and this flow run did not begin it"):
         take_up(request, [], "a-flow-run", "taken")
     connection.execute('UPDATE vecferry.run SET plan = plan || \'{"flow_run": "a-flow-run"}\'')
     assert take_up(request, [], "a-flow-run", "another-name").run_id == "taken"

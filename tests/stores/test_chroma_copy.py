@@ -172,7 +172,7 @@ def test_no_room_for_the_copy(old: Old, home: Path) -> None:
     """It is said before anything is copied: how much is needed, where, and what to do."""
     segment = next(p for p in old.path.glob("*/data_level0.bin"))
     os.truncate(segment, 3 << 40)
-    with pytest.raises(UsageError, match=r"takes 3,298,.* MB in .*/chroma-copies, where .* MB are free.*VECFERRY_HOME"):
+    with pytest.raises(UsageError, match=r"needs 3,298,.* MB in .*/chroma-copies, where .* MB is free.*VECFERRY_HOME"):
         read(old.path, home)
     assert not home.exists(), "nothing is left of the attempt"
 

@@ -81,7 +81,7 @@ def test_a_run_before_such_a_server_brings_everything(connection: Connection, up
     with Capped(upstream, refuses_ids=True) as port:
         (report,) = finish(build("capped", chroma={"host": "127.0.0.1", "port": port}, collections=["docs"]))
         check = next(c for c in report.checks if c.name == "source count")
-        assert (check.passed, check.found, check.wanted) == (True, "2300 compared", "2300")
+        assert (check.passed, check.found, check.wanted) == (True, "2,300 compared", "2,300")
         row = connection.execute("SELECT count(*) FROM docs").fetchone()
         assert row == (ROWS,)
 
@@ -106,7 +106,7 @@ def test_a_search_that_is_refused_says_why(upstream: int) -> None:
 
 def test_a_listing_that_ends_too_early_is_an_error(connection: Connection, upstream: int) -> None:
     """Where what is behind the first 300 cannot be listed, the plan and the run say so, and nothing is made of the 300."""
-    short = r"records of 'docs' at .*: only 300 of 2,300 can be listed"
+    short = r"records of 'docs' at .*: only 300 of 2,300 could be listed"
     with Capped(upstream, refuses=False, deaf=True) as port:
         parameters = {"chroma": {"host": "127.0.0.1", "port": port}, "collections": ["docs"]}
         with pytest.raises(FatalError, match=short):

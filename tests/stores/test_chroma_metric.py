@@ -78,7 +78,7 @@ def test_a_server_of_an_old_directory(connection: Connection, served: tuple[Old,
         "no-row has no vectors that show its metric, and its configuration says l2 and its metadata says ip; "
         "name it: -p metrics.no-row=ip"
     ]
-    assert "lost: its configuration says l2, but the distances it gives are cosine, so cosine it is" in found.warnings
+    assert "lost: its configuration says l2, but it returns cosine distances, so cosine is used" in found.warnings
     again = planned(server, metrics={"no-row": "ip"})
     assert not again.problems
     assert metrics(again) == wanted
@@ -103,10 +103,7 @@ def test_a_run_of_an_earlier_version_that_took_it_for_another(connection: Connec
     )
     (report,) = verify(open_run("early", settings.DEFAULT_DATABASE), gates(), None).targets
     assert not next(c for c in report.checks if c.name == "distances").passed
-    assert (
-        "the distances that old-cosine gives are cosine, and this run was planned with l2: start a new run"
-        in report.notes
-    )
+    assert "old-cosine returns cosine distances, but this run was planned with l2: start a new run" in report.notes
 
 
 def test_the_distances_win_over_what_is_stored(connection: Connection, tmp_path: Path) -> None:
@@ -115,7 +112,7 @@ def test_the_distances_win_over_what_is_stored(connection: Connection, tmp_path:
     forget(old.path, "DELETE FROM segment_metadata", "DELETE FROM collection_metadata")
     found = planned({"path": str(old.path)}, collections=["old-ip"], metrics={"old-ip": "ip"})
     assert metrics(found) == {"old-ip": "l2"}
-    assert found.problems == ["metrics.old-ip is ip, but the distances that old-ip gives are l2: leave it out"]
+    assert found.problems == ["metrics.old-ip is ip, but old-ip returns l2 distances: leave it out"]
 
 
 def test_where_nothing_shows_it_the_user_names_it(connection: Connection, tmp_path: Path) -> None:
@@ -126,7 +123,7 @@ def test_where_nothing_shows_it_the_user_names_it(connection: Connection, tmp_pa
     assert metrics(planned({"path": str(tmp_path)})) == {"zeros.of.it": "ip"}
     found = planned({"path": str(tmp_path)}, metrics={"zeros.of.it": "cosine"})
     assert metrics(found) == {"zeros.of.it": "cosine"}
-    assert "zeros.of.it: cosine, as metrics says; the collection does not show it" in found.warnings
+    assert "zeros.of.it: cosine, as `metrics` says; the collection itself does not tell" in found.warnings
     with pytest.raises(Exception, match="metrics names collections that are not migrated: nobody"):
         planned({"path": str(tmp_path)}, metrics={"nobody": "cosine"})
 

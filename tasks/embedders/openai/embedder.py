@@ -86,14 +86,14 @@ def open_openai(name: ModelName, budget: Budget | None = None) -> OpenAIEmbedder
     known = MODELS.get(name.model)
     if not name.model or name.revision:
         raise UsageError(
-            f"embedder {name}: write openai/MODEL without a revision; the known models are {', '.join(MODELS)}"
+            f"embedder {name}: write openai/MODEL without a revision; known models: {', '.join(MODELS)}"
         )
     dimensions = name.whole("dimensions", 1, 16_000)
     if dimensions is None:
         if known is None:
             raise UsageError(
                 f"embedder {name}: the dimensions of {name.model!r} are not known: write "
-                f"openai/{name.model}?dimensions=…; the known models are {', '.join(MODELS)}"
+                f"openai/{name.model}?dimensions=…; known models: {', '.join(MODELS)}"
             )
         dimensions = known.dimensions
     if known and (dimensions > known.dimensions or (not known.shortens and dimensions != known.dimensions)):

@@ -69,7 +69,7 @@ def _opened(place: str, make: Any, **options: Any) -> ClientAPI:
         raise UsageError(f"{place}: {error}; check chroma.tenant and chroma.database") from error
     except (ValueError, httpx.TransportError) as error:
         if place in _REACHED:
-            raise TransientError(f"lost Chroma at {place}: {error}") from error
+            raise TransientError(f"lost the connection to Chroma at {place}: {error}") from error
         raise UsageError(
             f"cannot reach Chroma at {place}: {error} Is `chroma run` up, and are chroma.host, chroma.port and "
             f"chroma.ssl right?"

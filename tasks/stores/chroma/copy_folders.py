@@ -77,8 +77,8 @@ def new_folder(home: str, needed: int) -> tuple[Path, int]:
                 return folder, lock
             os.close(lock)
     raise UsageError(
-        f"no place for a private copy of the Chroma directory: {' and '.join(map(str, _roots(home)))} cannot be written; "
-        f"set VECFERRY_HOME"
+        f"no place for a private copy of the Chroma directory: {' and '.join(map(str, _roots(home)))} "
+        "cannot be written to; set VECFERRY_HOME"
     )
 
 

@@ -51,7 +51,7 @@ def settled(path: str) -> Stamp:
         time.sleep(SETTLED_SECONDS - age)
         stamp = stamp_of(path)
     if DATABASE not in stamp:
-        raise UsageError(f"chroma.path: {path} holds no Chroma database any more ({DATABASE})")
+        raise UsageError(f"chroma.path: {path} no longer holds a Chroma database ({DATABASE})")
     return stamp
 
 
@@ -99,8 +99,8 @@ def check_room(path: str, folder: Path, stamp: Stamp, names: Iterable[str]) -> N
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UsageError(
-            f"a private copy of {path} takes {_mb(needed)} MB in {folder.parent}, where {_mb(free)} MB are free: free some, "
-            f"or set VECFERRY_HOME or TMPDIR to a larger place"
+            f"a private copy of {path} needs {_mb(needed)} MB in {folder.parent}, where {_mb(free)} MB is "
+            "free: free some, or set VECFERRY_HOME or TMPDIR to a larger place"
         )
 
 

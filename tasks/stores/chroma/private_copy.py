@@ -27,8 +27,8 @@ LOCKED_BYTES = 1 << 30
 WRITTEN_SECONDS = 0.5
 """In which an application is done with writing a segment."""
 _DAMAGED = (
-    "Restore it from a backup, or name the other collections with -p collections. What Chroma still shows of it is "
-    "migrated from a copy that is served with `chroma run`: give chroma.host"
+    "Restore it from a backup, or name the other collections with -p collections. To migrate what "
+    "Chroma still shows of it, serve a copy with `chroma run` and give chroma.host"
 )
 _WRITERS = (
     "Stop what writes there, or serve the directory with the `chroma run` of its own version and give chroma.host"
@@ -108,7 +108,7 @@ def _make(wanted: Wanted, home: str) -> Copy:
             weakref.finalize(made, _close_and_discard, made.clients, folder, lock)
             return made
         discard(folder, lock)
-    raise UsageError(f"chroma.path: {wanted.path} is written to all the time, so it cannot be copied. {_WRITERS}")
+    raise UsageError(f"chroma.path: {wanted.path} is being written to all the time, so it cannot be copied. {_WRITERS}")
 
 
 def _attempt(wanted: Wanted, folder: Path, locked: bool) -> Copy | None:

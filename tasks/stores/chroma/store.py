@@ -114,7 +114,7 @@ class ChromaStore:
         with classified(self.place):
             ids, count = opened.get(include=[])["ids"], opened.count()
         if self.copy and len(ids) != count:  # else somebody may write meanwhile
-            raise FatalError(f"{name!r} in {self.place} lists {counted(len(ids), 'record')} and counts {count:,}")
+            raise FatalError(f"{name!r} in {self.place} lists {counted(len(ids), 'record')} but counts {count:,}")
         return pa.array(ids, pa.string())
 
     def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
@@ -187,7 +187,7 @@ class ChromaStore:
             if not isinstance(error.__cause__, NotFoundError):
                 raise
             raise UsageError(
-                f"there is no collection {name!r} in {self.place}; it has: {', '.join(self._names()) or 'none'}"
+                f"there is no collection {name!r} in {self.place}; available: {', '.join(self._names()) or 'none'}"
             ) from error
 
     def _stored(self, opened: chromadb.Collection) -> Stored:
@@ -281,8 +281,8 @@ def create_directory(path: str) -> ChromaStore:
 def opened_by() -> str:
     """Which versions of Chroma open what is written here. Tried with directories of chromadb 1.5.9."""
     return (
-        f"the directory is one of Chroma {chromadb.__version__}: 1.3.7 and 1.4.1 open it too; 0.4, 0.5, 0.6, 1.0 and 1.1 do not, "
-        f"for those use --format jsonl"
+        f"the directory is in the format of Chroma {chromadb.__version__}, which 1.3.7 and 1.4.1 open "
+        "too; for 0.4, 0.5, 0.6, 1.0 and 1.1, which do not, use --format jsonl"
     )
 
 
