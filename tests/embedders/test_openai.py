@@ -761,7 +761,7 @@ def test_the_budget_is_never_passed(server: OpenAIServer) -> None:
     """The request that might pass it is not sent; what was bought is handed over; more money goes on from there."""
     ours = embedder(server, budget=Budget(0.0005))  # 25,000 tokens
     texts, bought = texts_of(20_000), Bought()
-    with pytest.raises(FatalError, match=r"budget of \$0\.0005 .*\$0\.000\d are spent") as raised:
+    with pytest.raises(FatalError, match=r"budget of \$0\.0005 .*\$0\.000\d is spent") as raised:
         ours.embed(texts, bought)
     assert "was not sent" in str(raised.value)
     assert 0.00025 < ours.account.budget.spent.dollars <= 0.0005
@@ -783,5 +783,5 @@ def test_base64_is_the_same_with_and_without_padding(dimensions: int, rng: np.ra
     rows = [{"index": at, "embedding": base64.b64encode(sent[at].tobytes()).decode()} for at in (3, 0, 4, 1, 2)]
     np.testing.assert_array_equal(decode({"data": rows}, 5, dimensions), sent)
     for spoilt in (rows[0]["embedding"] + "AAAA", "!" + rows[0]["embedding"][1:]):
-        with pytest.raises(ValueError, match=r"dimensions, not the|not one of the embeddings API"):
+        with pytest.raises(ValueError, match=r"dimensions, not the|not that of an embeddings API"):
             decode({"data": [{**rows[0], "embedding": spoilt}, *rows[1:]]}, 5, dimensions)

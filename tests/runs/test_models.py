@@ -250,7 +250,7 @@ def test_the_text_that_is_embedded_changes(docs: Connection) -> None:
     assert served(docs, "match_docs", {8, 16, 32}) == {8, 16, 32}
     assert docs.execute("SELECT dimensions FROM vecferry.active_space").fetchall() == [(32,)]
     (line,) = rollback(second)
-    assert "is searched by embedding_16 again, which vecferry catch-up first brings in line" in line
+    assert "is searched by embedding_16 again, which vecferry catch-up first brings up to date" in line
     assert docs.execute("SELECT dimensions FROM vecferry.active_space").fetchall() == [(16,)]
 
 

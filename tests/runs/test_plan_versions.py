@@ -112,5 +112,5 @@ def test_a_manifest_is_read_like_a_plan(tmp_path: Any) -> None:
     path.write_text(json.dumps(content))
     assert dataset.read_manifest(str(tmp_path))[1] == [part]
     path.write_text(json.dumps({**content, "version": dataset.MANIFEST_VERSION + 1}))
-    with pytest.raises(UsageError, match=r"is of version 2, .* up to 1: install the version"):
+    with pytest.raises(UsageError, match=r"has version 2, .* up to 1: install the version"):
         dataset.read_manifest(str(tmp_path))

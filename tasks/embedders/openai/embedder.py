@@ -85,9 +85,7 @@ def open_openai(name: ModelName, budget: Budget | None = None) -> OpenAIEmbedder
     name.allow(OPTIONS)
     known = MODELS.get(name.model)
     if not name.model or name.revision:
-        raise UsageError(
-            f"embedder {name}: write openai/MODEL without a revision; known models: {', '.join(MODELS)}"
-        )
+        raise UsageError(f"embedder {name}: write openai/MODEL without a revision; known models: {', '.join(MODELS)}")
     dimensions = name.whole("dimensions", 1, 16_000)
     if dimensions is None:
         if known is None:
