@@ -17,6 +17,7 @@ from flows.command.show.run import show_outcome
 from flows.command.show.terminal import bold, out
 from tasks.base import settings
 from tasks.base.errors import UsageError
+from tasks.base.words import counted
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.runs.database import database_url
 from tasks.runs.outcome import Outcome
@@ -45,7 +46,7 @@ def demo(directory: Path) -> None:
     _head("1. A Chroma collection", " of the docstrings of Python's standard library")
     rows = _build(source)
     out.print(
-        f"   {rows:,} records in {source}; vectors by {EMBEDDER.space.provider}/{EMBEDDER.dimensions}: hashed words, no model\n"
+        f"   {counted(rows, 'record')} in {source}; vectors by {EMBEDDER.space.provider}/{EMBEDDER.dimensions}: hashed words, no model\n"
     )
     _head("2. The migration", ": vecferry run chroma-to-pgvector -p chroma.path=… --run-id demo -p cutover=auto")
     # Whatever names a database of the user's, a variable or a Secret block: the demo keeps out of it.

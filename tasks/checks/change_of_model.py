@@ -43,8 +43,8 @@ def space_checks(run: Run, old: Records, new: Records, gates: Gates) -> Compared
         mean, p5 = float(np.mean(shares)), float(np.percentile(shares, 5))
         figures["old_new_overlap"] = {"mean": mean, "p5": p5}
         notes.append(
-            f"on average, {mean:.0%} of a row's {gates.recall_k} nearest neighbours by the old vectors are "
-            f"among its nearest by the new ones (5th percentile of {counted(len(shares), 'row')}: {p5:.0%})"
+            f"on average, a row keeps {mean:.0%} of its {counted(gates.recall_k, 'nearest neighbour')} when searched by "
+            f"the new vectors (5th percentile of {counted(len(shares), 'row')}: {p5:.0%})"
         )
         if request.similarity_threshold is not None:
             line, figures["threshold"] = _threshold(before, after, request.similarity_threshold)

@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 
 from tasks.base import files
+from tasks.base.words import agreeing, counted
 from tasks.runs import status
 from tasks.runs.run import Run
 
@@ -61,6 +62,7 @@ def _cell(text: str) -> str:
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals |= {"counted": counted, "agreeing": agreeing}
     return environment.from_string((Path(__file__).parent / "report.html.j2").read_text())
 
 

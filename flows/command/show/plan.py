@@ -72,7 +72,7 @@ def _figures(planned: Planned) -> Iterator[str]:
         most = "" if cost.exact else f", at most {counted(cost.most_tokens, 'token')} and ${cost.most_dollars:.4f}"
         kept = f"; {counted(cost.kept, 'more text', 'are')} kept already" if cost.kept else ""
         tokens = f"{about}{counted(cost.tokens, 'token')} and ${cost.dollars:.4f}"
-        yield f"{counted(cost.texts, 'different text')} to embed: {tokens}{most}{kept}"
+        yield f"{counted(cost.texts, 'distinct text')} to embed: {tokens}{most}{kept}"
     if planned.allowed and planned.least_seconds is not None:
         limits = ((planned.allowed.requests, "request"), (planned.allowed.tokens, "token"))
         allowed = " and ".join(counted(round(limit), what) for limit, what in limits if limit)

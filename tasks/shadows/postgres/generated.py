@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from psycopg import sql
 
+from tasks.base.words import plural
 from tasks.runs import ledger, models, search_bodies
 from tasks.runs.models import Model
 from tasks.runs.names import short, suffix
@@ -135,7 +136,7 @@ def _choice(connection: Connection, function: Function, known: Sequence[Searched
 def _refusal(name: str, served: Sequence[int], dims: str) -> str:
     *most, last = map(str, served)
     named = f"{', '.join(most)} and {last}" if most else last
-    words = f"{name} serves queries of {named} dimensions, not ".replace("%", "%%")
+    words = f"{name} serves queries of {named} {plural(served[-1], 'dimension')}, not ".replace("%", "%%")
     return f"RAISE EXCEPTION {sql.Literal(f'{words}%').as_string()}, {dims} USING ERRCODE = 'data_exception';"
 
 

@@ -1,0 +1,234 @@
+"""Every message that counts, as the syntax trees of the code have it, reads as English with none, one and two."""
+
+import ast
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tasks.base import words
+from tasks.base.words import agreeing, counted, plural
+
+ROOT = Path(__file__).parents[2]
+HELPERS = {"counted": counted, "plural": plural, "agreeing": agreeing}
+NUMERIC = {"len", "sum", "round", "int", "float", "max", "min", "abs"}
+"""Functions whose result is a number."""
+AFTER_A_NUMBER = {
+    "of",
+    "to",
+    "in",
+    "and",
+    "on",
+    "more",
+    "instead",
+    "compared",
+    "quarantined",
+    "unchanged",
+    "taken",
+    "could",
+}
+"""Words that are the same after one and after many."""
+NAMING = {"port", "version", "number"}
+"""Numbers of which a thing is called, and which count nothing."""
+PLURAL_VERBS = ("are", "were", "have", "differ", "belong", "use", "exist", "do", "take", "hold", "lie")
+LAYOUT = re.compile(r"^\s*[\w.]+ {2,}|\n {2,}|^ {2,}| {2,}$", re.M)
+"""Names of lines and columns, which are padded."""
+
+
+@dataclass(frozen=True)
+class Message:
+    place: str
+    expression: ast.expr
+    names: dict[str, ast.expr]
+    """What the names of its function were given, where that is a message itself."""
+
+
+def _counts() -> frozenset[str]:
+    """Names that hold numbers: every name, attribute and function that is annotated as one, or given what is one, and is
+    nowhere a text."""
+    kinds: dict[str, set[str]] = {}
+    for _, tree in _modules():
+        for node in ast.walk(tree):
+            match node:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name) | ast.Attribute(attr=name), annotation=ast.expr() as kind)
+                    | ast.arg(arg=name, annotation=ast.expr() as kind)
+                    | ast.FunctionDef(name=name, returns=ast.expr() as kind)
+                ):
+                    kinds.setdefault(name, set()).update(ast.unparse(kind).split(" | "))
+                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Name(id=called))):
+                    kinds.setdefault(name, set()).update({"int"} if called in NUMERIC else ())
+    return frozenset(name for name, kind in kinds.items() if kind & {"int", "float"} and "str" not in kind) - NAMING
+
+
+@cache
+def _modules() -> tuple[tuple[str, ast.Module], ...]:
+    files = sorted(path for folder in ("tasks", "flows") for path in (ROOT / folder).rglob("*.py"))
+    files.remove(Path(words.__file__))
+    return tuple((str(path.relative_to(ROOT)), ast.parse(path.read_text())) for path in files)
+
+
+def _messages() -> Iterator[Message]:
+    """Every piece of text that is put together from parts."""
+    for path, tree in _modules():
+        for function in [tree, *(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef))]:
+            own = list(_own(function))
+            names = dict(pair for n in own if isinstance(n, ast.Assign) for pair in _assigned(n) if _is_text(pair[1]))
+            inner = {id(part) for n in own if _is_text(n) for part in ast.walk(n) if part is not n}
+            for node in own:
+                if _is_text(node) and id(node) not in inner:
+                    yield Message(f"{path}:{node.lineno}", node, names)  # type: ignore[attr-defined, arg-type]
+
+
+def _own(function: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a function or module without those of the functions in it."""
+    for child in ast.iter_child_nodes(function):
+        if not isinstance(child, ast.FunctionDef):
+            yield child
+            yield from _own(child)
+
+
+def _assigned(node: ast.Assign) -> Iterator[tuple[str, ast.expr]]:
+    match node:
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            yield name, value
+        case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)):
+            yield from (
+                (name.id, value) for name, value in zip(names, values, strict=True) if isinstance(name, ast.Name)
+            )
+
+
+def _is_text(node: ast.AST) -> bool:
+    match node:
+        case ast.JoinedStr():
+            return True
+        case ast.BinOp(op=ast.Add(), left=left, right=right):
+            return _is_text(left) or _is_text(right)
+        case ast.IfExp(body=body, orelse=other):
+            return _is_text(body) or _is_text(other)
+        case ast.Call(func=ast.Name(id="counted" | "plural" | "agreeing")):
+            return True
+    return False
+
+
+def _renders(node: ast.expr, count: int, message: Message, numbers: frozenset[str]) -> list[str]:
+    """All that the expression can come to, with ``count`` for every number in it."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return [re.sub(r"\d", "9", text)]
+        case ast.JoinedStr(values=parts):
+            rendered = [_renders(part, count, message, numbers) for part in parts]
+            for at, part in enumerate(parts[2:]):  # a number that the noun after it goes with
+                if ast.unparse(part).startswith("{plural("):
+                    rendered[at] = [str(count)]
+            return [*map("".join, itertools.product(*rendered))]
+        case ast.BinOp(op=ast.Add(), left=left, right=right):
+            both = itertools.product(*(_renders(side, count, message, numbers) for side in (left, right)))
+            return [*map("".join, both)]
+        case ast.IfExp(body=body, orelse=other):
+            return [*_renders(body, count, message, numbers), *_renders(other, count, message, numbers)]
+        case ast.Call(func=ast.Name(id="counted" | "plural" | "agreeing" as name), args=[_, *args]):
+            given = [ast.literal_eval(arg) if isinstance(arg, ast.Constant) else "row" for arg in args]
+            return [HELPERS[name](count, *given)]
+        case ast.FormattedValue(value=ast.Name(id=name)) if name in message.names:
+            return _renders(message.names[name], count, Message(message.place, node, {}), numbers)
+        case ast.FormattedValue(value=value, format_spec=spec):
+            shown = "".join(part.value for part in ast.walk(spec) if isinstance(part, ast.Constant)) if spec else ""
+            if _counts_something(value, shown, numbers):
+                return [str(count)]
+            return _renders(value, count, message, numbers)
+    return ["NAME"]
+
+
+def _counts_something(value: ast.expr, shown: str, numbers: frozenset[str]) -> bool:
+    """Whether a number of things is printed; a share, a threshold, a sum of money or a moment is none."""
+    if any(mark in shown for mark in ("f", "%", "e", "g")):
+        return False
+    match value:
+        case ast.Call(func=ast.Name(id=name)):
+            return name in NUMERIC or name in numbers
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name in numbers or "," in shown
+    return "," in shown
+
+
+def faults(text: str) -> list[str]:
+    """What is wrong with a message in which every number is 0, 1 or 2."""
+    wrong = [
+        f"{number} {noun}" for number, noun in re.findall(r"\b([012]) ([a-z][a-z/]*)", text) if not _goes(number, noun)
+    ]
+    wrong += [noun for noun in re.findall(r"NAME ([a-z]+)\b(?!/)", text) if noun in NOUNS[1] - NOUNS[0]]
+    wrong += re.findall(rf"\b1 \w+ (?:{'|'.join(PLURAL_VERBS)})\b", text)
+    wrong += re.findall(r"\b[02] \w+ (?:is|was|has|differs|belongs)\b", text)
+    wrong += re.findall(r" [,;:.](?: |$)|\(s\)|\S {2,}\S", LAYOUT.sub("", text))
+    return wrong
+
+
+def _goes(number: str, word: str) -> bool:
+    """Whether the word may follow the number: one that never changes, or one in the right form."""
+    return word in AFTER_A_NUMBER or (word in NOUNS[0] if number == "1" else word in NOUNS[1])
+
+
+def _nouns() -> tuple[frozenset[str], frozenset[str]]:
+    """The nouns that the code counts, first words of the phrases that it hands to the helpers: in singular and in plural."""
+    phrases = {
+        argument.value
+        for _, tree in _modules()
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in ("counted", "plural")
+        for argument in call.args[1:2]
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+    } | {"row"}
+    return tuple(frozenset(plural(n, phrase).split()[0] for phrase in phrases) for n in (1, 2))  # type: ignore[return-value]
+
+
+NOUNS = _nouns()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_every_message_that_counts(count: int) -> None:
+    """Nouns and verbs go with their number, whatever counts; a number that is printed beside a noun went through the helper;
+    and there is no doubled space, no space before a comma, and no “(s)”."""
+    numbers, bad, seen = _counts(), list[str](), 0
+    for message in _messages():
+        for text in set(_renders(message.expression, count, message, numbers)):
+            seen += bool(re.search(rf"\b{count}\b", text))
+            bad += [f"{message.place}: {fault!r} in {text!r}" for fault in faults(text)]
+    assert not bad, "\n".join(bad)
+    assert seen > 100
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 rows",
+        "2 row",
+        "1 row were lost",
+        "0 rows was",
+        "1 batches failed",
+        "1 widgets",
+        "run x is done , then",
+        "run x is  done",
+        "row(s)",
+    ],
+)
+def test_what_is_wrong_is_seen(text: str) -> None:
+    """The rules find what they are for."""
+    assert faults(text)
+
+
+def test_templates_and_log_lines_count_through_the_helper() -> None:
+    """A placeholder of the report's template, or of a line for the log, has no noun of its own behind it."""
+    template = (ROOT / "tasks/checks/report.html.j2").read_text()
+    texts = [
+        part
+        for part in re.findall(r"\{\{ (?!counted|agreeing)[^}]*\}\} ([a-z]{2,})", template)
+        if part not in AFTER_A_NUMBER
+    ]
+    constants = (n for _, tree in _modules() for n in ast.walk(tree) if isinstance(n, ast.Constant))
+    texts += [n.value for n in constants if isinstance(n.value, str) and re.search(r"%d [a-z]", n.value)]
+    assert texts == []
