@@ -237,7 +237,7 @@ def test_a_prefect_server_that_is_away(
     assert code == 2
     assert time.monotonic() - started < 20
     assert len(err.strip().splitlines()) == 1
-    assert f"PREFECT_API_URL is {nowhere.replace('me:geheim@', '')}" in err
+    assert f"answers at {nowhere.replace('me:geheim@', '')}, where PREFECT_API_URL points" in err
     assert "geheim" not in out + err
 
 

@@ -207,7 +207,7 @@ def test_a_text_that_is_refused_is_set_aside_alone(
     its vector, a row whose text is refused later loses its own, and one that says something else gets one."""
     table = Table(connection, new=provider.vectors)
     provider.plant(status=400, message="bad input", text="row 7")
-    with pytest.raises(VerificationRefused, match=r"quarantined \(1 \('7'\), wanted ≤ 0\)"):
+    with pytest.raises(VerificationRefused, match=r"quarantined \(1 \('7'\), required ≤ 0\)"):
         migration_of(table, layout, MODEL, gates=SAMPLED).run(run_id="life")
     outcome = status.outcome(connection, "life")
     assert (outcome.state, outcome.exit, outcome.targets[0].quarantined) == ("failed", 3, 1)

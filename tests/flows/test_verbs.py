@@ -85,7 +85,7 @@ def test_a_refusal_names_the_gate(
     chroma_to_pgvector(**with_nul, run_id="r", gates={"max_quarantined": 1})
     ended = command(capsys, "verify", "r", "-p", "gates.max_quarantined=0")
     assert (ended.exit, gates(connection)["max_quarantined"]) == (3, 1)
-    assert "quarantined (1 ('bad'), wanted ≤ 0)" in ended.complaint
+    assert "quarantined (1 ('bad'), required ≤ 0)" in ended.complaint
     assert "gates.max_quarantined" in ended.complaint
     ended = command(capsys, "cutover", "r", "-p", "gates.max_quarantined=0", "--json")
     assert (ended.exit, ended.json["exit"], ended.json["state"]) == (3, 3, "failed")
