@@ -13,7 +13,6 @@ from tasks.base import settings
 from tasks.begin import begin
 from tasks.load import expand, load, prepare
 from tasks.runs import checkpoints
-from tasks.runs.plan import Target
 from tasks.runs.run import Run, open_run
 from tasks.shadows.postgres import live_queue
 from tasks.shadows.postgres.live_column import LiveColumn
@@ -111,9 +110,9 @@ def test_a_change_while_the_text_is_at_the_provider(
         monkeypatch.setattr(LiveRows, "_recheck", lambda *_: None)
         renew = live_queue.renew
 
-        def by_id(run: Run, target: Target[Any], other: Connection, ids: list[str], seqs: list[int]) -> Any:
-            found = renew(run, target, other, ids, seqs)
-            other.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(queue(target.place)), (ids,))
+        def by_id(rows: LiveRows, other: Connection, ids: list[str], seqs: list[int]) -> Any:
+            found = renew(rows, other, ids, seqs)
+            other.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(queue(rows.target.place)), (ids,))
             return found
 
         monkeypatch.setattr(live_queue, "renew", by_id)

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
-import pyarrow as pa
 from psycopg import sql
 
 from sql import statement
@@ -26,32 +25,24 @@ from tasks.runs import ledger, models
 from tasks.runs.commands import command, resumption
 from tasks.runs.models import Model
 from tasks.runs.names import index_names
-from tasks.runs.plan import Target
 from tasks.shadows.difference import Difference
 from tasks.shadows.postgres import dispatcher, live_comparison, live_place, live_queue
 from tasks.shadows.postgres.live_access import share, view_name
 from tasks.shadows.postgres.live_rows import LiveRows
-from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.shadows.postgres.strangers import refuse_strangers
 from tasks.stores.interface import Built, Records
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTable, quoted
 from tasks.stores.postgres.locking import locked
-from tasks.stores.postgres.pace import Turn
-from tasks.stores.postgres.places import SCHEMA, LivePlace
+from tasks.stores.postgres.places import SCHEMA
 from tasks.stores.postgres.records import TableRecords
 from tasks.stores.postgres.table import Table, describe
 
-PIECE_ROWS = 10
-"""Rows of a live table that are updated at once: a few milliseconds where the table has an HNSW index."""
-
 
 @dataclass(frozen=True)
-class LiveColumn(PostgresShadow):
+class LiveColumn(LiveRows):
     """Satisfies Shadow."""
-
-    target: Target[LivePlace]
 
     @property
     def live(self) -> LiveTable:
@@ -61,24 +52,10 @@ class LiveColumn(PostgresShadow):
     def side(self) -> sql.Identifier:
         return live_place.side_table(self.target.place)
 
-    @property
-    def rows(self) -> LiveRows:
-        return LiveRows(self.target)
-
     def expand(self) -> None:
         with self.run.connection() as connection:
             refuse_strangers(connection, self.run.run_id, self.target)
             locked(connection, lambda: live_place.make(connection, self.run.run_id, self.target))
-
-    @property
-    def piece_rows(self) -> int | None:  # type: ignore[override]
-        return None if self.target.place.beside else PIECE_ROWS
-
-    def write(self, connection: Connection, page: pa.Table, reloading: bool, turn: Turn) -> None:
-        self.rows.write(connection, page, reloading, turn)
-
-    def refuse(self, connection: Connection, rejected: pa.Table) -> None:
-        self.rows.refuse(connection, rejected)
 
     def index(self) -> Built:
         with self.run.connection() as connection:
@@ -125,7 +102,7 @@ class LiveColumn(PostgresShadow):
     def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         """What the queue holds now, and not what comes to it meanwhile: under steady writes a pass ends too."""
         self._refuse_retired()
-        return live_queue.follow(self.run, self.target, only)
+        return live_queue.follow(self, only)
 
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         self._refuse_retired()

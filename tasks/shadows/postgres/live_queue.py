@@ -17,7 +17,6 @@ from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTables, has_column
 from tasks.stores.postgres.places import LivePlace
-from tasks.stores.postgres.storable import sift
 from tasks.stores.postgres.table import READ_ROWS
 from tasks.stores.records import with_hash
 
@@ -26,11 +25,12 @@ DEAD = 0.2
 """Share of replaced rows from which the side table is vacuumed: autovacuum's own, which comes a minute later."""
 
 
-def follow(run: Run, target: Target[LivePlace], only: list[str] | None = None) -> Difference:
+def follow(rows: LiveRows, only: list[str] | None = None) -> Difference:
     """What the queue holds now, and not what comes to it meanwhile: under steady writes a pass ends too."""
+    run, target = rows.run, rows.target
     if only is not None:
         with run.connection() as connection:
-            return renew(run, target, connection, only, [])
+            return renew(rows, connection, only, [])
     with run.connection() as connection:
         row = connection.execute(
             sql.SQL("SELECT count(*), coalesce(max(seq), 0) FROM {}").format(queue(target.place))
@@ -41,7 +41,7 @@ def follow(run: Run, target: Target[LivePlace], only: list[str] | None = None) -
         return Difference()
     workers = min(WORKERS, -(-total // READ_ROWS))
     with ThreadPoolExecutor(workers, "catch-up") as pool:
-        shares = [pool.submit(_drain, run, target, worker, workers, last) for worker in range(workers)]
+        shares = [pool.submit(_drain, rows, worker, workers, last) for worker in range(workers)]
         total = sum((share.result() for share in shares), Difference())
     if target.place.beside:
         _tidy(run, target, total.touched)
@@ -58,33 +58,32 @@ def _tidy(run: Run, target: Target[LivePlace], replaced: int) -> None:
             connection.execute(sql.SQL("VACUUM {}").format(side_table(target.place)))
 
 
-def _drain(run: Run, target: Target[LivePlace], worker: int, workers: int, last: int) -> Difference:
+def _drain(rows: LiveRows, worker: int, workers: int, last: int) -> Difference:
     """The part of one worker: a row's changes all fall to the same, so that no two write it at once."""
     total = Difference()
-    with run.connection() as connection:
+    with rows.run.connection() as connection:
         while True:
             noted = connection.execute(
                 sql.SQL(
                     "SELECT seq, id FROM {} WHERE seq <= %s AND (id IS NULL OR abs(hashtext(id)::bigint) %% %s = %s) "
                     "ORDER BY seq LIMIT {}"
-                ).format(queue(target.place), sql.Literal(READ_ROWS)),
+                ).format(queue(rows.target.place), sql.Literal(READ_ROWS)),
                 (last, workers, worker),
             ).fetchall()
             if not noted:
                 return total
             ids = list(dict.fromkeys(name for _, name in noted if name is not None))
             if any(name is None for _, name in noted):
-                LiveRows(target).truncated(connection)
-            total += renew(run, target, connection, ids, [seq for seq, _ in noted])
+                rows.truncated(connection)
+            total += renew(rows, connection, ids, [seq for seq, _ in noted])
 
 
-def renew(run: Run, target: Target[LivePlace], connection: Connection, ids: list[str], seqs: list[int]) -> Difference:
+def renew(rows: LiveRows, connection: Connection, ids: list[str], seqs: list[int]) -> Difference:
     """Brings these rows in line and takes exactly these entries off the queue."""
-    rows = LiveRows(target)
-    name = target.collection.name
+    run, target, name = rows.run, rows.target, rows.target.collection.name
     fetched = with_hash(pa.Table.from_batches([LiveTables(run.url, {name: target.place.live}).texts(name, ids)]))
     page, refused = embedded(run, target, fetched)
-    page, rejected = sift(run.connection, page, target.place.layout, target.place.nul, refused)
+    page, rejected = rows.sift(page, refused)
     filled = page.filter(pc.is_valid(page["embedding"]))
     if rejected:
         quarantine.keep_page(run, target.number, rejected)

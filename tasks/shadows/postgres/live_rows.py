@@ -1,4 +1,5 @@
-"""The rows of a live table's new vectors: how pages of them are written, guarded, and taken out again.
+"""The rows of a live table's new vectors: how pages of them are written, guarded, and taken out again. The shadow that has
+these rows is in live_column.
 
 Each write is followed by a look at what the texts are by then, with a snapshot of its own: what was overtaken is taken
 out and noted again. So a row is right, or it is in the queue.
@@ -7,29 +8,33 @@ out and noted again. So a row is right, or it is in the queue.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.runs.plan import Target
 from tasks.shadows.postgres.live_statements import statements_of
-from tasks.stores.interface import vectors
-from tasks.stores.postgres import pgvector, wire
-from tasks.stores.postgres.connection import Connection, Packed
+from tasks.shadows.postgres.shadow import PostgresShadow
+from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import has_column
 from tasks.stores.postgres.pace import AT_ONCE, Turn
 from tasks.stores.postgres.places import LivePlace
-from tasks.stores.postgres.wire import KEYS, copy_rows, key_columns, vector_values
+from tasks.stores.postgres.wire import KEYS, copy_rows, key_columns, vector_array, vector_values
+
+PIECE_ROWS = 10
+"""Rows of a live table that are updated at once: a few milliseconds where the table has an HNSW index."""
 
 
 @dataclass(frozen=True)
-class LiveRows:
-    """What writes to one target; ids are the rows' names, as LiveTable.id gives them."""
+class LiveRows(PostgresShadow):
+    """A shadow as far as its rows go; ids are the rows' names, as LiveTable.id gives them."""
 
     target: Target[LivePlace]
 
-    def write(self, connection: Connection, page: pa.Table, reloading: bool, turn: Turn = AT_ONCE) -> None:
-        """Puts in what of a page has a vector; ``reloading`` when some of its rows may be there."""
+    @property
+    def piece_rows(self) -> int | None:  # type: ignore[override]
+        return None if self.target.place.beside else PIECE_ROWS
+
+    def write(self, connection: Connection, page: pa.Table, reloading: bool, turn: Turn) -> None:
         filled = page if not page["embedding"].null_count else page.filter(pc.is_valid(page["embedding"]))
         if reloading:
             self.remove(connection, page["id"].to_pylist(), keep_column=True)
@@ -52,13 +57,13 @@ class LiveRows:
         kinds = [column.type for column in place.live.key]
         if not place.beside:
             turn = AT_ONCE  # rows of the live table are locked until the caller's transaction ends
-            packed = _packed(connection, page, place.layout.type)
+            packed = vector_array(connection, page, place.layout.type)
             connection.execute(statements.update, (ids, hashes, packed), prepare=False)
         elif fresh and all(kind in KEYS for kind in kinds):
             columns = [*key_columns(kinds, ids), hashes, vector_values(page, place.layout.type)]
             copy_rows(connection, statements.into, columns, turn)
         else:
-            packed = _packed(connection, page, place.layout.type)
+            packed = vector_array(connection, page, place.layout.type)
             connection.execute(statements.upsert, (ids, hashes, packed), prepare=False)
         if turn.pace is None:
             self._recheck(connection, ids, hashes)
@@ -82,7 +87,7 @@ class LiveRows:
             texts = zip(page["document"].to_pylist(), page["content_hash"].to_pylist(), strict=True)
             hashes = [None if text is None else hashed for text, hashed in texts]
             query = statements_of(self.target.place).update_old
-            connection.execute(query, (ids, hashes, _packed(connection, page, kind)), prepare=False)
+            connection.execute(query, (ids, hashes, vector_array(connection, page, kind)), prepare=False)
 
     def remove(self, connection: Connection, ids: Sequence[str], keep_column: bool = False) -> int:
         """Forgets rows, and their vectors in the column too, unless they are written in a moment."""
@@ -118,8 +123,3 @@ class LiveRows:
             (live.identifier.as_string(), live.vectors),
         ).fetchone()
         return row == (True,)
-
-
-def _packed(connection: Connection, page: pa.Table, kind: pgvector.VectorType) -> Packed:
-    present = np.asarray(page.column("embedding").is_valid())
-    return Packed(wire.pack_array(vectors(page), present, kind, connection.adapters.types[kind].oid))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import psycopg
@@ -10,6 +9,7 @@ from psycopg import errors
 from psycopg.adapt import Dumper, Loader
 from psycopg.pq import Format
 from psycopg.types import TypeInfo
+from psycopg.types.string import BytesBinaryDumper
 
 from tasks.base.errors import FatalError, TransientError, UsageError
 from tasks.stores.postgres.pooler import is_transaction_pooler
@@ -33,19 +33,12 @@ class _RawLoader(Loader):
         return bytes(data)
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(bytes):
     """A value in wire format, sent with an unknown type so that the cast in the SQL names it."""
 
-    data: bytes | memoryview
 
-
-class _PackedDumper(Dumper):
-    format = Format.BINARY
+class _PackedDumper(BytesBinaryDumper):
     oid = 0
-
-    def dump(self, obj: Any) -> bytes:
-        return cast(bytes, obj.data)
 
 
 psycopg.adapters.register_dumper(Packed, _PackedDumper)

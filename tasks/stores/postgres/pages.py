@@ -2,16 +2,13 @@
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
 from sql import statement
-from tasks.stores.interface import vectors
-from tasks.stores.postgres import wire
-from tasks.stores.postgres.connection import Connection, Packed
+from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.table import Table
-from tasks.stores.postgres.wire import copy_records
+from tasks.stores.postgres.wire import copy_records, vector_array
 
 _PAGE = (
     "WITH page AS (SELECT id, document, metadata::jsonb, uri, content_hash, embedding FROM "
@@ -36,9 +33,7 @@ def differing(connection: Connection, table: Table, page: pa.Table, tolerance: f
         "sync_difference", schema=table.schema, table=table.name, tolerance=tolerance
     )
     columns = [page.column(name).to_pylist() for name in ("id", "document", "metadata", "uri", "content_hash")]
-    present = np.asarray(page.column("embedding").is_valid())
-    embeddings = wire.pack_array(vectors(page), present, kind, connection.adapters.types[kind].oid)
-    return connection.execute(query, (*columns, Packed(embeddings)), prepare=False).fetchall()
+    return connection.execute(query, (*columns, vector_array(connection, page, kind)), prepare=False).fetchall()
 
 
 def stage_page(connection: Connection, table: Table, page: pa.Table) -> None:

@@ -17,7 +17,7 @@ from psycopg import sql
 
 from tasks.stores.interface import vectors
 from tasks.stores.postgres import pace
-from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.connection import Connection, Packed
 from tasks.stores.postgres.pgvector import VectorType
 
 ROWS = 2_000
@@ -106,6 +106,12 @@ def pack_array(matrix: np.ndarray, present: np.ndarray, kind: VectorType, oid: i
     if present.all():
         return head + whole.tobytes()
     return head + b"".join(row.tobytes() if there else NULL for row, there in zip(whole, present, strict=True))
+
+
+def vector_array(connection: Connection, page: pa.Table, kind: VectorType) -> Packed:
+    """The embeddings of a page as one array, null where there is none."""
+    present = np.asarray(page.column("embedding").is_valid())
+    return Packed(pack_array(vectors(page), present, kind, connection.adapters.types[kind].oid))
 
 
 def unpack(rows: list[bytes], kind: VectorType) -> np.ndarray:
