@@ -22,6 +22,7 @@ from tasks.embedders.registry import open_embedder
 from tasks.runs import checkpoints, dataset
 from tasks.runs.details import Cut
 from tasks.runs.run import open_run
+from tasks.runs.vectors import keys_of
 from tasks.stores.postgres import idle
 from tests.helpers.openai_server import Call, OpenAIServer, openai_server
 from tests.helpers.servers import prefect_server
@@ -97,7 +98,7 @@ def copy(url: str, base_url: str, rows: int) -> Figure:
                 ready: list[Any] = []
                 for number in (number for chunk in chunks for number in chunk):
                     part = dataset.read_part(run.path("snapshot"), parts[number])
-                    keys = embedder.keys(part["document"].to_pylist())
+                    keys = keys_of(embedder, part["document"].to_pylist())
                     ready += zip(
                         map(int, part["id"].to_pylist()),
                         part["content_hash"].to_pylist(),

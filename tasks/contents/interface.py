@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
-from tasks.embedders.interface import Embedder, Item, Kind, RowError
+from tasks.embedders.interface import Item, Kind, RowError
+
+KeysOf = Callable[[Sequence[Item]], list[bytes]]
+"""Makes what the vectors of items are kept under: 32 bytes each."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,8 @@ class Slice:
     rows: Sequence[int]
     """Positions among the documents."""
     keys: Sequence[bytes]
-    """What the vector of each is kept under: 32 bytes, the embedder's key of its item. A content that knows it without
-    opening the item, by a hash that is stored with its reference, opens no item whose vector is kept."""
+    """What the vector of each is kept under. A content that knows it without opening the item, by a hash that is stored with
+    its reference, opens no item whose vector is kept."""
     open: Callable[[Sequence[int]], Iterable[Item | RowError]]
     """The items at these positions in ``rows``, or why one of them cannot be had. Called before the next slice is asked
     for, at most once for a key. Raises TransientError and FatalError."""
@@ -35,6 +38,6 @@ class Content(Protocol):
     gives: ClassVar[Kind]
     """What its items are: only a model that takes it can embed it."""
 
-    def slices(self, documents: Sequence[str], embedder: Embedder) -> Iterable[Slice]:
+    def slices(self, documents: Sequence[str], keys_of: KeysOf) -> Iterable[Slice]:
         """The documents of a page, each in one slice or refused by one. Raises TransientError and FatalError."""
         ...

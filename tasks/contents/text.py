@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from tasks.contents.interface import Slice
-from tasks.embedders.interface import Embedder, Kind
+from tasks.contents.interface import KeysOf, Slice
+from tasks.embedders.interface import Kind
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,5 @@ class Text:
     kind: ClassVar[str] = "text"
     gives: ClassVar[Kind] = "text"
 
-    def slices(self, documents: Sequence[str], embedder: Embedder) -> Iterable[Slice]:
-        keys = embedder.keys(documents)
-        return [Slice(range(len(documents)), keys, open=partial(map, documents.__getitem__))]
+    def slices(self, documents: Sequence[str], keys_of: KeysOf) -> Iterable[Slice]:
+        return [Slice(range(len(documents)), keys_of(documents), open=partial(map, documents.__getitem__))]

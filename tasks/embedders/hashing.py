@@ -15,9 +15,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base.errors import UsageError
+from tasks.base.errors import FatalError, UsageError
 from tasks.embedders.budget import Budget
-from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Space, as_texts, content_keys
+from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Space
 from tasks.embedders.naming import ModelName
 
 _WORD = re.compile(r"\w+")
@@ -35,13 +35,15 @@ class HashingEmbedder:
     def space(self) -> Space:
         return Space("hashing", str(self.dimensions), self.dimensions, revision="1")
 
-    def keys(self, items: Sequence[Item]) -> list[bytes]:
-        return content_keys(items)
+    def variants(self, items: Sequence[Item]) -> Sequence[str]:
+        return [""] * len(items)
 
     def embed(self, items: Sequence[Item], on_made: OnMade | None = None) -> Embedded:
         vectors = np.zeros((len(items), self.dimensions), np.float32)
-        for row, text in zip(vectors, as_texts(self, items), strict=True):
-            self._hash(text, row)
+        for row, item in zip(vectors, items, strict=True):
+            if not isinstance(item, str):
+                raise FatalError(f"hashing/{self.dimensions} takes text, not images")
+            self._hash(item, row)
         if on_made and len(items):
             on_made(range(len(items)), vectors)
         return Embedded(vectors)

@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from itertools import repeat
 from typing import Literal, Protocol
 
 import numpy as np
@@ -120,8 +119,9 @@ class Embedder(Protocol):
         """Who pays; None where a vector costs no money."""
         ...
 
-    def keys(self, items: Sequence[Item]) -> list[bytes]:
-        """The 32 bytes under which the vector of each item is kept within the space, as ``content_keys`` makes them."""
+    def variants(self, items: Sequence[Item]) -> Sequence[str]:
+        """What besides item and space decides the vector of each, such as that the end of a text is cut off; "" for most.
+        Vectors of two variants are comparable, and kept apart."""
         ...
 
     def embed(self, items: Sequence[Item], on_made: OnMade | None = None) -> Embedded:
@@ -139,17 +139,6 @@ class RowsRejected(VecferryError):
             f"{counted(len(rejected), 'item', 'have')} no vector; row {row}: {first.kind}, {first.message}"
         )
         self.rejected = rejected
-
-
-def content_keys(items: Sequence[Item], variants: Iterable[str] = repeat("")) -> list[bytes]:
-    """SHA-256 of each item, and of its variant where it has one: what besides item and space decides its vector, lest that
-    of a text that was cut be taken for a mean of all its pieces."""
-    return [hashlib.sha256(_name(item, variant)).digest() for item, variant in zip(items, variants, strict=False)]
-
-
-def _name(item: Item, variant: str) -> bytes:
-    content = item.encode() if isinstance(item, str) else item
-    return b"%s\0%s" % (content, variant.encode()) if variant else content
 
 
 def as_texts(embedder: Embedder, items: Sequence[Item]) -> Sequence[str]:

@@ -9,6 +9,7 @@ from tasks.base.errors import FatalError, TransientError
 from tasks.embedders.registry import open_embedder
 from tasks.planning.planned import Cost, Planned
 from tasks.runs import ledger
+from tasks.runs.vectors import keys_of
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 
@@ -28,7 +29,7 @@ def cost_of(connection: Connection, model: str, pages: Iterable[list[str]]) -> C
     seen, indexed, exact = Seen(), ledger.exists(connection), account.count("") is not None
     fresh = known = tokens = bytes_ = 0
     for page in pages:
-        keys = embedder.keys(page)
+        keys = keys_of(embedder, page)
         new = [at for at, is_new in enumerate(seen.note(keys)) if is_new]
         kept = _kept(connection, embedder.space.fingerprint, [keys[at] for at in new]) if indexed and new else set()
         texts = [page[at] for at in new if keys[at] not in kept]

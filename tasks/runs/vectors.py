@@ -7,19 +7,20 @@ The segments are the store. vecferry.vector is only an index into them, and is r
 are Arrow files, not Parquet: Parquet has levels to write and to read for every component of a list.
 """
 
-import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
 
 import numpy as np
 import pyarrow as pa
 
 from tasks.base import files
 from tasks.contents.interface import Slice
-from tasks.embedders.interface import Embedder, RowError
+from tasks.embedders.interface import Embedder, Item, RowError
 from tasks.embedders.registry import open_embedder
 from tasks.runs import checkpoints, claims, spending
 from tasks.runs.claims import Claims
@@ -28,6 +29,17 @@ from tasks.runs.run import Run
 from tasks.runs.spending import Purse
 from tasks.stores.interface import vector_column, vectors
 from tasks.stores.postgres.connection import Connection
+
+
+def keys_of(embedder: Embedder, items: Sequence[Item]) -> list[bytes]:
+    """What the vector of each item is kept under within the embedder's space: SHA-256 of the item, and of its variant where
+    it has one, lest that of a text that was cut be taken for a mean of all its pieces."""
+    return [sha256(_named(*pair)).digest() for pair in zip(items, embedder.variants(items), strict=True)]
+
+
+def _named(item: Item, variant: str) -> bytes:
+    content = item.encode() if isinstance(item, str) else item
+    return b"%s\0%s" % (content, variant.encode()) if variant else content
 
 
 def embedded(
@@ -45,7 +57,7 @@ def embedded(
     rows = [row for row, document in enumerate(documents) if document is not None]
     made = _Made(np.zeros((len(documents), embedder.space.dimensions), np.float32), np.zeros(len(documents), bool), {})
     with run.connection() as connection:
-        for part in target.content.slices([documents[row] for row in rows], embedder):
+        for part in target.content.slices([documents[row] for row in rows], partial(keys_of, embedder)):
             by_key = defaultdict[bytes, list[int]](list)
             for at, key in zip(part.rows, part.keys, strict=True):
                 by_key[key].append(rows[at])
@@ -187,7 +199,7 @@ def _keep(run: Run, connection: Connection, embedder: Embedder, keys: list[bytes
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    segment = f"{hashlib.sha256(b''.join(keys)).hexdigest()[:32]}.arrow"
+    segment = f"{sha256(b''.join(keys)).hexdigest()[:32]}.arrow"
     files.write(_path(run, embedder, segment), memoryview(sink.getvalue()))
     _index(run, connection, embedder, segment, keys)
 

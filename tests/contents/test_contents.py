@@ -18,9 +18,9 @@ from tasks.base.errors import UsageError
 from tasks.base.settings import DEFAULT_DATABASE
 from tasks.begin import begin
 from tasks.contents import registry
-from tasks.contents.interface import Slice
+from tasks.contents.interface import KeysOf, Slice
 from tasks.contents.text import Text
-from tasks.embedders.interface import Embedded, Embedder, Item, Kind, OnMade, RowError, Space, content_keys
+from tasks.embedders.interface import Embedded, Item, Kind, OnMade, RowError, Space
 from tasks.runs import spending
 from tasks.runs.plan import from_json
 from tasks.runs.run import Run, open_run
@@ -40,7 +40,7 @@ class File:
     root: str
     at_once: int = 2
 
-    def slices(self, documents: Sequence[str], embedder: Embedder) -> Iterable[Slice]:
+    def slices(self, documents: Sequence[str], keys_of: KeysOf) -> Iterable[Slice]:
         for start in range(0, len(documents), self.at_once):
             part = documents[start : start + self.at_once]
             rows = list(range(start, start + len(part)))
@@ -52,7 +52,7 @@ class File:
             items = {row: item for row, item in opened.items() if not isinstance(item, RowError)}
             refused = {row: item for row, item in opened.items() if isinstance(item, RowError)}
             there = list(items.values())
-            yield Slice(list(items), embedder.keys(there), lambda at, there=there: [there[i] for i in at], refused)  # type: ignore[misc]
+            yield Slice(list(items), keys_of(there), lambda at, there=there: [there[i] for i in at], refused)  # type: ignore[misc]
 
     def _open(self, name: str) -> Item | RowError:
         OPENED.append(name)
@@ -78,8 +78,8 @@ class Bright:
     def space(self) -> Space:
         return Space("tests", "bright", 8)
 
-    def keys(self, items: Sequence[Item]) -> list[bytes]:
-        return content_keys(items)
+    def variants(self, items: Sequence[Item]) -> Sequence[str]:
+        return [""] * len(items)
 
     def embed(self, items: Sequence[Item], on_made: OnMade | None = None) -> Embedded:
         self.asked += items

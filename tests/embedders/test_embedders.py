@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.base.errors import FatalError, UsageError
-from tasks.embedders.interface import content_keys
 from tasks.embedders.registry import open_embedder
+from tasks.runs.vectors import keys_of
 
 TEXTS = [
     "",
@@ -108,16 +108,19 @@ def test_keys_are_those_of_the_first_release(monkeypatch: pytest.MonkeyPatch) ->
         "truncate": "d5e80fac4700a5fd23e531ef1cc4f60f55ae687fa850ce49ef4b8635c72721b0",
         "mean": "c33df7ee2bd06ab2285a9b21fea49b1dc0b82e72ce8a11494bd0cbcba148ec36",
     }
-    assert open_embedder("hashing/8").keys(["naïve 😀", "x" * 9000]) == [bytes.fromhex(plain), bytes.fromhex(long[""])]
+    assert keys_of(open_embedder("hashing/8"), ["naïve 😀", "x" * 9000]) == [
+        bytes.fromhex(plain),
+        bytes.fromhex(long[""]),
+    ]
     for variant, kept in long.items():
         option = f"?on_too_long={variant}" if variant else ""
-        found = open_embedder(f"openai/text-embedding-3-small{option}").keys(["naïve 😀", "x" * 9000])
+        found = keys_of(open_embedder(f"openai/text-embedding-3-small{option}"), ["naïve 😀", "x" * 9000])
         assert found == [bytes.fromhex(plain), bytes.fromhex(kept)], variant
 
 
 def test_an_image_is_kept_under_its_bytes_and_refused_by_a_model_of_texts() -> None:
     """Bytes have a key as texts have; a model that takes text alone says so."""
-    assert content_keys([b"\x89PNG"]) == [hashlib.sha256(b"\x89PNG").digest()]
+    assert keys_of(open_embedder("hashing/8"), [b"\x89PNG"]) == [hashlib.sha256(b"\x89PNG").digest()]
     with pytest.raises(FatalError, match="hashing/8 takes text, not images"):
         open_embedder("hashing/8").embed([b"\x89PNG"])
 

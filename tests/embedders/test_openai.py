@@ -28,6 +28,7 @@ from tasks.embedders.openai.packing import Caps, TokenCount, TokensPerByte, coun
 from tasks.embedders.openai.server import CONCURRENCY, Server, Terms
 from tasks.embedders.registry import open_embedder
 from tasks.embedders.texts import RUNGS, cut
+from tasks.runs.vectors import keys_of
 from tests.helpers.openai_server import Limit, OpenAIServer, openai_server, shuffled, with_vector
 
 MODEL = "text-embedding-3-small"
@@ -167,7 +168,7 @@ def test_the_hashing_embedder_serves_the_same_callers() -> None:
     assert list(bought.rows) == [0, 1]
     assert not found.rejected
     assert HashingEmbedder(16).embed([], bought).vectors.shape == (0, 16)
-    assert len(HashingEmbedder(16).keys(["a"])[0]) == 32
+    assert len(keys_of(HashingEmbedder(16), ["a"])[0]) == 32
 
 
 def test_dimensions_are_sent_for_the_third_generation_only(server: OpenAIServer) -> None:
@@ -260,9 +261,9 @@ def test_a_dense_text_is_cut_until_it_fits(server: OpenAIServer) -> None:
 
 def test_an_over_long_text_is_kept_under_what_was_done_to_it(server: OpenAIServer) -> None:
     """A truncated text's vector must not be taken for a mean; a short text's is the same under all."""
-    kept = {embedder(server, on_too_long=how).keys([LONG])[0] for how in ("quarantine", "truncate", "mean")}
+    kept = {keys_of(embedder(server, on_too_long=how), [LONG])[0] for how in ("quarantine", "truncate", "mean")}
     assert len(kept) == 3
-    assert len({embedder(server, on_too_long=how).keys(["short"])[0] for how in ("quarantine", "mean")}) == 1
+    assert len({keys_of(embedder(server, on_too_long=how), ["short"])[0] for how in ("quarantine", "mean")}) == 1
 
 
 # Errors of the run

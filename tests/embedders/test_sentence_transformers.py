@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
@@ -18,12 +19,13 @@ from flows.forms.form import parse
 from flows.forms.text_384_to_1536 import Text384To1536
 from tasks.base.errors import FatalError, UsageError
 from tasks.embedders import weights
-from tasks.embedders.interface import RowsRejected, content_keys
+from tasks.embedders.interface import RowsRejected
 from tasks.embedders.registry import open_embedder
 from tasks.embedders.sentence_transformers import torchvision_repair
 from tasks.embedders.sentence_transformers.embedder import SLICE, SentenceTransformersEmbedder
 from tasks.embedders.sentence_transformers.model import CACHE
 from tasks.embedders.texts import cuts, size
+from tasks.runs.vectors import keys_of
 from tests.helpers import tiny_models
 from tests.helpers.local_models import needs_minilm, needs_models
 from tests.helpers.pipeline import build, finish, quarantined
@@ -250,8 +252,8 @@ def test_what_is_done_with_an_over_long_text(tiny: Path) -> None:
     assert norms.min() * 0.99 <= np.linalg.norm(whole[1]) <= norms.max() * 1.01, "not as long as its neighbours"
 
     quarantine = opened(tiny)
-    assert len({e.keys([texts[1]])[0] for e in (truncate, mean, quarantine)}) == 3
-    assert len({e.keys([texts[0]])[0] for e in (truncate, mean, quarantine)}) == 1
+    assert len({keys_of(e, [texts[1]])[0] for e in (truncate, mean, quarantine)}) == 3
+    assert len({keys_of(e, [texts[0]])[0] for e in (truncate, mean, quarantine)}) == 1
     assert truncate.space.fingerprint == mean.space.fingerprint == quarantine.space.fingerprint
 
 
@@ -376,7 +378,7 @@ def test_threads_share_one_model(tiny: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     def count(_: int) -> set[bytes]:
         embedder = opened(tiny, "?on_too_long=truncate&device=cpu")
-        return {embedder.keys(["x " * 60])[0] for _ in iter(lambda: done.is_set(), True)}
+        return {keys_of(embedder, ["x " * 60])[0] for _ in iter(lambda: done.is_set(), True)}
 
     done = Event()
     with ThreadPoolExecutor(6) as threads:
@@ -385,7 +387,7 @@ def test_threads_share_one_model(tiny: Path, monkeypatch: pytest.MonkeyPatch) ->
             embedded = list(threads.map(embed, range(40)))
         finally:
             done.set()
-        assert set().union(*counted) == set(content_keys(["x " * 60], ["truncate"]))
+        assert set().union(*counted) == {sha256(("x " * 60).encode() + b"\0truncate").digest()}
     assert len({model for model, _ in embedded}) == 1
     assert most == 1
     for _, vectors in embedded:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from tasks.base import settings
 from tasks.base.errors import UsageError
 from tasks.embedders.budget import Budget
-from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Space, as_texts, content_keys
+from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Space, as_texts
 from tasks.embedders.naming import ModelName
 from tasks.embedders.openai.account import OpenAIAccount
 from tasks.embedders.openai.batch import Batch
@@ -59,11 +59,11 @@ class OpenAIEmbedder:
     @cached_property
     def space(self) -> Space:
         # on_too_long is no part of it: it makes no two vectors incomparable, and the vectors of all other texts must
-        # not be bought again because it changed. The keys keep the over-long ones apart.
+        # not be bought again because it changed. Variants keep the over-long ones apart.
         return Space("openai", self.model, self.account.terms.dimensions, normalized=self.model in MODELS)
 
-    def keys(self, items: Sequence[Item]) -> list[bytes]:
-        return content_keys(items, map(self._variant, as_texts(self, items)))
+    def variants(self, items: Sequence[Item]) -> Sequence[str]:
+        return list(map(self._variant, as_texts(self, items)))
 
     def embed(self, items: Sequence[Item], on_made: OnMade | None = None) -> Embedded:
         """As Embedder.embed. Up to eight requests are under way at once. When one fails, no other starts, and those

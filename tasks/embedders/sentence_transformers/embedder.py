@@ -19,7 +19,7 @@ from tasks.base.errors import UsageError
 from tasks.base.words import counted
 from tasks.embedders import weights
 from tasks.embedders.budget import Budget
-from tasks.embedders.interface import Embedded, Item, Kind, OnMade, RowError, Space, as_texts, content_keys
+from tasks.embedders.interface import Embedded, Item, Kind, OnMade, RowError, Space, as_texts
 from tasks.embedders.naming import ModelName
 from tasks.embedders.sentence_transformers.model import Loaded, Wanted, hub_name, load
 from tasks.embedders.texts import OnTooLong, cuts, mean, size, unfit
@@ -44,12 +44,12 @@ class SentenceTransformersEmbedder:
     takes: ClassVar[frozenset[Kind]] = frozenset({"text"})
     account: ClassVar[None] = None
 
-    def keys(self, items: Sequence[Item]) -> list[bytes]:
-        """The variant of an over-long text is ``truncate`` or ``mean``."""
+    def variants(self, items: Sequence[Item]) -> Sequence[str]:
+        """``truncate`` or ``mean`` for an over-long text."""
         if self.on_too_long == "quarantine":
-            return content_keys(items)
+            return [""] * len(items)
         cut = self._too_long(dict(enumerate(as_texts(self, items))))
-        return content_keys(items, [self.on_too_long if row in cut else "" for row in range(len(items))])
+        return [self.on_too_long if row in cut else "" for row in range(len(items))]
 
     def embed(self, items: Sequence[Item], on_made: OnMade | None = None) -> Embedded:
         """As Embedder.embed: vectors are handed over some hundred at a time, long texts first.
