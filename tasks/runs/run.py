@@ -16,10 +16,10 @@ from tasks.runs import checkpoints, holding, ledger
 from tasks.runs.database import database_url
 from tasks.runs.plan import Plan
 from tasks.stores import registry
-from tasks.stores.interface import Selected, Source
+from tasks.stores.interface import AT_ONCE, Selected, Source, Turn
 from tasks.stores.postgres import idle, pace
 from tasks.stores.postgres.connection import Connection, refusable
-from tasks.stores.postgres.pace import AT_ONCE, Pace, Turn
+from tasks.stores.postgres.pace import Pace
 
 T = TypeVar("T")
 

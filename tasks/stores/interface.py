@@ -9,10 +9,10 @@ Records travel as Arrow batches of the schema ``records(dimensions)``:
     embedding  float32[dimensions], null for a record without a vector
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -80,6 +80,24 @@ class Evidence:
     """How many those are."""
     says: dict[str, str] = field(default_factory=dict)
     """Where the store keeps a metric → which; the entries may contradict each other."""
+
+
+class Turn:
+    """One piece of work in a store. This one is done at once, whoever else is there; a store that gives way to others has its
+    own kind."""
+
+    gives_way: ClassVar[bool] = False
+    """Whether the piece should be cut into short ones, with rests between."""
+
+    def cut(self, rows: int) -> Iterable[slice]:
+        """So many rows in pieces, with a rest after each."""
+        return [slice(0, rows)] * bool(rows)
+
+    def rest(self) -> None:
+        """Rests for what was worked since the last rest. Not to be called while a lock is held on what others use."""
+
+
+AT_ONCE = Turn()
 
 
 class Source(Protocol):
@@ -157,7 +175,7 @@ class Records(Protocol):
         (hnsw.ef_search of pgvector, hnsw_ef of Qdrant)."""
         ...
 
-    def turns(self) -> AbstractContextManager[Callable[[], AbstractContextManager[Any]]]:
+    def turns(self) -> AbstractContextManager[Callable[[], AbstractContextManager[Turn]]]:
         """Yields what each piece of work of the body is to be done in, so that others who use the store come first."""
         ...
 

@@ -182,14 +182,13 @@ def test_a_run_gives_way_and_is_right(
     vector."""
     table, done = Table(connection), threading.Event()
     locked: list[int] = []
-    resting = pace.Turn.rest
+    resting = pace.PacedTurn.rest
 
-    def watched(turn: pace.Turn) -> None:
-        if turn.gives_way:
-            locked.append(locked_rows(connection))
+    def watched(turn: pace.PacedTurn) -> None:
+        locked.append(locked_rows(connection))
         resting(turn)
 
-    monkeypatch.setattr(pace.Turn, "rest", watched)
+    monkeypatch.setattr(pace.PacedTurn, "rest", watched)
 
     def work() -> None:
         with somebody(database) as other:

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from tasks.runs.plan import Target
 from tasks.shadows.postgres.live_statements import statements_of
 from tasks.shadows.postgres.shadow import PostgresShadow
+from tasks.stores.interface import AT_ONCE, Turn
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import has_column
-from tasks.stores.postgres.pace import AT_ONCE, Turn
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.wire import KEYS, copy_rows, key_columns, vector_array, vector_values
 
@@ -65,7 +65,7 @@ class LiveRows(PostgresShadow):
         else:
             packed = vector_array(connection, page, place.layout.type)
             connection.execute(statements.upsert, (ids, hashes, packed), prepare=False)
-        if turn.pace is None:
+        if not turn.gives_way:
             self._recheck(connection, ids, hashes)
             return
         turn.rest()

@@ -15,11 +15,10 @@ from tasks.runs.plan import Target
 from tasks.shadows.difference import Difference
 from tasks.shadows.postgres.comparing import Comparison, compare
 from tasks.shadows.postgres.shadow import PostgresShadow
-from tasks.stores.interface import Built
+from tasks.stores.interface import Built, Turn
 from tasks.stores.postgres import places
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.hnsw import build, existing
-from tasks.stores.postgres.pace import Turn
 from tasks.stores.postgres.places import SCHEMA
 from tasks.stores.postgres.table import Table, create_table
 from tasks.stores.postgres.wire import copy_records

@@ -14,10 +14,9 @@ from tasks.runs.checkpoints import Mark
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.difference import Difference
-from tasks.stores.interface import Built, Records
+from tasks.stores.interface import Built, Records, Turn
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.pace import Turn
 from tasks.stores.postgres.records import TableRecords
 from tasks.stores.postgres.storable import sift
 from tasks.stores.postgres.table import Table

@@ -14,9 +14,9 @@ from tasks.runs.plan import Target
 from tasks.shadows.difference import Difference, Named
 from tasks.shadows.postgres.comparing import Comparison, compare, ours
 from tasks.shadows.postgres.shadow import PostgresShadow
+from tasks.stores.interface import Turn
 from tasks.stores.postgres import places
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.pace import Turn
 from tasks.stores.postgres.table import Table
 
 

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from psycopg.pq import TransactionStatus
 
 from tasks.base.words import counted
+from tasks.stores.interface import AT_ONCE, Turn
 from tasks.stores.postgres import idle
 from tasks.stores.postgres.connection import Connection
 
@@ -56,38 +58,25 @@ _paces: dict[tuple[str, int, str], Pace] = {}
 
 
 @dataclass
-class Turn:
-    """One piece of work. ``pace`` is None where no way is given."""
+class PacedTurn(Turn):
+    """One piece of work where way is given."""
 
-    pace: Pace | None = None
+    gives_way: ClassVar[bool] = True
+    pace: Pace
     began: float = field(default_factory=time.perf_counter)
 
-    @property
-    def gives_way(self) -> bool:
-        """Whether the piece should be cut into short ones, with rests between."""
-        return self.pace is not None
-
     def cut(self, rows: int) -> Iterable[slice]:
-        """So many rows in short pieces, with a rest after each; in one piece where no way is given."""
-        return self._short(rows) if self.gives_way else [slice(0, rows)] * bool(rows)
-
-    def _short(self, rows: int) -> Iterator[slice]:
         for start in range(0, rows, SHORT):
             yield slice(start, start + SHORT)
             self.rest()
 
     def rest(self) -> None:
-        """Rests for what was worked since the last rest. Not to be called while a lock is held on what others use."""
-        if self.pace is None or (worked := time.perf_counter() - self.began) < MOMENT:
+        if (worked := time.perf_counter() - self.began) < MOMENT:
             return
         resting = min(worked * (1 / self.pace.share - 1), LONGEST)
         self.pace.rested += resting
         time.sleep(resting)
         self.began = time.perf_counter()
-
-
-AT_ONCE = Turn()
-"""Work that goes on whoever is there."""
 
 
 @contextmanager
@@ -140,7 +129,7 @@ def rested(connection: Connection) -> float:
 @contextmanager
 def _one(pace: Pace) -> Iterator[Turn]:
     with pace.one:
-        turn = Turn(pace)
+        turn = PacedTurn(pace)
         yield turn
         turn.rest()
 

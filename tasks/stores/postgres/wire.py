@@ -15,8 +15,7 @@ import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
-from tasks.stores.interface import vectors
-from tasks.stores.postgres import pace
+from tasks.stores.interface import AT_ONCE, Turn, vectors
 from tasks.stores.postgres.connection import Connection, Packed
 from tasks.stores.postgres.pgvector import VectorType
 
@@ -45,20 +44,20 @@ KEYS: dict[str, Callable[[str], bytes]] = {
 
 
 def copy_rows(
-    connection: Connection, into: sql.Composable, columns: Sequence[Iterable[Value]], turn: pace.Turn = pace.AT_ONCE
+    connection: Connection, into: sql.Composable, columns: Sequence[Iterable[Value]], turn: Turn = AT_ONCE
 ) -> None:
     """Sends rows, given by their columns, to ``into``: a table with the list of its columns. No more than a block is held at
     once, and it rests between blocks where way is given."""
-    size = SHORT if turn.pace else BLOCK
+    size = SHORT if turn.gives_way else BLOCK
     with connection.cursor() as cursor, cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(into)) as copy:
         for block in _blocks(columns, size):
             copy.write(block)
-            if turn.pace:
+            if turn.gives_way:
                 turn.rest()
 
 
 def copy_records(
-    connection: Connection, into: sql.Composable, page: pa.Table, kind: VectorType, turn: pace.Turn = pace.AT_ONCE
+    connection: Connection, into: sql.Composable, page: pa.Table, kind: VectorType, turn: Turn = AT_ONCE
 ) -> None:
     """Sends records with their ``content_hash`` column to a table of ours. metadata is JSON text."""
     metadata = [None if text is None else b"\x01" + text.encode() for text in page.column("metadata").to_pylist()]
