@@ -83,11 +83,9 @@ class Run:
         with self.connection() as connection:
             return pace.rested(connection)
 
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
+    def connection(self) -> AbstractContextManager[Connection]:
         """A connection whose name tells a successor that it is this run's."""
-        with idle.connection(self.url, self._application) as connection:
-            yield connection
+        return idle.connection(self.url, self._application)
 
     @cached_property
     def _application(self) -> str:

@@ -30,9 +30,18 @@ class LiveRows(PostgresShadow):
 
     target: Target[LivePlace]
 
-    @property
-    def piece_rows(self) -> int | None:  # type: ignore[override]
-        return None if self.target.place.beside else PIECE_ROWS
+    def early(self, connection: Connection, page: pa.Table, reloading: bool, turn: Turn) -> pa.Table:
+        """Rows of the live table itself, all but the last few: they are locked until their transaction ends, and nobody is to
+        wait long for one of them."""
+        if self.target.place.beside:
+            return page
+        last = max(0, page.num_rows - 1) // PIECE_ROWS * PIECE_ROWS
+        for at in range(0, last, PIECE_ROWS):
+            with connection.transaction():
+                connection.execute("SET LOCAL synchronous_commit = off")  # the batch's own commit waits for these too
+                self.write(connection, page.slice(at, PIECE_ROWS), reloading, turn)
+            turn.rest()
+        return page.slice(last)
 
     def write(self, connection: Connection, page: pa.Table, reloading: bool, turn: Turn) -> None:
         filled = page if not page["embedding"].null_count else page.filter(pc.is_valid(page["embedding"]))

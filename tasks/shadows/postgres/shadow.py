@@ -1,10 +1,10 @@
-"""What all shadows in PostgreSQL share: pages go in piece by piece, the last piece in the transaction that marks its batch."""
+"""What all shadows in PostgreSQL share: a page goes in, or the last piece of it, in the transaction that marks its batch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 
@@ -30,10 +30,6 @@ class PostgresShadow(ABC):
     run: Run
     target: Target[Any]
 
-    piece_rows: ClassVar[int | None] = None
-    """Rows that may be locked at once where people use what is written, so that nobody waits long for one of them; None where
-    a page is written whole, in the transaction that marks its batch."""
-
     @abstractmethod
     def expand(self) -> None:
         """Makes the place, before anything is read from the source."""
@@ -45,6 +41,11 @@ class PostgresShadow(ABC):
     @abstractmethod
     def write(self, connection: Connection, page: pa.Table, reloading: bool, turn: Turn) -> None:
         """Puts in a page, or a piece of one. It rests where it holds no lock on what people use."""
+
+    def early(self, connection: Connection, page: pa.Table, reloading: bool, turn: Turn) -> pa.Table:
+        """Puts in what is better written before the transaction that marks the batch, and returns the rest of the page. What a
+        crash loses of it is written again with the batch. Here all is the rest."""
+        return page
 
     def refuse(self, connection: Connection, rejected: pa.Table) -> None:  # noqa: B027  most have nothing to note
         """Takes note of rows that were set aside. Here nothing: a comparison meets them again at the source."""
@@ -71,17 +72,11 @@ class PostgresShadow(ABC):
 
     def load(self, page: pa.Table, rejected: pa.Table | None, reloading: bool, mark: Mark) -> bool:
         with self.run.connection() as connection, self.run.turn(connection) as turn:
-            *early, last = _pieces(page, self.piece_rows)
-            for piece in early:
-                with connection.transaction():
-                    # What a crash loses of them is written again with their batch, whose commit waits for them all.
-                    connection.execute("SET LOCAL synchronous_commit = off")
-                    self.write(connection, piece, reloading, turn)
-                turn.rest()
+            rest = self.early(connection, page, reloading, turn)
             with connection.transaction():
                 if mark.is_written(connection):
                     return False
-                self.write(connection, last, reloading, turn)
+                self.write(connection, rest, reloading, turn)
                 if rejected:
                     self.refuse(connection, rejected)
                 mark.write(connection)
@@ -111,8 +106,3 @@ class PostgresShadow(ABC):
 
     def changed(self, passes: Difference) -> Difference:
         return passes
-
-
-def _pieces(page: pa.Table, rows: int | None) -> list[pa.Table]:
-    """The page cut into pieces of so many rows; one piece where it is empty, or is not cut."""
-    return [page.slice(at, rows) for at in range(0, page.num_rows, rows)] if rows and page.num_rows else [page]
