@@ -94,18 +94,27 @@ def second_batch(parameters: Migration, run_id: str) -> list[str]:
     return files
 
 
+def carried(directory: str) -> Way:
+    """Of chroma-to-pgvector, from a directory of two batches, into the empty database and home of the environment."""
+    options: dict[str, Any] = {"chroma": {"path": directory}, "batch_rows": BATCH}
+    return Way("chroma-to-pgvector", second_batch(ChromaToPgvector.model_validate(options), "carried"), 14, 120)
+
+
+def embedded(layout: str, url: str) -> Way:
+    """Of text-384-to-1536 in the database of the environment, which is empty, as is its home: so vectors are made."""
+    texts.make_table(url, "docs", 2 * BATCH)
+    target = {"table": "docs", "text": "content"}
+    options = {"targets": [target], "layout": layout, "embedder": "hashing/1536", "batch_rows": BATCH}
+    return Way(f"text-384-to-1536, {layout}", second_batch(Text384To1536.model_validate(options), layout), 18, 150)
+
+
 def ways() -> Iterator[Way]:
-    """One of each migration, and of each layout of live tables; each in an empty database and home, so that vectors are made."""
+    """One of each migration, and of each layout of live tables."""
     with _place():
-        options: dict[str, Any] = {"chroma": {"path": fixtures.directory(2 * BATCH)}, "batch_rows": BATCH}
-        yield Way("chroma-to-pgvector", second_batch(ChromaToPgvector.model_validate(options), "carried"), 14, 120)
+        yield carried(fixtures.directory(2 * BATCH))
     for layout in ("side_table", "column"):
         with _place() as url:
-            texts.make_table(url, "docs", 2 * BATCH)
-            target = {"table": "docs", "text": "content"}
-            options = {"targets": [target], "layout": layout, "embedder": "hashing/1536", "batch_rows": BATCH}
-            files = second_batch(Text384To1536.model_validate(options), layout)
-            yield Way(f"text-384-to-1536, {layout}", files, 18, 150)
+            yield embedded(layout, url)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a run buys: its models, opened with its budget, and what was spent and saved, kept with the run.
+"""What a run buys: its models, opened with its budget; what was spent and saved, kept with the run; and who buys what now.
 
 A budget holds over all starts of a run and over all processes that work on it: what the others spent is read from the ledger
 before each request.
@@ -6,7 +6,7 @@ before each request.
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,7 +15,11 @@ from tasks.embedders.budget import Budget, Spent
 from tasks.embedders.interface import Embedder
 from tasks.embedders.registry import open_embedder
 from tasks.runs.run import Run
+from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
+
+POLL = 0.2
+"""Seconds between two looks at whether another process has done with what it claimed."""
 
 logger = logging.getLogger("vecferry")
 
@@ -149,3 +153,52 @@ def spending(connection: Connection, run_id: str) -> Spending:
         "SELECT requests, tokens, dollars, bought, reused FROM vecferry.run WHERE run_id = %s", (run_id,)
     ).fetchone()
     return Spending(*row) if row else Spending(0, 0, 0.0, 0, 0)
+
+
+class Claims:
+    """Who of one run's threads in this process makes which vectors now: nobody makes again what another is at. Nothing is
+    claimed while what others have claimed is waited for; so no two wait for each other."""
+
+    def __init__(self) -> None:
+        self._taken: set[tuple[str, bytes]] = set()
+        self._freed = threading.Condition()
+
+    def in_turn(self, space: str, keys: Sequence[bytes]) -> Generator[list[bytes]]:
+        """Yields all of ``keys``, in parts: those that no other thread has now, then those that others had. A part is
+        claimed until the next is asked for or the iteration is closed."""
+        left = list(keys)
+        while left:
+            with self._freed:
+                while not (free := [key for key in left if (space, key) not in self._taken]):
+                    self._freed.wait()
+                self._taken.update((space, key) for key in free)
+            try:
+                yield free
+            finally:
+                with self._freed:
+                    self._taken.difference_update((space, key) for key in free)
+                    self._freed.notify_all()
+            done = set(free)
+            left = [key for key in left if key not in done]
+
+
+@contextmanager
+def claimed(connection: Connection, space: str, keys: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """Yields those of ``keys`` that are this session's to buy while the body runs: neither claimed by another one that
+    lives, on whichever machine, nor kept by now. ``connection`` must not be in a transaction.
+
+    A claim lives as long as the session that made it: PostgreSQL ends the session of a process that was killed, and with it
+    the advisory lock by which others know that its claims hold.
+    """
+    free: list[bytes] = []
+    try:
+        with pace.turn(connection) as turn:
+            for part in turn.cut(len(keys)):
+                rows = connection.execute(
+                    "SELECT * FROM vecferry.claim_contents(%s, %b::bytea[])", (space, keys[part]), binary=True
+                )
+                free += [content for (content,) in rows]
+        yield free
+    finally:
+        if not connection.closed:
+            connection.execute("SELECT vecferry.release_contents()")

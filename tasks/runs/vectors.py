@@ -22,11 +22,10 @@ from tasks.base import files
 from tasks.contents.interface import Slice
 from tasks.embedders.interface import Embedder, Item, RowError
 from tasks.embedders.registry import open_embedder
-from tasks.runs import checkpoints, claims, spending
-from tasks.runs.claims import Claims
+from tasks.runs import checkpoints, spending
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
-from tasks.runs.spending import Purse
+from tasks.runs.spending import Claims, Purse
 from tasks.stores.interface import vector_column, vectors
 from tasks.stores.postgres.connection import Connection
 
@@ -126,12 +125,12 @@ class _Filling:
         if self.embedder.account is None:
             self._make(keys)
             return set(keys)
-        with claims.in_database(self.connection, self.embedder.space.fingerprint, keys) as claimed:
+        with spending.claimed(self.connection, self.embedder.space.fingerprint, keys) as claimed:
             if claimed:
                 self._make(claimed)
         if not claimed:
             checkpoints.check_stop(self.connection, self.run.run_id)
-            time.sleep(claims.POLL)
+            time.sleep(spending.POLL)
         return set(claimed)
 
     def _make(self, keys: list[bytes]) -> None:

@@ -10,8 +10,8 @@ from contextlib import ExitStack, closing, suppress
 import psycopg
 import pytest
 
-from tasks.runs import ledger_versions
-from tasks.runs.claims import Claims, in_database
+from tasks.runs import ledger_versions, spending
+from tasks.runs.spending import Claims
 from tasks.stores.postgres.connection import Connection, connect
 
 CLAIMS = Claims()
@@ -82,7 +82,7 @@ def sessions(database: str) -> Iterator[tuple[Connection, Connection]]:
 def claimed(connection: Connection, *letters: str, space: str = "space") -> tuple[ExitStack, str]:
     """Claims those, and what of them may be bought."""
     stack = ExitStack()
-    free = stack.enter_context(in_database(connection, space, names(*letters)))
+    free = stack.enter_context(spending.claimed(connection, space, names(*letters)))
     return stack, "".join(sorted(key.decode() for key in free))
 
 
@@ -135,7 +135,7 @@ def test_many_that_want_the_same_at_once(sessions: tuple[Connection, Connection]
         wanted = random.Random(seed).sample(letters, 20)
         with connect(database, f"vecferry {seed}") as connection:
             start.wait()
-            with in_database(connection, "space", names(*wanted)) as free:
+            with spending.claimed(connection, "space", names(*wanted)) as free:
                 taken.append(free)
                 asked.wait()
 

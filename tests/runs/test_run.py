@@ -3,9 +3,9 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from tasks.runs.claims import Claims
 from tasks.runs.plan import Plan, Request
 from tasks.runs.run import Run
+from tasks.runs.spending import Claims
 
 
 def opened(run_id: str = "one", url: str = "postgresql://nowhere") -> Run:
