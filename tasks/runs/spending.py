@@ -42,6 +42,33 @@ class Spending:
         return self.dollars / self.bought * self.reused if self.bought else 0.0
 
 
+class Claims:
+    """Who of one run's threads in this process makes which vectors now: nobody makes again what another is at. Nothing is
+    claimed while what others have claimed is waited for; so no two wait for each other."""
+
+    def __init__(self) -> None:
+        self._taken: set[tuple[str, bytes]] = set()
+        self._freed = threading.Condition()
+
+    def in_turn(self, space: str, keys: Sequence[bytes]) -> Generator[list[bytes]]:
+        """Yields all of ``keys``, in parts: those that no other thread has now, then those that others had. A part is
+        claimed until the next is asked for or the iteration is closed."""
+        left = list(keys)
+        while left:
+            with self._freed:
+                while not (free := [key for key in left if (space, key) not in self._taken]):
+                    self._freed.wait()
+                self._taken.update((space, key) for key in free)
+            try:
+                yield free
+            finally:
+                with self._freed:
+                    self._taken.difference_update((space, key) for key in free)
+                    self._freed.notify_all()
+            done = set(free)
+            left = [key for key in left if key not in done]
+
+
 @dataclass
 class Purse:
     """The money of one run in this process, and the models that it is spent on. Who has begun to spend keeps to it: the run
@@ -52,6 +79,7 @@ class Purse:
     noted: Spent = field(default_factory=Spent)
     """How much the ledger has of what was spent since."""
     models: dict[str, Embedder] = field(default_factory=dict)
+    claims: Claims = field(default_factory=Claims)
 
     def __post_init__(self) -> None:
         self.budget = Budget(self.run.plan.request.budget_usd, elsewhere=self._elsewhere)
@@ -153,33 +181,6 @@ def spending(connection: Connection, run_id: str) -> Spending:
         "SELECT requests, tokens, dollars, bought, reused FROM vecferry.run WHERE run_id = %s", (run_id,)
     ).fetchone()
     return Spending(*row) if row else Spending(0, 0, 0.0, 0, 0)
-
-
-class Claims:
-    """Who of one run's threads in this process makes which vectors now: nobody makes again what another is at. Nothing is
-    claimed while what others have claimed is waited for; so no two wait for each other."""
-
-    def __init__(self) -> None:
-        self._taken: set[tuple[str, bytes]] = set()
-        self._freed = threading.Condition()
-
-    def in_turn(self, space: str, keys: Sequence[bytes]) -> Generator[list[bytes]]:
-        """Yields all of ``keys``, in parts: those that no other thread has now, then those that others had. A part is
-        claimed until the next is asked for or the iteration is closed."""
-        left = list(keys)
-        while left:
-            with self._freed:
-                while not (free := [key for key in left if (space, key) not in self._taken]):
-                    self._freed.wait()
-                self._taken.update((space, key) for key in free)
-            try:
-                yield free
-            finally:
-                with self._freed:
-                    self._taken.difference_update((space, key) for key in free)
-                    self._freed.notify_all()
-            done = set(free)
-            left = [key for key in left if key not in done]
 
 
 @contextmanager

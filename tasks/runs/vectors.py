@@ -25,7 +25,7 @@ from tasks.embedders.registry import open_embedder
 from tasks.runs import checkpoints, spending
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
-from tasks.runs.spending import Claims, Purse
+from tasks.runs.spending import Purse
 from tasks.stores.interface import vector_column, vectors
 from tasks.stores.postgres.connection import Connection
 
@@ -95,7 +95,7 @@ class _Filling:
         return self.purse.run
 
     def fill(self, tally: bool) -> None:
-        with closing(self.run.own(Claims, Claims).in_turn(self.embedder.space.fingerprint, list(self.rows))) as turns:
+        with closing(self.purse.claims.in_turn(self.embedder.space.fingerprint, list(self.rows))) as turns:
             for keys in turns:
                 missing, made = self._find(keys), 0
                 while missing:
