@@ -42,6 +42,7 @@ Parameters = Annotated[
         "-p",
         help="a parameter, key=value: keys may be dotted, values are YAML; `vecferry params FLOW` lists all",
         autocompletion=completion.parameters,
+        metavar="KEY=VALUE",
     ),
 ]
 RunName = Annotated[
@@ -50,7 +51,7 @@ RunName = Annotated[
         "--run-id", help="name the run, or resume the run of that name", autocompletion=completion.runs, metavar="RUN"
     ),
 ]
-ParameterFile = Annotated[Path | None, typer.Option("--params", help="a YAML file of parameters")]
+ParameterFile = Annotated[Path | None, typer.Option("--params", help="a YAML file of parameters", metavar="FILE")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 
 
@@ -119,7 +120,10 @@ def snapshot(
 
 @app.command("status")
 def show_status(
-    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", autocompletion=completion.runs)] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Argument(help="the run's name (default: all runs)", metavar="RUN", autocompletion=completion.runs),
+    ] = None,
     p: Parameters = None,
     as_json: Json = False,
 ) -> None:
@@ -138,7 +142,7 @@ def rerun(
     run_id: RunId,
     batch: Annotated[
         list[int] | None,
-        typer.Option("--batch", help="a batch to run again; may be repeated (default: all failed ones)"),
+        typer.Option("--batch", help="a batch to run again; may be repeated (default: all failed ones)", metavar="N"),
     ] = None,
     p: Parameters = None,
     as_json: Json = False,
@@ -187,7 +191,7 @@ def rollback(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None
 @app.command()
 def contract(
     run_id: RunId,
-    yes: Annotated[bool, typer.Option("--yes", help="drop what a rolled back run built without asking")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask before dropping what a rolled back run built")] = False,
     p: Parameters = None,
     as_json: Json = False,
 ) -> None:
@@ -213,8 +217,10 @@ def verify(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
 @app.command()
 def restore(
     run_id: RunId,
-    into: Annotated[str | None, typer.Option("--into", help="a new directory (default: RUN-restored)")] = None,
-    format: Annotated[str, typer.Option("--format", help="chroma or jsonl")] = "chroma",
+    into: Annotated[
+        str | None, typer.Option("--into", help="a new directory (default: RUN-restored)", metavar="PLACE")
+    ] = None,
+    format: Annotated[str, typer.Option("--format", help="chroma or jsonl", metavar="FORMAT")] = "chroma",
     as_json: Json = False,
 ) -> None:
     """Write a run's snapshot back into a Chroma directory of today's version, or into JSON lines, for any other version."""
@@ -229,7 +235,9 @@ def restore(
 
 @app.command()
 def demo(
-    directory: Annotated[Path, typer.Option("--dir", help="where the demo keeps everything")] = Path(".demo"),
+    directory: Annotated[
+        Path, typer.Option("--dir", help="where the demo keeps everything", metavar="DIRECTORY")
+    ] = Path(".demo"),
 ) -> None:
     """Migrate a real Chroma collection into an embedded PostgreSQL, verify it, search it and switch it."""
     from flows.command.demo import demo as play

@@ -1,5 +1,6 @@
 """What the command prints is what people called their things: nothing in a name or message is taken for markup."""
 
+import io
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -7,11 +8,12 @@ from pathlib import Path
 
 import chromadb
 import pytest
+from rich.console import Console
 from rich.progress import Progress
 
 from flows.command import main, watching
 from flows.command.fields import Parameter
-from flows.command.show import terminal
+from flows.command.show import plan, terminal
 from flows.command.show.plan import show_parameters
 from flows.command.show.run import show_checks, show_outcome, show_restored, show_run, show_runs
 from tasks.base.errors import VecferryError, VerificationRefused
@@ -133,3 +135,16 @@ def test_checks_are_marked_by_what_the_report_says(
     assert {m for m in "✓✗" if m in table} == {mark}
     for text in (f"{name} → public.{name}", f"check {name}", f"found {name}", f"note {name}"):
         assert text in table
+
+
+def test_help_ends_its_lines_between_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the terminal's width, indented; a pipe gets a line a parameter, whatever its length."""
+    help_ = "where the new vectors lie: in a column of the table, or in a table beside it"
+    for terminal_, lines in (
+        (True, ["    where the new vectors lie: in a", "    column of the table, or in a table"]),
+        (False, [f"    {help_}"]),
+    ):
+        written = io.StringIO()
+        monkeypatch.setattr(plan, "out", Console(file=written, force_terminal=terminal_, width=40, soft_wrap=True))
+        show_parameters([Parameter("layout", "text", False, None, help_)], as_json=False)
+        assert written.getvalue().splitlines()[1:][: len(lines)] == lines

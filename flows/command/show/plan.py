@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +24,12 @@ def show_parameters(listed: Iterable[Parameter], as_json: bool) -> None:
     for p in listed:
         shown = p.default if isinstance(p.default, str) else json.dumps(p.default)
         default = "; required" if p.required else "" if p.default in (None, {}) else f"; default {shown}"
-        out.print(Text.assemble(bold(p.name), f"  {p.type}{default}\n    {p.help}"))
+        head = Text.assemble(bold(p.name), f"  {p.type}{default}")
+        if out.is_terminal:  # there is no command to be copied in it, so its lines may end between words
+            out.print(head, soft_wrap=False)
+            out.print(Padding(p.help, (0, 0, 0, 4), expand=False), soft_wrap=False)
+        else:
+            out.print(head.append(f"\n    {p.help}"))
 
 
 def show_plan(planned: Planned, next_: str | None, as_json: bool) -> None:

@@ -86,7 +86,7 @@ def show_checks(path: str) -> None:
     for target in data["targets"]:
         title = f"{target['name']} → {target['table']}"
         table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
-        for column in ("", "check", "found", "wanted", "checked"):
+        for column in ("", "check", "result", "required", "checked"):
             table.add_column(column, justify="right" if column == "checked" else "left", overflow="fold")
         for check in target["checks"]:
             mark = Text("✓", "green") if check["passed"] in PASSED else red("✗")
