@@ -140,11 +140,9 @@ def test_checks_are_marked_by_what_the_report_says(
 def test_help_ends_its_lines_between_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the terminal's width, indented; a pipe gets a line a parameter, whatever its length."""
     help_ = "where the new vectors lie: in a column of the table, or in a table beside it"
-    for terminal_, lines in (
-        (True, ["    where the new vectors lie: in a", "    column of the table, or in a table"]),
-        (False, [f"    {help_}"]),
-    ):
+    wrapped = ["    where the new vectors lie: in a", "    column of the table, or in a table"]
+    for is_terminal, lines in ((True, wrapped), (False, [f"    {help_}"])):
         written = io.StringIO()
-        monkeypatch.setattr(plan, "out", Console(file=written, force_terminal=terminal_, width=40, soft_wrap=True))
+        monkeypatch.setattr(plan, "out", Console(file=written, force_terminal=is_terminal, width=40, soft_wrap=True))
         show_parameters([Parameter("layout", "text", False, None, help_)], as_json=False)
-        assert written.getvalue().splitlines()[1:][: len(lines)] == lines
+        assert [line.rstrip() for line in written.getvalue().splitlines()[1 : 1 + len(lines)]] == lines
