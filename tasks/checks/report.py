@@ -15,6 +15,22 @@ from tasks.runs import status
 from tasks.runs.run import Run
 
 Target = dict[str, Any]
+MEANINGS = {
+    "source count": "rows compared, against the source's own count",
+    "rows": "rows in the table, against those it should have",
+    "missing": "rows of the source that the table lacks",
+    "extra": "rows of the table that the source does not have",
+    "content": "rows whose text, metadata or vector differ",
+    "quarantined": "rows set aside because they cannot be migrated",
+    "NaN or infinity": "vectors that hold one",
+    "recall": "share of the true nearest neighbours that the index returns",
+    "query parity": "recall of both stores for the same queries",
+    "distances": "difference between the distances that both stores give",
+    "row cosine": "sampled vectors against those of the source or model",
+    "old model": "sampled old vectors against those of the old model",
+    "empty": "nothing to migrate",
+}
+"""What each check looks at, for who reads a report for the first time."""
 
 
 def write(run: Run, targets: list[Target], figures: dict[str, Any]) -> str:
@@ -43,6 +59,11 @@ def plain(value: Any) -> Any:
     raise TypeError(f"a report cannot hold {type(value).__name__}: {value!r}")
 
 
+def explained(check: str) -> str:
+    """What a check looks at, by its name; ``recall@10`` is ``recall``. Empty for a check of another version."""
+    return MEANINGS.get(check.partition("@")[0], "")
+
+
 def markdown(targets: list[Target]) -> str:
     """The table of checks, as a Prefect artifact shows it."""
     lines = ["| | check | table | result | required | checked |", "|---|---|---|---|---|---|"]
@@ -62,7 +83,7 @@ def _cell(text: str) -> str:
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {"counted": counted, "agreeing": agreeing}
+    environment.globals |= {"counted": counted, "agreeing": agreeing, "explained": explained}
     return environment.from_string((Path(__file__).parent / "report.html.j2").read_text())
 
 
@@ -97,7 +118,7 @@ def _plots(target: Target) -> str:
         distances.scatter([b for _, b in pairs], [a for a, _ in pairs], s=6, alpha=0.5)
         low, high = min(map(min, pairs)), max(map(max, pairs))
         distances.plot([low, high], [low, high], color="grey", linewidth=0.8)
-        distances.set(title="The same neighbours' distances", xlabel="source", ylabel="pgvector")
+        distances.set(title="Distances of neighbours that both give", xlabel="source", ylabel="pgvector")
     else:
         distances.set_axis_off()
     for axes in (latency, recall, distances):
