@@ -159,7 +159,9 @@ def _counts_something(value: ast.expr, shown: str, numbers: frozenset[str]) -> b
 def faults(text: str) -> list[str]:
     """What is wrong with a message in which every number is 0, 1 or 2."""
     wrong = [
-        f"{number} {noun}" for number, noun in re.findall(r"\b([012]) ([a-z][a-z/]*)", text) if not _goes(number, noun)
+        f"{number} {noun}"
+        for number, noun in re.findall(r"(?<![\w/.])([012]) ([a-z][a-z/]*)", text)
+        if not _goes(number, noun)
     ]
     wrong += [noun for noun in re.findall(r"NAME ([a-z]+)\b(?!/)", text) if noun in NOUNS[1] - NOUNS[0]]
     wrong += re.findall(rf"\b1 \w+ (?:{'|'.join(PLURAL_VERBS)})\b", text)
