@@ -13,7 +13,7 @@ from psycopg import sql
 
 Value = str | int | float | sql.Composable
 
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r"""
       (?P<skip> --[^\n]* | /\*.*?\*/ | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ | :: )
     | :"(?P<identifier>\w+)" | :'(?P<literal>\w+)' | :(?P<number>\w+)
@@ -29,7 +29,7 @@ def statement(name: str, **variables: Value) -> sql.Composed:
     """
     parts: list[sql.Composable] = []
     text, end = _text(name), 0
-    for match in _TOKEN.finditer(text):
+    for match in TOKEN.finditer(text):
         if match["skip"]:
             continue
         parts.append(sql.SQL(text[end : match.start()]))

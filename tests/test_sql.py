@@ -14,6 +14,7 @@ from psycopg import sql
 from sql import statement
 from tasks.base.errors import UsageError
 from tasks.runs import ledger_versions
+from tasks.shadows.postgres.live_place import TRIGGERS
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pgvector import Layout
@@ -99,7 +100,7 @@ def test_injections_are_inert(connection: Connection, load: Any, hostile: str) -
     where = {"schema": "public", "table": hostile[:60]}
     connection.execute(statement("expand_table", **where, type="vector"))
     connection.execute(statement("expand_dimensions", **where, type="vector", dims=2))
-    connection.execute(statement("expand_primary_key", **where, constraint=f"{hostile[:50]}_key"))
+    connection.execute(statement("expand_primary_key", **where, constraint=f"{hostile[:50]}_key", key=sql.SQL("id")))
     assert connection.execute(load("SELECT :'value'", value=hostile)).fetchone() == (hostile,)
     assert connection.execute(statement("cutover_dependents", table=hostile)).fetchall() == []
     held = PostgresStore(connection)
@@ -132,8 +133,8 @@ def test_every_file_runs_by_hand(database: str, connection: Connection, name: st
             connection,
             Table("vecferry", "docs__1", Layout("vector", None if name == "expand_dimensions" else 384, "cosine")),
         )
-    if name.startswith("grant"):
-        connection.execute("DO $$ BEGIN CREATE ROLE reader; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    connection.execute("DO $$ BEGIN CREATE ROLE reader; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    make_beside(connection)
     head = (FOLDER / f"{name}.sql").read_text().splitlines()[0].removeprefix("-- psql ")
     command = [os.path.expandvars(part) for part in shlex.split(head)]
     done = subprocess.run(
@@ -145,6 +146,23 @@ def test_every_file_runs_by_hand(database: str, connection: Connection, name: st
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, "") or "NOTICE" in done.stderr, done.stderr
+
+
+def make_beside(connection: Connection) -> None:
+    """What a live table ``docs`` gets for its new vectors, in either layout."""
+    where: dict[str, Any] = {"schema": "public", "table": "docs"}
+    kind: dict[str, Any] = {"type": "vector", "dims": 1536}
+    keys, queue = sql.SQL("id AS k1"), "docs__2_queue"
+    connection.execute(
+        statement("expand_side_table", side="docs__2", keys=keys, toast_tuple_target=8160, **where, **kind)
+    )
+    connection.execute("ALTER TABLE vecferry.docs__2 ADD PRIMARY KEY (k1)")
+    triggers = {f"trigger_{kind}": f"docs_2_{kind}" for kind in TRIGGERS}
+    changed = sql.SQL("OLD.document IS DISTINCT FROM NEW.document")
+    connection.execute(
+        statement("expand_queue", queue=queue, key="($1).id::text", changed=changed, **triggers, **where)
+    )
+    connection.execute(statement("expand_column", column="embedding_1536", **where, **kind))
 
 
 def test_psql_and_the_loader_agree(database: str, tmp_path: Path, connection: Connection) -> None:

@@ -23,7 +23,7 @@ from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.places import SCHEMA, NewTable, ReplacedTable, SyncedTable, TablePlace
-from tasks.stores.postgres.table import Table, describe, index_statement, table_statements
+from tasks.stores.postgres.table import Table, describe, index_statement, key_statement, table_statements
 from tasks.stores.registry import open_source
 
 
@@ -159,7 +159,7 @@ def _name_problems(connection: Connection, plan: Plan, schema: str) -> Iterator[
 def _sql(plan: Plan) -> Iterator[str]:
     """The SQL that changes something, as it will be sent."""
     if any(t.place.loads for t in plan.targets):
-        yield "CREATE EXTENSION IF NOT EXISTS vector"
+        yield from lines(statement("expand_extension"))
     for target in plan.targets:
         if not target.place.loads:
             yield f"-- {target.name}: rows that differ are merged in place"
@@ -169,7 +169,7 @@ def _sql(plan: Plan) -> Iterator[str]:
         names = index_names(plan.run_id, target.place.table, target.name)
         yield from lines(*table_statements(table))
         yield f'COPY "{SCHEMA}"."{table.name}" FROM STDIN (FORMAT BINARY)'
-        yield from lines(statement("expand_primary_key", **where, constraint=names["key"]))
+        yield from lines(key_statement(table, names["key"]))
         if table.layout.index_type:
             yield from lines(index_statement(table, names["hnsw"], *hnsw.parameters(target.collection)))
         yield from lines(statement("expand_gin", **where, index=names["gin"]))

@@ -110,7 +110,7 @@ def examine(connection: Connection, draft: Draft) -> Draft:
 
 def estimate(connection: Connection, draft: Draft) -> Planned:
     """What it will do, take and cost."""
-    statements = [line for target in draft.plan.targets for line in _sql(draft.plan.run_id, target)]
+    statements = [line for target in draft.plan.targets for line in _sql(connection, draft.plan.run_id, target)]
     return live_estimate.estimate(connection, draft, statements)
 
 
@@ -221,10 +221,10 @@ def _warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str
         )
 
 
-def _sql(run_id: str, target: Target[LivePlace]) -> Iterator[str]:
+def _sql(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
     """The SQL that changes something, as it will be sent; of a function its name, since its body is derived from the
     application's own when it is made."""
-    yield from lines(*live_place.statements(target))
+    yield from lines(*live_place.statements(connection, run_id, target))
     place, beside = target.place, target.place.beside
     where = (SCHEMA, place.shadow) if beside else (place.schema, place.table)
     table = Table(*where, place.layout, column="embedding" if beside else quoted(place.new_column))

@@ -4,6 +4,7 @@ import os
 import sys
 from functools import cache
 
+from sql import statement
 from tasks.base.errors import UsageError
 from tasks.base.settings import DEFAULT_DATABASE, OTHER_DATABASE, home, secret
 from tasks.stores.postgres import embedded
@@ -33,7 +34,7 @@ def names_a_database() -> bool:
 def prepare(connection: Connection) -> None:
     """Makes what tables of vectors and the ledger stand on, where it is missing."""
     if not connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone():
-        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        connection.execute(statement("expand_extension"))
         adapt(connection)
 
 

@@ -2,7 +2,8 @@
 
 A flow's test makes a ``Migration``: how to call the flow, how to change its source, and how to read both sides. The
 harness then goes plan → run → rollback → run → cutover → catch-up → rollback → cutover → contract and checks, after every
-step, that the target says what the source says and that nothing is there that should not be.
+step, that the target says what the source says and that nothing is there that should not be. All that it sends to
+PostgreSQL and that changes more than the ledger must stand in sql/.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from flows.cutover import cutover
 from flows.rollback import rollback
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.stores.postgres.connection import Connection
+from tests.helpers.sent import only_files_of_sql
 
 Rows = dict[str, Any]
 
@@ -54,6 +56,7 @@ def tables(connection: Connection) -> list[str]:
     return [f"{schema}.{name}" for schema, name in rows]
 
 
+@only_files_of_sql()
 def drive(migration: Migration) -> None:
     """Plan to contract, with live changes in between."""
     before = migration.writes()
@@ -99,6 +102,7 @@ def drive(migration: Migration) -> None:
             migration.catch_up("life")
 
 
+@only_files_of_sql()
 def drive_two(first: Migration, second: Migration) -> None:
     """Two migrations of one table, the second over the first: that one serves whatever is done with the second, until that
     is cut over, and again after its rollback; and it is not taken back from under it."""

@@ -61,5 +61,5 @@ def test_live_tables_get_what_the_plan_shows(connection: Connection, layout: str
         {"targets": [{"table": "docs", "text": "content"}], "embedder": "hashing/1536", "layout": layout},
     )
     planned = shown(connection, form, run.run_id)
-    assert len(planned) == 10 + (layout == "column")
+    assert len(planned) == 12
     assert [line for line in planned if line not in sent[0]] == []

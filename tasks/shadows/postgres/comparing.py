@@ -31,7 +31,7 @@ from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pages import differing, stage_page
 from tasks.stores.postgres.places import TablePlace
 from tasks.stores.postgres.storable import sift
-from tasks.stores.postgres.table import READ_ROWS, Table, copy_ids
+from tasks.stores.postgres.table import READ_ROWS, Table, copy_ids, remove
 from tasks.stores.records import with_hash
 
 NONE_REFUSED: Mapping[int, RowError] = {}
@@ -147,14 +147,10 @@ def _orphans(comparison: Comparison, connection: Connection, ids: pa.Array, whol
 
 
 def _remove(comparison: Comparison, connection: Connection, ids: list[str]) -> None:
-    table = comparison.table
     if comparison.journal:
-        query = sql.SQL(
-            "INSERT INTO vecferry.undo (run_id, target, id, present, document, metadata, uri, embedding, content_hash) "
-            "SELECT %s, %s, id, true, document, metadata, uri, embedding::text, content_hash FROM {} WHERE id = ANY(%s)"
-        ).format(table.identifier)
-        connection.execute(query, (comparison.run.run_id, comparison.target.number, ids))
-    connection.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(table.identifier), (ids,))
+        query = statement("sync_journal_removed", **_journalled(comparison), ids=sql.Placeholder())
+        connection.execute(query, (ids,))
+    remove(connection, comparison.table, ids)
 
 
 def _journalled(comparison: Comparison) -> dict[str, Any]:

@@ -19,11 +19,12 @@ from tasks.stores.postgres.catalogue import (
     Function,
     close,
     define_as,
+    describe_as,
     drop,
     find,
     give_body,
+    give_to,
     open_alike,
-    signature,
 )
 from tasks.stores.postgres.connection import Connection, pgvector_schema
 from tasks.stores.postgres.live_table import quoted
@@ -150,7 +151,7 @@ def keep_own(connection: Connection, target: Target[LivePlace], name: str) -> No
         return
     kept = name_of(name, own.model)
     copy = define_as(connection, function, kept)
-    connection.execute(f"ALTER FUNCTION {signature(connection, copy.oid)} OWNER TO {quoted(function.owner)}")
+    give_to(connection, copy, function.owner)
     if function.definer:
         close(connection, replace(copy, owner=function.owner))  # the function calls it with the rights of its owner
     else:
@@ -166,7 +167,7 @@ def _recreated(connection: Connection, target: Target[LivePlace], name: str) -> 
     if was is None:
         return None
     function = define_as(connection, was, name)
-    connection.execute(f"ALTER FUNCTION {signature(connection, function.oid)} OWNER TO {quoted(was.owner)}")
+    give_to(connection, function, was.owner)
     open_alike(connection, was, function)
     give_body(connection, function, f"-- {MADE}\nBEGIN\nEND")
     return find(connection, target.place.schema, name, switched=True)
@@ -187,10 +188,7 @@ def _move_second(connection: Connection, target: Target[LivePlace], name: str) -
         if second and searched.body == second.name:
             made = name_of(name, searched.model)
             copy = define_as(connection, second, made)
-            note = f"{MADE}: the nearest rows by {searched.model.table}.{searched.model.column_name}"
-            connection.execute(
-                f"COMMENT ON FUNCTION {signature(connection, copy.oid)} IS {sql.Literal(note).as_string()}"
-            )
+            describe_as(connection, copy, f"the nearest rows by {searched.model.table}.{searched.model.column_name}")
             open_alike(connection, second, copy)
             search_bodies.note(connection, searched.model, name, made, own=False)
 

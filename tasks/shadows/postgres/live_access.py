@@ -2,6 +2,7 @@
 
 from psycopg import sql
 
+from sql import statement
 from tasks.runs.names import short
 from tasks.runs.plan import Target
 from tasks.stores.postgres.catalogue import find
@@ -15,29 +16,25 @@ def view_name(target: Target[LivePlace]) -> str:
     return f"{short(target.place.shadow, 58)}_rows"
 
 
-def make_view(connection: Connection, target: Target[LivePlace]) -> None:
-    """The key, the text and what the search function returns, with the new vectors beside; no more, lest it stand in the
-    way of changes to the table. Who may read the live table may read these rows of it."""
+def view_statement(connection: Connection, target: Target[LivePlace]) -> sql.Composed:
+    """What makes the view: key, text and what the search function returns, with the new vectors beside. Who may read the live
+    table may read these rows of it."""
     live = target.place.live
     function = find(connection, target.place.schema, target.place.function) if target.place.function else None
     returned = (
         [name for name, _ in function.columns if has_column(connection, target.place.live, name)] if function else []
     )
     columns = dict.fromkeys([*(c.name for c in live.key), *text_columns(live.text), *returned])
-    connection.execute(
-        sql.SQL(
-            "CREATE OR REPLACE VIEW {view} WITH (security_invoker = true) AS SELECT {columns}, s.embedding AS {column} "
-            "FROM {side} AS s JOIN {table} AS b ON {same}"
-        ).format(
-            view=sql.Identifier(SCHEMA, view_name(target)),
-            columns=sql.SQL(", ").join(sql.Identifier("b", name) for name in columns),
-            column=sql.Identifier(target.place.new_column),
-            side=sql.Identifier(SCHEMA, target.place.shadow),
-            table=live.identifier,
-            same=sql.SQL(live.same("s", "b")),
-        )
+    return statement(
+        "expand_view",
+        view=view_name(target),
+        columns=sql.SQL(", ").join(sql.Identifier("b", name) for name in columns),
+        column=target.place.new_column,
+        side=target.place.shadow,
+        schema=live.schema,
+        table=live.table,
+        same=sql.SQL(live.same("s", "b")),
     )
-    share(connection, target)
 
 
 def share(connection: Connection, target: Target[LivePlace]) -> None:
@@ -51,17 +48,16 @@ def share(connection: Connection, target: Target[LivePlace]) -> None:
         "WHERE c.oid = to_regclass(%s) AND g.privilege_type = 'SELECT'",
         (target.place.live.identifier.as_string(),),
     ).fetchall()
-    places = (
-        [sql.Identifier(SCHEMA, target.place.shadow), sql.Identifier(SCHEMA, view_name(target))]
-        if target.place.beside
-        else []
-    )
-    places.append(sql.Identifier(SCHEMA, "active_space"))
+    names = [target.place.shadow, view_name(target)] if target.place.beside else []
+    relations = [sql.Identifier(SCHEMA, name) for name in [*names, "active_space"]]
+    there = [r for r in relations if _exists(connection, r)]
     for (who,) in rows:
-        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA vecferry TO {}").format(sql.SQL(who)))
-        for place in places:
-            if connection.execute("SELECT to_regclass(%s) IS NOT NULL", (place.as_string(),)).fetchone() == (True,):
-                connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(place, sql.SQL(who)))
+        connection.execute(statement("grant_reading", role=sql.SQL(who), relations=sql.SQL(", ").join(there)))
+
+
+def _exists(connection: Connection, relation: sql.Identifier) -> bool:
+    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (relation.as_string(),)).fetchone()
+    return row == (True,)
 
 
 def _guard(connection: Connection, target: Target[LivePlace]) -> None:
@@ -71,11 +67,8 @@ def _guard(connection: Connection, target: Target[LivePlace]) -> None:
     ).fetchone()
     if guarded != (True,):
         return
-    side = sql.Identifier(SCHEMA, target.place.shadow)
-    connection.execute(sql.SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(side))
-    connection.execute(sql.SQL("DROP POLICY IF EXISTS as_the_live_table ON {}").format(side))
+    live = target.place.live
+    same = sql.SQL(live.same("", "b"))
     connection.execute(
-        sql.SQL(
-            "CREATE POLICY as_the_live_table ON {} FOR SELECT USING (EXISTS (SELECT 1 FROM {} AS b WHERE {}))"
-        ).format(side, target.place.live.identifier, sql.SQL(target.place.live.same("", "b")))
+        statement("grant_rows_alike", side=target.place.shadow, schema=live.schema, table=live.table, same=same)
     )

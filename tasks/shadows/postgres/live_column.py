@@ -160,8 +160,8 @@ class LiveColumn(LiveRows):
             dropped += self._drop(connection, before)
         if target.place.beside:
             return dropped  # the table beside is kept current from its queue, or it would not be at all
-        live_place.drop_triggers(connection, target)
-        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.side))
+        live_place.stop_noting(connection, target)
+        live_place.drop_side_table(connection, target)
         return [*dropped, f"dropped the triggers and the queue of {target.place.schema}.{target.place.table}"]
 
     def _drop(self, connection: Connection, model: Model) -> list[str]:

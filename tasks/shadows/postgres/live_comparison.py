@@ -2,10 +2,11 @@
 
 from psycopg import sql
 
+from sql import statement
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.difference import Difference, Named, named
-from tasks.shadows.postgres.live_place import numbered_id, queue, side_table
+from tasks.shadows.postgres.live_place import numbered_id, queue_name, side_table
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import LivePlace
@@ -16,31 +17,20 @@ def compare(run: Run, target: Target[LivePlace], only: list[str] | None = None) 
     live = target.place.live
     lacks = "s.lacks IS NOT FALSE" if target.place.beside else f"b.{quoted(target.place.new_column)} IS NULL"
     limited = run.plan.limited
-    query = sql.SQL(
-        "WITH looked AS (SELECT coalesce({live_id}, {side_id}) AS id, CASE "
-        "  WHEN b.{first} IS NULL THEN 'orphaned' WHEN {said} IS NULL THEN "
-        "    CASE WHEN s.k1 IS NOT NULL THEN 'orphaned' WHEN {lacks} THEN 'silent' ELSE 'added' END "
-        "  WHEN s.k1 IS NULL THEN CASE WHEN {lacks} THEN 'missing' ELSE 'added' END "
-        "  WHEN s.content_hash <> {hash} THEN 'stale' WHEN s.refused IS NOT NULL THEN 'quarantined' "
-        "  WHEN {lacks} THEN 'missing' ELSE 'right' END AS kind "
-        "FROM {live} AS b FULL JOIN {known} AS s ON {same}), "
-        "waiting AS (SELECT DISTINCT id FROM {queue}), "
-        "told AS (SELECT kind, id FROM looked WHERE kind NOT IN ('right', 'silent') "
-        "  AND NOT EXISTS (SELECT 1 FROM waiting w WHERE w.id = looked.id OR w.id IS NULL)) "
-        "SELECT kind, count(*), (array_agg(id ORDER BY id))[1:1000] FROM told GROUP BY kind "
-        "UNION ALL SELECT 'compared', count(*), NULL FROM looked WHERE kind <> 'silent' AND (kind <> 'missing' OR NOT {limited})"
-    ).format(
+    query = statement(
+        "sync_live_difference",
         live_id=sql.SQL(live.id("b")),
         side_id=sql.SQL(numbered_id(target.place, "s")),
-        first=sql.Identifier(live.key[0].name),
-        said=sql.SQL(live.said("b")),
+        first=live.key[0].name,
+        document=sql.SQL(live.said("b")),
         hash=sql.SQL(live.hash("b")),
         lacks=sql.SQL(lacks),
-        live=live.identifier,
+        schema=live.schema,
+        table=live.table,
         known=_known(target),
         same=sql.SQL(live.same("s", "b")),
-        queue=queue(target.place),
-        limited=sql.Literal(limited),
+        queue=queue_name(target.place),
+        limited=limited,
     )
     with run.connection() as connection, pace.turn(connection):
         counts = {kind: (count, tuple(ids or ())) for kind, count, ids in connection.execute(query)}

@@ -11,7 +11,7 @@ from tasks.runs import models
 from tasks.runs.models import Model
 from tasks.runs.names import index_names, short
 from tasks.runs.plan import Target
-from tasks.shadows.postgres.live_access import make_view, view_name
+from tasks.shadows.postgres.live_access import share, view_name, view_statement
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTable, has_column
@@ -26,7 +26,6 @@ BESIDE = 100
 
 def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
     """Makes what is missing of it, once the registry of models says whose it is."""
-    live = target.place.live
     _claim(connection, run_id, target)
     connection.execute(
         "INSERT INTO vecferry.relation (table_schema, table_name, run_id, target, role, source, space) "
@@ -46,25 +45,21 @@ def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None
     connection.execute(_side_statement(target))
     name = index_names(run_id, target.place.table, target.name)["key"]
     if name not in hnsw.existing(connection, Table(SCHEMA, target.place.shadow, target.place.layout)):
-        connection.execute(
-            sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY ({})").format(
-                side_table(target.place), sql.Identifier(name), sql.SQL(", ".join(live.numbered()))
-            )
-        )
-    if not target.place.beside:
-        connection.execute(sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS embedding").format(side_table(target.place)))
-        if not has_column(connection, target.place.live, target.place.new_column):
-            connection.execute(_column_statement(target))
+        connection.execute(_key_statement(run_id, target))
+    if not target.place.beside and not has_column(connection, target.place.live, target.place.new_column):
+        connection.execute(_column_statement(target))
     connection.execute(statement("expand_note_change"))
     connection.execute(_queue_statement(target))
     if target.place.beside:
-        make_view(connection, target)
+        connection.execute(view_statement(connection, target))
+        share(connection, target)
 
 
-def statements(target: Target[LivePlace]) -> list[sql.Composed]:
+def statements(connection: Connection, run_id: str, target: Target[LivePlace]) -> list[sql.Composed]:
     """What ``make`` sends that names this target, for the plan."""
     column = [] if target.place.beside else [_column_statement(target)]
-    return [_side_statement(target), *column, _queue_statement(target)]
+    view = [view_statement(connection, target)] if target.place.beside else []
+    return [_side_statement(target), _key_statement(run_id, target), *column, _queue_statement(target), *view]
 
 
 def _side_statement(target: Target[LivePlace]) -> sql.Composed:
@@ -73,6 +68,8 @@ def _side_statement(target: Target[LivePlace]) -> sql.Composed:
         sql.SQL("{} AS {}").format(sql.Identifier(c.name), sql.SQL(n))
         for c, n in zip(live.key, live.numbered(), strict=True)
     )
+    if not target.place.beside:
+        return statement("expand_known_rows", side=target.place.shadow, keys=keys, **_where(target))
     return statement(
         "expand_side_table",
         side=target.place.shadow,
@@ -83,6 +80,12 @@ def _side_statement(target: Target[LivePlace]) -> sql.Composed:
     )
 
 
+def _key_statement(run_id: str, target: Target[LivePlace]) -> sql.Composed:
+    name = index_names(run_id, target.place.table, target.name)["key"]
+    keys = sql.SQL(", ".join(target.place.live.numbered()))
+    return statement("expand_primary_key", schema=SCHEMA, table=target.place.shadow, constraint=name, key=keys)
+
+
 def _column_statement(target: Target[LivePlace]) -> sql.Composed:
     return statement("expand_column", column=target.place.new_column, **_where(target), **_dims(target))
 
@@ -91,11 +94,9 @@ def _queue_statement(target: Target[LivePlace]) -> sql.Composed:
     live = target.place.live
     return statement(
         "expand_queue",
-        queue=queue_name(target.place),
         key=live.id("($1)"),
         changed=sql.SQL(_changed(live)),
-        **{f"trigger_{kind}": trigger_name(target.place, kind) for kind in TRIGGERS},
-        **_where(target),
+        **_triggers(target),
     )
 
 
@@ -141,9 +142,8 @@ def _claim(connection: Connection, run_id: str, target: Target[LivePlace]) -> No
 
 def retire(connection: Connection, target: Target[LivePlace]) -> None:
     """Drops the vectors that a contracted run was searched by, with all that kept them current."""
-    drop_triggers(connection, target)
-    connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(SCHEMA, view_name(target))))
-    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(side_table(target.place)))
+    stop_noting(connection, target)
+    drop_side_table(connection, target)
     connection.execute(
         "DELETE FROM vecferry.relation WHERE table_schema = %s AND table_name = %s", (SCHEMA, target.place.shadow)
     )
@@ -153,27 +153,32 @@ def retire(connection: Connection, target: Target[LivePlace]) -> None:
 
 def drop(connection: Connection, target: Target[LivePlace]) -> None:
     """Takes all of it away. A column that was there before the run is there afterwards, and empty as it was."""
-    drop_triggers(connection, target)
-    connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(SCHEMA, view_name(target))))
-    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(side_table(target.place)))
+    stop_noting(connection, target)
+    drop_side_table(connection, target)
     made = connection.execute(
         "DELETE FROM vecferry.relation WHERE table_schema = %s AND table_name = %s RETURNING source -> 'column_is_ours'",
         (SCHEMA, target.place.shadow),
     ).fetchone()
     if target.place.beside or made is None:
         return  # without its line nothing was made: the column, if there is one, is somebody else's
-    column = sql.Identifier(target.place.new_column)
-    connection.execute(sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}").format(target.place.live.identifier, column))
+    connection.execute(statement("contract_column", column=target.place.new_column, **_where(target)))
     if not made[0]:
         connection.execute(_column_statement(target))
 
 
-def drop_triggers(connection: Connection, target: Target[LivePlace]) -> None:
+def stop_noting(connection: Connection, target: Target[LivePlace]) -> None:
     """Ends the noting of changes, and forgets those that were noted."""
-    for kind in TRIGGERS:
-        name = sql.Identifier(trigger_name(target.place, kind))
-        connection.execute(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(name, target.place.live.identifier))
-    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(queue(target.place)))
+    connection.execute(statement("contract_queue", **_triggers(target)))
+
+
+def drop_side_table(connection: Connection, target: Target[LivePlace]) -> None:
+    """Drops what is known of each row, and with it the vectors that lie beside the table."""
+    connection.execute(statement("contract_side_table", side=target.place.shadow, view=view_name(target)))
+
+
+def _triggers(target: Target[LivePlace]) -> dict[str, Any]:
+    names = {f"trigger_{kind}": trigger_name(target.place, kind) for kind in TRIGGERS}
+    return {"queue": queue_name(target.place), **names, **_where(target)}
 
 
 def _where(target: Target[LivePlace]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tasks.runs.vectors import embedded
 from tasks.shadows.difference import Difference, Named, named
 from tasks.shadows.postgres.live_place import queue, side_table
 from tasks.shadows.postgres.live_rows import LiveRows
+from tasks.shadows.postgres.live_statements import statements_of
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTables, has_column
@@ -98,7 +99,7 @@ def renew(rows: LiveRows, connection: Connection, ids: list[str], seqs: list[int
             rows.update_old(connection, old)
         if rejected:
             rows.refuse(connection, rejected)
-        connection.execute(sql.SQL("DELETE FROM {} WHERE seq = ANY(%s)").format(queue(target.place)), (seqs,))
+        connection.execute(statements_of(target.place).done, (seqs,))
     written = filled["id"].to_pylist()
     return Difference(
         missing=named([i for i in written if i not in there]),

@@ -1,15 +1,18 @@
-"""The SQL that writes the rows of a live table's new vectors, and guards them; composed once for a place.
+"""The statements that write the rows of a live table's new vectors, and guard them: those of sql/sync_live_*.sql, bound once for
+a place.
 
 A page travels as arrays: the rows' names first, then what a statement says.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from psycopg import sql
 
-from tasks.shadows.postgres.live_place import numbered_id, queue, side_table
-from tasks.stores.postgres.live_table import LiveTable, quoted
+from sql import statement
+from tasks.shadows.postgres.live_place import numbered_id, queue_name, side_table
+from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.places import LivePlace
 
 
@@ -29,6 +32,8 @@ class Statements:
     """Page: content_hash. The rows that say something else by now."""
     note: sql.Composed
     """Puts ids, an array, on the queue."""
+    done: sql.Composed
+    """Takes entries, an array of their numbers, off the queue."""
     refuse: sql.Composed
     """Page: content_hash, refused."""
     remove: sql.Composed
@@ -44,70 +49,43 @@ class Statements:
 @lru_cache(maxsize=256)
 def statements_of(place: LivePlace) -> Statements:
     """The statements of a place."""
-    live, side, kind = place.live, side_table(place), place.layout.type
-    keys = sql.SQL(", ".join(live.numbered()))
-    hashed, filled = "content_hash bytea", f"embedding {kind}"
+    live, kind = place.live, place.layout.type
+    table: dict[str, Any] = {"schema": live.schema, "table": live.table}
+    side: dict[str, Any] = {"side": place.shadow, "keys": sql.SQL(", ".join(live.numbered()))}
+    same, hashed = sql.SQL(live.same("p", "b")), sql.SQL(live.hash("b"))
+    names, hashes = _page(live), _page(live, "content_hash bytea")
+    filled = _page(live, "content_hash bytea", f"embedding {kind}")
+    old = _page(live, "content_hash bytea", f"embedding {live.layout.type}")
     return Statements(
-        into=sql.SQL("{} ({}, content_hash, embedding)").format(side, keys),
-        upsert=sql.SQL(
-            "INSERT INTO {side} ({keys}, content_hash, embedding) SELECT {keys}, content_hash, embedding FROM {page} "
-            "ORDER BY {keys} ON CONFLICT ({keys}) DO UPDATE SET content_hash = excluded.content_hash, "
-            "refused = NULL, embedding = excluded.embedding"
-        ).format(side=side, keys=keys, page=_page(live, hashed, filled)),
-        update=sql.SQL(
-            "WITH written AS ({fill} RETURNING {page_keys}, p.content_hash) "
-            "INSERT INTO {side} ({keys}, content_hash) SELECT * FROM written ORDER BY {keys} "
-            "ON CONFLICT ({keys}) DO UPDATE SET content_hash = excluded.content_hash, refused = NULL"
-        ).format(
-            fill=_fill(live, place.new_column, kind),
+        # A COPY stands in no file: its rows, in binary, could not be sent by hand.
+        into=sql.SQL("{} ({}, content_hash, embedding)").format(side_table(place), side["keys"]),
+        upsert=statement("sync_live_upsert", **side, page=filled),
+        update=statement(
+            "sync_live_fill",
+            **table,
+            **side,
+            column=place.new_column,
+            page=filled,
+            same=same,
+            hash=hashed,
             page_keys=sql.SQL(", ".join(live.numbered("p"))),
-            side=side,
-            keys=keys,
         ),
-        update_old=_fill(live, live.vectors, live.layout.type),
-        overtaken=sql.SQL(
-            "SELECT {id} FROM {page} LEFT JOIN {live} AS b ON {same} WHERE {hash} IS DISTINCT FROM p.content_hash"
-        ).format(
-            id=sql.SQL(numbered_id(place, "p")),
-            page=_page(live, hashed),
-            live=live.identifier,
-            same=sql.SQL(live.same("p", "b")),
-            hash=sql.SQL(live.hash("b")),
+        update_old=statement("sync_live_fill_old", **table, column=live.vectors, page=old, same=same, hash=hashed),
+        overtaken=statement(
+            "sync_live_overtaken", **table, id=sql.SQL(numbered_id(place, "p")), page=hashes, same=same, hash=hashed
         ),
-        note=sql.SQL("INSERT INTO {} (id) SELECT unnest(%s::text[])").format(queue(place)),
-        refuse=sql.SQL("INSERT INTO {} ({}, content_hash, refused) SELECT p.* FROM {}").format(
-            side, keys, _page(live, hashed, "refused text")
+        note=statement("sync_live_note", queue=queue_name(place), ids=sql.Placeholder()),
+        done=statement("sync_live_done", queue=queue_name(place), entries=sql.Placeholder()),
+        refuse=statement("sync_live_refuse", **side, page=_page(live, "content_hash bytea", "refused text")),
+        remove=statement(
+            "sync_live_remove",
+            side=place.shadow,
+            page=names,
+            same=sql.SQL(" AND ".join(f"s.{n} = p.{n}" for n in live.numbered())),
         ),
-        remove=sql.SQL("DELETE FROM {} AS s USING {} WHERE {}").format(
-            side, _page(live), sql.SQL(" AND ".join(f"s.{n} = p.{n}" for n in live.numbered()))
-        ),
-        empty=sql.SQL("UPDATE {} AS b SET {} = NULL FROM {} WHERE {} AND {} IS NOT NULL").format(
-            live.identifier,
-            sql.Identifier(place.new_column),
-            _page(live),
-            sql.SQL(live.same("p", "b")),
-            sql.SQL(f"b.{quoted(place.new_column)}"),
-        ),
-        known=sql.SQL("SELECT {} FROM {} JOIN {} AS s USING ({})").format(
-            sql.SQL(numbered_id(place, "s")), _page(live), side, keys
-        ),
-        truncated=sql.SQL("DELETE FROM {} AS s WHERE NOT EXISTS (SELECT 1 FROM {} AS b WHERE {})").format(
-            side, live.identifier, sql.SQL(live.same("s", "b"))
-        ),
-    )
-
-
-def _fill(live: LiveTable, column: str, kind: str) -> sql.Composed:
-    """Sets a column of the live table from a page, where the text is still the one that was embedded."""
-    return sql.SQL(
-        "UPDATE {live} AS b SET {column} = p.embedding FROM {page} WHERE {same} "
-        "AND {hash} IS NOT DISTINCT FROM p.content_hash"
-    ).format(
-        live=live.identifier,
-        column=sql.Identifier(column),
-        page=_page(live, "content_hash bytea", f"embedding {kind}"),
-        same=sql.SQL(live.same("p", "b")),
-        hash=sql.SQL(live.hash("b")),
+        empty=statement("sync_live_empty", **table, column=place.new_column, page=names, same=same),
+        known=statement("sync_live_known", **side, id=sql.SQL(numbered_id(place, "s")), page=names),
+        truncated=statement("sync_live_truncated", **table, side=place.shadow, same=sql.SQL(live.same("s", "b"))),
     )
 
 

@@ -20,7 +20,7 @@ from tasks.stores.postgres import places
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.hnsw import build, existing
 from tasks.stores.postgres.places import SCHEMA
-from tasks.stores.postgres.table import Table, create_table
+from tasks.stores.postgres.table import Table, create_table, key_statement, remove
 from tasks.stores.postgres.wire import copy_records
 
 
@@ -45,8 +45,7 @@ class NewTable(PostgresShadow):
     def write(self, connection: Connection, page: pa.Table, reloading: bool, turn: Turn) -> None:
         table = self.target.place.hidden
         if reloading:
-            query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(table.identifier)
-            connection.execute(query, (page.column("id").to_pylist(),))
+            remove(connection, table, page.column("id").to_pylist())
         copy_records(connection, table.identifier, page, table.layout.type, turn)
 
     def key(self) -> bool:
@@ -57,7 +56,7 @@ class NewTable(PostgresShadow):
         with self.run.connection() as connection:
             if name in existing(connection, table):
                 return False
-            connection.execute(statement("expand_primary_key", schema=table.schema, table=table.name, constraint=name))
+            connection.execute(key_statement(table, name))
         return True
 
     def index(self) -> Built:
@@ -134,7 +133,7 @@ class NewTable(PostgresShadow):
             (self.run.run_id, self.target.number),
         ).fetchall()
         for schema, name in previous:
-            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(schema, name)))
+            connection.execute(statement("contract_table", schema=schema, table=name))
         return [f"dropped {schema}.{name}" for schema, name in previous]
 
     def _now(self) -> Table:
@@ -171,7 +170,8 @@ class NewTable(PostgresShadow):
         return f"{target.name} is the earlier table again; the new rows are kept in {SCHEMA}.{target.place.shadow}"
 
     def _drop(self, connection: Connection) -> str:
-        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.target.place.hidden.identifier))
+        hidden = self.target.place.hidden
+        connection.execute(statement("contract_table", schema=hidden.schema, table=hidden.name))
         dropped = connection.execute(
             "DELETE FROM vecferry.relation WHERE run_id = %s AND target = %s AND role = 'shadow'",
             (self.run.run_id, self.target.number),
@@ -198,5 +198,12 @@ def _copy_grants(connection: Connection, target: Target[places.NewTable]) -> Non
     ).fetchall()
     for grantee, privilege, grantable in rows:
         connection.execute(
-            f"GRANT {privilege} ON {target.place.hidden.identifier.as_string()} TO {grantee}{' WITH GRANT OPTION' if grantable else ''}"
+            statement(
+                "grant_table_alike",
+                privilege=sql.SQL(privilege),
+                schema=target.place.hidden.schema,
+                table=target.place.hidden.name,
+                role=sql.SQL(grantee),
+                option=sql.SQL("WITH GRANT OPTION" if grantable else ""),
+            )
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+from sql import statement
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
 from tasks.stores.postgres.connection import Connection
@@ -93,9 +94,10 @@ def _is_usual(types: Sequence[str]) -> bool:
 
 def define_as(connection: Connection, function: Function, name: str) -> Function:
     """The same function under another name, in its schema."""
-    head = re.compile(r"(CREATE OR REPLACE FUNCTION )(.+?)(?=\()", re.DOTALL)
-    place = sql.Identifier(function.schema, name).as_string()
-    connection.execute(head.sub(lambda m: m[1] + place, function.definition, count=1))
+    definition = re.sub(r"CREATE OR REPLACE FUNCTION .+?(?=\()", "", function.definition, count=1, flags=re.DOTALL)
+    connection.execute(
+        statement("cutover_function_copy", schema=function.schema, function=name, definition=sql.SQL(definition))
+    )
     copy = find(connection, function.schema, name, like=function)
     assert copy
     return copy
@@ -103,23 +105,35 @@ def define_as(connection: Connection, function: Function, name: str) -> Function
 
 def drop(connection: Connection, function: Function) -> None:
     """Takes the function away."""
-    connection.execute(f"DROP FUNCTION {signature(connection, function.oid)}")
+    connection.execute(statement("contract_function", function=signature(connection, function)))
+
+
+def give_to(connection: Connection, function: Function, owner: str) -> None:
+    """Makes that role its owner."""
+    connection.execute(statement("cutover_function_owner", function=signature(connection, function), role=owner))
+
+
+def describe_as(connection: Connection, function: Function, what: str) -> None:
+    """Gives it a comment that says that it is ours, and what it is."""
+    comment = f"{MADE}: {what}"
+    connection.execute(statement("cutover_function_comment", function=signature(connection, function), comment=comment))
 
 
 def open_alike(connection: Connection, function: Function, copy: Function) -> None:
     """Lets those execute ``copy`` who may execute ``function``."""
     for role in _executors(connection, function) - {copy.owner}:
-        who = sql.Identifier(role) if role else sql.SQL("PUBLIC")
-        name = sql.SQL(signature(connection, copy.oid))
-        connection.execute(sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(name, who))
+        connection.execute(statement("grant_function", function=signature(connection, copy), role=_grantee(role)))
 
 
 def close(connection: Connection, function: Function) -> None:
     """Lets nobody execute it but its owner."""
     for role in _executors(connection, function) - {function.owner}:
-        who = sql.Identifier(role) if role else sql.SQL("PUBLIC")
-        name = sql.SQL(signature(connection, function.oid))
-        connection.execute(sql.SQL("REVOKE EXECUTE ON FUNCTION {} FROM {}").format(name, who))
+        name = signature(connection, function)
+        connection.execute(statement("grant_function_no_more", function=name, role=_grantee(role)))
+
+
+def _grantee(role: str | None) -> sql.Composable:
+    return sql.Identifier(role) if role else sql.SQL("PUBLIC")
 
 
 def _executors(connection: Connection, function: Function) -> set[str | None]:
@@ -140,16 +154,23 @@ def give_body(connection: Connection, function: Function, body: str) -> None:
         *map(_setting, function.config),
     ]
     connection.execute(
-        f"CREATE OR REPLACE FUNCTION {sql.Identifier(function.schema, function.name).as_string()}({function.arguments}) "
-        f"RETURNS {function.result} LANGUAGE plpgsql {' '.join(options)} AS {dollars(body)}"
+        statement(
+            "cutover_function_body",
+            schema=function.schema,
+            function=function.name,
+            arguments=sql.SQL(function.arguments),
+            result=sql.SQL(function.result),
+            options=sql.SQL(" ".join(options)),
+            body=sql.SQL(dollars(body)),
+        )
     )
 
 
-def signature(connection: Connection, oid: int) -> str:
+def signature(connection: Connection, function: Function) -> sql.SQL:
     """What names the function in ALTER and DROP."""
-    row = connection.execute("SELECT %s::oid::regprocedure::text", (oid,)).fetchone()
+    row = connection.execute("SELECT %s::oid::regprocedure::text", (function.oid,)).fetchone()
     assert row
-    return str(row[0])
+    return sql.SQL(row[0])
 
 
 def dollars(body: str) -> str:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import psutil
 from psycopg import errors, sql
 
+from sql import statement
 from tasks.stores.interface import Built, Collection
 from tasks.stores.postgres import pgvector
 from tasks.stores.postgres.connection import Connection
@@ -60,12 +61,12 @@ def build(connection: Connection, table: Table, name: str, collection: Collectio
             with _allowed(connection, memory, parallel):
                 if concurrently:
                     # A build that was cut off leaves an index that is no good, under a name that is taken.
-                    connection.execute(
-                        sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(table.schema, name))
-                    )
+                    connection.execute(statement("contract_index_concurrently", schema=table.schema, index=name))
                     create_index(connection, table, name, m, ef_construction, concurrently=True)
                 else:
-                    with connection.transaction(), _parallel(connection, table, parallel):
+                    with connection.transaction():
+                        # Else the planner takes no workers for what it believes is a small table.
+                        connection.execute("SET LOCAL min_parallel_table_scan_size = 0")
                         create_index(connection, table, name, m, ef_construction)
             return Built(memory, parallel, layout.index_type)
         except errors.DiskFull:
@@ -106,16 +107,6 @@ def _allowed(connection: Connection, memory: int, parallel: int) -> Iterator[Non
     finally:
         if not connection.closed:
             connection.execute("RESET maintenance_work_mem; RESET max_parallel_maintenance_workers")
-
-
-@contextmanager
-def _parallel(connection: Connection, table: Table, workers: int) -> Iterator[None]:
-    # Without it the planner takes fewer workers for what it believes is a small table.
-    connection.execute(
-        sql.SQL("ALTER TABLE {} SET (parallel_workers = {})").format(table.identifier, sql.Literal(workers))
-    )
-    yield
-    connection.execute(sql.SQL("ALTER TABLE {} RESET (parallel_workers)").format(table.identifier))
 
 
 def _setting(connection: Connection, name: str) -> str:

@@ -13,7 +13,7 @@ from tasks.stores.interface import Collection, Evidence, Hits, records
 from tasks.stores.postgres.connection import Connection, server_version
 from tasks.stores.postgres.pages import stage_page
 from tasks.stores.postgres.pgvector import Layout
-from tasks.stores.postgres.table import Table, create_index, create_table, describe, read, search
+from tasks.stores.postgres.table import Table, create_index, create_table, describe, key_statement, read, remove, search
 from tasks.stores.records import with_hash
 
 
@@ -64,11 +64,7 @@ class PostgresStore:
         table = Table(self.schema, collection.name, Layout("vector", collection.dimensions, collection.metric))
         with self.connection.transaction():
             create_table(self.connection, table)
-            self.connection.execute(
-                statement(
-                    "expand_primary_key", schema=self.schema, table=table.name, constraint=f"{table.name[:50]}_pkey"
-                )
-            )
+            self.connection.execute(key_statement(table, f"{table.name[:50]}_pkey"))
             create_index(self.connection, table, f"{table.name[:50]}_hnsw", collection.m, collection.ef_construction)
 
     def write(self, name: str, records: pa.RecordBatch) -> None:
@@ -78,8 +74,7 @@ class PostgresStore:
             self.connection.execute(statement("sync_upsert", schema=table.schema, table=table.name))
 
     def delete(self, name: str, ids: Sequence[str]) -> None:
-        query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self._table(name).identifier)
-        self.connection.execute(query, (_storable(ids),))
+        remove(self.connection, self._table(name), _storable(ids))
 
     def _table(self, name: str) -> Table:
         table = describe(self.connection, self.schema, name)

@@ -139,11 +139,22 @@ def create_table(connection: Connection, table: Table) -> None:
         connection.execute(one)
 
 
+def remove(connection: Connection, table: Table, ids: Sequence[str]) -> None:
+    """Deletes the rows of these ids from a table of ours."""
+    query = statement("sync_remove", schema=table.schema, table=table.name, ids=sql.Placeholder())
+    connection.execute(query, (list(ids),))
+
+
 def table_statements(table: Table) -> list[sql.Composed]:
     """What makes the bare table."""
     where = {"schema": table.schema, "table": table.name, "type": table.layout.type}
     dims = table.layout.dimensions
     return [statement("expand_table", **where), *([statement("expand_dimensions", **where, dims=dims)] if dims else [])]
+
+
+def key_statement(table: Table, name: str) -> sql.Composed:
+    """What makes the primary key."""
+    return statement("expand_primary_key", schema=table.schema, table=table.name, constraint=name, key=sql.SQL("id"))
 
 
 def create_index(
