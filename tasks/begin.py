@@ -109,7 +109,7 @@ def ready_to_catch_up(run: Run, record: ledger.RunRecord) -> None:
     refuse_dropped(record)
     run_id, flow = run.run_id, run.plan.request.flow
     if record.state != "verified" and not record.switched:
-        raise UsageError(f"run {run_id} is {record.state.replace('_', ' ')}: {resumption(run.plan)}")
+        raise UsageError(f"run {run_id} is {record.state.replace('_', ' ')}: finish it first, {resumption(run.plan)}")
     if record.switched and not run.plan.followed:
         raise UsageError(
             f"run {run_id} is cut over: start a new run of {flow} to sync its tables, which can be rolled back"

@@ -96,8 +96,9 @@ class Budget:
                     continue
                 spent = self._elsewhere + self.spent.dollars
                 raise FatalError(
-                    f"the budget of ${self.limit:.4f} would be exceeded: ${spent:.4f} is spent and the next request may "
-                    f"cost ${dollars:.4f}. It was not sent. What was bought serves a new run: give that a larger budget_usd"
+                    f"the budget of ${self.limit:.4f} would be exceeded: ${spent:.4f} is spent and the next request "
+                    f"may cost ${dollars:.4f}. It was not sent. Start a new run with a larger budget_usd: what was "
+                    "bought is reused"
                 )
 
     def _fits(self, dollars: float) -> bool:

@@ -138,7 +138,7 @@ class Purse:
                 self.note(connection)
         except VecferryError as error:
             left = self.budget.spent.dollars - self.noted.dollars
-            logger.warning("run %s: $%.6f more were spent than its ledger says: %s", self.run.run_id, left, error)
+            logger.warning("run %s spent $%.6f more than its ledger says: %s", self.run.run_id, left, error)
 
     def _elsewhere(self) -> float:
         """Dollars that earlier starts and other processes have spent."""

@@ -37,6 +37,8 @@ NAMING = {"port", "version", "number"}
 PLURAL_VERBS = ("are", "were", "have", "differ", "belong", "use", "exist", "do", "take", "hold", "lie")
 LAYOUT = re.compile(r"^\s*[\w.]+ {2,}|\n {2,}|^ {2,}| {2,}$", re.M)
 """Names of lines and columns, which are padded."""
+LOOSE = re.compile(r" [,;:.](?: |$)|\(s\)|\S {2,}(?!-- )\S")
+SQL = re.compile(r"\b(?:SELECT|FROM|WHERE|SET)\b")
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def _messages() -> Iterator[Message]:
     for path, tree in _modules():
         for function in [tree, *(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef))]:
             own = list(_own(function))
-            names = dict(pair for n in own if isinstance(n, ast.Assign) for pair in _assigned(n) if _is_text(pair[1]))
+            names = dict(pair for n in own if isinstance(n, ast.Assign) for pair in _assigned(n) if _is_words(pair[1]))
             inner = {id(part) for n in own if _is_text(n) for part in ast.walk(n) if part is not n}
             for node in own:
                 if _is_text(node) and id(node) not in inner:
@@ -100,6 +102,14 @@ def _assigned(node: ast.Assign) -> Iterator[tuple[str, ast.expr]]:
             yield from (
                 (name.id, value) for name, value in zip(names, values, strict=True) if isinstance(name, ast.Name)
             )
+
+
+def _is_words(node: ast.AST) -> bool:
+    """A message, or a piece of one without a number."""
+    match node:
+        case ast.Constant(value=str()) | ast.IfExp(body=ast.Constant(value=str()), orelse=ast.Constant(value=str())):
+            return True
+    return _is_text(node)
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -166,7 +176,7 @@ def faults(text: str) -> list[str]:
     wrong += [noun for noun in re.findall(r"NAME ([a-z]+)\b(?!/)", text) if noun in NOUNS[1] - NOUNS[0]]
     wrong += re.findall(rf"\b1 \w+ (?:{'|'.join(PLURAL_VERBS)})\b", text)
     wrong += re.findall(r"\b[02] \w+ (?:is|was|has|differs|belongs)\b", text)
-    wrong += re.findall(r" [,;:.](?: |$)|\(s\)|\S {2,}\S", LAYOUT.sub("", text))
+    wrong += LOOSE.findall(LAYOUT.sub("", text))
     return wrong
 
 
@@ -226,11 +236,21 @@ def test_what_is_wrong_is_seen(text: str) -> None:
 def test_templates_and_log_lines_count_through_the_helper() -> None:
     """A placeholder of the report's template, or of a line for the log, has no noun of its own behind it."""
     template = (ROOT / "tasks/checks/report.html.j2").read_text()
-    texts = [
-        part
-        for part in re.findall(r"\{\{ (?!counted|agreeing)[^}]*\}\} ([a-z]{2,})", template)
-        if part not in AFTER_A_NUMBER
-    ]
-    constants = (n for _, tree in _modules() for n in ast.walk(tree) if isinstance(n, ast.Constant))
-    texts += [n.value for n in constants if isinstance(n.value, str) and re.search(r"%d [a-z]", n.value)]
-    assert texts == []
+    nouns = re.findall(r"\{\{ (?!counted|agreeing)[^}]*\}\} ([a-z]{2,})", template)
+    assert [noun for noun in nouns if noun not in AFTER_A_NUMBER] == []
+    assert [text for text in _constants() if re.search(r"%d [a-z]", text)] == []
+
+
+def test_no_text_has_loose_spaces_or_marks() -> None:
+    """None between a word and a comma, no two where one will do, and no “(s)”, in whatever does not count either."""
+    assert [text for text in _constants() if not SQL.search(text) and LOOSE.search(LAYOUT.sub("", text))] == []
+
+
+def _constants() -> Iterator[str]:
+    """Every text in the code that has words, docstrings aside."""
+    for _, tree in _modules():
+        described = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in described:
+                if re.search(r"[a-z]", node.value):
+                    yield node.value

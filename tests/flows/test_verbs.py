@@ -302,7 +302,7 @@ def test_two_cutovers_at_once(
     monkeypatch.setattr(running, "sole_runner", late)
     assert cutover(run_id="r")["state"] == "cut_over"
     assert ledger.get(connection, "r").state == "cut_over"
-    assert "was taken away again" in rollback(run_id="r")["done"][0]
+    assert "public.docs was removed" in rollback(run_id="r")["done"][0]
 
 
 @pytest.mark.parametrize("live", [False, True])
@@ -370,7 +370,7 @@ def test_the_older_of_two_runs_takes_nothing_from_the_newer(
     with pytest.raises(UsageError, match="vecferry rollback b"):
         rollback(run_id="a")
     assert "earlier table again" in rollback(run_id="b")["done"][0]
-    assert "taken away again" in rollback(run_id="a")["done"][0]
+    assert "was removed" in rollback(run_id="a")["done"][0]
 
 
 def test_what_a_verification_found_is_in_the_status(connection: Connection, chroma_dir: Callable[..., str]) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from tasks.base import settings
 from tasks.base.errors import UsageError
+from tasks.base.words import plural
 from tasks.embedders.budget import Budget
 from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Space, as_texts
 from tasks.embedders.naming import ModelName
@@ -96,7 +97,9 @@ def open_openai(name: ModelName, budget: Budget | None = None) -> OpenAIEmbedder
         dimensions = known.dimensions
     if known and (dimensions > known.dimensions or (not known.shortens and dimensions != known.dimensions)):
         most = "at most " if known.shortens else ""
-        raise UsageError(f"embedder {name}: {name.model} has {most}{known.dimensions} dimensions")
+        raise UsageError(
+            f"embedder {name}: {name.model} has {most}{known.dimensions} {plural(known.dimensions, 'dimension')}"
+        )
     base_url = (name.options.get("base_url") or os.environ.get("OPENAI_BASE_URL") or OFFICIAL).rstrip("/")
     if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname:
         raise UsageError(f"embedder {name}: base_url must be an http or https URL, got {base_url!r}")

@@ -160,7 +160,7 @@ class NewTable(PostgresShadow):
             (self.run.run_id, target.number),
         ).fetchone()
         if previous is None:
-            return f"{target.name} was taken away again; its rows are kept in {SCHEMA}.{target.place.shadow}"
+            return f"{target.name} was removed; its rows are kept in {SCHEMA}.{target.place.shadow}"
         _move(connection, Table(SCHEMA, previous[0], target.place.layout), target.place.schema, target.place.table)
         connection.execute(
             "UPDATE vecferry.relation SET table_schema = %s, table_name = %s, role = 'live', stepped_aside_for = NULL, "
