@@ -252,5 +252,4 @@ def _constants() -> Iterator[str]:
         described = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in described:
-                if re.search(r"[a-z]", node.value):
-                    yield node.value
+                yield from [node.value] if re.search(r"[a-z]", node.value) else []
