@@ -227,7 +227,7 @@ def test_work_that_is_done_is_done_though_the_api_is_gone(
         capsys.readouterr()
         with pytest.raises(httpx.ConnectError):
             carry_out.carry_out(lost_before, verb, "r", "DATABASE_URL", as_json=True)  # type: ignore[arg-type]
-    assert carry_out.carry_out(lost_after, "cutover", "r", "DATABASE_URL", as_json=True)["exit"] == 0
+    assert carry_out.carry_out(lost_after, "cutover", "r", "DATABASE_URL", as_json=True).exit == 0
 
 
 def test_a_sync_whose_switch_was_not_reached_is_not_done(
