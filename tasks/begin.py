@@ -16,9 +16,6 @@ from tasks.runs.names import check_run_id
 from tasks.runs.plan import Plan, Request
 from tasks.runs.run import Run, chosen
 
-BATCH_STAGES = ("snapshot", "load")
-"""Stages whose batches a rerun may name."""
-
 
 def begin(
     request: Request,

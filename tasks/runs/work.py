@@ -38,11 +38,11 @@ def through(run: Run, kind: type[D], numbers: list[int], work: Callable[[Batch[D
     Raises TransientError when any batch met one, so that the caller's retry takes up what is left, and FatalError,
     after asking the other workers to stop, when going on makes no sense.
     """
-    stage, tally, transient = kind.stage, Tally(), None
+    run_id, stage, tally, transient = run.run_id, kind.stage, Tally(), None
     with run.connection() as connection:
-        by_number = {b.number: b for b in checkpoints.of(connection, run.run_id, kind)}
+        by_number = {b.number: b for b in checkpoints.of(connection, run_id, kind)}
         for number in numbers:
-            checkpoints.check_stop(connection, run.run_id)
+            checkpoints.check_stop(connection, run_id)
             if by_number[number].status == "done":
                 continue
             started = time.perf_counter()
@@ -54,7 +54,7 @@ def through(run: Run, kind: type[D], numbers: list[int], work: Callable[[Batch[D
                 _note(run, stage, number, error, time.perf_counter() - started)
                 if isinstance(error, FatalError):
                     with run.connection() as other:
-                        checkpoints.request_stop(other, run.run_id, str(error))
+                        checkpoints.request_stop(other, run_id, str(error))
                     raise error from cause
                 if not isinstance(error, TransientError):
                     tally = Tally(tally.done, (*tally.failed, number), tally.rows)
@@ -64,7 +64,7 @@ def through(run: Run, kind: type[D], numbers: list[int], work: Callable[[Batch[D
                     transient = error
             else:
                 seconds = time.perf_counter() - started
-                run_log.note(run.run_id, stage, number, rows=rows, seconds=seconds, home=run.home)
+                run_log.note(run_id, stage, number, rows=rows, seconds=seconds, home=run.home)
                 tally = Tally(tally.done + 1, tally.failed, tally.rows + rows)
     if transient:
         raise transient
