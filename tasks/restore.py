@@ -36,7 +36,7 @@ def restore(run: Run, into: str) -> dict[str, int]:
             store.write(name, batch.cast(records(collections[target].dimensions)))
         written[name] += table.num_rows
     for name, rows in written.items():
-        if (count := store.collection(name).count) != rows:
+        if (count := store.records(name).count()) != rows:
             raise FatalError(
                 f"{into} holds {count:,} of {counted(rows, 'record')} of {name}: remove it and restore again"
             )

@@ -19,7 +19,7 @@ from tasks.runs.details import Cut, Listed
 from tasks.runs.parts import ids_file
 from tasks.runs.plan import Target
 from tasks.runs.run import Run, open_run
-from tasks.stores.interface import Source
+from tasks.stores.interface import Records
 from tasks.stores.records import with_hash
 
 ROUNDS = 3
@@ -42,7 +42,7 @@ def list_ids(run: Run, listing: int, alone: bool = False) -> int:
         for target in run.plan.targets:
             if (alone or target.place.loads) and (number := _list_number(run, listing, target)) not in known:
                 with run_log.stage(run.run_id, "list", number) as entry:
-                    entry.rows = _list_target(run, source, target, listing, alone)
+                    entry.rows = _list_target(run, source.records(target.collection.name), target, listing, alone)
         return sum(b.detail.listing == listing for b in checkpoints.of(connection, run.run_id, Cut))
 
 
@@ -54,7 +54,7 @@ def snapshot(run: Run, numbers: list[int]) -> work.Tally:
         started, cut = time.perf_counter(), batch.detail
         target = run.plan.targets[cut.target]
         ids = dataset.read_ids(run.path("snapshot", cut.ids), cut.group)
-        rows = with_hash(pa.Table.from_batches([source.fetch(target.collection.name, ids.to_pylist())]))
+        rows = with_hash(pa.Table.from_batches([source.records(target.collection.name).fetch(ids.to_pylist())]))
         path = f"{dataset.folder(target.number, target.place.label)}/part-{batch.number:05d}.parquet"
         part = dataset.write_part(run.path("snapshot"), path, batch.number, target.number, rows)
         with run.connection() as connection:
@@ -80,9 +80,9 @@ def finish(run: Run) -> int:
     return rows
 
 
-def _list_target(run: Run, source: Source, target: Target[Any], listing: int, alone: bool) -> int:
+def _list_target(run: Run, records: Records, target: Target[Any], listing: int, alone: bool) -> int:
     started, request = time.perf_counter(), run.plan.request
-    ids = source.ids(target.collection.name)
+    ids = records.ids()
     if request.limit:
         ids = ids[: request.limit] if listing == 0 else ids[:0]
     for earlier in range(listing):

@@ -128,7 +128,7 @@ def _target(run: Run, target: Target[Any], gates: Gates, last: Difference | None
             *count_checks(difference, run.plan.request.limit, moved),
             *row_checks(difference, rows, moving, gates),
         ]
-        if rows == 0 and difference.compared == 0 and run.source().collection(name).count == 0:
+        if rows == 0 and difference.compared == 0 and run.records(target).count() == 0:
             empty = Check("empty", True, 1, "0 rows on both sides", "the same")
             return TargetReport(name, target.name, 0, [empty], notes=["a migration of 0 rows"])
         probes = probe_vectors(made)
@@ -168,7 +168,7 @@ def _other_metric(run: Run, target: Target[Any], checks: list[Check]) -> list[st
     name, metric = target.collection.name, target.collection.metric
     if all(c.passed for c in checks if c.name == "distances"):
         return []
-    shown = run.source().evidence(name).shown
+    shown = run.records(target).evidence().shown
     if shown in (None, metric):
         return []
     return [f"{name} returns {shown} distances, but this run was planned with {metric}: start a new run"]

@@ -104,7 +104,7 @@ def test_injections_are_inert(connection: Connection, load: Any, hostile: str) -
     assert connection.execute(load("SELECT :'value'", value=hostile)).fetchone() == (hostile,)
     assert connection.execute(statement("cutover_dependents", table=hostile)).fetchall() == []
     held = PostgresStore(connection)
-    assert [c.name for c in held.collections()] == [hostile[:60]]
+    assert held.names() == [hostile[:60]]
     assert held.fetch(hostile[:60], INJECTIONS).num_rows == 0
     assert connection.execute("SELECT count(*) FROM victim").fetchone() == (0,)
 
@@ -188,8 +188,8 @@ def test_identifiers_are_quoted_everywhere(connection: Connection) -> None:
     store = PostgresStore(connection, 'my "schema"')
     name = "Select \"x\"; -- {} 'q' é"
     store.create(Collection(name, "", 0, 2, "ip"))
-    assert [(c.name, c.metric) for c in store.collections()] == [(name, "ip")]
-    assert store.ids(name).to_pylist() == []
+    assert [(each, store.records(each).metric) for each in store.names()] == [(name, "ip")]
+    assert store.records(name).ids().to_pylist() == []
     store.delete(name, INJECTIONS)
 
 

@@ -136,7 +136,7 @@ def _docstrings() -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def _ask(source: str) -> None:
-    store = chroma.read(path=source, home=settings.home())
+    records = chroma.read(path=source, home=settings.home()).records(COLLECTION)
     table = PostgresTable("public", COLLECTION, Layout("vector", EMBEDDER.dimensions, "cosine"))
     with connect(database_url(settings.DEFAULT_DATABASE)) as connection:
         for question in QUESTIONS:
@@ -146,7 +146,7 @@ def _ask(source: str) -> None:
                 shown.add_column(column, justify="left" if column else "right", overflow="fold")
             copied, original = (
                 search(connection, table, vector, 3, ef_search=100)[0],
-                store.search(COLLECTION, vector, 3)[0],
+                records.search(vector, 3)[0],
             )
             rows = zip(copied.ids, copied.distances, original.ids, original.distances, strict=True)
             for name, distance, there, its in rows:

@@ -71,7 +71,7 @@ def _old_model(run: Run, old: Records, model: str, gates: Gates) -> Check:
 def _neighbours(old: Records, new: Records) -> tuple[list[Hits], list[Hits]]:
     """The exact neighbours of random rows by their old and by their new vectors, the row itself left out."""
     new_rows = _by_id(new.sample(PROBES, content=False))
-    old_rows = _by_id(old.fetch(list(new_rows), content=False))
+    old_rows = _by_id([old.fetch(list(new_rows), content=False)])
     names = [name for name in old_rows if np.any(old_rows[name]) and np.any(new_rows[name])]
     if not names:
         return [], []

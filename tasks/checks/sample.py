@@ -25,7 +25,7 @@ def sample_check(run: Run, target: Target[Any], made: Records, gates: Gates, kno
     rows = pa.Table.from_batches(batches).combine_chunks()
     names = rows.column("id").to_pylist()
     if target.carried:
-        fetched = run.source().fetch(target.collection.name, names)
+        fetched = run.records(target).fetch(names)
         theirs = dict(zip(fetched.column("id").to_pylist(), vectors(fetched), strict=True))
     else:
         embedded = spending.embedder_of(run).embed(rows.column("document").to_pylist())

@@ -44,7 +44,7 @@ def search_checks(
 ) -> Searched:
     """The new index against exact search for ``probes``, float32[n, d], and where both stores hold the same vectors against
     the source's own; ``known`` is what comparing every row has come to."""
-    k, total, source = gates.recall_k, [Norms()], run.source()
+    k, total = gates.recall_k, [Norms()]
 
     def watched() -> Iterator[pa.RecordBatch]:
         for batch in made.stream(content=False):
@@ -94,7 +94,7 @@ def search_checks(
         ),
     ]
     if comparable:
-        ask = partial(source.search, target.collection.name, k=k)
+        ask = partial(run.records(target).search, k=k)
         theirs = timed(ask, probes[: len(own.hits)], GATED.until(spent), GATED.probes)
         asked = len(theirs.hits)
         benchmark["source"] = theirs.figures
@@ -124,9 +124,8 @@ def _way_out(sweep: list[dict[str, Any]], reached: float, gates: Gates) -> str:
 
 def _measured_exactly(made: Records, probes: np.ndarray, hits: list[Hits]) -> list[Hits]:
     """The same hits with exact distances: both stores measure in float32 or in halves, which tears ties apart."""
-    rows: dict[str, np.ndarray] = {}
-    for batch in made.fetch(sorted({i for h in hits for i in h.ids}), content=False):
-        rows |= zip(batch.column("id").to_pylist(), vectors(batch), strict=True)
+    batch = made.fetch(sorted({i for h in hits for i in h.ids}), content=False)
+    rows = dict(zip(batch.column("id").to_pylist(), vectors(batch), strict=True))
     measured = []
     for probe, hit in zip(probes, hits, strict=True):
         there = [i for i in hit.ids if i in rows]

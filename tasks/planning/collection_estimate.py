@@ -12,7 +12,7 @@ from tasks.planning.account import cost_of, over_budget
 from tasks.planning.planned import Draft, Listing, Look, Planned
 from tasks.runs.plan import Plan
 from tasks.stores import canonical
-from tasks.stores.interface import Collection, Source
+from tasks.stores.interface import Records, Source
 from tasks.stores.postgres.connection import Connection
 
 PAGE, SAMPLE = 2_000, 1_000
@@ -22,7 +22,7 @@ PAGE, SAMPLE = 2_000, 1_000
 def estimate(connection: Connection, draft: Draft, source: Source, statements: list[str]) -> Planned:
     """The plan as it is shown; ``statements`` are those that change something."""
     plan, request = draft.plan, draft.plan.request
-    looks = [_look(source, t.collection, request.embedder) for t in plan.targets]
+    looks = [_look(source.records(t.collection.name), request.embedder) for t in plan.targets]
     cost = cost_of(connection, request.embedder, _texts(source, plan)) if request.embedder else None
     warnings = [*draft.warnings, *_target_warnings(plan, looks), *over_budget(cost, request.budget_usd)]
     return Planned(
@@ -79,11 +79,11 @@ def _target_warnings(plan: Plan, looks: list[Look]) -> Iterator[str]:
             )
 
 
-def _look(source: Source, collection: Collection, embedder: str | None) -> Look:
-    ids = source.ids(collection.name)
+def _look(records: Records, embedder: str | None) -> Look:
+    ids = records.ids()
     step = max(1, len(ids) // SAMPLE)
     started = time.perf_counter()
-    page = source.fetch(collection.name, ids[::step][:SAMPLE].to_pylist())
+    page = records.fetch(ids[::step][:SAMPLE].to_pylist())
     seconds = (time.perf_counter() - started) / max(page.num_rows, 1)
     types: dict[str, set[str]] = {}
     sizes = []
@@ -106,7 +106,8 @@ def _look(source: Source, collection: Collection, embedder: str | None) -> Look:
 def _texts(source: Source, plan: Plan) -> Iterator[list[str]]:
     """What is embedded, page by page."""
     for target in plan.targets:
-        ids = source.ids(target.collection.name)[: target.limit]
+        records = source.records(target.collection.name)
+        ids = records.ids()[: target.limit]
         for at in range(0, len(ids), PAGE):
-            page = source.fetch(target.collection.name, ids[at : at + PAGE].to_pylist())
+            page = records.fetch(ids[at : at + PAGE].to_pylist())
             yield [text for text in page.column("document").to_pylist() if text]

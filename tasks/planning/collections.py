@@ -86,14 +86,10 @@ def _source(request: Request, fresh: bool = True) -> Source:
 
 
 def _chosen(source: Source, asked: Asked) -> list[Collection]:
-    if asked.collections is not None:
-        known = set(asked.collections)
-        chosen = [source.collection(name) for name in asked.collections]
-    else:
-        chosen = source.collections()
-        known = {c.name for c in chosen}
+    known = source.names() if asked.collections is None else asked.collections
+    chosen = [source.records(name).describe() for name in known]
     for parameter, names in (("tables", asked.tables), ("metrics", asked.metrics)):
-        if unknown := sorted(set(names) - known):
+        if unknown := sorted(set(names) - set(known)):
             raise UsageError(f"{parameter} names collections that are not migrated: {', '.join(unknown)}")
     if not chosen:
         raise UsageError("the source has no collections, so there is nothing to migrate")

@@ -23,7 +23,7 @@ def settle(
     where there is one."""
     settled = Settled([])
     for collection in collections:
-        evidence, named = source.evidence(collection.name), metrics.get(collection.name)
+        evidence, named = source.records(collection.name).evidence(), metrics.get(collection.name)
         metric = named if embedder and named else evidence.shown or named or collection.metric
         settled.collections.append(replace(collection, metric=metric))
         if not (embedder and named):

@@ -14,9 +14,9 @@ from tasks.base.errors import UsageError
 from tasks.base.words import batches_named
 from tasks.runs import checkpoints, holding, ledger
 from tasks.runs.database import database_url
-from tasks.runs.plan import Plan
+from tasks.runs.plan import Plan, Target
 from tasks.stores import registry
-from tasks.stores.interface import AT_ONCE, Selected, Source, Turn
+from tasks.stores.interface import AT_ONCE, Records, Selected, Source, Turn
 from tasks.stores.postgres import idle, pace
 from tasks.stores.postgres.connection import Connection, refusable
 from tasks.stores.postgres.pace import Pace
@@ -57,7 +57,11 @@ class Run:
     def source(self, fresh: bool = True) -> Source:
         """The source, as it is now; without ``fresh``, as it was when this process last looked, where that is kept."""
         selected = [Selected(t.collection.name, t.collection.metric, t.place.rows) for t in self.plan.targets]
-        return registry.open_source(self.plan.request.source, selected, fresh, self.url)
+        return registry.open_source(self.plan.request.source, selected, fresh, self.connection)
+
+    def records(self, target: Target[Any], fresh: bool = True) -> Records:
+        """The target's records at the source, opened as ``source`` opens it."""
+        return self.source(fresh).records(target.collection.name)
 
     def refusable(self, doing: str) -> AbstractContextManager[None]:
         """While the body runs, what the run's database refuses is raised as one of our classes, in the database's words."""

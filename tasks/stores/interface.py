@@ -18,6 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 Metric = Literal["cosine", "l2", "ip"]
+Connect = Callable[[], AbstractContextManager[Any]]
+"""Lends a connection to the run's own database, for a source that lies there."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +106,6 @@ class Source(Protocol):
     """A store that records are read from."""
 
     @property
-    def consistent_snapshot(self) -> bool:
-        """Whether one listing and the fetches after it see one moment in time."""
-        ...
-
-    @property
     def copied_bytes(self) -> int:
         """Of the private copy that is read in place of it; 0 where it is read itself."""
         ...
@@ -117,32 +114,18 @@ class Source(Protocol):
         """The versions of what keeps the records, and of what reads them: product → version."""
         ...
 
-    def collections(self) -> list[Collection]: ...
-
-    def collection(self, name: str) -> Collection:
-        """Raises UsageError when there is none; it is never created."""
+    def names(self) -> list[str]:
+        """Of its collections."""
         ...
 
-    def evidence(self, name: str) -> Evidence:
-        """What tells that the metric is the one that ``collection`` says."""
-        ...
-
-    def ids(self, name: str) -> pa.Array:
-        """Every id, listed once: string[n]."""
-        ...
-
-    def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
-        """The records of ``ids`` that exist, in any order, whatever the number of ids."""
-        ...
-
-    def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
-        """The store's own approximate search: queries float32[n, d]."""
+    def records(self, name: str) -> "Records":
+        """Opens a collection to be read. Raises UsageError when there is none; it is never created."""
         ...
 
 
 class Records(Protocol):
     """The records of one collection, of one table and column, or of one named vector, open to be read. Each batch has the
-    columns of ``records``; with ``content=False`` all but id and embedding are null, which is faster."""
+    columns of ``records``; with ``content=False`` all but id and embedding may be null, which is faster."""
 
     @property
     def metric(self) -> Metric: ...
@@ -152,18 +135,30 @@ class Records(Protocol):
         """How far the distances that ``search`` gives may lie from those of float32 vectors, relative to what is summed up."""
         ...
 
+    def describe(self) -> Collection:
+        """As they are now."""
+        ...
+
+    def evidence(self) -> Evidence:
+        """What tells that the metric is the one that ``describe`` says."""
+        ...
+
     def count(self) -> int: ...
 
-    def size(self) -> int:
-        """Bytes, with their indexes."""
+    def size(self) -> int | None:
+        """Bytes, with their indexes; None where the store does not tell."""
+        ...
+
+    def ids(self) -> pa.Array:
+        """Every id, listed once: string[n]."""
         ...
 
     def stream(self, *, content: bool = True) -> Iterator[pa.RecordBatch]:
         """All of them, in any order."""
         ...
 
-    def fetch(self, ids: Sequence[str], *, content: bool = True) -> Iterator[pa.RecordBatch]:
-        """Those of ``ids`` that exist."""
+    def fetch(self, ids: Sequence[str], *, content: bool = True) -> pa.RecordBatch:
+        """Those of ``ids`` that exist, in any order, whatever the number of ids."""
         ...
 
     def sample(self, rows: int, *, content: bool = True, settled: bool = False) -> Iterator[pa.RecordBatch]:
@@ -172,7 +167,7 @@ class Records(Protocol):
 
     def search(self, queries: np.ndarray, k: int, effort: int | None = None) -> list[Hits]:
         """The store's own approximate search: queries float32[n, d]. ``effort`` is how many candidates the index looks at
-        (hnsw.ef_search of pgvector, hnsw_ef of Qdrant)."""
+        (hnsw.ef_search of pgvector, hnsw_ef of Qdrant); a store that is not told so with a query, as Chroma, passes it over."""
         ...
 
     def turns(self) -> AbstractContextManager[Callable[[], AbstractContextManager[Turn]]]:

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from tasks.base.errors import UsageError
-from tasks.stores.interface import Selected, Sink, Source
+from tasks.stores.interface import Connect, Selected, Sink, Source
 
 
 class Restored(Source, Sink, Protocol):
@@ -14,7 +14,7 @@ class Restored(Source, Sink, Protocol):
 
 STORES: dict[str, str] = {
     "chroma": "tasks.stores.chroma.store",
-    "live_tables": "tasks.stores.postgres.live_table",
+    "live_tables": "tasks.stores.postgres.live_records",
     "memory": "tasks.stores.memory",
 }
 """Name → the module whose ``source`` opens it."""
@@ -36,11 +36,11 @@ def create_store(store: str, into: str) -> Restored:
 
 
 def open_source(
-    spec: dict[str, Any], selected: Sequence[Selected] | None = None, fresh: bool = True, url: str = ""
+    spec: dict[str, Any], selected: Sequence[Selected] | None = None, fresh: bool = True, connect: Connect | None = None
 ) -> Source:
     """The source of a plan: {"store": name, **options}; a secret among the options is a name. ``selected`` are the collections
     that will be read of it (None: all). Without ``fresh``, where the store is read as it was at one moment, that moment is
-    the last that this process has looked at. ``url`` is the run's own database, for a source that lies there.
+    the last that this process has looked at. ``connect`` is for a source that lies in the run's own database.
 
     Raises UsageError when there is nothing to open.
     """
@@ -48,5 +48,5 @@ def open_source(
     store = options.pop("store")
     if store not in STORES:
         raise UsageError(f"no store is called {store!r}; available: {', '.join(STORES)}")
-    opened: Source = import_module(STORES[store]).source(options, selected, fresh, url)
+    opened: Source = import_module(STORES[store]).source(options, selected, fresh, connect)
     return opened

@@ -25,8 +25,9 @@ pytestmark = pytest.mark.usefixtures("prefect")
 
 def rows_of(store: Any, name: str) -> Rows:
     """Every record by id, vectors rounded to what all stores keep."""
-    found = store.fetch(name, store.ids(name).to_pylist()).to_pylist()
-    return {r["id"]: {**r, "embedding": [round(x, 5) + 0.0 for x in r["embedding"]]} for r in found}
+    records = store.records(name)
+    rows = records.fetch(records.ids().to_pylist()).to_pylist()
+    return {r["id"]: {**r, "embedding": [round(x, 5) + 0.0 for x in r["embedding"]]} for r in rows}
 
 
 def migration_of(connection: Connection, source: dict[str, Any]) -> Migration:
@@ -41,7 +42,7 @@ def migration_of(connection: Connection, source: dict[str, Any]) -> Migration:
         store.write("docs", records_of(2, start=20, seed=n))  # the same ids with other vectors
 
     def served() -> Rows | None:
-        return rows_of(target, "docs") if "docs" in {c.name for c in target.collections()} else None
+        return rows_of(target, "docs") if "docs" in target.names() else None
 
     def plan() -> Planned:
         parameters = parse(ChromaToPgvector, {"chroma": source})
@@ -102,7 +103,7 @@ def test_what_is_written_until_the_switch_is_in_it(
     store, target = chroma.connect(**source), PostgresStore(connection)
 
     def thinks(*_: Any) -> bool:
-        assert target.collections() == []
+        assert target.names() == []
         store.write("docs", records_of(3, start=500))
         store.write("docs", records_of(2, start=10, seed=3))
         store.delete("docs", ["row-0000001"])

@@ -201,7 +201,7 @@ def migrate(
 
     def served() -> dict[str, Any]:
         store, table = PostgresStore(place.connection), run.plan.targets[0].place.table
-        rows = store.fetch(table, store.ids(table).to_pylist()).to_pylist()
+        rows = store.records(table).fetch(store.records(table).ids().to_pylist()).to_pylist()
         return {r["id"]: row_of(r["document"], canonical.loads(r["metadata"]), r["uri"], r["embedding"]) for r in rows}
 
     return run, source, served

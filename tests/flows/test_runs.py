@@ -72,7 +72,7 @@ def test_a_smoke_run_never_cuts_over(connection: Connection, chroma_dir: Callabl
     found = chroma_to_pgvector(chroma={"path": chroma_dir(count=60)}, run_id="smoke", limit=25, cutover="auto")
     assert found["state"] == "verified"
     assert found["targets"][0]["rows"] == 25
-    assert PostgresStore(connection).collections() == []
+    assert PostgresStore(connection).names() == []
     with pytest.raises(VerificationRefused, match="smoke run"):
         cutover(run_id="smoke")
 
@@ -124,7 +124,7 @@ def test_a_sync_does_not_empty_a_table(connection: Connection, chroma_dir: Calla
     source = {"path": chroma_dir(count=40)}
     chroma_to_pgvector(chroma=source, run_id="first", cutover="auto")
     store = chroma.connect(**source)
-    store.delete("docs", store.ids("docs").to_pylist()[:35])
+    store.delete("docs", store.records("docs").ids().to_pylist()[:35])
     with pytest.raises(VerificationRefused, match="max_deleted"):
         chroma_to_pgvector(chroma=source, run_id="second")
     assert len(rows_of(PostgresStore(connection), "docs")) == 40
@@ -191,7 +191,7 @@ def test_equal_texts_are_embedded_once(
     chroma_to_pgvector(**options, run_id="again")
     assert len(bought) - before == sampled, "a second run bought texts again"
     cutover(run_id="again", gates={"sample": 1})
-    batch = PostgresStore(connection).fetch("docs", ["twin-1", "twin-2"])
+    batch = PostgresStore(connection).records("docs").fetch(["twin-1", "twin-2"])
     assert vectors(batch) == pytest.approx(real(HashingEmbedder(16), ["the same text"] * 2).whole, abs=1e-6)
 
 

@@ -37,7 +37,7 @@ from tasks.shadows import registry as shadows
 from tasks.shadows.difference import Difference, named
 from tasks.stores import memory, place
 from tasks.stores.interface import Built, Collection, Records
-from tasks.stores.memory import MemoryRecords, MemoryStore
+from tasks.stores.memory import MemoryStore
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.records import with_hash
 
@@ -135,11 +135,11 @@ class CollectionShadow:
 
     @contextmanager
     def made(self) -> Iterator[Records]:
-        yield MemoryRecords(self.kept, self.name)
+        yield self.kept.records(self.name)
 
     @contextmanager
     def old(self) -> Iterator[Records]:
-        yield MemoryRecords(self.kept, self.target.collection.name)
+        yield self.kept.records(self.target.collection.name)
 
     def in_use(self) -> bool:
         return aliases.get((self.target.place.where, self.target.place.alias)) == self.name
@@ -154,10 +154,10 @@ class CollectionShadow:
         return passes
 
     def _difference(self, only: list[str] | None, apply: bool) -> Difference:
-        source, was = self.run.source(), self.target.collection.name
-        ids = source.ids(was) if not self.target.limit else parts.listed_ids(self.run, self.target)
+        source = self.run.records(self.target)
+        ids = source.ids() if not self.target.limit else parts.listed_ids(self.run, self.target)
         wanted = ids.to_pylist() if only is None else only
-        records = with_hash(pa.Table.from_batches([source.fetch(was, wanted)]))
+        records = with_hash(pa.Table.from_batches([source.fetch(wanted)]))
         rows = {row["id"]: row for row in records.to_pylist()}
         there = self.kept.rows[self.name]
         missing = [name for name in rows if name not in there]
@@ -183,7 +183,7 @@ class CollectionShadow:
             orphaned=named(orphaned),
             quarantined=named(refused),
             listed=len(wanted),
-            counted=(len(source.ids(was)),) * 2 if only is None else None,
+            counted=(source.count(),) * 2 if only is None else None,
         )
 
     def _write(self, page: pa.Table) -> None:
@@ -251,10 +251,11 @@ class Planner:
 
     def draft(self, connection: Connection, request: Request, run_id: str) -> Draft:
         where, space = request.source["name"], open_embedder(request.embedder or "").space
+        store = memory.named(where)
         targets = tuple(
             Target(number, collection, self._place(where, collection, run_id, space.dimensions), space.dimensions,
                    space.fingerprint, limit=request.limit)
-            for number, collection in enumerate(memory.named(where).collections())
+            for number, collection in enumerate(store.records(name).describe() for name in store.names())
             if "__" not in collection.name
         )  # fmt: skip
         return Draft(Plan(check_run_id(run_id), request, targets))

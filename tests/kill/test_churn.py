@@ -217,7 +217,7 @@ def test_the_comparison_finds_a_planted_fault(sides: Sides, plant: str, fault: s
     target = PostgresStore(sides.connection)
     target.create(Collection("copy", "", 0, WIDTH, "l2"))
     source = chroma.connect(host="127.0.0.1", port=sides.port)
-    target.write("copy", source.fetch("docs", source.ids("docs").to_pylist()))
+    target.write("copy", source.records("docs").fetch(source.records("docs").ids().to_pylist()))
     assert sides.faults("public.copy") == []
     sides.connection.execute(plant.format("public.copy", "public.copy"))  # type: ignore[arg-type]
     found = sides.faults("public.copy")

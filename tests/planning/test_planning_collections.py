@@ -27,7 +27,11 @@ def test_documents_are_counted_and_priced(
     path = chroma_dir(count=40)
     chroma_dir(name="copy", count=40)
     store = chroma.connect(path=path)
-    documents = {text for text in store.fetch("docs", store.ids("docs").to_pylist())["document"].to_pylist() if text}
+    documents = {
+        text
+        for text in store.records("docs").fetch(store.records("docs").ids().to_pylist())["document"].to_pylist()
+        if text
+    }
     assert len(documents) > 20
     planned = plan(connection, path)
     assert planned.cost

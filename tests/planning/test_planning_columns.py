@@ -18,7 +18,7 @@ from tasks.planning.planned import Planned
 from tasks.planning.registry import make_plan
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import LiveTables
+from tasks.stores.postgres.live_records import LiveTables
 from tests.helpers.live import OLD, make_table, text_of
 from tests.helpers.openai_server import OpenAIServer, openai_server
 
@@ -126,7 +126,7 @@ def test_the_old_vectors_are_searched_as_any_source(connection: Connection, data
     """The nearest rows by the vectors there are, under the rows' names."""
     make_table(connection, 20)
     source = LiveTables(database, {"public.docs": plan(connection, embedder="hashing/1536").plan.targets[0].place.live})
-    (hits,) = source.search("public.docs", OLD.embed([text_of(7)]).whole, 3)
+    (hits,) = source.records("public.docs").search(OLD.embed([text_of(7)]).whole, 3)
     assert (len(hits.ids), hits.ids[0]) == (3, "7")
     assert hits.distances[0] == pytest.approx(0, abs=1e-6)
 

@@ -32,7 +32,7 @@ def test_finds_what_the_store_finds(store: PostgresStore, metric: Metric, dimens
     probe = vectors(batch)[17]
     query = "SELECT id, similarity FROM vecferry.find_similar_documents('docs', %s::text::vector, 5)"
     rows = store.connection.execute(query, (_text(probe),)).fetchall()
-    assert [r[0] for r in rows] == store.search("docs", probe[None], 5)[0].ids
+    assert [r[0] for r in rows] == store.records("docs").search(probe[None], 5)[0].ids
     assert rows[0][0] == "row-0000017"
     assert rows[0][1] == pytest.approx(1.0, abs=2e-2)
     assert [r[1] for r in rows] == sorted((r[1] for r in rows), reverse=True)

@@ -101,7 +101,7 @@ def test_only_what_is_read_is_copied(old: Old, home: Path) -> None:
     assert "chroma.sqlite3" in inside
     everything = read(old.path, home)
     assert everything.copied_bytes > few.copied_bytes
-    assert len(few.fetch("old-l2", few.ids("old-l2").to_pylist())) == len(old.truth["old-l2"]["rows"])
+    assert len(few.records("old-l2").fetch(few.records("old-l2").ids().to_pylist())) == len(old.truth["old-l2"]["rows"])
 
 
 def test_one_copy_serves_a_process_until_the_source_changes(chroma_dir: Callable[..., str], home: Path) -> None:
@@ -113,8 +113,8 @@ def test_one_copy_serves_a_process_until_the_source_changes(chroma_dir: Callable
     chroma.connect(path=str(path)).write("docs", records_of(5, start=500))
     assert read(path, home, fresh=False).copy is first.copy
     second = read(path, home)
-    assert (first.collection("docs").count, second.collection("docs").count) == (20, 25)
-    assert len(first.fetch("docs", first.ids("docs").to_pylist())) == 20
+    assert (first.records("docs").count(), second.records("docs").count()) == (20, 25)
+    assert len(first.records("docs").fetch(first.records("docs").ids().to_pylist())) == 20
     assert len(copies(home)) == 2
     del first
     assert [str(c) for c in copies(home)] == [second.copy.folder if second.copy else ""]
@@ -125,7 +125,7 @@ def test_a_directory_that_may_not_be_written(old: Old, home: Path) -> None:
     for path in [*old.path.rglob("*"), old.path]:
         path.chmod(0o555 if path.is_dir() else 0o444)
     store = read(old.path, home)
-    assert store.collection("old-l2").count == len(old.truth["old-l2"]["rows"])
+    assert store.records("old-l2").count() == len(old.truth["old-l2"]["rows"])
 
 
 PROCESS = """
@@ -199,7 +199,7 @@ def test_a_directory_whose_writer_was_killed_in_a_transaction(old: Old, home: Pa
     left = {"delete": "chroma.sqlite3-journal", "wal": "chroma.sqlite3-wal"}[mode]
     assert (old.path / left).stat().st_size
     before = fingerprint(old.path)
-    documents = read(old.path, home).fetch("old-l2", ["r0", "r3"]).column("document").to_pylist()
+    documents = read(old.path, home).records("old-l2").fetch(["r0", "r3"]).column("document").to_pylist()
     assert sorted(documents) == (["text 0", "text 3"] if mode == "delete" else ["committed", "text 3"])
     assert fingerprint(old.path) == before
 
@@ -227,9 +227,9 @@ def test_an_application_that_goes_on_writing(chroma_dir: Callable[..., str], hom
         counts = []
         while writer.poll() is None and len(counts) < 5:
             store = read(path, home)
-            ids = store.ids("docs").to_pylist()
-            found = store.fetch("docs", ids)
-            assert found.num_rows == len(ids) == store.collection("docs").count
+            ids = store.records("docs").ids().to_pylist()
+            found = store.records("docs").fetch(ids)
+            assert found.num_rows == len(ids) == store.records("docs").count()
             assert found.column("embedding").null_count == 0
             assert np.isfinite(vectors(found)).all()
             counts.append(len(ids))
@@ -237,7 +237,7 @@ def test_an_application_that_goes_on_writing(chroma_dir: Callable[..., str], hom
     assert writer.returncode == 0, err
     assert counts == sorted(counts)
     assert counts[-1] > counts[0], "nothing was written meanwhile"
-    assert read(path, home).collection("docs").count == 20 + int(out)
+    assert read(path, home).records("docs").count() == 20 + int(out)
 
 
 def test_a_plan_on_the_command_line_leaves_nothing(

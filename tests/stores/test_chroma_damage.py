@@ -107,14 +107,14 @@ def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], said: s
     assert "\n" not in str(raised.value)
     assert not Path(home).exists()
     if damage is not lose_records:
-        assert len(chroma.read(path=str(old.path), home=home, collections=["old-l2"]).ids("old-l2"))
+        assert len(chroma.read(path=str(old.path), home=home, collections=["old-l2"]).records("old-l2").ids())
 
 
 def right(old: Old, home: Path) -> None:
     """Asserts that every vector of every collection is read as it was written."""
     store = chroma.read(path=str(old.path), home=str(home))
     for name, of in old.truth.items():
-        found = store.fetch(name, store.ids(name).to_pylist())
+        found = store.records(name).fetch(store.records(name).ids().to_pylist())
         wanted = np.array([of["rows"][i]["embedding"] for i in found.column("id").to_pylist()], np.float32)
         assert found.num_rows == len(of["rows"])
         np.testing.assert_allclose(vectors(found), wanted.reshape(vectors(found).shape), rtol=1e-5, atol=1e-5)

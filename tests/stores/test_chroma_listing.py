@@ -53,13 +53,13 @@ def test_everything_is_listed_and_read(upstream: int, limits: dict[str, Any]) ->
             name = f"few-{limits['records']}"
             direct.create(Collection(name, "", 0, 4, "cosine"))
             direct.write(name, page)
-        ids = store.ids(name).to_pylist()
+        ids = store.records(name).ids().to_pylist()
         assert ids == page.column("id").to_pylist()
-        found = store.fetch(name, [*(f"absent-{i}" for i in range(page.num_rows)), *ids, "absent"])
+        found = store.records(name).fetch([*(f"absent-{i}" for i in range(page.num_rows)), *ids, "absent"])
         assert found.num_rows == page.num_rows
         order = np.argsort(found.column("id").to_pylist())
         np.testing.assert_allclose(vectors(found)[order], vectors(page), atol=1e-6)
-        assert store.evidence(name).shown == "cosine"
+        assert store.records(name).evidence().shown == "cosine"
         if page.num_rows < ROWS:
             direct.client.delete_collection(name)
 
@@ -68,10 +68,10 @@ def test_a_limit_is_found_out_once(upstream: int) -> None:
     """Once a server has said what it gives, every later request keeps to that, whoever makes it."""
     limits = Capped(upstream, refuses_ids=True)
     with limits as port:
-        chroma.connect(host="127.0.0.1", port=port).ids("docs")
+        chroma.connect(host="127.0.0.1", port=port).records("docs").ids()
         limits.sizes.clear()
         again = chroma.connect(host="127.0.0.1", port=port)
-        again.fetch("docs", again.ids("docs").to_pylist())
+        again.records("docs").fetch(again.records("docs").ids().to_pylist())
     assert max(limits.sizes) == 300
     assert len(limits.sizes) <= 2 * (ROWS // 299 + 2)
 
@@ -89,19 +89,19 @@ def test_a_run_before_such_a_server_brings_everything(connection: Connection, up
 @pytest.mark.parametrize("limits", [{"collections": 9}, {"collections": 9, "refuses": False}], ids=str)
 def test_every_collection_is_listed(upstream: int, limits: dict[str, Any]) -> None:
     """Also where a server lists a few at a time."""
-    wanted = [c.name for c in chroma.connect(host="127.0.0.1", port=upstream).collections()]
+    wanted = chroma.connect(host="127.0.0.1", port=upstream).names()
     assert len(wanted) == 41
     with Capped(upstream, **limits) as port:
-        assert [c.name for c in chroma.connect(host="127.0.0.1", port=port).collections()] == wanted
+        assert chroma.connect(host="127.0.0.1", port=port).names() == wanted
 
 
 def test_a_search_that_is_refused_says_why(upstream: int) -> None:
     """More neighbours than a server gives are an error that says so, and no error of our own."""
     with Capped(upstream) as port:
         store = chroma.connect(host="127.0.0.1", port=port)
-        assert store.search("docs", np.ones((1, 4), np.float32), 300)[0].ids
+        assert store.records("docs").search(np.ones((1, 4), np.float32), 300)[0].ids
         with pytest.raises(FatalError, match=r"Chroma at .*: 'n_results' is 301"):
-            store.search("docs", np.ones((1, 4), np.float32), 301)
+            store.records("docs").search(np.ones((1, 4), np.float32), 301)
 
 
 def test_a_listing_that_ends_too_early_is_an_error(connection: Connection, upstream: int) -> None:
@@ -177,7 +177,7 @@ def test_a_server_that_others_write_to_is_listed_whole(upstream: int) -> None:
     writer.start()
     try:
         with Capped(upstream, records=50) as port:
-            ids = set(chroma.connect(host="127.0.0.1", port=port).ids("busy").to_pylist())
+            ids = set(chroma.connect(host="127.0.0.1", port=port).records("busy").ids().to_pylist())
     finally:
         stop.set()
         writer.join()

@@ -150,7 +150,7 @@ def test_a_query_proves_the_metric(tmp_path: Path, metric: Metric, length: float
         configuration: Any = {"hnsw": {"space": metric}}
         made = store.client.create_collection(name, embedding_function=None, configuration=configuration)
         made.add(ids=page.column("id").to_pylist()[:rows], embeddings=vectors[:rows])
-        evidence = store.evidence(name)
+        evidence = store.records(name).evidence()
         assert evidence.shown == (metric if length else None)
         assert evidence.says == {"its configuration": metric}
 
@@ -170,15 +170,15 @@ def test_restoring_a_collection_whose_metadata_lies(tmp_path: Path) -> None:
     source = chroma.read(path=str(old.path), home=str(tmp_path / "home"))
     target = chroma.create_directory(str(tmp_path / "new"))
     for name in ("old-l2", "lying", "lost"):
-        target.create(source.collection(name))
-        target.write(name, source.fetch(name, source.ids(name).to_pylist()))
-        assert target.evidence(name).shown == old.truth[name]["metric"]
+        target.create(source.records(name).describe())
+        target.write(name, source.records(name).fetch(source.records(name).ids().to_pylist()))
+        assert target.records(name).evidence().shown == old.truth[name]["metric"]
     forget(
         old.path, "UPDATE collection_metadata SET str_value = 'cosine' WHERE key = 'hnsw:space' AND str_value = 'l2'"
     )
-    again = chroma.read(path=str(old.path), home=str(tmp_path / "home")).collection("old-l2")
+    again = chroma.read(path=str(old.path), home=str(tmp_path / "home")).records("old-l2").describe()
     assert again.metadata["hnsw:space"] == "cosine"
     target.client.delete_collection("old-l2")
     target.create(again)
     target.write("old-l2", pa.RecordBatch.from_pylist([{"id": "a", "embedding": [1.0] * 6}], records(6)))
-    assert target.evidence("old-l2").shown == "l2"
+    assert target.records("old-l2").evidence().shown == "l2"

@@ -1,9 +1,11 @@
-"""What every store promises, cut by capability, over Chroma as a directory and as a server, PostgreSQL and memory."""
+"""What every store promises, cut by capability, over Chroma as a directory and as a server, PostgreSQL, live tables and
+memory."""
 
 import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
@@ -25,7 +27,10 @@ from tasks.stores.exact_search import exact_search
 from tasks.stores.interface import Collection, Metric, records, vectors
 from tasks.stores.memory import MemoryStore
 from tasks.stores.postgres import pgvector, wire
-from tasks.stores.postgres.connection import Packed, connect
+from tasks.stores.postgres.connection import Connection, Packed, connect
+from tasks.stores.postgres.live_records import LiveRecords, LiveTables
+from tasks.stores.postgres.live_table import Column, LiveTable
+from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.store import PostgresStore
 from tests.helpers.data import records_of
 from tests.helpers.servers import chroma_server, free_port
@@ -53,6 +58,9 @@ class Backend:
     keeps_graph_settings: bool = True
     metadata_beside_a_uri: str | None = None
     """What null metadata becomes in a record with a uri, which Chroma keeps among the metadata."""
+    tells_size: bool = True
+    has_text_alone: bool = False
+    """A row of a live table says its text, null where that is empty, and no metadata or uri."""
 
     def kept(self, page: pa.RecordBatch) -> dict[str, dict[str, Any]]:
         """The records as this store gives them back, their vectors apart."""
@@ -60,7 +68,46 @@ class Backend:
         for row in rows.values():
             if row["metadata"] is None and row["uri"] is not None:
                 row["metadata"] = self.metadata_beside_a_uri
+            if self.has_text_alone:
+                row |= {"document": row["document"] or None, "metadata": None, "uri": None}
         return rows
+
+
+@dataclass(frozen=True)
+class LiveStore:
+    """Live tables, made and written to as an application does it."""
+
+    connection: Connection
+    tables: dict[str, LiveTable]
+
+    def create(self, collection: Collection) -> None:
+        columns = f"id text PRIMARY KEY, content text, embedding vector({collection.dimensions})"
+        self.connection.execute(f'CREATE TABLE "{collection.name}" ({columns})')
+        key, layout = (Column("id", "text"),), Layout("vector", collection.dimensions, collection.metric)
+        self.tables[collection.name] = LiveTable("public", collection.name, key, "{content}", "embedding", layout)
+
+    def write(self, name: str, page: pa.RecordBatch) -> None:
+        present = page.column("embedding").is_valid().to_pylist()
+        packed = [str(v.tolist()) if there else None for v, there in zip(vectors(page), present, strict=True)]
+        rows = zip(page.column("id").to_pylist(), page.column("document").to_pylist(), packed, strict=True)
+        with self.connection.cursor() as cursor:
+            cursor.executemany(f'INSERT INTO "{name}" VALUES (%s, %s, %s)', list(rows))
+
+    def version(self) -> dict[str, str]:
+        return self._source().version()
+
+    def names(self) -> list[str]:
+        return self._source().names()
+
+    def records(self, name: str) -> LiveRecords:
+        return self._source().records(name)
+
+    def _source(self) -> LiveTables:
+        return LiveTables(lambda: nullcontext(self.connection), self.tables)
+
+
+SINKS = ["memory", "chroma directory", "chroma server", "postgres"]
+SOURCES = [*SINKS, "live tables"]
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +117,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield server.port
 
 
-@pytest.fixture(scope="module", params=["memory", "chroma directory", "chroma server", "postgres"])
+@pytest.fixture(scope="module")
 def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     of_chroma: dict[str, Any] = {
         "vector_tolerance": 1e-6,
         "keeps_rows_without_vector": False,
         "knows_dimensions_when_empty": False,
         "metadata_beside_a_uri": "{}",
+        "tells_size": False,
     }
     if request.param == "memory":
         yield Backend(MemoryStore())
@@ -89,7 +137,10 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         with psycopg.connect(url("postgres"), autocommit=True) as administrator:
             administrator.execute(f"CREATE DATABASE {name} TEMPLATE with_vector")
         with connect(url(name)) as connection:
-            yield Backend(PostgresStore(connection), keeps_graph_settings=False)
+            if request.param == "postgres":
+                yield Backend(PostgresStore(connection), keeps_graph_settings=False)
+            else:
+                yield Backend(LiveStore(connection, {}), keeps_graph_settings=False, has_text_alone=True)
 
 
 @pytest.fixture
@@ -121,21 +172,22 @@ def by_id(page: pa.RecordBatch) -> dict[str, dict[str, Any]]:
     return {row["id"]: {k: v for k, v in row.items() if k != "embedding"} for row in page.to_pylist()}
 
 
-class TestSource:
-    """Collection, collections, ids and fetch."""
+of_sources = pytest.mark.parametrize("backend", SOURCES, indirect=True, scope="module")
+of_sinks = pytest.mark.parametrize("backend", SINKS, indirect=True, scope="module")
 
-    @pytest.mark.parametrize("verb", ["collection", "ids", "fetch", "search"])
-    def test_an_unknown_collection_is_named_and_never_created(
-        self, backend: Backend, new: Callable[..., str], verb: str
-    ) -> None:
+
+@of_sources
+class TestSource:
+    """What it has, by name."""
+
+    def test_an_unknown_collection_is_named_and_never_created(self, backend: Backend, new: Callable[..., str]) -> None:
         """Asking for what is not there says so in one line, says what there is, and makes nothing."""
-        name, before = new(), backend.store.collections()
-        rest: dict[str, list[Any]] = {"fetch": [["a"]], "search": [np.zeros((1, 4), np.float32), 1]}
+        name, before = new(), backend.store.names()
         with pytest.raises(UsageError, match="nowhere") as raised:
-            getattr(backend.store, verb)("nowhere", *rest.get(verb, []))
+            backend.store.records("nowhere")
         assert name in str(raised.value)
         assert "\n" not in str(raised.value)
-        assert backend.store.collections() == before
+        assert backend.store.names() == before
 
     def test_versions_are_named(self, backend: Backend) -> None:
         """What keeps the records and what reads them say which they are; memory has nothing to say."""
@@ -143,50 +195,104 @@ class TestSource:
         assert bool(versions) is not isinstance(backend.store, MemoryStore)
         assert all(product and number[0].isdigit() for product, number in versions.items())
 
-    def test_collections_are_described(self, backend: Backend, new: Callable[..., str]) -> None:
-        """A collection says its name, count, dimensions, metric and graph settings; the listing says the same."""
+
+@of_sources
+class TestRecords:
+    """One collection, open to be read."""
+
+    def test_they_are_described(self, backend: Backend, new: Callable[..., str]) -> None:
+        """A collection says its name, count, dimensions, metric and graph settings; its name is listed."""
         for metric in ("cosine", "l2", "ip"):
-            found = backend.store.collection(new(records_of(9, 4), metric))
-            assert (found.count, found.dimensions, found.metric) == (9, 4, metric)
-            assert found.identity or isinstance(backend.store, MemoryStore)
-            assert found in backend.store.collections()
-            assert ((found.m, found.ef_construction, found.ef_search) == (8, 50, 60)) is backend.keeps_graph_settings
+            name = new(records_of(9, 4), metric)
+            opened = backend.store.records(name)
+            described = opened.describe()
+            assert (described.name, described.count, described.dimensions, described.metric) == (name, 9, 4, metric)
+            assert described.identity or isinstance(backend.store, MemoryStore)
+            assert (opened.count(), opened.metric, opened.evidence().shown) == (9, metric, metric)
+            assert name in backend.store.names()
+            settings = (described.m, described.ef_construction, described.ef_search)
+            assert (settings == (8, 50, 60)) is backend.keeps_graph_settings
 
     def test_an_empty_collection(self, backend: Backend, new: Callable[..., str]) -> None:
         """It has no ids, no records and no neighbours, and that is no error."""
-        name = new()
-        found = backend.store.collection(name)
-        assert found.count == 0
-        assert (found.dimensions == 4) is backend.knows_dimensions_when_empty
-        assert backend.store.ids(name).to_pylist() == []
-        assert backend.store.fetch(name, ["a"]).schema == records(found.dimensions)
+        opened = backend.store.records(new())
+        described = opened.describe()
+        assert described.count == opened.count() == 0
+        assert (described.dimensions == 4) is backend.knows_dimensions_when_empty
+        assert opened.ids().to_pylist() == []
+        assert opened.fetch(["a"]).schema == records(described.dimensions)
+        assert sum(batch.num_rows for batch in [*opened.stream(), *opened.sample(3)]) == 0
+
+    def test_what_is_written_later_is_read(self, backend: Backend, new: Callable[..., str]) -> None:
+        """Records that were opened when there were none give those that have come since."""
+        name, page = new(), page_of(["a", "b"])
+        opened = backend.store.records(name)
+        backend.store.write(name, page)
+        assert opened.fetch(["a", "b"]).schema == records(4)
+        assert (opened.count(), opened.describe().dimensions, sorted(opened.ids().to_pylist())) == (2, 4, ["a", "b"])
 
     def test_ids_are_complete_and_fetch_takes_any_number(self, backend: Backend, new: Callable[..., str]) -> None:
         """5,000 ids are listed once each, and one fetch returns them all, more than a page of any store."""
         page = records_of(5_000, 4)
-        name = new(page)
-        ids = backend.store.ids(name)
+        opened = backend.store.records(new(page))
+        ids = opened.ids()
         assert ids.type == pa.string()
         assert sorted(ids.to_pylist()) == page.column("id").to_pylist()
-        absent = [f"absent-{i}" for i in range(100)]
-        found = backend.store.fetch(name, absent + ids.to_pylist())
-        assert found.schema == records(4)
-        assert by_id(found) == backend.kept(page)
+        fetched = opened.fetch([f"absent-{i}" for i in range(100)] + ids.to_pylist())
+        assert fetched.schema == records(4)
+        assert by_id(fetched) == backend.kept(page)
+        streamed = pa.Table.from_batches(list(opened.stream())).combine_chunks().to_batches()[0]
+        assert streamed.num_rows == 5_000
+        assert by_id(streamed) == backend.kept(page)
+
+    def test_a_stream_without_content(self, backend: Backend, new: Callable[..., str]) -> None:
+        """It has every id and vector all the same."""
+        page = records_of(30, 4)
+        opened = backend.store.records(new(page))
+        for read in (pa.Table.from_batches(list(opened.stream(content=False))), opened.fetch(IDS[:2], content=False)):
+            assert read.schema == records(4)
+        batches = list(opened.stream(content=False))
+        rows = {i: v for b in batches for i, v in zip(b.column("id").to_pylist(), vectors(b), strict=True)}
+        for i, vector in zip(page.column("id").to_pylist(), vectors(page), strict=True):
+            np.testing.assert_array_equal(rows[i], vector)
+
+    def test_a_sample_is_random_and_has_vectors(self, backend: Backend, new: Callable[..., str]) -> None:
+        """So many records, each once, others the next time; all of them where fewer are there."""
+        page = records_of(200, 4)
+        opened = backend.store.records(new(page))
+        drawn = [[i for b in opened.sample(20) for i in b.column("id").to_pylist()] for _ in range(2)]
+        assert [len(set(ids)) for ids in drawn] == [20, 20]
+        assert set(drawn[0]) != set(drawn[1])
+        assert sum(batch.num_rows for batch in opened.sample(1_000)) == 200
+
+    def test_only_what_has_a_vector_is_sampled(self, backend: Backend, new: Callable[..., str]) -> None:
+        """Records without one are passed over, and others drawn in their place."""
+        if not backend.keeps_rows_without_vector:
+            return
+        name = new(page_of(["a", "b"]))
+        backend.store.write(name, pa.RecordBatch.from_pylist([{"id": f"none-{n}"} for n in range(8)], records(4)))
+        drawn = [i for b in backend.store.records(name).sample(2) for i in b.column("id").to_pylist()]
+        assert sorted(drawn) == ["a", "b"]
+
+    def test_its_size(self, backend: Backend, new: Callable[..., str]) -> None:
+        """Bytes, or nothing from a store that does not tell."""
+        size = backend.store.records(new(records_of(50, 4))).size()
+        assert (size is not None and size > 50 * 16) is backend.tells_size
 
     def test_fetch_ignores_ids_that_are_not_there(self, backend: Backend, new: Callable[..., str]) -> None:
         """Absent ids are left out, among them one that PostgreSQL could not hold; none at all gives an empty batch."""
-        name = new(page_of(["a", "b"]))
-        assert backend.store.fetch(name, ["b", "absent", "nul\0"]).column("id").to_pylist() == ["b"]
+        opened = backend.store.records(new(page_of(["a", "b"])))
+        assert opened.fetch(["b", "absent", "nul\0"]).column("id").to_pylist() == ["b"]
         for ids in ([], ["absent"]):
-            found = backend.store.fetch(name, ids)
-            assert (found.num_rows, found.schema) == (0, records(4))
+            fetched = opened.fetch(ids)
+            assert (fetched.num_rows, fetched.schema) == (0, records(4))
 
     def test_ids_survive(self, backend: Backend, new: Callable[..., str]) -> None:
         """Quotes, newlines, emoji, placeholders, ids that differ only in case or a trailing space, and 10 kB."""
-        name = new(page_of(IDS))
-        assert sorted(backend.store.ids(name).to_pylist()) == sorted(IDS)
+        opened = backend.store.records(new(page_of(IDS)))
+        assert sorted(opened.ids().to_pylist()) == sorted(IDS)
         for i in IDS:
-            assert backend.store.fetch(name, [i]).column("id").to_pylist() == [i]
+            assert opened.fetch([i]).column("id").to_pylist() == [i]
 
     def test_content_survives_with_its_types(self, backend: Backend, new: Callable[..., str]) -> None:
         """A null document is not '', null metadata stays null, 1 is not 1.0 is not true, and uris come along."""
@@ -196,19 +302,23 @@ class TestSource:
             [None, "s3://b/1", None, "", "file:///x", "%20"],
         )
         page = page_of([f"row-{i}" for i in range(len(METADATA))], document=documents, metadata=texts, uri=uris)
-        assert by_id(backend.store.fetch(new(page), page.column("id").to_pylist())) == by_id(page)
+        opened = backend.store.records(new(page))
+        assert by_id(opened.fetch(page.column("id").to_pylist())) == (
+            backend.kept(page) if backend.has_text_alone else by_id(page)
+        )
 
     @pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
     def test_vectors_survive(self, backend: Backend, new: Callable[..., str], metric: Metric) -> None:
         """Vectors come back to the bit, or within 1e-6 of their length from a store that normalizes under cosine."""
         page = page_of([f"row-{i}" for i in range(50)], dimensions=33)
-        found = backend.store.fetch(new(page, metric), page.column("id").to_pylist())
-        order = np.argsort(found.column("id").to_pylist()), np.argsort(page.column("id").to_pylist())
-        got, wanted = vectors(found)[order[0]], vectors(page)[order[1]]
+        fetched = backend.store.records(new(page, metric)).fetch(page.column("id").to_pylist())
+        order = np.argsort(fetched.column("id").to_pylist()), np.argsort(page.column("id").to_pylist())
+        got, wanted = vectors(fetched)[order[0]], vectors(page)[order[1]]
         off = np.linalg.norm(got - wanted, axis=1) / np.linalg.norm(wanted, axis=1)
         assert off.max() <= (backend.vector_tolerance if metric == "cosine" else 0.0)
 
 
+@of_sources
 class TestSearch:
     """Search, for a store that has it."""
 
@@ -218,20 +328,25 @@ class TestSearch:
     ) -> None:
         """Ids and distances are those of an exact search: cosine distance, Euclidean and not squared, negative product."""
         page, queries = page_of([f"row-{i}" for i in range(60)], 8), np.random.default_rng(1).standard_normal((5, 8))
-        found = backend.store.search(new(page, metric), queries.astype(np.float32), 7)
-        for hits, exact in zip(found, exact_search(queries.astype(np.float32), [page], metric, 7), strict=True):
-            assert hits.ids == exact.ids
-            np.testing.assert_allclose(hits.distances, exact.distances, rtol=1e-5, atol=1e-5)
-            assert hits.distances.dtype == np.float64
+        opened, probes = backend.store.records(new(page, metric)), queries.astype(np.float32)
+        true = exact_search(probes, [page], metric, 7)
+        for effort in (None, 60):
+            with opened.turns() as take, take():
+                answers = opened.search(probes, 7, effort)
+            for hits, exact in zip(answers, true, strict=True):
+                assert hits.ids == exact.ids
+                np.testing.assert_allclose(hits.distances, exact.distances, rtol=1e-5, atol=1e-5)
+                assert hits.distances.dtype == np.float64
 
     def test_asking_for_more_than_there_is(self, backend: Backend, new: Callable[..., str]) -> None:
         """k beyond the collection returns what there is."""
         name = new(page_of(["a", "b"]))
-        (hits,) = backend.store.search(name, np.ones((1, 4), np.float32), 10)
+        (hits,) = backend.store.records(name).search(np.ones((1, 4), np.float32), 10)
         assert sorted(hits.ids) == ["a", "b"]
         assert list(hits.distances) == sorted(hits.distances)
 
 
+@of_sinks
 class TestSink:
     """Create, write and delete."""
 
@@ -240,25 +355,25 @@ class TestSink:
         name = new(page_of(["a", "b"], document=["old", "b"], metadata=['{"x":1}', None], uri=["u", None]))
         page = page_of(["a"], metadata=['{"y":2}'])
         backend.store.write(name, page)
-        assert sorted(backend.store.ids(name).to_pylist()) == ["a", "b"]
-        found = backend.store.fetch(name, ["a"])
-        assert by_id(found) == by_id(page)
-        np.testing.assert_array_equal(vectors(found), vectors(page))
+        assert sorted(backend.store.records(name).ids().to_pylist()) == ["a", "b"]
+        fetched = backend.store.records(name).fetch(["a"])
+        assert by_id(fetched) == by_id(page)
+        np.testing.assert_array_equal(vectors(fetched), vectors(page))
 
     def test_delete_takes_what_is_named(self, backend: Backend, new: Callable[..., str]) -> None:
         """Deleting removes the ids named, and an id that is not there is no error."""
         name = new(page_of(["a", "b", "c"]))
         backend.store.delete(name, ["b", "absent"])
-        assert sorted(backend.store.ids(name).to_pylist()) == ["a", "c"]
-        assert backend.store.collection(name).count == 2
+        assert sorted(backend.store.records(name).ids().to_pylist()) == ["a", "c"]
+        assert backend.store.records(name).count() == 2
 
     @pytest.mark.parametrize("verb", ["write", "delete"])
     def test_nothing_is_written_to_a_collection_that_is_not_there(self, backend: Backend, verb: str) -> None:
         """Writing to an unknown name is refused, not taken for a wish to create it."""
-        before = backend.store.collections()
+        before = backend.store.names()
         with pytest.raises(UsageError, match="nowhere"):
             getattr(backend.store, verb)("nowhere", page_of(["a"]) if verb == "write" else ["a"])
-        assert backend.store.collections() == before
+        assert backend.store.names() == before
 
     def test_a_record_without_a_vector(self, backend: Backend, new: Callable[..., str]) -> None:
         """It is kept with none; a store that cannot refuses by name and count, and writes nothing."""
@@ -266,12 +381,12 @@ class TestSink:
         page = pa.RecordBatch.from_pylist([{"id": "a", "document": "d"}], records(4))
         if backend.keeps_rows_without_vector:
             backend.store.write(name, page)
-            assert backend.store.fetch(name, ["a"]).column("embedding").null_count == 1
-            assert backend.store.search(name, np.ones((1, 4), np.float32), 1)[0].ids == []
+            assert backend.store.records(name).fetch(["a"]).column("embedding").null_count == 1
+            assert backend.store.records(name).search(np.ones((1, 4), np.float32), 1)[0].ids == []
         else:
             with pytest.raises(UsageError, match="1 record has no vector"):
                 backend.store.write(name, page)
-            assert len(backend.store.ids(name)) == 0
+            assert len(backend.store.records(name).ids()) == 0
 
 
 @pytest.mark.parametrize(
@@ -297,13 +412,15 @@ def test_a_record_without_a_vector_is_found_among_a_page(chroma_server: int) -> 
         return answer
 
     with proxy(chroma_server, without) as port:
-        found = chroma.connect(host="127.0.0.1", port=port).fetch("docs", page.column("id").to_pylist())
-    assert found.schema == records(4)
-    assert by_id(found) == by_id(direct.fetch("docs", page.column("id").to_pylist()))
-    missing = [i.as_py() for i, e in zip(found.column("id"), found.column("embedding"), strict=True) if not e.is_valid]
+        fetched = chroma.connect(host="127.0.0.1", port=port).records("docs").fetch(page.column("id").to_pylist())
+    assert fetched.schema == records(4)
+    assert by_id(fetched) == by_id(direct.records("docs").fetch(page.column("id").to_pylist()))
+    missing = [
+        i.as_py() for i, e in zip(fetched.column("id"), fetched.column("embedding"), strict=True) if not e.is_valid
+    ]
     assert missing == ["row-0000023"]
     wanted = dict(zip(page.column("id").to_pylist(), vectors(page), strict=True)) | {"row-0000023": np.zeros(4)}
-    for i, vector in zip(found.column("id").to_pylist(), vectors(found), strict=True):
+    for i, vector in zip(fetched.column("id").to_pylist(), vectors(fetched), strict=True):
         np.testing.assert_array_equal(vector, wanted[i])
 
 
@@ -316,7 +433,7 @@ def test_a_proxy_that_gives_up_is_a_transient_error(chroma_server: int) -> None:
         store = chroma.connect(host="127.0.0.1", port=port)
         down.append(True)
         with pytest.raises(TransientError, match="503"):
-            store.ids("docs")
+            store.records("docs").ids()
 
 
 def test_a_path_without_chroma_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -354,9 +471,9 @@ def test_a_collection_opens_without_its_model_or_key(tmp_path: Path, monkeypatch
     monkeypatch.delenv("CHROMA_OPENAI_API_KEY")
     chromadb.api.client.SharedSystemClient.clear_system_cache()
     again = chroma.connect(path=str(tmp_path))
-    assert again.collection("docs").count == 1
-    assert again.fetch("docs", ["a"]).column("id").to_pylist() == ["a"]
-    assert again.search("docs", np.ones((1, 2), np.float32), 1)[0].ids == ["a"]
+    assert again.records("docs").count() == 1
+    assert again.records("docs").fetch(["a"]).column("id").to_pylist() == ["a"]
+    assert again.records("docs").search(np.ones((1, 2), np.float32), 1)[0].ids == ["a"]
 
 
 def test_postgres_lists_only_tables_of_our_shape(connection: Any) -> None:
@@ -364,7 +481,7 @@ def test_postgres_lists_only_tables_of_our_shape(connection: Any) -> None:
     connection.execute("CREATE TABLE theirs (id text, embedding vector(3))")
     store = PostgresStore(connection)
     store.create(Collection("ours", "", 0, 3, "cosine"))
-    assert [c.name for c in store.collections()] == ["ours"]
+    assert store.names() == ["ours"]
 
 
 @pytest.mark.parametrize("kind", ["vector", "halfvec"])
@@ -374,16 +491,16 @@ def test_arrays_of_vectors_in_wire_format(connection: Any, kind: pgvector.Vector
     matrix = np.array([[1, -2.5], [0, 3], [65504, 1e-3]], np.float32)
     packed = wire.pack_array(matrix, np.array(present), kind, connection.adapters.types[kind].oid)
     rows = connection.execute(f"SELECT unnest(%b::{kind}[])", (Packed(packed),), binary=True).fetchall()
-    found = [None if row is None else wire.unpack([row], kind)[0].tolist() for (row,) in rows]
+    unpacked = [None if row is None else wire.unpack([row], kind)[0].tolist() for (row,) in rows]
     rounded = matrix.astype(np.float16 if kind == "halfvec" else np.float32).astype(float).tolist()
-    assert found == [row if there else None for row, there in zip(rounded, present, strict=True)]
+    assert unpacked == [row if there else None for row, there in zip(rounded, present, strict=True)]
 
 
 def test_memory_keeps_what_it_was_told() -> None:
     """A collection of the in-memory store is what it was created as, save for its count."""
     store, told = MemoryStore(), Collection("docs", "id", 99, 4, "ip", metadata={"a": 1})
     store.create(told)
-    assert store.collection("docs") == replace(told, count=0)
+    assert store.records("docs").describe() == replace(told, count=0)
 
 
 def refused(pattern: str, **options: Any) -> None:

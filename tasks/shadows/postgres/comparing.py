@@ -26,7 +26,7 @@ from tasks.runs.run import Run
 from tasks.runs.vectors import embedded
 from tasks.shadows.difference import Difference, named
 from tasks.stores import canonical
-from tasks.stores.interface import Source
+from tasks.stores.interface import Records
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pages import differing, stage_page
 from tasks.stores.postgres.places import TablePlace
@@ -46,25 +46,21 @@ class Comparison:
     run: Run
     target: Target[TablePlace]
     table: Table
-    source: Source
+    source: Records
     apply: bool = False
     journal: bool = False
     """Whether what a page replaces is kept, so that a sync can be taken back."""
-
-    @property
-    def collection(self) -> str:
-        return self.target.collection.name
 
 
 def compare(comparison: Comparison, only: list[str] | None = None, tell: Tell = quiet) -> Difference:
     """One pass over the source, page by page; where it applies the table is brought in line, a page a transaction. ``only``
     restricts it to these ids."""
-    run, source, name = comparison.run, comparison.source, comparison.collection
+    run, source = comparison.run, comparison.source
     total, ids = Difference(), pa.array(only or [], pa.string())
     if only is None:
-        before = source.collection(name).count
+        before = source.count()
         ids = _listed(comparison)
-        total = Difference(listed=len(ids), counted=(before, source.collection(name).count))
+        total = Difference(listed=len(ids), counted=(before, source.count()))
     pages = (ids[at : at + READ_ROWS] for at in range(0, len(ids), READ_ROWS))
     gone = list[str]()
     # Reading one page while PostgreSQL works on another: both wait for somebody else most of the time.
@@ -88,13 +84,13 @@ def _listed(comparison: Comparison) -> pa.Array:
     target = comparison.target
     if target.limit and target.place.loads:
         return parts.listed_ids(comparison.run, target)
-    return comparison.source.ids(comparison.collection)
+    return comparison.source.ids()
 
 
 def _page(comparison: Comparison, connection: Connection, ids: pa.Array) -> tuple[Difference, list[str]]:
     """The page's difference, and which of its ids the source has no longer."""
     run, target, table = comparison.run, comparison.target, comparison.table
-    records = comparison.source.fetch(comparison.collection, ids.to_pylist())
+    records = comparison.source.fetch(ids.to_pylist())
     page, refused = with_hash(pa.Table.from_batches([records])), NONE_REFUSED
     if not target.carried:
         page, refused = embedded(run, target, page)
@@ -133,7 +129,7 @@ def _orphans(comparison: Comparison, connection: Connection, ids: pa.Array, whol
         cursor.execute(query)
         while rows := cursor.fetchmany(READ_ROWS):
             # Asked once more: an id that was added after the listing is no orphan.
-            there = set(source.fetch(comparison.collection, [r[0] for r in rows]).column("id").to_pylist())
+            there = set(source.fetch([r[0] for r in rows]).column("id").to_pylist())
             if there and whole:  # nor has any page compared it
                 with comparison.run.connection() as other:
                     total += _page(comparison, other, pa.array(sorted(there), pa.string()))[0]

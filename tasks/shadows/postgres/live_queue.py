@@ -16,7 +16,8 @@ from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.shadows.postgres.live_statements import statements_of
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import LiveTables, has_column
+from tasks.stores.postgres.live_records import LiveRecords
+from tasks.stores.postgres.live_table import has_column
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.table import READ_ROWS
 from tasks.stores.records import with_hash
@@ -81,8 +82,9 @@ def _drain(rows: LiveRows, worker: int, workers: int, last: int) -> Difference:
 
 def renew(rows: LiveRows, connection: Connection, ids: list[str], seqs: list[int]) -> Difference:
     """Brings these rows in line and takes exactly these entries off the queue."""
-    run, target, name = rows.run, rows.target, rows.target.collection.name
-    fetched = with_hash(pa.Table.from_batches([LiveTables(run.url, {name: target.place.live}).texts(name, ids)]))
+    run, target = rows.run, rows.target
+    records = LiveRecords(run.connection, target.collection.name, target.place.live)
+    fetched = with_hash(pa.Table.from_batches([records.texts(ids)]))
     page, refused = embedded(run, target, fetched)
     page, rejected = rows.sift(page, refused)
     filled = page.filter(pc.is_valid(page["embedding"]))

@@ -84,10 +84,12 @@ class NewTable(PostgresShadow):
         return self._now().schema != SCHEMA
 
     def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
-        return compare(Comparison(self.run, self.target, self._now(), self.run.source(), apply=True), only, tell)
+        return compare(
+            Comparison(self.run, self.target, self._now(), self.run.records(self.target), apply=True), only, tell
+        )
 
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
-        return compare(Comparison(self.run, self.target, self._now(), self.run.source()), only, tell)
+        return compare(Comparison(self.run, self.target, self._now(), self.run.records(self.target)), only, tell)
 
     def dependents(self, connection: Connection) -> list[str]:
         """Views, foreign keys, policies, triggers, publications, and functions with a SQL body."""

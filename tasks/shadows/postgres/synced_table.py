@@ -39,10 +39,14 @@ class SyncedTable(PostgresShadow):
         if only is None:
             self._guard_deletes(max_deleted)
         table = self.target.place.final
-        return compare(Comparison(self.run, self.target, table, self.run.source(), True, journal=True), only, tell)
+        return compare(
+            Comparison(self.run, self.target, table, self.run.records(self.target), True, journal=True), only, tell
+        )
 
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
-        return compare(Comparison(self.run, self.target, self.target.place.final, self.run.source()), only, tell)
+        return compare(
+            Comparison(self.run, self.target, self.target.place.final, self.run.records(self.target)), only, tell
+        )
 
     def changed(self, passes: Difference) -> Difference:
         """By the journal: what a start that was killed did counts too."""
@@ -99,7 +103,7 @@ class SyncedTable(PostgresShadow):
                 "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
                 (target.place.final.identifier.as_string(),),
             ).fetchone()
-        rows, offered = max(0, row[0]) if row else 0, self.run.source().collection(target.collection.name).count
+        rows, offered = max(0, row[0]) if row else 0, self.run.records(target).count()
         if rows and offered < rows * (1 - max_deleted):
             raise VerificationRefused(
                 f"{target.name} holds about {counted(rows, 'row')} and {target.collection.name} only {offered:,}: "

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import chromadb
@@ -18,17 +19,15 @@ from tasks.base.errors import FatalError, UsageError
 from tasks.base.words import counted
 from tasks.stores import canonical
 from tasks.stores.chroma import client as chroma_client
-from tasks.stores.chroma import configuration, pages, private_copy
+from tasks.stores.chroma import configuration, private_copy
 from tasks.stores.chroma import server as chroma_server
 from tasks.stores.chroma.client import classified
-from tasks.stores.chroma.configuration import Stored
 from tasks.stores.chroma.private_copy import Copy, Wanted
+from tasks.stores.chroma.records import ChromaRecords
 from tasks.stores.chroma.segment import DATABASE
 from tasks.stores.chroma.server import Server
-from tasks.stores.interface import Collection, Evidence, Hits, Metric, Selected, vectors
+from tasks.stores.interface import Collection, Connect, Metric, Selected, vectors
 
-LOOKED_AT, NEIGHBOURS = 50, 5
-"""Records that a query for the metric is made of, and neighbours of each query."""
 LISTING = 100
 """Collections a page of the listing."""
 
@@ -49,12 +48,6 @@ class ChromaStore:
     """Where it is a directory that is read: the private copy of it that ``client`` has opened."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     """Metrics that are known better than by what is stored."""
-    searched: dict[str, chromadb.Collection] = field(default_factory=dict, repr=False, compare=False)
-    """Collections are opened once to be searched, as an application does it: verification times searches."""
-
-    @property
-    def consistent_snapshot(self) -> bool:
-        return self.copy is not None
 
     @property
     def copied_bytes(self) -> int:
@@ -68,70 +61,18 @@ class ChromaStore:
         with classified(self.place):
             return {"chroma server API": self.client.get_version(), **reader}
 
-    def collections(self) -> list[Collection]:
-        return [self.collection(name) for name in self._names()]
-
-    def collection(self, name: str) -> Collection:
-        opened = self._open(name)
-        with classified(self.place):
-            index = self._stored(opened)
-            return Collection(
-                name=name,
-                identity=str(opened.id),
-                count=opened.count(),
-                dimensions=opened._model.dimension,  # the only place where Chroma keeps it
-                metric=self.metrics.get(name, index.metric),
-                m=index.m,
-                ef_construction=index.ef_construction,
-                ef_search=index.ef_search,
-                metadata=dict(opened.metadata or {}),
-            )
-
-    def evidence(self, name: str) -> Evidence:
-        opened = self._open(name)
-        says = self._stored(opened).says
+    def names(self) -> list[str]:
         if self.server:
-            ids = self.server.some_ids(str(opened.id), LOOKED_AT)
-        else:
-            with classified(self.place):
-                ids = opened.get(limit=LOOKED_AT, include=[])["ids"]
-        records = self.fetch(name, ids)
-        queries = configuration.probes(vectors(records)[np.asarray(records.column("embedding").is_valid())])
-        if not len(queries):
-            return Evidence(None, 0, says)
+            return self.server.names()
         with classified(self.place):
-            answer: Any = opened.query(
-                query_embeddings=queries, n_results=min(NEIGHBOURS, len(ids)), include=["distances", "embeddings"]
-            )
-        pairs = [np.asarray(e, np.float32).reshape(-1, queries.shape[1]) for e in answer["embeddings"]]
-        shown, distances = configuration.explained(queries, pairs, answer["distances"])
-        return Evidence(shown, distances, says)
+            names: list[str] = []
+            while page := self.client.list_collections(limit=LISTING, offset=len(names)):
+                names += [c.name for c in page]
+        return sorted(names)
 
-    def ids(self, name: str) -> pa.Array:
-        opened = self._open(name)
-        if self.server:
-            return pa.array(self.server.ids(str(opened.id), name), pa.string())
-        with classified(self.place):
-            ids, count = opened.get(include=[])["ids"], opened.count()
-        if self.copy and len(ids) != count:  # else somebody may write meanwhile
-            raise FatalError(f"{name!r} in {self.place} lists {counted(len(ids), 'record')} but counts {count:,}")
-        return pa.array(ids, pa.string())
-
-    def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
-        return pages.fetch(self._open(name), ids, self.place, self.server)
-
-    def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
-        if name not in self.searched:
-            self.searched[name] = self._open(name)
-        opened = self.searched[name]
-        metric = self.metrics.get(name) or self._stored(opened).metric
-        with classified(self.place):
-            answer = opened.query(query_embeddings=queries, n_results=k, include=["distances"])
-        distances = answer["distances"] or []
-        return [
-            Hits(list(i), pages.from_chroma(np.asarray(d, float), metric))
-            for i, d in zip(answer["ids"], distances, strict=True)
-        ]
+    def records(self, name: str) -> ChromaRecords:
+        opened, known = self._open(name), self.metrics.get(name)
+        return ChromaRecords(opened, partial(self._open, name), self.place, self.server, self.copy, known)
 
     def create(self, collection: Collection) -> None:
         hnsw: Any = {
@@ -187,27 +128,8 @@ class ChromaStore:
             if not isinstance(error.__cause__, NotFoundError):
                 raise
             raise UsageError(
-                f"there is no collection {name!r} in {self.place}; available: {', '.join(self._names()) or 'none'}"
+                f"there is no collection {name!r} in {self.place}; available: {', '.join(self.names()) or 'none'}"
             ) from error
-
-    def _stored(self, opened: chromadb.Collection) -> Stored:
-        # As JSON: `configuration` would build the collection's embedding function, which wants its model or key.
-        if "://" in self.place:
-            return configuration.stored(
-                opened.name, opened.configuration_json, opened.metadata or {}, configuration.METADATA
-            )
-        database = os.path.join(self.copy.folder if self.copy else self.place, DATABASE)
-        segment = configuration.of_segment(database, str(opened.id))
-        return configuration.stored(opened.name, opened.configuration_json, segment, configuration.SEGMENT)
-
-    def _names(self) -> list[str]:
-        if self.server:
-            return self.server.names()
-        with classified(self.place):
-            names: list[str] = []
-            while page := self.client.list_collections(limit=LISTING, offset=len(names)):
-                names += [c.name for c in page]
-        return sorted(names)
 
 
 def connect(
@@ -231,7 +153,9 @@ def connect(
     return ChromaStore(client, place, chroma_server.connect(place, tenant, database, headers))
 
 
-def source(options: dict[str, Any], selected: Sequence[Selected] | None, fresh: bool, url: str) -> ChromaStore:
+def source(
+    options: dict[str, Any], selected: Sequence[Selected] | None, fresh: bool, connect: Connect | None
+) -> ChromaStore:
     """The directory or server of a plan; ``token`` is the name of a secret. Raises UsageError when there is nothing there."""
     if name := options.pop("token", None):
         options["token"] = settings.secret(name, "chroma.token")

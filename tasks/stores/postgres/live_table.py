@@ -1,23 +1,17 @@
 """A table that an application reads and writes while we work on it: how its rows are named, what they say, and the SQL
-for both. Satisfies Source: its records are the rows' texts with their old vectors."""
+for both."""
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 from psycopg import sql
 
 from tasks.base import stored
 from tasks.base.errors import UsageError
-from tasks.stores.interface import Collection, Evidence, Hits, Selected, records
-from tasks.stores.postgres import idle, pace
-from tasks.stores.postgres.connection import Connection, server_version
+from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pgvector import Layout
-from tasks.stores.postgres.table import Table, page, search
+from tasks.stores.postgres.table import Table
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
 
@@ -113,85 +107,6 @@ class LiveTable:
         """SQL: the row ``ours`` of a table of ours has the key of the row ``theirs`` of this one."""
         pairs = zip(self.numbered(ours), self.key, strict=True)
         return " AND ".join(f"{n} = {_of(theirs)}{column.quoted}" for n, column in pairs)
-
-
-@dataclass(frozen=True)
-class LiveTables:
-    """Live tables of one database by name. Satisfies Source."""
-
-    url: str
-    tables: Mapping[str, LiveTable]
-    consistent_snapshot = False
-    copied_bytes = 0
-
-    def version(self) -> dict[str, str]:
-        with self._connection() as connection:
-            return server_version(connection)
-
-    def collections(self) -> list[Collection]:
-        return [self.collection(name) for name in self.tables]
-
-    def collection(self, name: str) -> Collection:
-        table = self._table(name)
-        with self._connection() as connection:
-            row = connection.execute(
-                sql.SQL("SELECT count(*), {}::regclass::oid::text FROM {}").format(
-                    sql.Literal(table.identifier.as_string()), table.identifier
-                )
-            ).fetchone()
-        assert row
-        return Collection(name, row[1], row[0], table.layout.dimensions, table.layout.metric)
-
-    def evidence(self, name: str) -> Evidence:
-        return Evidence(self._table(name).layout.metric)
-
-    def ids(self, name: str) -> pa.Array:
-        table = self._table(name)
-        # Qualified: a bare name would be the text that is selected, and sort by it.
-        order = sql.SQL(", ").join(sql.Identifier("t", column.name) for column in table.key)
-        limit = sql.SQL("LIMIT {}").format(sql.Literal(table.limit)) if table.limit else sql.SQL("")
-        command = sql.SQL("COPY (SELECT {} FROM {} AS t ORDER BY {} {}) TO STDOUT (FORMAT BINARY)").format(
-            sql.SQL(table.id()), table.identifier, order, limit
-        )
-        with self._connection() as connection, connection.cursor() as cursor, cursor.copy(command) as copy:
-            copy.set_types(["text"])
-            return pa.array((row[0] for row in copy.rows()), pa.string())
-
-    def fetch(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
-        table = self._table(name)
-        return self._fetch(table, table.rows(table.old_vector()), ids)
-
-    def texts(self, name: str, ids: Sequence[str]) -> pa.RecordBatch:
-        """The same records without their old vectors, whose column may be gone."""
-        table = self._table(name)
-        return self._fetch(table, table.rows(f"NULL::{table.layout.type}"), ids)
-
-    def _fetch(self, table: LiveTable, selected: Table, ids: Sequence[str]) -> pa.RecordBatch:
-        if not len(ids):
-            return pa.RecordBatch.from_pylist([], records(table.layout.dimensions))
-        key = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.key)
-        parts = sql.SQL(", ".join(table.parts("wanted.id")))
-        where = sql.SQL("WHERE ({}) IN (SELECT {} FROM unnest($1::text[]) AS wanted (id))").format(key, parts)
-        with self._connection() as connection, pace.turn(connection) as turn:
-            pages = [page(connection, selected, where, [list(ids[rows])]) for rows in turn.cut(len(ids))]
-        return pages[0] if len(pages) == 1 else pa.concat_batches(pages)
-
-    def search(self, name: str, queries: np.ndarray, k: int) -> list[Hits]:
-        with self._connection() as connection:
-            return search(connection, self._table(name).records, queries, k)
-
-    def _table(self, name: str) -> LiveTable:
-        if name not in self.tables:
-            raise UsageError(f"there is no table {name} in this plan; available: {', '.join(self.tables)}")
-        return self.tables[name]
-
-    def _connection(self) -> AbstractContextManager[Connection]:
-        return idle.connection(self.url, "vecferry source")
-
-
-def source(options: dict[str, Any], selected: Sequence[Selected] | None, fresh: bool, url: str) -> LiveTables:
-    """The tables of a plan, in its own database."""
-    return LiveTables(url, {w.name: w.rows for w in selected or ()})
 
 
 def place(connection: Connection, name: str) -> tuple[str, str]:

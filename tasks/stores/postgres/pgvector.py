@@ -68,6 +68,11 @@ class Layout:
         out vectors that are off by 1e-6 (normalized on the way in); a half has 11 bits."""
         return 2e-3 if self.type == "halfvec" else 1e-5
 
+    @property
+    def distance_tolerance(self) -> float:
+        """As ``Records`` has it."""
+        return 5e-3 if self.index_type == "halfvec" else 1e-4
+
 
 def tuple_target(layout: Layout, other: int) -> int:
     """The toast_tuple_target of a table of vectors with ``other`` bytes a row beside.

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
-from tasks.stores.interface import Hits, Metric
+from tasks.stores.interface import Collection, Evidence, Hits, Metric, records
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.table import Table, read, search
@@ -28,7 +28,15 @@ class TableRecords:
 
     @property
     def distance_tolerance(self) -> float:
-        return 5e-3 if self.table.layout.index_type == "halfvec" else 1e-4
+        return self.table.layout.distance_tolerance
+
+    def describe(self) -> Collection:
+        identity = self._value("SELECT %s::regclass::oid", (self.table.identifier.as_string(),))
+        layout = self.table.layout
+        return Collection(self.table.name, str(identity), self.count(), layout.dimensions, layout.metric)
+
+    def evidence(self) -> Evidence:
+        return Evidence(self.metric)
 
     def count(self) -> int:
         query = sql.SQL("SELECT count(*) FROM {}").format(self.table.identifier)
@@ -37,18 +45,24 @@ class TableRecords:
     def size(self) -> int:
         return int(self._value("SELECT pg_total_relation_size(%s::regclass)", (self.table.identifier.as_string(),)))
 
+    def ids(self) -> pa.Array:
+        command = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT (FORMAT BINARY)").format(
+            sql.SQL(self.table.key), self.table.identifier
+        )
+        with self.connection.cursor() as cursor, cursor.copy(command) as copy:
+            copy.set_types(["text"])
+            return pa.array((row[0] for row in copy.rows()), pa.string())
+
     def stream(self, *, content: bool = True) -> Iterator[pa.RecordBatch]:
         return read(self.connection, self.table, content=content)
 
-    def fetch(self, ids: Sequence[str], *, content: bool = True) -> Iterator[pa.RecordBatch]:
+    def fetch(self, ids: Sequence[str], *, content: bool = True) -> pa.RecordBatch:
         # No row has an id with a NUL, and PostgreSQL cannot be asked for one.
         named = sql.Literal([name for name in ids if "\0" not in name])
-        return read(
-            self.connection,
-            self.table,
-            sql.SQL("WHERE {} = ANY({})").format(sql.SQL(self.table.key), named),
-            content=content,
-        )
+        where = sql.SQL("WHERE {} = ANY({})").format(sql.SQL(self.table.key), named)
+        batches = list(read(self.connection, self.table, where, content=content))
+        merged = pa.Table.from_batches(batches, records(self.table.layout.dimensions)).combine_chunks()
+        return merged.to_batches()[0] if merged.num_rows else pa.RecordBatch.from_pylist([], merged.schema)
 
     def sample(self, rows: int, *, content: bool = True, settled: bool = False) -> Iterator[pa.RecordBatch]:
         where = sql.SQL("WHERE {} IS NOT NULL AND {} ORDER BY random() LIMIT {}").format(
