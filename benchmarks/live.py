@@ -23,7 +23,6 @@ from tasks.runs import checkpoints, dataset
 from tasks.runs.details import Cut
 from tasks.runs.run import open_run
 from tasks.runs.vectors import keys_of
-from tasks.stores.postgres import idle
 from tests.helpers.openai_server import Call, OpenAIServer, openai_server
 from tests.helpers.servers import prefect_server
 
@@ -87,7 +86,7 @@ def copy(url: str, base_url: str, rows: int) -> Figure:
             snapshot.snapshot(run, [b.number for b in checkpoints.batches(connection, again, "snapshot")])
             parts = {b.number: b.detail.written for b in checkpoints.of(connection, again, Cut)}
         load.prepare(run)
-        with idle.keeping(url), psycopg.connect(url, autocommit=True) as connection, run.connection() as held:
+        with run.kept_open(), psycopg.connect(url, autocommit=True) as connection, run.connection() as held:
             register_vector(connection)
             connection.execute(
                 "CREATE TABLE bare (id bigint NOT NULL, content_hash bytea NOT NULL, embedding vector(1536))"

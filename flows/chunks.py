@@ -32,7 +32,7 @@ def in_chunks(
         batches = checkpoints.batches(connection, run.run_id, stage)
     # Naming batches says which failures to try again; what was never reached is gone on with in any case.
     numbers = [b.number for b in batches if b.status == "pending" or (b.status == "failed" and named(b.number))]
-    bar = artifacts.progress(run.run_id, stage)
+    bar = artifacts.progress(run, stage)
     waiting: list[PrefectFuture[work.Tally]] = []
     problem: BaseException | None = None
     shown = time.monotonic()
@@ -63,7 +63,7 @@ def move(run: Run, stage: str, bar: UUID | None) -> None:
     """Moves the stage's progress bar to what the ledger says."""
     with run.connection() as connection:
         batches = checkpoints.batches(connection, run.run_id, stage)
-    artifacts.moved(bar, sum(b.status == "done" for b in batches), len(batches))
+    artifacts.moved(run, bar, sum(b.status == "done" for b in batches), len(batches))
 
 
 def _worse(problem: BaseException | None, future: "PrefectFuture[work.Tally]") -> BaseException | None:

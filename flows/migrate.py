@@ -132,15 +132,15 @@ def load(run: Run, parameters: Shared) -> None:
 
 def index(run: Run, parameters: Shared) -> None:
     """Builds the indexes, one target after the other: each build uses the whole machine."""
-    bar, targets = artifacts.progress(run.run_id, "index"), run.plan.targets
+    bar, targets = artifacts.progress(run, "index"), run.plan.targets
     for target in targets:
         index_task(run.run_id, parameters.database, target.number, target.place.label, bar)
-        artifacts.moved(bar, target.number + 1, len(targets))
+        artifacts.moved(run, bar, target.number + 1, len(targets))
 
 
 def catch_up(run: Run, parameters: Gated) -> list[PrefectFuture[CaughtUp]]:
     """Starts catching up, one target after the other, and returns at once. ``verify`` waits for it."""
-    bar, most = artifacts.progress(run.run_id, "catch-up"), gates_of(run, parameters).max_deleted
+    bar, most = artifacts.progress(run, "catch-up"), gates_of(run, parameters).max_deleted
     passes: list[PrefectFuture[CaughtUp]] = []
     for t in run.plan.targets:
         what = {"run_id": run.run_id, "database": parameters.database, "number": t.number, "table": t.place.label}
@@ -150,9 +150,9 @@ def catch_up(run: Run, parameters: Gated) -> list[PrefectFuture[CaughtUp]]:
 
 def verify(run: Run, parameters: Gated, passes: list[PrefectFuture[CaughtUp]]) -> None:
     last = [caught_up.result().last for caught_up in passes]
-    bar = artifacts.progress(run.run_id, "verify")
+    bar = artifacts.progress(run, "verify")
     verify_task(run.run_id, parameters.database, gates_of(run, parameters), last, bar)
-    artifacts.moved(bar, 1, 1)
+    artifacts.moved(run, bar, 1, 1)
     with run.connection() as connection:
         ledger.set_state(connection, run.run_id, "verified")
 

@@ -23,9 +23,9 @@ def verify(parameters: Checked) -> State[Result]:
         holding(parameters, "verify", _ready) as run,
         run.giving_way(parameters.database_share),
     ):
-        bar = artifacts.progress(run.run_id, "verify")
+        bar = artifacts.progress(run, "verify")
         reports = verify_task(run.run_id, parameters.database, gates_of(run, parameters), None, bar)
-        artifacts.moved(bar, 1, 1)
+        artifacts.moved(run, bar, 1, 1)
     lines = [f"{t.name} → {t.table}: {counted(len(t.checks), 'check')} passed" for t in reports]
     return ended(parameters.run_id, parameters.database, lines)
 

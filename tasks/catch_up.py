@@ -75,7 +75,7 @@ def catch_up_task(
     run_id: str, database: str, number: int, table: str, max_deleted: float, bar: UUID | None
 ) -> CaughtUp:
     run = open_run(run_id, database)
-    with artifacts.telling(bar) as tell, run_log.stage(run_id, "catch_up", number) as entry:
+    with artifacts.telling(run, bar) as tell, run_log.stage(run_id, "catch_up", number) as entry:
         caught_up = catch_up(run, number, max_deleted, part(tell, number, len(run.plan.targets)))
         entry.rows = caught_up.total.touched
     return caught_up

@@ -35,5 +35,5 @@ def _share(run: Run, number: int) -> float:
 @task(name="index", task_run_name="index {table}", **RETRYING)
 def index_task(run_id: str, database: str, number: int, table: str, bar: UUID | None) -> None:
     run = open_run(run_id, database)
-    with artifacts.following(bar, lambda: _share(run, number)), run_log.stage(run_id, "index", number):
+    with artifacts.following(run, bar, lambda: _share(run, number)), run_log.stage(run_id, "index", number):
         index(run, number)

@@ -179,8 +179,9 @@ def verify_task(
     run_id: str, database: str, gates: Gates, passes: list[Difference] | None, bar: UUID | None
 ) -> list[TargetReport]:
     """Raises VerificationRefused when a gate does not hold; the report and its artifact are kept all the same."""
-    with artifacts.telling(bar) as tell, run_log.stage(run_id, "verify") as entry:
-        verification = verify(open_run(run_id, database), gates, passes, tell)
+    run = open_run(run_id, database)
+    with artifacts.telling(run, bar) as tell, run_log.stage(run_id, "verify") as entry:
+        verification = verify(run, gates, passes, tell)
         entry.rows = sum(target.rows for target in verification.targets)
         artifacts.verification(run_id, report.markdown([asdict(t) for t in verification.targets]))
         verification.refuse()

@@ -80,7 +80,7 @@ def _watch(run_id: str, database: str, quiet: bool, ended: threading.Event) -> N
         while not (last := ended.wait(LOOK)) or last:
             try:
                 with classified("watch"), connect(database_url(database), "vecferry watch") as connection:
-                    readings = [] if quiet else _readings(connection, run_id)
+                    readings = [] if quiet else _readings(connection, run_id, database_url(database))
                     others = 0 if quiet else pace.others(connection)
                     told = told or _tell_where_to_approve(connection, run_id, progress)
             except (UsageError, TransientError):
@@ -113,14 +113,17 @@ def _note(first: Reading, now: Reading, others: int) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _readings(connection: Connection, run_id: str) -> list[Reading]:
+def _readings(connection: Connection, run_id: str, url: str) -> list[Reading]:
     """Every stage that has begun, in order."""
+    from tasks.base import settings
     from tasks.runs import artifacts, holding, ledger
+    from tasks.runs.run import Run
     from tasks.stores.postgres import hnsw
 
     record = ledger.find(connection, run_id)
     if record is None:
         return []
+    run = Run(record.plan, url, settings.home())
     targets, rows = len(record.plan.targets), sum(t.collection.count for t in record.plan.targets)
     readings = {}
     for line in status.stages(connection, run_id):
@@ -138,7 +141,7 @@ def _readings(connection: Connection, run_id: str) -> list[Reading]:
         phase, share = at
         moving("index", share, f"{phase.removeprefix('building index: ')} {share:.0%}")
     for stage, bar in (("catch_up", "catch-up"), ("verify", "verify")):
-        if (share_ := artifacts.share(run_id, bar)) is not None:
+        if (share_ := artifacts.share(run, bar)) is not None:
             moving(stage, share_, f"{share_:.0%}")
     return [readings[stage] for stage in status.STAGES if stage in readings]
 

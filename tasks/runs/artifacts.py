@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ParamSpec
 from uuid import UUID
@@ -22,6 +23,7 @@ from prefect.variables import Variable
 
 from tasks.base.progress import Tell
 from tasks.runs.checkpoints import Batch
+from tasks.runs.run import Run
 from tasks.runs.status import ActiveSpace
 
 P = ParamSpec("P")
@@ -29,8 +31,16 @@ POLL = 2.0
 """Seconds between two looks at a long statement."""
 
 logger = logging.getLogger("vecferry")
-_shares: dict[tuple[str, str], float] = {}
-_bars: dict[UUID, tuple[str, str]] = {}
+
+
+@dataclass
+class Bars:
+    """The progress bars of a run that this process moves."""
+
+    stages: dict[UUID, str] = field(default_factory=dict)
+    """What each bar is of."""
+    shares: dict[str, float] = field(default_factory=dict)
+    """Stage → how far it is, from 0 to 1."""
 
 
 def _shown(publish: Callable[P, Any]) -> Callable[P, Any]:
@@ -46,35 +56,36 @@ def _shown(publish: Callable[P, Any]) -> Callable[P, Any]:
 
 
 @_shown
-def progress(run_id: str, stage: str) -> UUID | None:
+def progress(run: Run, stage: str) -> UUID | None:
     """A progress bar at 0."""
-    bar: Any = create_progress_artifact(0.0, key=_key(run_id, stage), description=f"{stage} of {run_id}")
-    _bars[bar] = run_id, stage
-    _shares[run_id, stage] = 0.0
+    bar: Any = create_progress_artifact(0.0, key=_key(run.run_id, stage), description=f"{stage} of {run.run_id}")
+    bars = run.own(Bars, Bars)
+    bars.stages[bar], bars.shares[stage] = stage, 0.0
     return bar
 
 
 @_shown
-def moved(bar: UUID | None, done: int, total: int) -> None:
+def moved(run: Run, bar: UUID | None, done: int, total: int) -> None:
     """Moves a progress bar."""
     if bar is not None:
-        _shares[_bars[bar]] = done / max(1, total)
+        bars = run.own(Bars, Bars)
+        bars.shares[bars.stages[bar]] = done / max(1, total)
         update_progress_artifact(bar, 100.0 * done / max(1, total))
 
 
-def share(run_id: str, stage: str) -> float | None:
+def share(run: Run, stage: str) -> float | None:
     """How far a stage is, from 0 to 1, when it has a bar that this process moves."""
-    return _shares.get((run_id, stage))
+    return run.own(Bars, Bars).shares.get(stage)
 
 
 @contextmanager
-def following(bar: UUID | None, share: Callable[[], float]) -> Iterator[None]:
+def following(run: Run, bar: UUID | None, share: Callable[[], float]) -> Iterator[None]:
     """Moves a progress bar to ``share()`` (0 to 1) every few seconds while the body runs."""
     done, context = threading.Event(), contextvars.copy_context()
 
     def follow() -> None:
         while not done.wait(POLL):
-            moved(bar, round(1000 * share()), 1000)
+            moved(run, bar, round(1000 * share()), 1000)
 
     follower = threading.Thread(target=context.run, args=(follow,), daemon=True)
     follower.start()
@@ -86,16 +97,16 @@ def following(bar: UUID | None, share: Callable[[], float]) -> Iterator[None]:
 
 
 @contextmanager
-def telling(bar: UUID | None) -> Iterator[Tell]:
+def telling(run: Run, bar: UUID | None) -> Iterator[Tell]:
     """Yields what a stage tells its share to (0 to 1, from any thread); the bar follows it every few seconds."""
     last = [0.0]
 
     def tell(share: float) -> None:
         last[0] = share
 
-    with following(bar, lambda: last[0]):
+    with following(run, bar, lambda: last[0]):
         yield tell
-    moved(bar, round(1000 * last[0]), 1000)
+    moved(run, bar, round(1000 * last[0]), 1000)
 
 
 @_shown

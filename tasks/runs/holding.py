@@ -19,7 +19,8 @@ LOCK_WATCH = 1.0
 """Seconds between two looks at whether the run still holds its lock."""
 
 _before: dict[str, RunRecord] = {}
-"""The runs that this process is the sole runner of, as they were before."""
+"""The runs that this process is the sole runner of, as they were before. Process-wide, because a run is held before it is
+opened, and what ends the process after Ctrl-C must know of it."""
 
 
 @contextmanager

@@ -28,8 +28,10 @@ class TargetOutcome:
 
     name: str
     table: str
-    mode: str
-    """The kind of its place."""
+    kind: str
+    """Of its place."""
+    loads: bool
+    """Whether a place was filled for it; else what was there is synced."""
     rows: int
     """As verification counted them; before it, as the source did at the plan."""
     loaded: int
@@ -40,13 +42,25 @@ class TargetOutcome:
 
     def __str__(self) -> str:
         """What the run did to it, for people."""
-        if self.mode == "sync":
-            what = f"synced in place, {self.touched}"
+        if self.loads:
+            what = f"{counted(self.loaded, 'row')} loaded"
+            what += f"; caught up, {self.touched}" if self.touched != Touched() else ""
         else:
-            what = f"{counted(self.loaded, 'row')} loaded" + (
-                f"; caught up, {self.touched}" if self.touched != Touched() else ""
-            )
+            what = f"synced in place, {self.touched}"
         return f"{self.name} → {self.table}: {what}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "table": self.table,
+            "mode": self.kind,
+            "rows": self.rows,
+            "loaded": self.loaded,
+            "touched": asdict(self.touched),
+            "quarantined": self.quarantined,
+            "failed_batches": list(self.failed_batches),
+            "dimensions": self.dimensions,
+        }
 
 
 @dataclass(frozen=True)
@@ -93,7 +107,7 @@ class Outcome:
         spent, later = self.spent, self.later
         return {
             **asdict(self),
-            "targets": [asdict(target) | {"failed_batches": list(target.failed_batches)} for target in self.targets],
+            "targets": [target.as_json() for target in self.targets],
             "spent": spent and {**vars(spent), "saved": spent.saved},
             "started": _iso(self.started),
             "changed": _iso(self.changed),

@@ -17,8 +17,9 @@ from tasks.runs.database import database_url
 from tasks.runs.plan import Plan, Target
 from tasks.stores import registry
 from tasks.stores.interface import AT_ONCE, Records, Selected, Source, Turn
-from tasks.stores.postgres import idle, pace
+from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection, refusable
+from tasks.stores.postgres.idle import Connections
 from tasks.stores.postgres.pace import Pace
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ _owned: dict[tuple[str, str], dict[type, Any]] = defaultdict(dict)
 """What runs own in this process, by database and run_id. Process-wide, because each task of Prefect's opens its run anew, on
 whichever thread: here they find what the others have made. Emptied when the run is let go."""
 _keepers: dict[tuple[str, str], int] = defaultdict(int)
+"""How many of this process's flows keep it open."""
 _lock = threading.RLock()
 
 
@@ -89,7 +91,7 @@ class Run:
 
     def connection(self) -> AbstractContextManager[Connection]:
         """A connection whose name tells a successor that it is this run's."""
-        return idle.connection(self.url, self._application)
+        return _connections(self.url, self.run_id).connection(self._application)
 
     @cached_property
     def _application(self) -> str:
@@ -111,16 +113,16 @@ class Run:
         key = (self.url, self.run_id)
         with _lock:
             _keepers[key] += 1
+            self.own(Connections, lambda: Connections(self.url, kept=True))
         try:
-            with idle.keeping(self.url):
-                try:
-                    yield
-                finally:
-                    with _lock:
-                        owned = list(_owned[key].values()) if _keepers[key] == 1 else []
-                    for thing in owned:
-                        if isinstance(thing, Closing):
-                            thing.close()
+            try:
+                yield
+            finally:
+                with _lock:
+                    owned = list(_owned[key].values()) if _keepers[key] == 1 else []
+                for thing in reversed(owned):  # connections last: the others end their work through them
+                    if isinstance(thing, Closing):
+                        thing.close()
         finally:
             with _lock:
                 _keepers[key] -= 1
@@ -133,8 +135,15 @@ def open_run(run_id: str, database: str) -> Run:
     """Opens the run whose ledger is in the database called ``database``. Raises UsageError when there is none."""
     memory.bounded()
     url = database_url(database)
-    with idle.connection(url, "vecferry") as connection:
+    with _connections(url, run_id).connection("vecferry") as connection:
         return Run(ledger.get(connection, run_id).plan, url, settings.home())
+
+
+def _connections(url: str, run_id: str) -> Connections:
+    """Those that the run keeps while somebody works on it; else each is closed after its use."""
+    with _lock:
+        connections: Connections | None = _owned.get((url, run_id), {}).get(Connections)
+    return connections or Connections(url)
 
 
 def chosen(connection: Connection, run_id: str, batch_ids: list[int] | None) -> Callable[[int], bool]:

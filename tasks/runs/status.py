@@ -56,7 +56,8 @@ def _target(target: Target[Any], batches: list[Batch[Any]]) -> TargetOutcome:
     return TargetOutcome(
         name=target.collection.name,
         table=target.name,
-        mode=target.place.kind,
+        kind=target.place.kind,
+        loads=target.place.loads,
         rows=verified.rows if verified else target.collection.count,
         loaded=sum(b.rows for b in batches if b.stage == "load" and b.status == "done"),
         touched=Touched(followed.inserted, followed.updated, followed.deleted),

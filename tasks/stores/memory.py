@@ -102,6 +102,7 @@ def source(
 
 
 _NAMED: dict[str, MemoryStore] = {}
+"""Process-wide: a plan names a store, and finds it again where it was filled."""
 
 
 def named(name: str) -> MemoryStore:

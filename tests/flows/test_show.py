@@ -35,7 +35,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def outcome(name: str) -> Outcome:
     """A run's outcome with that name wherever there can be one."""
     moment = datetime(2026, 11, 26, 12, tzinfo=UTC)
-    target = TargetOutcome(name, f"public.{name}", "create", 5, 5, Touched(), 1, (), 384)
+    target = TargetOutcome(name, f"public.{name}", "create", True, 5, 5, Touched(), 1, (), 384)
     return Outcome(
         run_id=name,
         flow="chroma-to-pgvector",

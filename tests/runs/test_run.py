@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 from tasks.runs.plan import Plan, Request
 from tasks.runs.run import Run
@@ -52,3 +53,27 @@ def test_what_a_run_owns_is_let_go_with_it() -> None:
         except RuntimeError:
             assert opened().own(Claims, Claims) is first
     assert opened().own(Claims, Claims) is not first
+
+
+def test_connections_are_the_runs_own(database: str) -> None:
+    """They are kept while somebody works on the run, and closed when it is let go, after what ends its work through them."""
+    run, other = opened(url=database), opened("two", database)
+
+    class Ends:
+        used: ClassVar[list[int]] = []
+
+        def close(self) -> None:
+            with run.connection() as connection:
+                self.used.append(connection.info.backend_pid)
+
+    with run.connection() as once:
+        pass
+    assert once.closed
+    with other.kept_open(), run.kept_open():
+        with run.connection() as kept:
+            first = kept.info.backend_pid
+        with opened(url=database).connection() as again, other.connection() as others:
+            assert again.info.backend_pid == first != others.info.backend_pid
+        run.own(Ends, Ends)
+    assert Ends.used == [first]
+    assert kept.closed

@@ -120,6 +120,7 @@ class Loaded:
 
 
 _loaded: dict[Wanted, Loaded] = {}
+"""Process-wide: weights take gigabytes, and serve any run and any query."""
 _loading = threading.Lock()
 
 

@@ -17,6 +17,7 @@ FOLDER = "chroma-copies"
 _created: set[Path] = set()
 """Homes that were not there before, and go again with the last copy where nothing else came into them."""
 _own: set[Path] = set()
+"""Copies of this process, which removes them when it ends, whichever runs read them."""
 
 
 def remove_left(home: str) -> None:

@@ -61,6 +61,7 @@ class Wanted:
 
 
 _newest: dict[Wanted, Copy] = {}
+"""Process-wide: Chroma keeps one system a directory and process, and a plan and its run read the same copy."""
 _making = threading.Lock()
 
 

@@ -35,7 +35,9 @@ LISTED, LISTED_COLLECTIONS = 30_000, 1_000
 _QUOTA = re.compile("quota|limit|exceed|too many|too large", re.IGNORECASE)
 
 _THREAD = threading.local()
+"""A client a thread: its connection is used by one at a time."""
 _MOST: dict[str, Most] = {}
+"""How many records a server gives at once, by its address: what it refused once it refuses whoever asks next."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ SPECIAL = re.compile(r"[\s'\"$`\\;&|<>()*]")
 """Characters that part or change a path in the command that pg_ctl hands to a shell."""
 
 _servers: dict[str, Any] = {}
-"""Those that this process uses, by their directory."""
+"""Those that this process uses, by their directory: it stops them when it ends, whoever started them."""
 _starting = threading.Lock()
 _closed = threading.Event()
 

@@ -5,68 +5,64 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 from tasks.stores.postgres.connection import Connection, connect
 
-_lock = threading.Lock()
-_keepers: dict[str, int] = defaultdict(int)
-_idle: dict[tuple[str, str], list[Connection]] = defaultdict(list)
 
+@dataclass
+class Connections:
+    """To one database, by the name of the application. Those that nobody uses stay open while ``kept``, until ``close``."""
 
-@contextmanager
-def keeping(url: str) -> Iterator[None]:
-    """While the body runs, connections to ``url`` stay open between two uses."""
-    with _lock:
-        _keepers[url] += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _keepers[url] -= 1
-            unwanted = [] if _keepers[url] else [c for key in list(_idle) if key[0] == url for c in _idle.pop(key)]
+    url: str
+    kept: bool = False
+    idle: dict[str, list[Connection]] = field(default_factory=lambda: defaultdict(list))
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def connection(self, application: str) -> Iterator[Connection]:
+        """One as ``connect`` makes it, or one that nobody uses now. What is set for its session must be reset."""
+        lent = self._taken(application) or self._fresh(application)
+        try:
+            yield lent
+        finally:
+            self._give_back(application, lent)
+
+    def close(self) -> None:
+        """Closes those that nobody uses, and the others when they are given back."""
+        with self.lock:
+            self.kept = False
+            unwanted = [connection for waiting in self.idle.values() for connection in waiting]
+            self.idle.clear()
         for connection in unwanted:
             connection.close()
 
+    def _fresh(self, application: str) -> Connection:
+        connection = connect(self.url, application)
+        # Over so long a life plans of many statements would pile up, and outlive the tables that they are for.
+        connection.prepare_threshold = None
+        return connection
 
-@contextmanager
-def connection(url: str, application: str) -> Iterator[Connection]:
-    """A connection as ``connect`` makes it, or one that nobody uses now. What is set for its session must be reset."""
-    lent = _taken(url, application) or _fresh(url, application)
-    try:
-        yield lent
-    finally:
-        _give_back(url, application, lent)
+    def _taken(self, application: str) -> Connection | None:
+        while True:
+            with self.lock:
+                if not self.idle[application]:
+                    return None
+                connection = self.idle[application].pop()
+            try:
+                connection.execute("SELECT 1")
+            except psycopg.Error:  # the server was restarted, or ended it
+                connection.close()
+            else:
+                return connection
 
-
-def _fresh(url: str, application: str) -> Connection:
-    connection = connect(url, application)
-    # Over so long a life plans of many statements would pile up, and outlive the tables that they are for.
-    connection.prepare_threshold = None
-    return connection
-
-
-def _taken(url: str, application: str) -> Connection | None:
-    while True:
-        with _lock:
-            waiting = _idle[url, application]
-            if not waiting:
-                return None
-            connection = waiting.pop()
-        try:
-            connection.execute("SELECT 1")
-        except psycopg.Error:  # the server was restarted, or ended it
-            connection.close()
-        else:
-            return connection
-
-
-def _give_back(url: str, application: str, connection: Connection) -> None:
-    fit = not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE
-    with _lock:
-        if fit and _keepers[url]:
-            _idle[url, application].append(connection)
-            return
-    connection.close()
+    def _give_back(self, application: str, connection: Connection) -> None:
+        fit = not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE
+        with self.lock:
+            if fit and self.kept:
+                self.idle[application].append(connection)
+                return
+        connection.close()

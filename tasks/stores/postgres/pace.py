@@ -17,8 +17,7 @@ from psycopg.pq import TransactionStatus
 
 from tasks.base.words import counted
 from tasks.stores.interface import AT_ONCE, Turn
-from tasks.stores.postgres import idle
-from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.connection import Connection, connect
 
 MOMENT = 0.0005
 """Seconds of work below which there is no rest: sleeping has a cost of its own."""
@@ -55,6 +54,8 @@ class Pace:
 
 
 _paces: dict[tuple[str, int, str], Pace] = {}
+"""By host, port and name of the database: process-wide, because all that this process does in a database, of whichever run,
+is one user of it, and what reads or writes a table has a connection and no run."""
 
 
 @dataclass
@@ -82,7 +83,7 @@ class PacedTurn(Turn):
 @contextmanager
 def giving_way(url: str, share: float) -> Iterator[Pace]:
     """While the body runs, work in that database takes at most ``share`` (0 to 1] of the time when others use it."""
-    with idle.connection(url, "vecferry") as connection:
+    with connect(url, "vecferry") as connection:
         place = _place(connection)
     _paces[place] = Pace(share)
     try:
