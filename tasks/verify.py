@@ -7,7 +7,7 @@ A check that looked at nothing has failed.
 import resource
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -23,6 +23,7 @@ from tasks.checks import report
 from tasks.checks.change_of_model import space_checks
 from tasks.checks.gates import Gates
 from tasks.checks.measures import Check
+from tasks.checks.report import TargetReport, Work
 from tasks.checks.rows import count_checks, row_checks
 from tasks.checks.sample import sample_check
 from tasks.checks.searches import cut_short, probe_vectors, search_checks
@@ -39,23 +40,6 @@ SETTLE = 5
 
 
 @dataclass(frozen=True)
-class TargetReport:
-    """All that was found out about one target."""
-
-    name: str
-    table: str
-    rows: int
-    checks: list[Check]
-    benchmark: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    quarantined: int = 0
-
-    @property
-    def passed(self) -> bool:
-        return bool(self.checks) and all(c.passed for c in self.checks)
-
-
-@dataclass(frozen=True)
 class Verification:
     """What every target has come to, and where the report is."""
 
@@ -67,7 +51,7 @@ class Verification:
         bad = [(t, c) for t in self.targets for c in t.checks if not c.passed]
         if not bad:
             return
-        lines = "; ".join(f"{t.table}: {c.name} ({c.found}, required {c.wanted})" for t, c in bad)
+        lines = "; ".join(f"{t.table}: {c.name} ({c.result}, required {c.wanted})" for t, c in bad)
         gates = sorted({f"gates.{c.gate}" for _, c in bad if c.gate})
         decided = f" If that is acceptable, set {' and '.join(gates)} with -p." if gates else ""
         raise VerificationRefused(f"verification failed: {lines}.{decided} Report: {self.path}")
@@ -91,15 +75,15 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
     with run.connection() as connection:
         seconds = round(time.perf_counter() - started, 2)
         spending.purse(run).note(connection)
-        totals = {
-            "seconds": seconds,
-            "cpu_seconds": round(used.user + used.system - cpu.user - cpu.system, 2),
-            "rested_seconds": round(run.rested(), 2),
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            "stages": figures.stages(run),
-            "spent": vars(spending.spending(connection, run.run_id)),
-        }
-        path = report.write(run, [asdict(t) | {"passed": t.passed} for t in reports], totals)
+        work = Work(
+            seconds=seconds,
+            cpu_seconds=round(used.user + used.system - cpu.user - cpu.system, 2),
+            rested_seconds=round(run.rested(), 2),
+            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            stages=figures.stages(run),
+            spent=spending.spending(connection, run.run_id),
+        )
+        path = report.write(run, reports, work)
         ledger.set_report(connection, run.run_id, path)
         for target, result, (began, over) in zip(run.plan.targets, reports, pairwise(ended), strict=True):
             failed = tuple(c.name for c in result.checks if not c.passed)
@@ -144,7 +128,7 @@ def _target(run: Run, target: Target[Any], gates: Gates, last: Difference | None
         if old:
             compared = space_checks(run, old, made, gates)
             checks, notes = checks + compared.checks, notes + compared.notes
-            benchmark |= compared.figures
+            benchmark = replace(benchmark, change=compared.change)
         checks += [*searched.checks, sample_check(run, target, made, gates, difference)]
     return TargetReport(name, target.name, rows, checks, benchmark, notes, quarantined)
 
@@ -183,6 +167,6 @@ def verify_task(
     with artifacts.telling(run, bar) as tell, run_log.stage(run_id, "verify") as entry:
         verification = verify(run, gates, passes, tell)
         entry.rows = sum(target.rows for target in verification.targets)
-        artifacts.verification(run_id, report.markdown([asdict(t) for t in verification.targets]))
+        artifacts.verification(run_id, report.markdown(verification.targets))
         verification.refuse()
     return verification.targets

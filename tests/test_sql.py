@@ -105,7 +105,7 @@ def test_injections_are_inert(connection: Connection, load: Any, hostile: str) -
     assert connection.execute(statement("cutover_dependents", table=hostile)).fetchall() == []
     held = PostgresStore(connection)
     assert held.names() == [hostile[:60]]
-    assert held.fetch(hostile[:60], INJECTIONS).num_rows == 0
+    assert held.records(hostile[:60]).fetch(INJECTIONS).num_rows == 0
     assert connection.execute("SELECT count(*) FROM victim").fetchone() == (0,)
 
 

@@ -2,14 +2,14 @@
 neighbours agree, and which threshold stands for the old one."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from tasks.base.words import counted
 from tasks.checks import measures
+from tasks.checks.benchmark import Agreement, Change, Threshold
 from tasks.checks.bootstrap import interval, resamples
 from tasks.checks.gates import Gates
 from tasks.checks.labelled import labelled
@@ -27,32 +27,34 @@ class Compared:
     """What was learnt of one target."""
 
     checks: list[Check]
-    figures: dict[str, Any]
+    change: Change
     notes: list[str]
 
 
 def space_checks(run: Run, old: Records, new: Records, gates: Gates) -> Compared:
     """Everything here but the old model's row cosine is a report and no gate. Raises UsageError for a file of queries
     that cannot be read."""
-    request, checks, figures, notes = run.plan.request, list[Check](), dict[str, Any](), list[str]()
+    request, checks, change, notes = run.plan.request, list[Check](), Change(), list[str]()
     if request.old_embedder:
         checks.append(_old_model(run, old, request.old_embedder, gates))
     before, after = _neighbours(old, new)
     if before:
         shares = [_overlap(a, b, gates.recall_k) for a, b in zip(before, after, strict=True)]
         mean, p5 = float(np.mean(shares)), float(np.percentile(shares, 5))
-        figures["old_new_overlap"] = {"mean": mean, "p5": p5}
+        change = replace(change, old_new_overlap=Agreement(mean, p5))
         notes.append(
             f"on average, a row keeps {mean:.0%} of its {counted(gates.recall_k, 'nearest neighbour')} when searched by "
             f"the new vectors (5th percentile of {counted(len(shares), 'row')}: {p5:.0%})"
         )
         if request.similarity_threshold is not None:
-            line, figures["threshold"] = _threshold(before, after, request.similarity_threshold)
+            line, threshold = _threshold(before, after, request.similarity_threshold)
+            change = replace(change, threshold=threshold)
             notes.append(line)
     if request.queries:
-        line, figures["ndcg"] = labelled(run, old, new)
+        line, ndcg = labelled(run, old, new)
+        change = replace(change, ndcg=ndcg)
         notes.append(line)
-    return Compared(checks, figures, notes)
+    return Compared(checks, change, notes)
 
 
 def _old_model(run: Run, old: Records, model: str, gates: Gates) -> Check:
@@ -102,7 +104,7 @@ def _overlap(before: Hits, after: Hits, k: int) -> float:
     return len(wanted & set(after.ids[:k])) / len(wanted) if wanted else 1.0
 
 
-def _threshold(before: list[Hits], after: list[Hits], threshold: float) -> tuple[str, dict[str, Any]]:
+def _threshold(before: list[Hits], after: list[Hits], threshold: float) -> tuple[str, Threshold]:
     """The similarity that lets through as many neighbours by the new vectors as ``threshold`` does by the old ones."""
     old, new = ([1 - h.distances for h in hits] for hits in (before, after))
     share = float((np.concatenate(old) >= threshold).mean())
@@ -112,7 +114,7 @@ def _threshold(before: list[Hits], after: list[Hits], threshold: float) -> tuple
             f"the similarity threshold {threshold:g} lets {passing} of the old neighbours through, so it "
             "cannot be translated"
         )
-        return line, {"old": threshold, "passing": share}
+        return line, Threshold(threshold, share)
 
     def translated(chosen: np.ndarray) -> float:
         passing = (np.concatenate([old[at] for at in chosen]) >= threshold).mean()
@@ -124,4 +126,4 @@ def _threshold(before: list[Hits], after: list[Hits], threshold: float) -> tuple
         f"the similarity threshold {threshold:g} of the old vectors becomes {value:.3f} (95% interval "
         f"{low:.3f} to {high:.3f}); each lets {share:.0%} of the {NEIGHBOURS} nearest neighbours through"
     )
-    return line, {"old": threshold, "new": value, "low": low, "high": high, "passing": share}
+    return line, Threshold(threshold, share, value, low, high)

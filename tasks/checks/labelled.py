@@ -3,12 +3,12 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
+from tasks.checks.benchmark import Ndcg
 from tasks.checks.bootstrap import interval, resamples
 from tasks.runs import spending
 from tasks.runs.run import Run
@@ -20,7 +20,7 @@ RESAMPLES = 1_000
 """Bootstrap resamples of the queries for an interval of 95 %."""
 
 
-def labelled(run: Run, old: Records, new: Records) -> tuple[str, dict[str, Any]]:
+def labelled(run: Run, old: Records, new: Records) -> tuple[str, Ndcg]:
     """nDCG@10 of the run's labelled queries by exact search (Järvelin & Kekäläinen 2002), new and, where the old model is
     named, old; as a line and as figures. Raises UsageError for a file of queries that cannot be read."""
     request = run.plan.request
@@ -32,17 +32,19 @@ def labelled(run: Run, old: Records, new: Records) -> tuple[str, dict[str, Any]]
             probes = spending.embedder_of(run, model).embed(texts).vectors
             hits = exact_search(probes, records.stream(content=False), records.metric, NDCG_AT)
             scores[name] = np.array([ndcg(h.ids, grades) for h, (_, grades) in zip(hits, queries, strict=True)])
-    figures: dict[str, Any] = {"queries": len(queries), **{name: float(v.mean()) for name, v in scores.items()}}
+    after = float(scores["new"].mean())
     if "old" not in scores:
-        return f"nDCG@{NDCG_AT} of {counted(len(queries), 'labelled query')}: {figures['new']:.3f}", figures
+        line = f"nDCG@{NDCG_AT} of {counted(len(queries), 'labelled query')}: {after:.3f}"
+        return line, Ndcg(len(queries), after)
+    before = float(scores["old"].mean())
     gain = scores["new"] - scores["old"]
     low, high = interval(float(gain[chosen].mean()) for chosen in resamples(len(gain), RESAMPLES))
     verdict = "better" if low > 0 else "worse" if high < 0 else "no difference is shown"
     line = (
-        f"nDCG@{NDCG_AT} of {counted(len(queries), 'labelled query')}: {figures['old']:.3f} → "
-        f"{figures['new']:.3f}, {gain.mean():+.3f} (95% interval {low:+.3f} to {high:+.3f}): {verdict}"
+        f"nDCG@{NDCG_AT} of {counted(len(queries), 'labelled query')}: {before:.3f} → "
+        f"{after:.3f}, {gain.mean():+.3f} (95% interval {low:+.3f} to {high:+.3f}): {verdict}"
     )
-    return line, {**figures, "gain": float(gain.mean()), "low": low, "high": high, "verdict": verdict}
+    return line, Ndcg(len(queries), after, before, float(gain.mean()), low, high, verdict)
 
 
 def ndcg(ids: Sequence[str], grades: dict[str, float]) -> float:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ class Check:
     passed: bool
     looked_at: int
     """Rows or queries."""
-    found: str
+    result: str
     wanted: str
     gate: str | None = None
     """The gate that decides, where it is one that a person may set."""
@@ -28,6 +29,16 @@ class Check:
         # has failed, whatever it says.
         object.__setattr__(self, "looked_at", int(self.looked_at))
         object.__setattr__(self, "passed", bool(self.passed) and self.looked_at > 0)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "passed": self.passed,
+            "looked_at": self.looked_at,
+            "found": self.result,
+            "wanted": self.wanted,
+            "gate": self.gate,
+        }
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import numpy as np
 
 from tasks.base import files
 from tasks.base.words import agreeing, counted
+from tasks.checks.benchmark import Benchmark
+from tasks.checks.measures import Check
 from tasks.runs import status
+from tasks.runs.figures import Speed
 from tasks.runs.run import Run
+from tasks.runs.spending import Spending
 
-Target = dict[str, Any]
 MEANINGS = {
     "source count": "rows compared, against the source's own count",
     "rows": "rows in the table, against those it should have",
@@ -33,7 +37,52 @@ MEANINGS = {
 """What each check looks at, for who reads a report for the first time."""
 
 
-def write(run: Run, targets: list[Target], figures: dict[str, Any]) -> str:
+@dataclass(frozen=True)
+class TargetReport:
+    """All that was learnt about one target."""
+
+    name: str
+    table: str
+    rows: int
+    checks: list[Check]
+    benchmark: Benchmark | None = None
+    """None where there was nothing to search."""
+    notes: list[str] = field(default_factory=list)
+    quarantined: int = 0
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.checks) and all(c.passed for c in self.checks)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "table": self.table,
+            "rows": self.rows,
+            "checks": [check.as_json() for check in self.checks],
+            "benchmark": self.benchmark.as_json() if self.benchmark else {},
+            "notes": self.notes,
+            "quarantined": self.quarantined,
+            "passed": self.passed,
+        }
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the run took by then."""
+
+    seconds: float
+    """Of verification, as the next two."""
+    cpu_seconds: float
+    rested_seconds: float
+    """So that others in the database came first."""
+    peak_memory_mb: int
+    """Of this process."""
+    stages: dict[str, Speed]
+    spent: Spending
+
+
+def write(run: Run, targets: list[TargetReport], work: Work) -> str:
     """Keeps the report of this verification beside the run and returns the path of its HTML."""
     data = {
         "run_id": run.run_id,
@@ -41,12 +90,12 @@ def write(run: Run, targets: list[Target], figures: dict[str, Any]) -> str:
         "source": run.plan.request.source,
         "place": status.place(run.plan),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "passed": all(t["passed"] for t in targets),
-        "targets": targets,
-        "figures": figures,
+        "passed": all(target.passed for target in targets),
+        "targets": [target.as_json() for target in targets],
+        "figures": asdict(work),
     }
     files.write(run.path("report.json"), json.dumps(data, indent=1, default=plain).encode())
-    page = _template().render(report=data, plots=[_plots(t) for t in targets])
+    page = _template().render(report=data, plots=[_plots(t.benchmark) if t.benchmark else "" for t in targets])
     files.write(run.path("report.html"), page.encode())
     return run.path("report.html")
 
@@ -64,16 +113,15 @@ def explained(check: str) -> str:
     return MEANINGS.get(check.partition("@")[0], "")
 
 
-def markdown(targets: list[Target]) -> str:
+def markdown(targets: list[TargetReport]) -> str:
     """The table of checks, as a Prefect artifact shows it."""
     lines = ["| | check | table | result | required | checked |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| {'✅' if c['passed'] else '❌'} | {c['name']} | {_cell(t['table'])} | {_cell(c['found'])} | {c['wanted']} | "
-        f"{c['looked_at']} |"
+        f"| {'✅' if c.passed else '❌'} | {c.name} | {_cell(t.table)} | {_cell(c.result)} | {c.wanted} | {c.looked_at} |"
         for t in targets
-        for c in t["checks"]
+        for c in t.checks
     ]
-    return "\n".join(lines + [f"\n{t['table']}: {note}" for t in targets for note in t["notes"]])
+    return "\n".join(lines + [f"\n{t.table}: {note}" for t in targets for note in t.notes])
 
 
 def _cell(text: str) -> str:
@@ -87,11 +135,8 @@ def _template() -> jinja2.Template:
     return environment.from_string((Path(__file__).parent / "report.html.j2").read_text())
 
 
-def _plots(target: Target) -> str:
+def _plots(benchmark: Benchmark) -> str:
     """Inline SVG: latencies of both stores, recall over ef_search, and the distances of both stores against each other."""
-    benchmark = target["benchmark"]
-    if not benchmark:
-        return ""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -99,22 +144,23 @@ def _plots(target: Target) -> str:
     figure.subplots_adjust(left=0.05, right=0.99, bottom=0.15, top=0.9, wspace=0.22)
     latency, recall, distances = figure.subplots(1, 3)
 
-    stores = [(n, benchmark[n]) for n in ("pgvector", "source") if n in benchmark]
+    source = benchmark.source
+    stores = [("pgvector", benchmark.latency), *([("source", source.latency)] if source else [])]
     for offset, (name, measured) in enumerate(stores):
-        heights = [measured[f"{p}_ms"] for p in ("p50", "p95", "p99")]
+        heights = [measured.p50_ms, measured.p95_ms, measured.p99_ms]
         latency.bar([x + offset * 0.4 for x in range(3)], heights, width=0.38, label=name)
     latency.set_xticks([x + 0.2 * (len(stores) - 1) for x in range(3)], ["p50", "p95", "p99"])
-    latency.set(title=f"Search latency, top {benchmark['k']}", ylabel="ms")
+    latency.set(title=f"Search latency, top {benchmark.k}", ylabel="ms")
     latency.legend(frameon=False)
 
-    recall.plot([s["ef_search"] for s in benchmark["sweep"]], [s["recall"] for s in benchmark["sweep"]], marker="o")
-    if "source_recall" in benchmark:
-        recall.axhline(benchmark["source_recall"], color="C1", linestyle="--", label="source")
+    recall.plot([tried.ef_search for tried in benchmark.sweep], [tried.recall for tried in benchmark.sweep], marker="o")
+    if source:
+        recall.axhline(source.recall, color="C1", linestyle="--", label="source")
         recall.legend(frameon=False)
-    recall.set(title=f"Recall@{benchmark['k']} against exact search", xlabel="hnsw.ef_search", ylim=(0, 1.03))
+    recall.set(title=f"Recall@{benchmark.k} against exact search", xlabel="hnsw.ef_search", ylim=(0, 1.03))
 
-    pairs = benchmark.get("distances") or []
-    if pairs:
+    if source and source.distances:
+        pairs = source.distances
         distances.scatter([b for _, b in pairs], [a for a, _ in pairs], s=6, alpha=0.5)
         low, high = min(map(min, pairs)), max(map(max, pairs))
         distances.plot([low, high], [low, high], color="grey", linewidth=0.8)

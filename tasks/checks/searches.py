@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from tasks.base.progress import Tell
 from tasks.base.words import agreeing, counted
 from tasks.checks import measures
+from tasks.checks.benchmark import Benchmark, OfSource, Tried
 from tasks.checks.gates import Gates
 from tasks.checks.measures import Check, Norms
 from tasks.checks.moved import moved
@@ -36,7 +37,7 @@ class Searched:
 
     checks: list[Check]
     norms: Norms
-    benchmark: dict[str, Any]
+    benchmark: Benchmark
 
 
 def search_checks(
@@ -65,23 +66,15 @@ def search_checks(
     # What decides goes first: the time that is left is for what is only shown.
     own, measured_hits = searched(ef_search, GATED.until(spent), GATED.probes)
     our_recall = measures.recall(measured_hits, exact[: len(measured_hits)])
-    sweep: list[dict[str, Any]] = [{"ef_search": ef_search, "recall": our_recall, **own.figures}]
+    sweep = [Tried(ef_search, our_recall, own.latency)]
     others, until = sorted({*SWEEP} - {ef_search}), SHOWN.until(spent)
     for number, effort in enumerate(others):
         tell((1 + len(sweep)) / (len(SWEEP) + 3))
         now = time.monotonic()
         tried, hits = searched(effort, now + (until - now) / (len(others) - number), SHOWN.probes)
-        sweep.append({"ef_search": effort, "recall": measures.recall(hits, exact[: len(hits)]), **tried.figures})
-    sweep.sort(key=lambda tried: int(tried["ef_search"]))
-    benchmark: dict[str, Any] = {
-        "k": k,
-        "ef_search": ef_search,
-        "sweep": sweep,
-        "pgvector": own.figures,
-        "probes": len(probes),
-        "table_bytes": made.size(),
-        "norms": {"lowest": measured.lowest, "mean": measured.mean, "highest": measured.highest},
-    }
+        sweep.append(Tried(effort, measures.recall(hits, exact[: len(hits)]), tried.latency))
+    sweep.sort(key=lambda tried: tried.ef_search)
+    benchmark = Benchmark(k, ef_search, tuple(sweep), own.latency, len(probes), made.size(), measured)
     checks = [
         Check("NaN or infinity", measured.not_finite == 0, measured.rows, f"{measured.not_finite:,}", "0"),
         Check(
@@ -97,29 +90,29 @@ def search_checks(
         ask = partial(run.records(target).search, k=k)
         theirs = timed(ask, probes[: len(own.hits)], GATED.until(spent), GATED.probes)
         asked = len(theirs.hits)
-        benchmark["source"] = theirs.figures
         source_recall = measures.recall(_measured_exactly(made, probes[:asked], theirs.hits), exact[:asked])
         both_recall = measures.recall(measured_hits[:asked], exact[:asked])
-        benchmark |= {"source_recall": source_recall, "overlap": measures.overlap(own.hits[:asked], theirs.hits)}
+        overlap = measures.overlap(own.hits[:asked], theirs.hits)
         parity = Check(
             "query parity",
             both_recall >= source_recall - PARITY_SLACK,
             asked,
-            f"recall {both_recall:.4f}, source {source_recall:.4f}, overlap {benchmark['overlap']:.4f}",
+            f"recall {both_recall:.4f}, source {source_recall:.4f}, overlap {overlap:.4f}",
             f"≥ source − {PARITY_SLACK}",
         )
         apart = _apart(probes[:asked], own.hits[:asked], theirs.hits, measured, made.metric)
-        benchmark["distances"] = apart.pairs[:300]
+        source = OfSource(theirs.latency, source_recall, overlap, tuple(apart.pairs[:300]))
+        benchmark = replace(benchmark, source=source)
         checks += [parity, _distances(apart, made.distance_tolerance, lambda ids: moved(run, target, ids, known))]
     return Searched(checks, measured, benchmark)
 
 
-def _way_out(sweep: list[dict[str, Any]], reached: float, gates: Gates) -> str:
+def _way_out(sweep: list[Tried], reached: float, gates: Gates) -> str:
     """What a search that looks at more candidates would find, where this one finds too little."""
     if reached >= gates.min_recall:
         return ""
-    enough = next((tried for tried in sweep if tried["recall"] >= gates.min_recall), sweep[-1])
-    return f", {enough['recall']:.4f} at {enough['ef_search']}"
+    enough = next((tried for tried in sweep if tried.recall >= gates.min_recall), sweep[-1])
+    return f", {enough.recall:.4f} at {enough.ef_search}"
 
 
 def _measured_exactly(made: Records, probes: np.ndarray, hits: list[Hits]) -> list[Hits]:
@@ -170,10 +163,11 @@ def probe_vectors(made: Records) -> np.ndarray:
     return matrix[np.linalg.norm(matrix, axis=1) > 0] if matrix.size else matrix
 
 
-def cut_short(benchmark: dict[str, Any]) -> list[str]:
+def cut_short(benchmark: Benchmark) -> list[str]:
     """A line for the report where there was no time for all of the searches."""
-    lines = [*benchmark["sweep"], *([benchmark["source"]] if "source" in benchmark else [])]
-    made, wanted = sum(line["searches"] for line in lines), len(lines) * benchmark["probes"]
+    lines = [tried.latency for tried in benchmark.sweep]
+    lines += [benchmark.source.latency] if benchmark.source else []
+    made, wanted = sum(line.searches for line in lines), len(lines) * benchmark.probes
     if made == wanted:
         return []
     return [

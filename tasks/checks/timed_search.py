@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.checks.benchmark import Latency
 from tasks.stores.interface import Hits
 
 
@@ -48,11 +49,10 @@ class Timed:
     seconds: list[float]
 
     @property
-    def figures(self) -> dict[str, float]:
-        """Percentiles of the latency, searches a second, and how many were made."""
+    def latency(self) -> Latency:
         p50, p95, p99 = (float(x) * 1000 for x in np.percentile(self.seconds, [50, 95, 99]))
         made = len(self.seconds)
-        return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "per_second": made / sum(self.seconds), "searches": made}
+        return Latency(p50, p95, p99, made / sum(self.seconds), made)
 
 
 def timed(

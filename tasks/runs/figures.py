@@ -1,10 +1,22 @@
 """What the ledger says of the time that a run's stages took."""
 
+from dataclasses import dataclass
+
 from tasks.runs.run import Run
 
 
-def stages(run: Run) -> dict[str, dict[str, float]]:
-    """Stage → rows, seconds of work, and rows a second."""
+@dataclass(frozen=True)
+class Speed:
+    """Of a stage."""
+
+    rows: int
+    seconds: float
+    """Of work."""
+    rows_per_second: int
+
+
+def stages(run: Run) -> dict[str, Speed]:
+    """Of those that were done."""
     with run.connection() as connection:
         lines = connection.execute(
             "SELECT stage, sum(rows)::bigint, sum(seconds) FROM vecferry.batch WHERE run_id = %s AND status = 'done' "
@@ -12,8 +24,8 @@ def stages(run: Run) -> dict[str, dict[str, float]]:
             (run.run_id,),
         ).fetchall()
     return {
-        stage: {"rows": rows, "seconds": round(s, 3), "rows_per_second": round(rows / s) if s and rows else 0}
-        for stage, rows, s in lines
+        stage: Speed(rows, round(seconds, 3), round(rows / seconds) if seconds and rows else 0)
+        for stage, rows, seconds in lines
     }
 
 

@@ -2,7 +2,7 @@
 
 import ast
 import json
-from dataclasses import asdict
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,15 @@ from flows.command.show.run import show_checks
 from tasks import verify
 from tasks.base.errors import VerificationRefused
 from tasks.checks import measures, report
+from tasks.checks.benchmark import Agreement, Benchmark, Change, Latency, Ndcg, OfSource, Threshold, Tried
 from tasks.checks.measures import Check, Norms
+from tasks.checks.report import TargetReport, Work
 from tasks.runs.plan import Plan, Request
 from tasks.runs.run import Run
+from tasks.runs.spending import Spending
 from tasks.stores.exact_search import exact_search
 from tasks.stores.interface import Hits, Metric, records, vector_column
-from tasks.verify import TargetReport, Verification
+from tasks.verify import Verification
 
 quick = settings(max_examples=80, deadline=None, derandomize=True, database=None)
 
@@ -159,14 +162,7 @@ def test_norms_add_up(sizes: list[int], seed: int) -> None:
         assert (total.lowest, total.highest) == pytest.approx((finite.min(), finite.max()))
 
 
-FIGURES = {
-    "stages": {},
-    "spent": {"requests": 0},
-    "seconds": 0,
-    "cpu_seconds": 0,
-    "peak_memory_mb": 0,
-    "rested_seconds": 0,
-}
+WORK = Work(0.0, 0.0, 0.0, 0, {}, Spending(0, 0, 0.0, 0, 0))
 
 
 @pytest.mark.parametrize("passed", [False, np.False_, np.float32(1) > np.float32(2)])
@@ -183,18 +179,56 @@ def test_a_failed_check_is_drawn_as_one(tmp_path: Path, passed: Any, capsys: pyt
     )
     check = Check("recall@10", passed, np.int64(200), "0.8 at ef_search 40", "≥ 0.9", gate="min_recall")
     target = TargetReport("docs", "public.docs", 7, [check])
-    drawn = [asdict(target) | {"passed": target.passed}]
-    path = report.write(Run(Plan("r", request, ()), "", str(tmp_path)), drawn, FIGURES)
+    path = report.write(Run(Plan("r", request, ()), "", str(tmp_path)), [target], WORK)
 
     data = json.loads(Path(path.removesuffix("html") + "json").read_text())
     assert data["passed"] is data["targets"][0]["checks"][0]["passed"] is False
     show_checks(path.removesuffix("html") + "json")
-    terminal, page, artifact = capsys.readouterr().out, Path(path).read_text(), report.markdown(drawn)
+    terminal, page, artifact = capsys.readouterr().out, Path(path).read_text(), report.markdown([target])
     for shown, yes, no in ((terminal, "✓", "✗"), (page, "✓", "✗"), (artifact, "✅", "❌")):
         assert (yes in shown, no in shown) == (False, True), shown
     assert "not verified" in page
     with pytest.raises(VerificationRefused, match=r"recall@10 .*gates\.min_recall"):
         Verification([target], path).refuse()
+
+
+def test_a_reports_json_keeps_its_names() -> None:
+    """report.json is read by other programs: what a target comes to has the names that it had, and no others."""
+    latency = Latency(1.0, 2.0, 3.0, 900.0, 200)
+    norms = Norms(2, 0, 0, 1.0, 3.0, 4.0)
+    bare = Benchmark(10, 40, (Tried(40, 0.9, latency),), latency, 200, 8192, norms)
+    change = Change(Agreement(0.5, 0.2), Threshold(0.7, 1.0), Ndcg(3, 0.5))
+    full = replace(bare, source=OfSource(latency, 0.8, 0.7, ((0.1, 0.2),)), change=change)
+    measured = {"p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0, "per_second": 900.0, "searches": 200}
+    of_both = {
+        "k": 10,
+        "ef_search": 40,
+        "sweep": [{"ef_search": 40, "recall": 0.9, **measured}],
+        "pgvector": measured,
+        "probes": 200,
+        "table_bytes": 8192,
+        "norms": {"lowest": 1.0, "mean": 2.0, "highest": 3.0},
+    }
+    assert bare.as_json() == of_both
+    assert full.as_json() == of_both | {
+        "source": measured,
+        "source_recall": 0.8,
+        "overlap": 0.7,
+        "distances": [[0.1, 0.2]],
+        "old_new_overlap": {"mean": 0.5, "p5": 0.2},
+        "threshold": {"old": 0.7, "passing": 1.0},
+        "ndcg": {"queries": 3, "new": 0.5},
+    }
+    assert TargetReport("docs", "public.docs", 7, [Check("ids", True, 7, "all", "all")]).as_json() == {
+        "name": "docs",
+        "table": "public.docs",
+        "rows": 7,
+        "checks": [{"name": "ids", "passed": True, "looked_at": 7, "found": "all", "wanted": "all", "gate": None}],
+        "benchmark": {},
+        "notes": [],
+        "quarantined": 0,
+        "passed": True,
+    }
 
 
 def test_a_report_holds_no_text_for_what_is_none() -> None:
@@ -207,7 +241,7 @@ def test_a_report_holds_no_text_for_what_is_none() -> None:
 def test_a_name_does_not_break_the_artifact() -> None:
     """A row may be called anything: its line of the table stays one, with as many cells."""
     target = TargetReport("docs", "public.docs", 1, [Check("missing", False, 1, "1 ('a|b\nc')", "0")])
-    lines = report.markdown([asdict(target)]).splitlines()
+    lines = report.markdown([target]).splitlines()
     assert len(lines) == 3
     assert lines[2].replace("\\|", "").count("|") == lines[0].count("|")
 

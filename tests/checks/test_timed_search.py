@@ -49,7 +49,7 @@ def test_searches_end_when_their_time_is_over() -> None:
     """So many as there is time for, in the order of the probes."""
     found = timed(slow, PROBES, time.monotonic() + 0.5, 2)
     assert 2 < len(found.hits) == len(found.seconds) < len(PROBES)
-    assert found.figures["searches"] == len(found.hits)
+    assert found.latency.searches == len(found.hits)
 
 
 def test_the_least_number_is_searched_whatever_it_takes() -> None:

@@ -9,12 +9,13 @@ from tasks.base import settings
 from tasks.begin import begin
 from tasks.catch_up import catch_up
 from tasks.checks.gates import Gates
+from tasks.checks.report import TargetReport
 from tasks.cutover import cutover
 from tasks.index import index
 from tasks.load import expand, key, load, prepare
 from tasks.runs import checkpoints, ledger
 from tasks.runs.run import Run, open_run
-from tasks.verify import TargetReport, verify
+from tasks.verify import verify
 
 
 def gates(**changed: Any) -> Gates:

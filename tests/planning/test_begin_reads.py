@@ -10,7 +10,7 @@ from flows.forms.form import parse
 from flows.forms.text_384_to_1536 import Text384To1536
 from tasks.begin import begin, preflight
 from tasks.planning.registry import make_plan
-from tasks.stores.chroma.store import ChromaStore
+from tasks.stores.chroma.records import ChromaRecords
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.live import make_table
 from tests.helpers.openai_server import OpenAIServer
@@ -56,8 +56,8 @@ def test_a_run_lists_no_collection_before_it_begins(
 ) -> None:
     """Its plan is made of what the source knows of itself; only `vecferry plan` goes through the ids, for its estimates."""
     listed: list[str] = []
-    ids = ChromaStore.ids
-    monkeypatch.setattr(ChromaStore, "ids", lambda self, name: listed.append(name) or ids(self, name))
+    ids = ChromaRecords.ids
+    monkeypatch.setattr(ChromaRecords, "ids", lambda self: listed.append(self.opened.name) or ids(self))
     form = parse(ChromaToPgvector, {"chroma": {"path": chroma_dir()}})
     preflight(form.request(), "one", form.given())
     begin(form.request(), "one", form.given(), asks_model=False)

@@ -1,6 +1,7 @@
 """The plan of a live table: what either layout costs, and what the account allows, before anything is written."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -122,10 +123,11 @@ def test_time_follows_from_a_sample(connection: Connection) -> None:
     assert slow.seconds >= ROWS
 
 
-def test_the_old_vectors_are_searched_as_any_source(connection: Connection, database: str) -> None:
+def test_the_old_vectors_are_searched_as_any_source(connection: Connection) -> None:
     """The nearest rows by the vectors there are, under the rows' names."""
     make_table(connection, 20)
-    source = LiveTables(database, {"public.docs": plan(connection, embedder="hashing/1536").plan.targets[0].place.live})
+    live = plan(connection, embedder="hashing/1536").plan.targets[0].place.live
+    source = LiveTables(lambda: nullcontext(connection), {"public.docs": live})
     (hits,) = source.records("public.docs").search(OLD.embed([text_of(7)]).whole, 3)
     assert (len(hits.ids), hits.ids[0]) == (3, "7")
     assert hits.distances[0] == pytest.approx(0, abs=1e-6)

@@ -81,7 +81,7 @@ def test_a_run_before_such_a_server_brings_everything(connection: Connection, up
     with Capped(upstream, refuses_ids=True) as port:
         (report,) = finish(build("capped", chroma={"host": "127.0.0.1", "port": port}, collections=["docs"]))
         check = next(c for c in report.checks if c.name == "source count")
-        assert (check.passed, check.found, check.wanted) == (True, "2,300 compared", "2,300")
+        assert (check.passed, check.result, check.wanted) == (True, "2,300 compared", "2,300")
         row = connection.execute("SELECT count(*) FROM docs").fetchone()
         assert row == (ROWS,)
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-from psycopg import sql
 
 from sql import statement
 from tasks.base.errors import UsageError
