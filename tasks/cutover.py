@@ -84,8 +84,9 @@ def contract(run: Run, rollback_days: float | None, now: datetime | None = None)
         assert record.cut_over_at
         opens = record.cut_over_at + timedelta(days=days)
         if (now or _clock(run)) < opens:
+            over = opens + timedelta(minutes=1, microseconds=-1)  # rounded up, as `status` does
             raise VerificationRefused(
-                f"the rollback window of {counted(days, 'day')} ends at {opens:%Y-%m-%d %H:%M %Z}, and until then "
+                f"the rollback window of {counted(days, 'day')} ends at {over:%Y-%m-%d %H:%M %Z}, and until then "
                 "nothing is dropped: run this command again after that"
             )
         dropped = _through(run, units, lambda unit, end: unit.contract(end), mark)
