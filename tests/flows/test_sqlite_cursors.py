@@ -1,4 +1,5 @@
-"""Prefect's server on SQLite: a statement that fails must leave nothing behind that can block its event loop."""
+"""Prefect's server on SQLite: a statement that fails must leave nothing behind that can block its event loop, and
+transactions wait for each other instead of failing."""
 
 import asyncio
 import sqlite3
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import aiosqlite
 import pytest
+from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -55,3 +57,49 @@ def test_a_statement_that_fails_closes_its_cursor(
     (left,) = made
     with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
         left.fetchall()
+
+
+@pytest.fixture
+def writing_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in Prefect's server, which has its own code imported when it loads the module."""
+    monkeypatch.setattr(AioSqliteConfiguration, "begin_transaction", AioSqliteConfiguration.begin_transaction)
+    sqlite_cursors.write_from_the_beginning()
+
+
+@pytest.mark.usefixtures("writing_from_the_beginning")
+def test_transactions_of_prefect_wait_for_each_other(tmp_path: Path) -> None:
+    """Two that read and then write both succeed, though each has read before the other writes."""
+
+    async def both() -> int:
+        config = AioSqliteConfiguration(f"sqlite+aiosqlite:///{tmp_path}/p.db", timeout=30)
+        engine = await config.engine()
+        async with engine.begin() as connection:
+            await connection.execute(text("CREATE TABLE t (n integer)"))
+
+        async def write() -> None:
+            async with await config.session(engine) as session, config.begin_transaction(session):
+                await session.execute(text("SELECT count(*) FROM t"))
+                await asyncio.sleep(0.2)
+                await session.execute(text("INSERT INTO t VALUES (1)"))
+
+        await asyncio.gather(write(), write())
+        async with engine.connect() as connection:
+            return int((await connection.execute(text("SELECT count(*) FROM t"))).scalar_one())
+
+    assert asyncio.run(both()) == 2
+
+
+@pytest.mark.usefixtures("writing_from_the_beginning")
+def test_a_transaction_within_another_does_not_wait_for_it(tmp_path: Path) -> None:
+    """It reads while the outer one is open."""
+
+    async def nested() -> int:
+        config = AioSqliteConfiguration(f"sqlite+aiosqlite:///{tmp_path}/p.db", timeout=30)
+        engine = await config.engine()
+        async with await config.session(engine) as outer, config.begin_transaction(outer):
+            await outer.execute(text("SELECT count(*) FROM sqlite_master"))
+            async with await config.session(engine) as inner, config.begin_transaction(inner):
+                assert SQLITE_BEGIN_MODE.get() == "DEFERRED"  # else this would be stuck for a minute
+                return int((await inner.execute(text("SELECT count(*) FROM sqlite_master"))).scalar_one())
+
+    assert asyncio.run(asyncio.wait_for(nested(), 20)) == 0
