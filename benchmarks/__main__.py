@@ -86,7 +86,7 @@ def main() -> None:
     chosen = parser.parse_args()
     rows, parts = sorted(chosen.rows), set(chosen.only)
     fixtures.PLACE.mkdir(exist_ok=True)
-    found: list[Figure] = []
+    result: list[Figure] = []
 
     def measured() -> Iterator[Figure]:
         with fixtures.postgres() as url:
@@ -97,8 +97,8 @@ def main() -> None:
 
     for figure in measured():
         print(figures.line(figure), file=sys.stderr, flush=True)
-        found.append(figure)
-    print(figures.table(found))
+        result.append(figure)
+    print(figures.table(result))
 
 
 if __name__ == "__main__":

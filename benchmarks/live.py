@@ -47,13 +47,13 @@ def speed(url: str, base_url: str, rows: int) -> Iterator[Figure]:
     """Rows a second until every row has its vector, start-up included, as a ratio to what others do with the same table:
     one with an index and a search function on its old vectors. Prefect's server runs already, as it does in production,
     where there is one; how long the command takes to start its own is told too."""
-    ours = 0.0
+    own = 0.0
     with prefect_server(fixtures.PLACE.absolute() / "prefect") as api:
         for layout, count in (("side_table", rows), ("column", rows // 5)):
             texts.make_table(url, "docs", count)
             name, ran = migrate(url, base_url, "docs", layout, PREFECT_API_URL=api)
             vecferry(["rollback", name], name, url, keep=True, environment=_key(base_url))
-            ours = ours or ran.spans["load"][1]
+            own = own or ran.spans["load"][1]
             parts = ", ".join(f"{stage} {ran.took(stage):.1f} s" for stage in ("snapshot", "load", "index", "verify"))
             note = f"every row has its vector after {ran.spans['load'][1]:.1f} s; {parts}; whole {ran.seconds:.0f} s"
             yield Figure(f"rows/s, {layout}", count, count / ran.spans["load"][1], note=note)
@@ -64,8 +64,8 @@ def speed(url: str, base_url: str, rows: int) -> Iterator[Figure]:
     yield Figure("rows/s, side_table", rows, rows / ran.spans["load"][1], note=note)
     for peer, limit in ((peers.pgai, 3.0), (peers.vecshift, 15.0)):
         seconds = peer(url, base_url, rows)
-        note = f"{peer.__name__} {rows / seconds:,.0f} rows/s, vecferry {rows / ours:,.0f}"
-        yield Figure(f"speed to {peer.__name__}, side_table", rows, seconds / ours, limit, "≥", note=note)
+        note = f"{peer.__name__} {rows / seconds:,.0f} rows/s, vecferry {rows / own:,.0f}"
+        yield Figure(f"speed to {peer.__name__}, side_table", rows, seconds / own, limit, "≥", note=note)
 
 
 def copy(url: str, base_url: str, rows: int) -> Figure:
@@ -77,16 +77,16 @@ def copy(url: str, base_url: str, rows: int) -> Figure:
     with environment(DATABASE_URL=url, VECFERRY_HOME=home, **_key(base_url)):
         target = {"table": "docs", "text": "content"}
         parameters = Text384To1536.model_validate({"targets": [target], "layout": "side_table"})
-        again = f"again-{time.time_ns()}"
-        begin(parameters.request(), again, {"source"})
-        run, embedder = open_run(again, parameters.database), open_embedder(MODEL)
+        second = f"again-{time.time_ns()}"
+        begin(parameters.request(), second, {"source"})
+        run, embedder = open_run(second, parameters.database), open_embedder(MODEL)
         load.expand(run)
         snapshot.list_ids(run, 0)
         with run.connection() as connection:
-            snapshot.snapshot(run, [b.number for b in checkpoints.batches(connection, again, "snapshot")])
-            parts = {b.number: b.detail.written for b in checkpoints.of(connection, again, Cut)}
+            snapshot.snapshot(run, [b.number for b in checkpoints.batches(connection, second, "snapshot")])
+            parts = {b.number: b.detail.written for b in checkpoints.of(connection, second, Cut)}
         load.prepare(run)
-        with run.kept_open(), psycopg.connect(url, autocommit=True) as connection, run.connection() as held:
+        with run.kept_open(), psycopg.connect(url, autocommit=True) as connection, run.connection() as kept:
             register_vector(connection)
             connection.execute(
                 "CREATE TABLE bare (id bigint NOT NULL, content_hash bytea NOT NULL, embedding vector(1536))"
@@ -106,18 +106,18 @@ def copy(url: str, base_url: str, rows: int) -> Figure:
                     )
                 taken.append(timed(lambda: _copy(connection, ready)))
 
-            (ours, _) = in_turns(
+            (own, _) = in_turns(
                 slices(sorted(parts)),
                 lambda chunks: together([partial(load.load, run, chunk) for chunk in chunks], WORKERS),
                 bare,
             )
             connection.execute("DROP TABLE bare")
-            bought = held.execute("SELECT bought, reused FROM vecferry.run WHERE run_id = %s", (again,)).fetchone()
+            bought = kept.execute("SELECT bought, reused FROM vecferry.run WHERE run_id = %s", (second,)).fetchone()
             assert bought == (0, rows), bought
-    vecferry(["rollback", again], again, url, keep=True, environment=_key(base_url))
+    vecferry(["rollback", second], second, url, keep=True, environment=_key(base_url))
     one = sum(taken)
-    note = f"{rows / ours:,.0f} rows/s, bare COPY {rows / one:,.0f}; no vector is bought"
-    return Figure("side_table load: speed to a bare binary COPY", rows, one / ours, 0.7, "≥", note=note)
+    note = f"{rows / own:,.0f} rows/s, bare COPY {rows / one:,.0f}; no vector is bought"
+    return Figure("side_table load: speed to a bare binary COPY", rows, one / own, 0.7, "≥", note=note)
 
 
 def readers(rows: int) -> Iterator[Figure]:

@@ -137,12 +137,12 @@ def main() -> None:
     parser.add_argument("--path", action="store_true", help="print the files in the order of the way too")
     chosen = parser.parse_args()
     fixtures.PLACE.mkdir(exist_ok=True)
-    found = list(ways())
+    result = list(ways())
     print("| one batch through load | files | limit | moves | limit | holds |\n|---|---:|---:|---:|---:|---|")
-    for way in found:
+    for way in result:
         counts = f"{len(way.entered)} | ≤ {way.most_files} | {way.moves} | ≤ {way.most_moves}"
         print(f"| {way.name} | {counts} | {'yes' if way.holds else '**no**'} |")
-    for way in found if chosen.path else []:
+    for way in result if chosen.path else []:
         print("", way.name, *(f"    {file}" for file in way.files), sep="\n")
 
 

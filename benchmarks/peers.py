@@ -98,6 +98,6 @@ def _run(command: list[str], base_url: str, **variables: str) -> float:
 
 
 def _expect(connection: "psycopg.Connection[tuple[int]]", query: str, rows: int) -> None:
-    found = connection.execute(query).fetchone()
-    if found != (rows,):
-        raise RuntimeError(f"{query} found {found}, not {rows}: its time says nothing")
+    row = connection.execute(query).fetchone()
+    if row != (rows,):
+        raise RuntimeError(f"{query} found {row}, not {rows}: its time says nothing")

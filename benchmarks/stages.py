@@ -59,21 +59,21 @@ def snapshot_figures(run: Run, port: int, rows: int) -> list[Figure]:
         jobs: list[Callable[[], Any]] = [partial(bare, ids[number]) for chunk in chunks for number in chunk]
         together(jobs, workers)
 
-    ours, one, many = in_turns(
+    own, one, many = in_turns(
         slices([b.number for b in batches]),
         lambda chunks: together([partial(snapshot.snapshot, run, chunk) for chunk in chunks], WORKERS),
         lambda chunks: loops(chunks, 1),
         lambda chunks: loops(chunks, WORKERS),
     )
-    ours += listing + timed(lambda: snapshot.finish(run))
+    own += listing + timed(lambda: snapshot.finish(run))
     one, many = one + bare_listing, many + bare_listing
-    speed = f"{rows / ours:,.0f} rows/s, bare loop {rows / one:,.0f}"
+    speed = f"{rows / own:,.0f} rows/s, bare loop {rows / one:,.0f}"
     return [
-        Figure("snapshot: speed to a bare `get` loop", rows, one / ours, 0.8, "≥", note=speed),
+        Figure("snapshot: speed to a bare `get` loop", rows, one / own, 0.8, "≥", note=speed),
         Figure(
             f"snapshot: speed to {WORKERS} bare `get` loops at once",
             rows,
-            many / ours,
+            many / own,
             note=f"{WORKERS} loops {rows / many:,.0f} rows/s; the snapshot has {WORKERS} workers",
         ),
     ]
@@ -98,15 +98,15 @@ def load_figures(run: Run, url: str, rows: int) -> list[Figure]:
                     ready += _python_rows(dataset.read_part(run.path("snapshot"), parts[number]))
             bare_seconds.append(timed(lambda: _copy(connection, table, ready)))
 
-        (ours, _) = in_turns(
+        (own, _) = in_turns(
             slices(sorted(parts)),
             lambda chunks: together([partial(load.load, run, chunk) for chunk in chunks], WORKERS),
             bare,
         )
         connection.execute("DROP TABLE public.bare")
     one = sum(bare_seconds)
-    speed = f"{rows / ours:,.0f} rows/s, bare COPY {rows / one:,.0f}"
-    return [Figure("load: speed to a bare binary COPY", rows, one / ours, 0.7, "≥", note=speed)]
+    speed = f"{rows / own:,.0f} rows/s, bare COPY {rows / one:,.0f}"
+    return [Figure("load: speed to a bare binary COPY", rows, one / own, 0.7, "≥", note=speed)]
 
 
 def index_figures(run: Run, rows: int) -> list[Figure]:
@@ -115,12 +115,12 @@ def index_figures(run: Run, rows: int) -> list[Figure]:
     with run.connection() as connection:
         memory, workers = hnsw.settings_for(connection, rows, target.place.layout, hnsw.limited(target.collection.m))
 
-        def ours() -> float:
+        def own_build() -> float:
             seconds = timed(lambda: hnsw.build(connection, target.place.hidden, "bench", target.collection))
             connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(target.place.hidden.schema, "bench")))
             return seconds
 
-        by_us, by_hand = ours(), dict[tuple[int, int], float]()
+        by_us, by_hand = own_build(), dict[tuple[int, int], float]()
 
         def sweep(settings: Iterator[tuple[int, int]]) -> tuple[int, int]:
             for setting in settings:
@@ -131,7 +131,7 @@ def index_figures(run: Run, rows: int) -> list[Figure]:
 
         _, best_workers = sweep((4 * memory, w) for w in (0, 1, 2, 4))
         best = sweep((m, best_workers) for m in (64 * MEGABYTE, memory, 2 * memory))
-        by_us = min(by_us, ours())
+        by_us = min(by_us, own_build())
         by_hand[best] = min(by_hand[best], _built(run, connection, *best, 10 * by_us))
     hand = min(by_hand.values())
     tried = ", ".join(f"{m // MEGABYTE} MB × {w}: {_said(s)}" for (m, w), s in by_hand.items())

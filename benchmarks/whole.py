@@ -38,8 +38,8 @@ def shares(run: Whole, tiny: Whole, limit: float | None) -> list[Figure]:
     both. Catching up reads the whole source once more, beside the index: where both want the same cores, that makes the
     index slower, so its own share is told too."""
     total, other = run.ran.seconds - tiny.other, run.other - tiny.other
-    said = ", ".join(f"{stage.replace('_', ' ')} {run.ran.took(stage):.0f} s" for stage in (*WORK, *REST))
-    note = f"whole {run.ran.seconds:.0f} s, start-up {tiny.other:.0f} s; {said}"
+    text = ", ".join(f"{stage.replace('_', ' ')} {run.ran.took(stage):.0f} s" for stage in (*WORK, *REST))
+    note = f"whole {run.ran.seconds:.0f} s, start-up {tiny.other:.0f} s; {text}"
     catching_up = 100 * run.ran.took("catch_up") / total
     return [
         Figure("all else: share of the whole", run.rows, 100 * other / total, limit, unit=" %", note=note),

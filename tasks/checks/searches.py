@@ -136,10 +136,10 @@ class Apart:
     """Row → the largest difference, relative to what was summed up."""
 
 
-def _apart(probes: np.ndarray, ours: list[Hits], theirs: list[Hits], norms: Norms, metric: Metric) -> Apart:
+def _apart(probes: np.ndarray, new: list[Hits], source: list[Hits], norms: Norms, metric: Metric) -> Apart:
     """Rounding grows with what is summed up, not with the sum."""
     apart = Apart([], {})
-    for length, a, b in zip(np.linalg.norm(probes.astype(np.float64), axis=1), ours, theirs, strict=True):
+    for length, a, b in zip(np.linalg.norm(probes.astype(np.float64), axis=1), new, source, strict=True):
         summed = {"cosine": 1.0, "l2": length, "ip": length * norms.highest}[metric]
         for name, distance, other in _common(a, b):
             if np.isfinite(other):

@@ -65,4 +65,4 @@ def _look(connection: Connection, live: LiveTable, model: str) -> Look:
 
 
 def _texts(live: LiveTable, limit: int | None) -> sql.Composed:
-    return sql.SQL("SELECT {} FROM {} LIMIT {}").format(sql.SQL(live.said()), live.identifier, sql.Literal(limit))
+    return sql.SQL("SELECT {} FROM {} LIMIT {}").format(sql.SQL(live.document()), live.identifier, sql.Literal(limit))

@@ -110,7 +110,7 @@ def telling(run: Run, bar: UUID | None) -> Iterator[Tell]:
 
 
 @_shown
-def batches(run_id: str, found: list[Batch]) -> None:
+def batches(run_id: str, lines: list[Batch]) -> None:
     """The table of batches."""
     rows = [
         {
@@ -122,7 +122,7 @@ def batches(run_id: str, found: list[Batch]) -> None:
             "seconds": round(b.seconds, 2),
             "error": b.error or "",
         }
-        for b in found
+        for b in lines
         if b.stage in ("snapshot", "load")
     ]
     create_table_artifact(rows[-2000:], key=_key(run_id, "batches"), description=f"batches of {run_id}")

@@ -28,9 +28,9 @@ def ask_for_more(connection: Connection, run_id: str) -> None:
     checkpoints.forget_pending(connection, run_id, STAGE)
 
 
-def is_asked_for(found: list[Batch]) -> bool:
+def is_asked_for(batches: list[Batch]) -> bool:
     """Whether the snapshot alone was asked for and is not there, by the batches of its run."""
-    return any(b.stage == STAGE and b.status != "done" for b in found)
+    return any(b.stage == STAGE and b.status != "done" for b in batches)
 
 
 def is_finished(connection: Connection, plan: Plan) -> bool:

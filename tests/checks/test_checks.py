@@ -56,12 +56,12 @@ def test_exact_search_is_brute_force(metric: Metric, sizes: list[int], k: int, s
     queries = rng.standard_normal((4, 3)).astype(np.float32)
     starts = np.cumsum([0, *sizes])
     parts = [batch(matrix[a:b], present[a:b], a) for a, b in pairwise(starts)]
-    for query, found in zip(queries, exact_search(queries, parts, metric, k), strict=True):
+    for query, result in zip(queries, exact_search(queries, parts, metric, k), strict=True):
         truth = {f"row-{i:03d}": one(query, matrix[i], metric) for i in range(total) if present[i]}
         truth = {i: d for i, d in truth.items() if d is not None}
-        np.testing.assert_allclose(found.distances, sorted(truth.values())[:k], atol=1e-9)
-        np.testing.assert_allclose(found.distances, [truth[i] for i in found.ids], atol=1e-9)
-        assert len(set(found.ids)) == len(found.ids)
+        np.testing.assert_allclose(result.distances, sorted(truth.values())[:k], atol=1e-9)
+        np.testing.assert_allclose(result.distances, [truth[i] for i in result.ids], atol=1e-9)
+        assert len(set(result.ids)) == len(result.ids)
 
 
 @quick
@@ -79,12 +79,12 @@ def test_exact_search_beyond_what_float32_tells_apart(metric: Metric, scale: flo
     parts = [batch(matrix[a : a + 40], start=a) for a in (0, 40, 80)]
     size = np.linalg.norm(queries[0].astype(float))
     unit = {"cosine": 1.0, "l2": size, "ip": size**2}[metric]
-    for query, found in zip(queries, exact_search(queries, parts, metric, k), strict=True):
+    for query, result in zip(queries, exact_search(queries, parts, metric, k), strict=True):
         truth = [one(query, row, metric) for row in matrix]
         nearest = np.sort(np.array(truth, float))[:k]
         # The definition itself rounds: a difference of squares of l2, 1 less a cosine.
-        np.testing.assert_allclose(found.distances / unit, nearest / unit, atol=3e-8 if metric == "l2" else 1e-14)
-        assert len(set(found.ids)) == k
+        np.testing.assert_allclose(result.distances / unit, nearest / unit, atol=3e-8 if metric == "l2" else 1e-14)
+        assert len(set(result.ids)) == k
 
 
 def one(query: np.ndarray, row: np.ndarray, metric: Metric) -> float | None:

@@ -47,9 +47,9 @@ def slow(probes: np.ndarray) -> list[Hits]:
 
 def test_searches_end_when_their_time_is_over() -> None:
     """So many as there is time for, in the order of the probes."""
-    found = timed(slow, PROBES, time.monotonic() + 0.5, 2)
-    assert 2 < len(found.hits) == len(found.seconds) < len(PROBES)
-    assert found.latency.searches == len(found.hits)
+    result = timed(slow, PROBES, time.monotonic() + 0.5, 2)
+    assert 2 < len(result.hits) == len(result.seconds) < len(PROBES)
+    assert result.latency.searches == len(result.hits)
 
 
 def test_the_least_number_is_searched_whatever_it_takes() -> None:
@@ -69,8 +69,8 @@ def test_rests_beside_others_count(database: str, connection: Connection) -> Non
     """On a busy database the time is over sooner, since each search is followed by a rest."""
     with busy(database), pace.giving_way(database, 0.2):
         time.sleep(0.3)  # until somebody else has been seen
-        found = timed(slow, PROBES, time.monotonic() + 1.5, 2, pace.turns(connection))
-    assert 2 <= len(found.hits) <= 8, "of 20 that take 1 s alone"
+        result = timed(slow, PROBES, time.monotonic() + 1.5, 2, pace.turns(connection))
+    assert 2 <= len(result.hits) <= 8, "of 20 that take 1 s alone"
 
 
 @pytest.fixture

@@ -83,12 +83,12 @@ class Bright:
 
     def embed(self, items: Sequence[Item], on_made: OnMade | None = None) -> Embedded:
         self.asked += items
-        found = np.array([self.vector(bytes(item)) for item in items], np.float32)  # type: ignore[arg-type]
+        result = np.array([self.vector(bytes(item)) for item in items], np.float32)  # type: ignore[arg-type]
         good = [at for at, item in enumerate(items) if item != b"bad"]
         if on_made and good:
-            on_made(good, found[good])
+            on_made(good, result[good])
         bad = RowError("refused", "the picture cannot be decoded")
-        return Embedded(found, {at: bad for at in range(len(items)) if at not in good})
+        return Embedded(result, {at: bad for at in range(len(items)) if at not in good})
 
     @staticmethod
     def vector(item: bytes) -> np.ndarray:
@@ -112,9 +112,9 @@ def run(connection: Connection, model: Bright, tmp_path: Path, monkeypatch: pyte
     target = replace(opened.plan.targets[0], content=File(str(tmp_path)))
     request = replace(opened.plan.request, embedder="tests/bright")
     plan = from_json(replace(opened.plan, targets=(target,), request=request).as_json())  # as the next process reads it
-    found = replace(opened, plan=plan)
-    found.own(Purse, lambda: Purse(found)).models["tests/bright"] = model
-    return found
+    result = replace(opened, plan=plan)
+    result.own(Purse, lambda: Purse(result)).models["tests/bright"] = model
+    return result
 
 
 def rows(*documents: str | None) -> pa.Table:
@@ -124,23 +124,23 @@ def rows(*documents: str | None) -> pa.Table:
 def test_items_are_opened_in_slices_and_refused_one_by_one(run: Run, model: Bright, tmp_path: Path) -> None:
     """Each row gets the vector of its file; a file that is not there, and one that the model refuses, are told by their row
     and its class; equal files are made once; a row that says nothing has no vector."""
-    for name, held in {"a": b"1", "b": b"22", "twin": b"1", "bad": b"bad", "c": b"333"}.items():
-        (tmp_path / name).write_bytes(held)
+    for name, kept in {"a": b"1", "b": b"22", "twin": b"1", "bad": b"bad", "c": b"333"}.items():
+        (tmp_path / name).write_bytes(kept)
     names = ["a", None, "b", "gone", "twin", "bad", "c"]
     page, refused = embedded(run, run.plan.targets[0], rows(*names), tally=True)
     assert {row: error.kind for row, error in refused.items()} == {3: "missing", 5: "refused"}
     column = page.column("embedding")
     assert [column[at].is_valid for at in range(7)] == [True, False, True, False, True, False, True]
-    for at, held in {0: b"1", 2: b"22", 4: b"1", 6: b"333"}.items():
-        assert column[at].as_py() == Bright.vector(held).tolist()
+    for at, kept in {0: b"1", 2: b"22", 4: b"1", 6: b"333"}.items():
+        assert column[at].as_py() == Bright.vector(kept).tolist()
     assert model.asked == [b"1", b"22", b"bad", b"333"], "the twin of the first slice is kept by then"
     assert [name for name in names if name] == OPENED, "each once"
     with run.connection() as connection:
-        found = spending.spending(connection, "files")
-        assert (found.bought, found.reused) == (3, 1)
+        files = spending.spending(connection, "files")
+        assert (files.bought, files.reused) == (3, 1)
 
-    again, refused = embedded(run, run.plan.targets[0], rows(*names))
-    assert again.column("embedding") == page.column("embedding")
+    second, refused = embedded(run, run.plan.targets[0], rows(*names))
+    assert second.column("embedding") == page.column("embedding")
     assert set(refused) == {3, 5}
     assert model.asked[4:] == [b"bad"], "only what has no vector is made again"
 

@@ -37,19 +37,19 @@ def test_vectors_are_the_same_in_every_process() -> None:
     )
     for seed in ("1", "2"):
         command = [sys.executable, "-c", program]
-        found = subprocess.run(
+        result = subprocess.run(
             command, env={"PYTHONHASHSEED": seed, "PYTHONPATH": "."}, capture_output=True, check=True
         )
-        assert found.stdout == open_embedder("hashing/64").embed(TEXTS).whole.tobytes()
+        assert result.stdout == open_embedder("hashing/64").embed(TEXTS).whole.tobytes()
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3, 384])
 def test_every_text_has_a_unit_vector(dimensions: int) -> None:
     """float32[n, d] of length 1, for empty text and for text without a word too."""
-    found = open_embedder(f"hashing/{dimensions}").embed(TEXTS).whole
-    assert found.shape == (len(TEXTS), dimensions)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    embedded = open_embedder(f"hashing/{dimensions}").embed(TEXTS).whole
+    assert embedded.shape == (len(TEXTS), dimensions)
+    assert embedded.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, atol=1e-6)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
@@ -57,8 +57,8 @@ def test_every_text_has_a_unit_vector(dimensions: int) -> None:
 def test_no_text_makes_a_zero_vector(texts: list[str]) -> None:
     """Words that cancel out in a single component still make a vector that an index finds."""
     for name in ("hashing/1", "hashing/2"):
-        found = open_embedder(name).embed(texts).whole
-        np.testing.assert_allclose(np.linalg.norm(found, axis=1), np.ones(len(texts)), atol=1e-6)
+        embedded = open_embedder(name).embed(texts).whole
+        np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), np.ones(len(texts)), atol=1e-6)
 
 
 def test_a_batch_is_its_rows() -> None:
@@ -114,8 +114,8 @@ def test_keys_are_those_of_the_first_release(monkeypatch: pytest.MonkeyPatch) ->
     ]
     for variant, kept in long.items():
         option = f"?on_too_long={variant}" if variant else ""
-        found = keys_of(open_embedder(f"openai/text-embedding-3-small{option}"), ["naïve 😀", "x" * 9000])
-        assert found == [bytes.fromhex(plain), bytes.fromhex(kept)], variant
+        keys = keys_of(open_embedder(f"openai/text-embedding-3-small{option}"), ["naïve 😀", "x" * 9000])
+        assert keys == [bytes.fromhex(plain), bytes.fromhex(kept)], variant
 
 
 def test_an_image_is_kept_under_its_bytes_and_refused_by_a_model_of_texts() -> None:

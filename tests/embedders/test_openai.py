@@ -140,11 +140,11 @@ def test_vectors_are_in_the_order_of_the_texts(server: OpenAIServer) -> None:
     """Many requests, answers shuffled: each text has its own vector, handed over once, in the calling thread."""
     server.plant(spoil=shuffled, times=3)
     texts, bought = texts_of(3000), Bought()
-    found = embedder(server).embed(texts, bought)
-    np.testing.assert_array_equal(found.vectors, expected(server, texts))
-    assert not found.rejected
+    embedded = embedder(server).embed(texts, bought)
+    np.testing.assert_array_equal(embedded.vectors, expected(server, texts))
+    assert not embedded.rejected
     assert sorted(bought.rows) == list(range(3000))
-    np.testing.assert_array_equal(np.array([bought.rows[row] for row in range(3000)]), found.vectors)
+    np.testing.assert_array_equal(np.array([bought.rows[row] for row in range(3000)]), embedded.vectors)
     assert bought.threads == {threading.get_ident()}
 
 
@@ -153,8 +153,8 @@ def test_an_open_embedder_works_by_its_name(server: OpenAIServer, monkeypatch: p
     monkeypatch.setenv("OPENAI_API_KEY", "sk-named")
     monkeypatch.setenv("OPENAI_BASE_URL", server.base_url + "/")
     for _ in range(3):
-        found = open_embedder(f"openai/{MODEL}?dimensions=256").embed(["one", "two"]).whole
-    np.testing.assert_array_equal(found, [server.vector("one", 256), server.vector("two", 256)])
+        embedded = open_embedder(f"openai/{MODEL}?dimensions=256").embed(["one", "two"]).whole
+    np.testing.assert_array_equal(embedded, [server.vector("one", 256), server.vector("two", 256)])
     assert [len(call.inputs) for call in server.calls] == [2, 2, 2, 2]
     assert {call.body["dimensions"] for call in server.calls} == {256}
     assert {call.body["encoding_format"] for call in server.calls} == {"base64"}
@@ -164,9 +164,9 @@ def test_an_open_embedder_works_by_its_name(server: OpenAIServer, monkeypatch: p
 def test_the_hashing_embedder_serves_the_same_callers() -> None:
     """Free vectors are handed over, and kept under keys, as those that cost money."""
     bought = Bought()
-    found = HashingEmbedder(16).embed(["a", "b"], bought)
+    embedded = HashingEmbedder(16).embed(["a", "b"], bought)
     assert list(bought.rows) == [0, 1]
-    assert not found.rejected
+    assert not embedded.rejected
     assert HashingEmbedder(16).embed([], bought).vectors.shape == (0, 16)
     assert len(keys_of(HashingEmbedder(16), ["a"])[0]) == 32
 
@@ -182,13 +182,13 @@ def test_dimensions_are_sent_for_the_third_generation_only(server: OpenAIServer)
 
 def test_an_empty_text_is_rejected_without_a_call(server: OpenAIServer) -> None:
     """'' and what is no Unicode are the row's own error; a batch of nothing else asks nothing."""
-    ours = embedder(server)
-    found = ours.embed(["", "\ud800"])
-    assert [found.rejected[row].kind for row in (0, 1)] == ["empty", "encoding"]
-    assert ours.embed([]).vectors.shape == (0, 1536)
+    own = embedder(server)
+    embedded = own.embed(["", "\ud800"])
+    assert [embedded.rejected[row].kind for row in (0, 1)] == ["empty", "encoding"]
+    assert own.embed([]).vectors.shape == (0, 1536)
     assert not server.calls
     with pytest.raises(RowsRejected, match="row 0: empty"):
-        _ = ours.embed(["", "a"]).whole
+        _ = own.embed(["", "a"]).whole
 
 
 def test_an_input_that_is_refused_is_isolated(server: OpenAIServer) -> None:
@@ -196,10 +196,10 @@ def test_an_input_that_is_refused_is_isolated(server: OpenAIServer) -> None:
     server.plant(status=400, message="bad input", text="poison")
     texts, bought = texts_of(1000), Bought()
     texts[17], texts[801] = "poison one", "two poison"
-    found = embedder(server).embed(texts, bought)
-    assert set(found.rejected) == {17, 801}
-    assert found.rejected[17].kind == "refused"
-    assert "bad input" in found.rejected[17].message
+    embedded = embedder(server).embed(texts, bought)
+    assert set(embedded.rejected) == {17, 801}
+    assert embedded.rejected[17].kind == "refused"
+    assert "bad input" in embedded.rejected[17].message
     assert sorted(bought.rows) == [row for row in range(1000) if row not in (17, 801)]
     sent = [text for call in server.answered() for text in call.inputs if text in texts]
     assert len(sent) == len(set(sent)) == 998
@@ -228,9 +228,9 @@ LONG = "many words of an over-long text " * 3000  # 96,000 bytes: 24,000 tokens 
 
 def test_an_over_long_text_is_rejected(server: OpenAIServer) -> None:
     """The default: the row is quarantined, its neighbours are not; half of 32 KB is no reason to reject."""
-    found = embedder(server).embed(["a", LONG, "x" * 20_000, "b"])
-    assert {row: error.kind for row, error in found.rejected.items()} == {1: "too_long"}
-    np.testing.assert_array_equal(found.vectors[2], server.vector("x" * 20_000))
+    embedded = embedder(server).embed(["a", LONG, "x" * 20_000, "b"])
+    assert {row: error.kind for row, error in embedded.rejected.items()} == {1: "too_long"}
+    np.testing.assert_array_equal(embedded.vectors[2], server.vector("x" * 20_000))
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -254,16 +254,16 @@ def test_an_over_long_text_is_cut_alike_with_and_without_a_vocabulary(
 def test_a_dense_text_is_cut_until_it_fits(server: OpenAIServer) -> None:
     """A token a byte: every larger cut is refused, the smallest is not."""
     server.tokens_of = lambda text: len(text.encode())
-    found = embedder(server, on_too_long="truncate").embed(["b", "é" * 9000])
-    assert not found.rejected
-    np.testing.assert_array_equal(found.vectors[1], server.vector("é" * 4096))
+    embedded = embedder(server, on_too_long="truncate").embed(["b", "é" * 9000])
+    assert not embedded.rejected
+    np.testing.assert_array_equal(embedded.vectors[1], server.vector("é" * 4096))
 
 
 def test_an_over_long_text_is_kept_under_what_was_done_to_it(server: OpenAIServer) -> None:
     """A truncated text's vector must not be taken for a mean; a short text's is the same under all."""
-    kept = {keys_of(embedder(server, on_too_long=how), [LONG])[0] for how in ("quarantine", "truncate", "mean")}
+    kept = {keys_of(embedder(server, on_too_long=way), [LONG])[0] for way in ("quarantine", "truncate", "mean")}
     assert len(kept) == 3
-    assert len({keys_of(embedder(server, on_too_long=how), ["short"])[0] for how in ("quarantine", "mean")}) == 1
+    assert len({keys_of(embedder(server, on_too_long=way), ["short"])[0] for way in ("quarantine", "mean")}) == 1
 
 
 # Errors of the run
@@ -317,11 +317,11 @@ def test_every_answer_has_a_class(status: int, code: str, message: str, verdict:
 )
 def test_what_may_pass_is_sent_again(server: OpenAIServer, fault: dict[str, Any]) -> None:
     """Three failures of each kind; then all vectors are there, nothing is rejected and nothing is bought twice."""
-    ours = embedder(server, timeout=0.9)
-    ours.account.probe()
+    own = embedder(server, timeout=0.9)
+    own.account.probe()
     server.plant(**fault, times=3)
-    found = ours.embed(texts_of(50))
-    np.testing.assert_array_equal(found.vectors, expected(server, texts_of(50)))
+    embedded = own.embed(texts_of(50))
+    np.testing.assert_array_equal(embedded.vectors, expected(server, texts_of(50)))
     while len(server.calls) < 5:  # a slow answer that nobody waits for is logged late
         time.sleep(0.01)
     assert len(server.calls) == 5
@@ -329,10 +329,10 @@ def test_what_may_pass_is_sent_again(server: OpenAIServer, fault: dict[str, Any]
 
 def test_retry_after_is_obeyed_by_all_threads(server: OpenAIServer) -> None:
     """Nothing is sent for as long as the server asked, by any thread."""
-    ours = embedder(server, haste=1.0)
-    ours.account.probe()
+    own = embedder(server, haste=1.0)
+    own.account.probe()
     server.plant(status=429, headers={"retry-after-ms": "400"}, times=1)
-    ours.embed(texts_of(20_000))
+    own.embed(texts_of(20_000))
     refused = server.answered(429)[0].ended
     assert sum(refused < call.at < refused + 0.4 for call in server.calls) < CONCURRENCY  # those under way
     assert not [call for call in server.calls if refused + 0.2 < call.at < refused + 0.4]
@@ -344,16 +344,16 @@ def test_a_storm_that_does_not_pass_fails_the_batch_and_keeps_what_was_bought(se
     texts, bought = texts_of(600), Bought()
     texts[0] = "stormy"
     server.plant(status=500, text="stormy")
-    ours = embedder(server, haste=50.0)
+    own = embedder(server, haste=50.0)
     with pytest.raises(TransientError, match=r"500.*planted"):
-        ours.embed(texts, bought)
+        own.embed(texts, bought)
     assert len(server.answered(500)) == 8
     waits = np.diff([call.at for call in server.answered(500)])
     assert waits.sum() > 0.75 * 61.5 / 50  # 0.5 + 1 + 2 + 4 + 8 + 16 + 30 seconds, less a quarter, in haste
     assert waits[-1] > 0.75 * 30 / 50
     assert len(bought.rows) == sum(len(call.inputs) for call in server.answered()[1:]) > 0
     server.heal()
-    assert not ours.embed(texts).rejected
+    assert not own.embed(texts).rejected
 
 
 @pytest.mark.parametrize(
@@ -368,22 +368,22 @@ def test_a_storm_that_does_not_pass_fails_the_batch_and_keeps_what_was_bought(se
 )
 def test_a_fatal_answer_midway_stops_all_calls(server: OpenAIServer, status: int, code: str) -> None:
     """At most ten more calls in the whole process; what was bought is handed over; the same again asks nothing."""
-    ours, texts, bought = embedder(server), texts_of(20_000), Bought()
+    own, texts, bought = embedder(server), texts_of(20_000), Bought()
     server.delay = 0.005
     server.plant(status=status, code=code, after=6)
     with pytest.raises(FatalError, match=str(status)):
-        ours.embed(texts, bought)
+        own.embed(texts, bought)
     assert 1 <= len(server.answered(status)) <= 10
     paid = [text for call in server.answered()[1:] for text in call.inputs]
     assert sorted(texts[row] for row in bought.rows) == sorted(paid)
     before = len(server.calls)
     with pytest.raises(FatalError):
-        ours.embed(texts)
+        own.embed(texts)
     assert len(server.calls) == before
     server.heal()
-    ours.account.server.mend()
+    own.account.server.mend()
     left = [row for row in range(3000) if row not in bought.rows]
-    assert not ours.embed([texts[row] for row in left]).rejected
+    assert not own.embed([texts[row] for row in left]).rejected
 
 
 @pytest.mark.parametrize(
@@ -401,12 +401,12 @@ def test_a_wrong_answer_is_fatal(
     server: OpenAIServer, spoil: Callable[[list[dict[str, Any]]], list[dict[str, Any]]], reason: str
 ) -> None:
     """No vector of such an answer is handed over, and no further request starts."""
-    ours, bought = embedder(server), Bought()
-    ours.account.probe()
+    own, bought = embedder(server), Bought()
+    own.account.probe()
     server.delay = 0.1  # as fast as the service ever is
     server.plant(spoil=spoil, times=1, after=1)
     with pytest.raises(FatalError, match=reason):
-        ours.embed(texts_of(5000), bought)
+        own.embed(texts_of(5000), bought)
     assert len(bought.rows) < 5000
     spoilt = next(call for call in server.calls if call.faulty)
     assert sum(call.at > spoilt.ended for call in server.calls) <= 10
@@ -446,31 +446,31 @@ def test_an_error_of_the_callback_loses_nothing_that_was_bought(server: OpenAISe
 def test_a_compatible_server_is_learned(server: OpenAIServer) -> None:
     """No base64, no ``dimensions``, 32 inputs a request, no rate-limit headers, no usage: it works, and is asked right."""
     server.max_inputs, server.takes_base64, server.takes_dimensions, server.reports = 32, False, False, False
-    ours = embedder(server)
-    found = ours.account.probe()
-    assert (found.dimensions, found.shape.base64, found.shape.dimensions) == (1536, False, None)
-    assert found.norm == pytest.approx(1, abs=1e-5)
-    np.testing.assert_allclose(ours.embed(texts_of(400)).vectors, expected(server, texts_of(400)), atol=1e-7)
+    own = embedder(server)
+    result = own.account.probe()
+    assert (result.dimensions, result.shape.base64, result.shape.dimensions) == (1536, False, None)
+    assert result.norm == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(own.embed(texts_of(400)).vectors, expected(server, texts_of(400)), atol=1e-7)
     before = len(server.calls)
-    ours.embed(texts_of(320))
+    own.embed(texts_of(320))
     assert [len(call.inputs) for call in server.calls[before:]] == [32] * 10
 
 
 def test_a_cap_is_read_in_what_the_server_says(server: OpenAIServer) -> None:
     """Digits of the model's name and of the address are not taken for it: one request is refused, and no more."""
     server.max_inputs = 2
-    ours = embedder(server)
-    assert not ours.embed(texts_of(200)).rejected
+    own = embedder(server)
+    assert not own.embed(texts_of(200)).rejected
     assert len(server.answered(422)) == 1
-    assert ours.account.server.max_inputs == 2
+    assert own.account.server.max_inputs == 2
 
 
 def test_a_cap_is_found_though_the_server_does_not_say_it(server: OpenAIServer) -> None:
     """Refused whole, but no part of it: then it was too many, and no row's fault."""
     server.max_inputs, server.too_many = 50, "no"
-    ours = embedder(server)
-    assert not ours.embed(texts_of(200)).rejected
-    assert 25 <= ours.account.server.max_inputs <= 50
+    own = embedder(server)
+    assert not own.embed(texts_of(200)).rejected
+    assert 25 <= own.account.server.max_inputs <= 50
 
 
 def test_another_dimension_than_the_space_is_fatal() -> None:
@@ -514,39 +514,39 @@ def test_order_is_restored_through_every_split(data: st.DataObject) -> None:
     texts = [f"{kind} {row} " * (60 if kind == "long" else 1) if kind else "" for row, kind in enumerate(kinds)]
     with openai_server(max_input_tokens=100, max_tokens=300, max_inputs=data.draw(st.integers(2, 16))) as server:
         server.plant(status=400, text="poison")
-        found = embedder(server, max_tokens=100, on_too_long="truncate").embed(texts)
+        embedded = embedder(server, max_tokens=100, on_too_long="truncate").embed(texts)
         wanted = {"": "empty", "poison": "refused"}
-        assert {row: error.kind for row, error in found.rejected.items()} == {
+        assert {row: error.kind for row, error in embedded.rejected.items()} == {
             row: wanted[kind] for row, kind in enumerate(kinds) if kind in wanted
         }
         for row, (kind, text) in enumerate(zip(kinds, texts, strict=True)):
             if kind == "short":
-                np.testing.assert_array_equal(found.vectors[row], server.vector(text))
+                np.testing.assert_array_equal(embedded.vectors[row], server.vector(text))
             if kind == "long":
                 cuts = [cut(text, int(100 * rung))[0] for rung in RUNGS] + [text]
-                assert any(np.array_equal(found.vectors[row], server.vector(one)) for one in cuts)
+                assert any(np.array_equal(embedded.vectors[row], server.vector(one)) for one in cuts)
 
 
 def test_requests_hold_the_limits_of_the_service(server: OpenAIServer) -> None:
     """The server enforces 2048 inputs and 300,000 tokens, and is made to refuse nothing; nor are requests small."""
-    ours = embedder(server)
-    ours.account.probe()
+    own = embedder(server)
+    own.account.probe()
     texts = texts_of(4000, 150)  # 190 tokens each: 760,000 in all
-    assert not ours.embed(texts).rejected
+    assert not own.embed(texts).rejected
     assert not server.answered(400)
     assert len(server.calls) <= 1 + 8 + 16
-    ours.embed(texts)
-    assert ours.account.server.density.value == pytest.approx(0.275, abs=0.005)
+    own.embed(texts)
+    assert own.account.server.density.value == pytest.approx(0.275, abs=0.005)
 
 
 def test_a_request_that_is_too_large_after_all_is_halved(server: OpenAIServer) -> None:
     """The tokens learned from one table are too few for the next; nothing is rejected for it."""
-    ours = embedder(server)
+    own = embedder(server)
     for _ in range(20):
-        ours.account.server.density.learn(100_000, 5_000)
+        own.account.server.density.learn(100_000, 5_000)
     server.max_tokens = 2_000
-    found = ours.embed(texts_of(2000, 10))
-    assert not found.rejected
+    embedded = own.embed(texts_of(2000, 10))
+    assert not embedded.rejected
     assert server.answered(400)
 
 
@@ -576,8 +576,8 @@ def test_the_vocabulary_is_never_downloaded(tmp_path: Any) -> None:
     (tmp_path / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4").write_text("damaged")
     program = "from tasks.embedders.openai.packing import count_tokens; print(count_tokens('four').exact)"
     environment = {"PYTHONPATH": f"{tmp_path}:.", "TIKTOKEN_CACHE_DIR": str(tmp_path)}
-    found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
-    assert found.stdout == "False\n", found.stderr
+    result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert result.stdout == "False\n", result.stderr
 
 
 def test_the_learned_density_is_safe() -> None:
@@ -689,13 +689,13 @@ def test_another_client_on_the_same_key_is_noticed() -> None:
 
 def test_the_limits_are_used_over_http(server: OpenAIServer) -> None:
     """Five seconds against a real server whose limits start empty: 95 % of the tokens it gave, none refused."""
-    ours = embedder(server, haste=1.0)
-    assert ours.account.server.client  # importing the client takes a second, in which the limits would fill
+    own = embedder(server, haste=1.0)
+    assert own.account.server.client  # importing the client takes a second, in which the limits would fill
     texts = texts_of(2000, 20)
     server.limit(requests=100_000, tokens=60 * 50_000, full=False)
     until = time.monotonic() + 5
     while time.monotonic() < until:
-        ours.embed(texts)
+        own.embed(texts)
     calls = sorted(server.answered()[20:], key=lambda call: call.at)
     used = sum(call.tokens for call in calls[1:]) / (calls[-1].at - calls[0].at) / 50_000
     assert not server.answered(429)
@@ -716,8 +716,8 @@ def test_requests_become_full_when_requests_are_short() -> None:
 def test_never_more_than_eight_at_once(server: OpenAIServer) -> None:
     """The bound holds for all threads of the process together."""
     server.delay = 0.05
-    ours = embedder(server)
-    threads = [threading.Thread(target=ours.embed, args=(texts_of(3000),)) for _ in range(3)]
+    own = embedder(server)
+    threads = [threading.Thread(target=own.embed, args=(texts_of(3000),)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -728,12 +728,12 @@ def test_never_more_than_eight_at_once(server: OpenAIServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("header", "meant"),
     [("6m0s", 360), ("20ms", 0.02), ("1.5s", 1.5), ("1h2m3s", 3723), ("7", 7), ("", None), ("x", None)],
 )
-def test_durations_of_the_headers(said: str, meant: float | None) -> None:
+def test_durations_of_the_headers(header: str, meant: float | None) -> None:
     """Go's durations, plain seconds, and nothing where it is neither."""
-    assert seconds(said) == (pytest.approx(meant) if meant is not None else None)
+    assert seconds(header) == (pytest.approx(meant) if meant is not None else None)
 
 
 def test_retry_after_in_its_forms() -> None:
@@ -750,22 +750,22 @@ def test_retry_after_in_its_forms() -> None:
 
 def test_what_is_spent_is_counted(server: OpenAIServer) -> None:
     """Requests, tokens and dollars by the server's own count, the probe's too."""
-    ours = embedder(server, budget=Budget(spent=Spent(10, 1000, 1.0)))
-    ours.embed(texts_of(2000))
+    own = embedder(server, budget=Budget(spent=Spent(10, 1000, 1.0)))
+    own.embed(texts_of(2000))
     tokens = sum(call.tokens for call in server.calls)
-    assert ours.account.budget.spent.requests == 10 + len(server.calls)
-    assert ours.account.budget.spent.tokens == 1000 + tokens
-    assert ours.account.budget.spent.dollars == pytest.approx(1.0 + tokens * 0.02 / 1e6)
+    assert own.account.budget.spent.requests == 10 + len(server.calls)
+    assert own.account.budget.spent.tokens == 1000 + tokens
+    assert own.account.budget.spent.dollars == pytest.approx(1.0 + tokens * 0.02 / 1e6)
 
 
 def test_the_budget_is_never_passed(server: OpenAIServer) -> None:
     """The request that might pass it is not sent; what was bought is handed over; more money goes on from there."""
-    ours = embedder(server, budget=Budget(0.0005))  # 25,000 tokens
+    own = embedder(server, budget=Budget(0.0005))  # 25,000 tokens
     texts, bought = texts_of(20_000), Bought()
     with pytest.raises(FatalError, match=r"budget of \$0\.0005 .*\$0\.000\d is spent") as raised:
-        ours.embed(texts, bought)
+        own.embed(texts, bought)
     assert "was not sent" in str(raised.value)
-    assert 0.00025 < ours.account.budget.spent.dollars <= 0.0005
+    assert 0.00025 < own.account.budget.spent.dollars <= 0.0005
     assert len(bought.rows) == sum(len(call.inputs) for call in server.answered()[1:])
     left = [text for row, text in enumerate(texts[:1000]) if row not in bought.rows]
     assert not embedder(server, budget=Budget(1.0)).embed(left).rejected

@@ -43,9 +43,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(folder: Path, options: str = "") -> SentenceTransformersEmbedder:
     """The embedder of a directory."""
-    found = open_embedder(f"sentence-transformers/{folder}{options}")
-    assert isinstance(found, SentenceTransformersEmbedder)
-    return found
+    embedder = open_embedder(f"sentence-transformers/{folder}{options}")
+    assert isinstance(embedder, SentenceTransformersEmbedder)
+    return embedder
 
 
 def library(folder: Path, texts: list[str], **options: Any) -> np.ndarray:
@@ -54,8 +54,8 @@ def library(folder: Path, texts: list[str], **options: Any) -> np.ndarray:
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    found = model.encode([{"text": text} for text in texts], show_progress_bar=False, **options)
-    return np.asarray(found)
+    result = model.encode([{"text": text} for text in texts], show_progress_bar=False, **options)
+    return np.asarray(result)
 
 
 # What needs no model
@@ -109,8 +109,8 @@ def test_no_other_embedder_imports_the_packages() -> None:
         "import sys; from tasks.embedders.registry import open_embedder; import tasks.embedders.sentence_transformers.embedder; "
         "open_embedder('hashing/8'); print({'torch', 'sentence_transformers', 'torchvision'} & set(sys.modules))"
     )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert found.stdout == "set()\n"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"
 
 
 def test_a_directory_is_known_by_what_is_in_it(tmp_path: Path) -> None:
@@ -133,14 +133,14 @@ def test_a_directory_is_known_by_what_is_in_it(tmp_path: Path) -> None:
 
 def test_the_form_says_what_becomes_of_over_long_texts() -> None:
     """on_too_long of the form reaches a model that can be told, and neither one that was told nor one that takes all."""
-    for embedder, found in {
+    for embedder, result in {
         "sentence-transformers/m": "sentence-transformers/m?on_too_long=mean",
         "sentence-transformers/m?batch=8": "sentence-transformers/m?batch=8&on_too_long=mean",
         "sentence-transformers/m?on_too_long=truncate": "sentence-transformers/m?on_too_long=truncate",
         "hashing/8": "hashing/8",
     }.items():
         form = parse(Text384To1536, {"embedder": embedder, "on_too_long": "mean"})
-        assert form.request().embedder == found
+        assert form.request().embedder == result
 
 
 def test_every_way_to_cut_loses_nothing() -> None:
@@ -162,21 +162,21 @@ def test_every_way_to_cut_loses_nothing() -> None:
 @needs_models
 def test_vectors_are_those_of_the_library(tiny: Path) -> None:
     """Texts of all lengths, more than one slice of them: each gets the vector that the library gives it, as float32."""
-    found = opened(tiny).embed(TEXTS).whole
-    assert found.shape == (len(TEXTS), 32)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, library(tiny, TEXTS), atol=1e-5)
-    assert np.unique(found.round(4), axis=0).shape == found.shape
+    embedded = opened(tiny).embed(TEXTS).whole
+    assert embedded.shape == (len(TEXTS), 32)
+    assert embedded.dtype == np.float32
+    np.testing.assert_allclose(embedded, library(tiny, TEXTS), atol=1e-5)
+    assert np.unique(embedded.round(4), axis=0).shape == embedded.shape
 
 
 @needs_models
 def test_a_batch_is_its_rows(tiny: Path) -> None:
     """The same texts give the same bytes again, and a text alone or among others the same vector but for rounding."""
     embedder = opened(tiny)
-    found = embedder.embed(TEXTS).whole
-    np.testing.assert_array_equal(embedder.embed(TEXTS).whole, found)
-    np.testing.assert_allclose(embedder.embed(TEXTS[::-1]).whole[::-1], found, atol=1e-5)
-    np.testing.assert_allclose(embedder.embed(TEXTS[:1]).whole, found[:1], atol=1e-5)
+    embedded = embedder.embed(TEXTS).whole
+    np.testing.assert_array_equal(embedder.embed(TEXTS).whole, embedded)
+    np.testing.assert_allclose(embedder.embed(TEXTS[::-1]).whole[::-1], embedded, atol=1e-5)
+    np.testing.assert_allclose(embedder.embed(TEXTS[:1]).whole, embedded[:1], atol=1e-5)
     assert embedder.embed([]).whole.shape == (0, 32)
 
 
@@ -195,11 +195,11 @@ def test_each_vector_is_handed_over_once_as_soon_as_it_is_there(tiny: Path) -> N
             given[row] = vector
 
     texts = [*TEXTS, "", "x" * 99]
-    found = embedder.embed(texts, keep)
-    assert sorted(found.rejected) == [700, 701]
+    embedded = embedder.embed(texts, keep)
+    assert sorted(embedded.rejected) == [700, 701]
     assert sorted(given) == list(range(700))
     assert calls == -(-700 // SLICE)
-    np.testing.assert_array_equal(np.stack([given[row] for row in range(700)]), found.vectors[:700])
+    np.testing.assert_array_equal(np.stack([given[row] for row in range(700)]), embedded.vectors[:700])
 
     def fail(rows: Any, vectors: np.ndarray) -> None:
         keep(rows, vectors)
@@ -216,12 +216,12 @@ def test_a_text_without_a_vector_is_its_own_fault(tiny: Path) -> None:
     """Empty, blank, not Unicode, too long: each is told with its kind, and the others have their vectors."""
     texts = ["good", "", " \t\n", "\ud800", "x" * 31, "x" * 30, "é" * 200 + " " + "x " * 31]
     embedder = opened(tiny)
-    found = embedder.embed(texts)
-    kinds = {row: error.kind for row, error in found.rejected.items()}
+    embedded = embedder.embed(texts)
+    kinds = {row: error.kind for row, error in embedded.rejected.items()}
     assert kinds == {1: "empty", 2: "empty", 3: "encoding", 4: "too_long", 6: "too_long"}
-    assert found.rejected[4].message == "33 tokens, where the model takes 32"
-    assert not found.vectors[[1, 2, 3, 4, 6]].any()
-    np.testing.assert_allclose(found.vectors[[0, 5]], library(tiny, ["good", "x" * 30]), atol=1e-5)
+    assert embedded.rejected[4].message == "33 tokens, where the model takes 32"
+    assert not embedded.vectors[[1, 2, 3, 4, 6]].any()
+    np.testing.assert_allclose(embedded.vectors[[0, 5]], library(tiny, ["good", "x" * 30]), atol=1e-5)
     with pytest.raises(RowsRejected, match="5 items have no vector"):
         _ = embedder.embed(texts).whole
 
@@ -230,10 +230,10 @@ def test_a_text_without_a_vector_is_its_own_fault(tiny: Path) -> None:
 def test_a_vector_that_no_index_finds_is_refused(tmp_path: Path) -> None:
     """A zero vector, and one with NaN, are told as the row's own fault."""
     folder = tiny_models.table_model(tmp_path / "table", {"0": 0.0, "N": float("nan")})
-    found = opened(folder).embed(["a", "0", "N", "b"])
-    assert {row: error.kind for row, error in found.rejected.items()} == {1: "refused", 2: "refused"}
-    assert np.isfinite(found.vectors).all()
-    assert found.vectors[[0, 3]].any(axis=1).all()
+    embedded = opened(folder).embed(["a", "0", "N", "b"])
+    assert {row: error.kind for row, error in embedded.rejected.items()} == {1: "refused", 2: "refused"}
+    assert np.isfinite(embedded.vectors).all()
+    assert embedded.vectors[[0, 3]].any(axis=1).all()
 
 
 @needs_models
@@ -293,9 +293,9 @@ def test_the_options_do_what_they_say(tiny: Path, tmp_path: Path) -> None:
     assert not long.embed(["y " * 62]).rejected
     coarse = opened(tiny, "?precision=bfloat16&normalize=true")
     assert coarse.space.preprocessing == "max_seq_length=32&precision=bfloat16"
-    found = coarse.embed(TEXTS).whole
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
-    assert 0.99 < np.sum(found * unit.embed(TEXTS).whole, axis=1).min() < 1 - 1e-6
+    embedded = coarse.embed(TEXTS).whole
+    np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, atol=1e-6)
+    assert 0.99 < np.sum(embedded * unit.embed(TEXTS).whole, axis=1).min() < 1 - 1e-6
     spaces = {e.space.fingerprint for e in (plain, prefixed, unit, short, long, coarse)}
     assert len(spaces) == 6
     same = opened(tiny, "?device=cpu&batch=7&normalize=false&on_too_long=mean")
@@ -342,9 +342,9 @@ def test_a_text_is_never_opened_as_an_image(tiny: Path, tmp_path: Path) -> None:
     texts = [str(path), "http://localhost:9/no.png", "data:image/png;base64,xx"]
     for folder in (tiny_models.clip_model(tmp_path / "clip"), tiny):
         embedder = opened(folder, "?on_too_long=mean")
-        found = embedder.embed(texts)
-        assert not found.rejected
-        assert len(np.unique(found.vectors.round(3), axis=0)) == len(texts)
+        embedded = embedder.embed(texts)
+        assert not embedded.rejected
+        assert len(np.unique(embedded.vectors.round(3), axis=0)) == len(texts)
     clip = opened(tmp_path / "clip" / "model", "?on_too_long=truncate")
     assert clip.space.dimensions == 24
     np.testing.assert_allclose(clip.embed(texts).whole, library(tmp_path / "clip" / "model", texts), atol=1e-5)
@@ -452,11 +452,11 @@ def test_a_model_of_the_hub_is_known_by_its_commit(tiny: Path, tmp_path: Path, m
         shutil.copytree(tiny, cached / "snapshots" / commit)
         (cached / "refs" / branch).write_text(commit)
     name = "sentence-transformers/somebody/tiny"
-    found = [open_embedder(n) for n in (name, f"{name}@main", f"{name}@{commits['main']}", f"{name}@v2")]
-    assert [e.space.revision for e in found] == ["1" * 40, "1" * 40, "1" * 40, "2" * 40]
-    assert [len({e.space.fingerprint for e in part}) for part in (found[:3], found)] == [1, 2]
-    assert found[0].space.fingerprint.startswith("sentence-transformers/somebody/tiny/")
-    np.testing.assert_allclose(found[0].embed(["abc"]).whole, library(tiny, ["abc"]), atol=1e-5)
+    embedders = [open_embedder(n) for n in (name, f"{name}@main", f"{name}@{commits['main']}", f"{name}@v2")]
+    assert [e.space.revision for e in embedders] == ["1" * 40, "1" * 40, "1" * 40, "2" * 40]
+    assert [len({e.space.fingerprint for e in part}) for part in (embedders[:3], embedders)] == [1, 2]
+    assert embedders[0].space.fingerprint.startswith("sentence-transformers/somebody/tiny/")
+    np.testing.assert_allclose(embedders[0].embed(["abc"]).whole, library(tiny, ["abc"]), atol=1e-5)
 
 
 @needs_models
@@ -512,8 +512,8 @@ def test_only_the_known_fault_of_torchvision_is_repaired(package: str, outcome: 
         "    repair(); import torchvision; print('ok', torchvision.works, len(_kept))\n"
         "except RuntimeError as error: print('RuntimeError', error, len(_kept))\n"
     )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert found.stdout.strip() == outcome, found.stderr
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.stdout.strip() == outcome, result.stderr
 
 
 def test_without_torchvision_nothing_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -534,10 +534,10 @@ def test_minilm_is_what_its_card_says(minilm: Path) -> None:
     space = embedder.space
     assert (space.dimensions, space.normalized, space.preprocessing) == (384, True, "max_seq_length=256")
     texts = ["A man is eating food.", "Someone eats a meal.", "The stock market fell sharply today."]
-    found = embedder.embed(texts).whole
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(found, library(minilm, texts), atol=1e-6)
-    assert found[0] @ found[1] > 0.5 > 0.2 > found[0] @ found[2]
+    embedded = embedder.embed(texts).whole
+    np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(embedded, library(minilm, texts), atol=1e-6)
+    assert embedded[0] @ embedded[1] > 0.5 > 0.2 > embedded[0] @ embedded[2]
 
 
 @needs_minilm
@@ -556,10 +556,10 @@ def test_bfloat16_stays_near(minilm: Path) -> None:
     """Half the bits turn no vector by more than a verification allows, alone or among others, and all have length 1."""
     exact, coarse = (opened(minilm, f"?precision={precision}") for precision in ("float32", "bfloat16"))
     texts = TEXTS[:48]
-    found = coarse.embed(texts).whole
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
-    assert np.sum(found * exact.embed(texts).whole, axis=1).min() > 0.999
-    assert np.sum(found[:5] * np.concatenate([coarse.embed([t]).whole for t in texts[:5]]), axis=1).min() > 0.999
+    embedded = coarse.embed(texts).whole
+    np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, atol=1e-6)
+    assert np.sum(embedded * exact.embed(texts).whole, axis=1).min() > 0.999
+    assert np.sum(embedded[:5] * np.concatenate([coarse.embed([t]).whole for t in texts[:5]]), axis=1).min() > 0.999
 
 
 @needs_minilm

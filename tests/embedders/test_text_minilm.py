@@ -45,10 +45,10 @@ def test_from_all_minilm(
     def gone_back() -> None:
         rows = connection.execute("SELECT id, content, embedding::text FROM docs").fetchall()
         assert {name for name, _, vector in rows if vector is None} == {9, 52}, "too long, and without a text"
-        said = {said: vector for _, said, vector in rows if said and vector}
-        assert len(said) > 40
-        held = np.array([vector[1:-1].split(",") for vector in said.values()], np.float32)
-        np.testing.assert_allclose(held, model.embed(list(said)).whole, atol=1e-5)
+        text = {text: vector for _, text, vector in rows if text and vector}
+        assert len(text) > 40
+        kept = np.array([vector[1:-1].split(",") for vector in text.values()], np.float32)
+        np.testing.assert_allclose(kept, model.embed(list(text)).whole, atol=1e-5)
 
     drive(replace(migration, change=change, gone_back=gone_back))
     assert old_model()["passed"]

@@ -82,10 +82,10 @@ def test_a_later_run_loads_only_the_difference(connection: Connection, chroma_di
     store.write("docs", records_of(2, start=10, seed=3))
     store.delete("docs", ["row-0000001"])
 
-    found = chroma_to_pgvector(chroma=source, run_id="second")
-    assert found["state"] == "cut_over"
-    assert found["targets"][0]["mode"] == "sync"
-    assert found["targets"][0]["touched"] == {"inserted": 4, "updated": 2, "deleted": 1}
+    outcome = chroma_to_pgvector(chroma=source, run_id="second")
+    assert outcome["state"] == "cut_over"
+    assert outcome["targets"][0]["mode"] == "sync"
+    assert outcome["targets"][0]["touched"] == {"inserted": 4, "updated": 2, "deleted": 1}
     assert rows_of(target, "docs") == rows_of(store, "docs")
 
     from flows.rollback import rollback
@@ -121,11 +121,11 @@ def test_restore_gives_back_what_was_read(database: str, chroma_dir: Callable[..
 
     path = chroma_dir(count=60)
     chroma_to_pgvector(chroma={"path": path}, run_id="kept", batch_rows=7)
-    found = restore(run_id="kept", into=str(tmp_path / "again"))
-    assert found["restored"] == {"docs": 60}
+    result = restore(run_id="kept", into=str(tmp_path / "again"))
+    assert result["restored"] == {"docs": 60}
     assert re.search(
         rf"in the format of Chroma {re.escape(version('chromadb'))}, .* 1\.1, which do not, use --format jsonl",
-        found["note"],
+        result["note"],
     )
     assert restore(run_id="kept", into=str(tmp_path / "lines"), format="jsonl")["note"] is None
     assert rows_of(chroma.connect(path=str(tmp_path / "again")), "docs") == rows_of(chroma.connect(path=path), "docs")

@@ -87,8 +87,8 @@ def test_a_misspelt_parameter_of_a_verb_and_of_a_table(vecferry: Vecferry) -> No
     assert "did you mean gates.max_quarantined?" in vecferry("cutover", "r", "-p", "gates.max_quarantine=3")[2]
     assert "did you mean rollback_days?" in vecferry("contract", "r", "-p", "rolback_days=3")[2]
     assert "did you mean database?" in vecferry("status", "-p", "databse=X")[2]
-    found = vecferry("run", "text-384-to-1536", "-p", "targets=[{tabel: docs}]")[2]
-    assert "did you mean targets.0.table?" in found
+    ended = vecferry("run", "text-384-to-1536", "-p", "targets=[{tabel: docs}]")[2]
+    assert "did you mean targets.0.table?" in ended
     assert "chroma.path" in vecferry(*RUN, "-p", "chroma=./directory")[2]
     assert "did you mean chroma-to-pgvector?" in vecferry("run", "chroma-to-pgvectr")[2]
 
@@ -120,8 +120,8 @@ def test_completion(connection: Connection, chroma_dir: Callable[..., str], tmp_
     for verb in ("status", "contract"):
         assert _complete(f"vecferry {verb} do")[0] == ["docs1"]
     away = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"
-    found, seconds = _complete("vecferry status ", DATABASE_URL=away)
-    assert found == []
+    result, seconds = _complete("vecferry status ", DATABASE_URL=away)
+    assert result == []
     assert seconds < 20
     (tmp_path / "home" / "runs" / "kept").mkdir(parents=True)
     assert _complete("vecferry status ", DATABASE_URL="", POSTGRES_URL="")[0] == ["kept"]
@@ -149,10 +149,10 @@ def test_plan_ends_with_the_command_that_does_it(vecferry: Vecferry, chroma_dir:
     following = out.splitlines()[-1].removeprefix("next    ")
     words = shlex.split(following)
     assert words[:3] == ["vecferry", *RUN]
-    again = json.loads(vecferry("plan", *words[2:], "--json")[1])
+    second = json.loads(vecferry("plan", *words[2:], "--json")[1])
     first = json.loads(vecferry("plan", "chroma-to-pgvector", *options, "--json")[1])
-    assert again == {**first, "seconds": again["seconds"]}
-    assert again["next"] == following
+    assert second == {**first, "seconds": second["seconds"]}
+    assert second["next"] == following
     assert "cutover=auto" in words
     assert "gates.min_recall=0.95" in words
     assert """tables={"my.docs": "it's here"}""" in words
@@ -260,5 +260,5 @@ def test_the_speed_of_a_stage() -> None:
 def _model_of(field: dict[str, object], schema: dict[str, dict[str, object]]) -> BaseModel | None:
     text = json.dumps(field)
     named = re.search(r"#/\$defs/(\w+)", text)
-    found = schema["$defs"][named[1]] if named else None
-    return found if found and "properties" in found else None  # type: ignore[return-value, operator]
+    result = schema["$defs"][named[1]] if named else None
+    return result if result and "properties" in result else None  # type: ignore[return-value, operator]

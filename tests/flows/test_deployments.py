@@ -71,17 +71,17 @@ def test_a_failed_batch_is_rerun_with_the_parameters_shown(api: Api, flaky: faul
     assert [json.loads(row["rerun with"]) for row in json.loads(shown["data"])] == [parameters]
 
     flaky.heal()
-    again = api.ended(api.start("chroma-to-pgvector/rerun-failed", parameters=parameters))
+    second = api.ended(api.start("chroma-to-pgvector/rerun-failed", parameters=parameters))
 
-    assert again["state_type"] == "COMPLETED", again["state"]["message"]
-    assert again["name"] == run["name"]
+    assert second["state_type"] == "COMPLETED", second["state"]["message"]
+    assert second["name"] == run["name"]
     for stage in ("snapshot", "load"):
         assert _status(stage) == dict.fromkeys(range(15), "done")
     for stage in ("snapshot", "load", "index", "catch-up", "verify"):
         assert api.artifact(f"planted-{stage}")["data"] == 100, stage
     assert "docs" in api.artifact("planted-verification")["data"]
     assert len(json.loads(api.artifact("planted-batches")["data"])) == 30
-    names = api.task_names(again["id"])
+    names = api.task_names(second["id"])
     assert any(re.fullmatch(r"load batch(es)? \d+( to \d+)?", name) for name in names), names
     assert not [name for name in names if not READABLE.fullmatch(name)]
 
@@ -117,8 +117,8 @@ def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, appr
     store.write("docs", records_of(61))
     api.ask("POST", f"flow_runs/{run}/resume", run_input={"approve": approve})
 
-    found = api.ended(run)
-    assert found["state_type"] == "COMPLETED", found["state"]
+    result = api.ended(run)
+    assert result["state_type"] == "COMPLETED", result["state"]
     with connect(os.environ["DATABASE_URL"], "vecferry test") as connection:
         assert ledger.get(connection, run_id).state == state
         there = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
@@ -127,10 +127,10 @@ def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, appr
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (61,)
         assert status.outcome(connection, run_id).now is None
     if not approve:
-        assert found["state"]["message"] == "not approved: left verified"
+        assert result["state"]["message"] == "not approved: left verified"
         assert "not approved: left verified" in api.artifact(f"{run_id}-result")["data"]
         return
-    assert found["state"]["message"].startswith(f"cut over: docs → public.{table}: 60 rows loaded")
+    assert result["state"]["message"].startswith(f"cut over: docs → public.{table}: 60 rows loaded")
     synced = api.ended(api.start("chroma-to-pgvector/manual", parameters={**asked, "run_id": "nothing-new"}))
     assert synced["state"]["message"] == f"cut over: docs → public.{table}: synced in place, 0 changed"
     back = api.ended(api.start("rollback/rollback", parameters={"run_id": "nothing-new"}))
@@ -156,9 +156,9 @@ def test_a_verification_that_fails_is_shown(api: Api, chroma_server: int) -> Non
 
     retry = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
     api.ask("POST", f"flow_runs/{run['id']}/set_state", state=retry, force=True)
-    again = api.ended(run["id"])
-    assert (again["run_count"], again["name"]) == (2, run["name"])
-    assert "gates.max_quarantined" in again["state"]["message"]
+    second = api.ended(run["id"])
+    assert (second["run_count"], second["name"]) == (2, run["name"])
+    assert "gates.max_quarantined" in second["state"]["message"]
     with connect(os.environ["DATABASE_URL"], "vecferry test") as connection:
         assert [n for n in ledger.run_ids(connection) if n.endswith(run["id"][-8:])] == [name]
         assert [b.attempts for b in checkpoints.batches(connection, name, "load")] == [1]
@@ -191,10 +191,10 @@ def test_live_tables_from_the_deployments(api: Api) -> None:
         parameters = json.loads(re.search(r"```json\n(.*)\n```", shown["description"], re.DOTALL)[1])  # type: ignore[index]
         assert parameters["batch_ids"] == [0]
         connection.execute("DROP TRIGGER frozen ON docs")
-        again = api.ended(api.start("text-384-to-1536/rerun-failed", parameters=parameters))
-        assert again["state_type"] == "COMPLETED", again["state"]["message"]
+        second = api.ended(api.start("text-384-to-1536/rerun-failed", parameters=parameters))
+        assert second["state_type"] == "COMPLETED", second["state"]["message"]
         assert live.faults(connection) == []
-        assert not [name for name in api.task_names(again["id"]) if not READABLE.fullmatch(name)]
+        assert not [name for name in api.task_names(second["id"]) if not READABLE.fullmatch(name)]
 
         looked = api.ended(api.start("text-384-to-1536/scheduled", parameters={"targets": targets, "run_id": "frozen"}))
         assert looked["state_type"] == "COMPLETED", looked["state"]["message"]
@@ -238,9 +238,9 @@ def test_deploying_again_keeps_what_was_set_in_the_ui(api: Api) -> None:
 @pytest.mark.slow
 def test_every_field_of_every_form_has_help(api: Api) -> None:
     """Each deployment has a description, and each field of its form too, nested ones included."""
-    found = api.ask("POST", "deployments/filter")
-    assert {d["name"] for d in found} == {d["name"] for d in _yaml("prefect.yaml")["deployments"]}
-    for deployment in found:
+    result = api.ask("POST", "deployments/filter")
+    assert {d["name"] for d in result} == {d["name"] for d in _yaml("prefect.yaml")["deployments"]}
+    for deployment in result:
         schema = deployment["parameter_openapi_schema"]
         forms = [schema, *schema.get("definitions", {}).values()]
         fields = {name: field for form in forms for name, field in form["properties"].items()}
@@ -261,10 +261,10 @@ def test_a_parameter_that_there_is_not_makes_no_run(api: Api) -> None:
 @pytest.mark.slow
 def test_the_automation_for_zombie_runs_is_on(api: Api) -> None:
     """A run that is killed without a word is marked Crashed; the wait is three of Prefect's default heartbeats or more."""
-    (found,) = api.ask("POST", "automations/filter")
-    assert found["enabled"]
-    assert found["name"] == "Crash zombie runs"
-    assert found["trigger"]["within"] >= 3 * 180
+    (result,) = api.ask("POST", "automations/filter")
+    assert result["enabled"]
+    assert result["name"] == "Crash zombie runs"
+    assert result["trigger"]["within"] >= 3 * 180
 
 
 def test_compose_has_no_password_and_checks_its_databases() -> None:

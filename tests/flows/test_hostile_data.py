@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tasks.base import files
 from tasks.base.errors import VerificationRefused
 from tasks.runs.run import Run
-from tasks.shadows.postgres.comparing import ours
+from tasks.shadows.postgres.comparing import is_ours
 from tasks.stores import canonical
 from tasks.stores.chroma import store as chroma
 from tasks.stores.chroma.store import ChromaStore
@@ -175,10 +175,10 @@ def test_a_row_read_back_is_known_as_ours(
     row = {"document": document, "metadata": metadata, "uri": uri}
     document, metadata, uri = (escaped(row)[name] for name in ("document", "metadata", "uri"))
     text = canonical.dumps(metadata)
-    held = connection.execute("SELECT %s::text, %s::text::jsonb::text, %s::text", (document, text, uri)).fetchone()
-    assert held
-    assert ours(*held, stored=canonical.content_hash(document, text, uri))
-    assert typed(canonical.loads(held[1])) == typed(canonical.loads(text))
+    locked = connection.execute("SELECT %s::text, %s::text::jsonb::text, %s::text", (document, text, uri)).fetchone()
+    assert locked
+    assert is_ours(*locked, stored=canonical.content_hash(document, text, uri))
+    assert typed(canonical.loads(locked[1])) == typed(canonical.loads(text))
 
 
 def migrate(
@@ -211,14 +211,14 @@ def row_of(document: str | None, metadata: Any, uri: str | None, embedding: Any)
     return {"document": document, "metadata": metadata, "uri": uri, "embedding": np.asarray(embedding, np.float32)}
 
 
-def assert_equal(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def assert_equal(rows: dict[str, Any], wanted: dict[str, Any]) -> None:
     """The same ids, and of each the same document, metadata with its types, uri, and vector to the last bit."""
-    assert found.keys() == wanted.keys()
+    assert rows.keys() == wanted.keys()
     for i, row in wanted.items():
         for name in ("document", "uri"):
-            assert found[i][name] == row[name]
-        assert typed(found[i]["metadata"]) == typed(row["metadata"])
-        np.testing.assert_array_equal(found[i]["embedding"], row["embedding"])
+            assert rows[i][name] == row[name]
+        assert typed(rows[i]["metadata"]) == typed(row["metadata"])
+        np.testing.assert_array_equal(rows[i]["embedding"], row["embedding"])
 
 
 def typed(value: Any) -> Any:

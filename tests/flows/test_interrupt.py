@@ -90,17 +90,17 @@ def interrupted(shown: Terminal, times: int = 1) -> str:
     after = re.sub(r"[^\n]*\r\x1b\[2K", "", shown.shown[before:])  # a line that was wiped
     after = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", after)
     lines = [line.strip() for line in after.replace("\r", "\n").split("\n") if "━" not in line]
-    said = [line for line in lines if line and line not in ("^C", "^C^C")]
-    assert len(said) == 1, shown.shown
-    assert said[0].startswith("vecferry: interrupted"), shown.shown
+    text = [line for line in lines if line and line not in ("^C", "^C^C")]
+    assert len(text) == 1, shown.shown
+    assert text[0].startswith("vecferry: interrupted"), shown.shown
     assert "Traceback" not in shown.shown
     assert shown.left() == []
-    return said[0]
+    return text[0]
 
 
-def recorded(place: Place, said: str) -> None:
+def recorded(place: Place, line: str) -> None:
     """The ledger knows of the interruption, the line names the next command, and no connection of ours is left."""
-    assert f"vecferry run chroma-to-pgvector --run-id {RUN}" in said
+    assert f"vecferry run chroma-to-pgvector --run-id {RUN}" in line
     record = ledger.get(place.connection, RUN)
     assert (record.state, record.error, record.exit_status) == ("failed", "interrupted", 1)
     assert [b.error for b in checkpoints.batches(place.connection, RUN) if b.error] == []
@@ -133,9 +133,9 @@ def test_while_prefect_starts(place: Place) -> None:
         blocked = re.search(r"^SigBlk:\s*([0-9a-f]+)$", status, re.MULTILINE)
         assert blocked
         assert int(blocked[1], 16) & 1 << signal.SIGINT - 1, "the terminal's Ctrl-C ends the server too"
-        said = interrupted(shown)
-        assert f"--run-id {RUN}" in said
-        assert "nothing was changed" in said
+        text = interrupted(shown)
+        assert f"--run-id {RUN}" in text
+        assert "nothing was changed" in text
         assert ledger.find(place.connection, RUN) is None
         assert list(place.home.glob("*.json")) == []
 
@@ -148,11 +148,11 @@ def test_while_a_model_is_asked_and_resumed(place: Place, provider: OpenAIServer
         place.wait_until(lambda: provider.faults[0].after <= 0, shown)
         line = r"load .* rows, [0-9,]+ rows/s, \d:\d\d:\d\d left"
         place.wait_until(lambda: re.search(line, shown.shown), shown)  # the snapshot's own line has been there before
-        said = interrupted(shown)
-        recorded(place, said)
+        text = interrupted(shown)
+        recorded(place, text)
     provider.heal()
     provider.delay = 0
-    resume = said.rpartition("vecferry ")[2].split()
+    resume = text.rpartition("vecferry ")[2].split()
     with terminal(*resume, "-p", "gates.max_quarantined=20", environment={"PREFECT_API_URL": api}) as shown:
         shown.wait_for("vecferry contract")
         shown.type("\x03")  # while Python closes down
@@ -178,9 +178,9 @@ def test_while_an_index_is_built(place: Place, api: str) -> None:
     _slow(place, "CREATE INDEX", "%hnsw%")
     with terminal(*place.command("cutover=auto"), environment={"PREFECT_API_URL": api}) as shown:
         place.wait_until(lambda: _active(place, "CREATE INDEX%hnsw%"), shown)
-        said = interrupted(shown)
-        assert said.endswith("-p cutover=auto")
-        recorded(place, said)
+        text = interrupted(shown)
+        assert text.endswith("-p cutover=auto")
+        recorded(place, text)
         assert not _active(place, "CREATE INDEX%")
 
 
@@ -198,8 +198,8 @@ def test_during_the_switch(place: Place, api: str) -> None:
     into = place.home.parent / "restored"
     with terminal("restore", RUN, "--into", str(into), environment={"PREFECT_API_URL": api}) as shown:
         place.wait_until(lambda: (into / "chroma.sqlite3").exists(), shown)
-        said = interrupted(shown)
-    assert f"{into} is incomplete. Remove it and start again: vecferry restore {RUN} --into {into}" in said
+        text = interrupted(shown)
+    assert f"{into} is incomplete. Remove it and start again: vecferry restore {RUN} --into {into}" in text
 
 
 def test_as_json(place: Place, api: str) -> None:
@@ -280,9 +280,9 @@ def test_while_a_plan_waits_for_its_source(connection: Connection) -> None:
         command = ["plan", "chroma-to-pgvector", "-p", "chroma.host=127.0.0.1", "-p", f"chroma.port={port}"]
         with terminal(*command) as shown:
             time.sleep(3)
-            said = interrupted(shown)
-            assert "nothing was changed" in said
-            assert said.endswith(f"vecferry {' '.join(command)}")
+            text = interrupted(shown)
+            assert "nothing was changed" in text
+            assert text.endswith(f"vecferry {' '.join(command)}")
 
 
 def test_an_embedded_postgresql_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str) -> None:
@@ -363,5 +363,5 @@ def _silent_server() -> Iterator[int]:
 
 
 def _flow_run_states(api: str) -> list[str]:
-    found = httpx.post(f"{api}/flow_runs/filter", json={"sort": "START_TIME_DESC", "limit": 1}).raise_for_status()
-    return [run["state"]["type"] for run in found.json()]
+    result = httpx.post(f"{api}/flow_runs/filter", json={"sort": "START_TIME_DESC", "limit": 1}).raise_for_status()
+    return [run["state"]["type"] for run in result.json()]

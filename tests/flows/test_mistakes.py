@@ -15,8 +15,8 @@ from tests.helpers.servers import free_port
 Vecferry = Callable[..., tuple[int, str, str]]
 
 
-def one_line(found: tuple[int, str, str], *words: str, status: int = 2) -> None:
-    code, _, err = found
+def one_line(ended: tuple[int, str, str], *words: str, status: int = 2) -> None:
+    code, _, err = ended
     assert code == status, err
     assert err.startswith("vecferry: "), err
     assert len(err.strip().splitlines()) == 1, err
@@ -90,9 +90,9 @@ def test_empty_batch_ids(vecferry: Vecferry, chroma_dir: Callable[..., str]) -> 
 
 def test_a_password_in_a_parameter(vecferry: Vecferry, chroma_dir: Callable[..., str]) -> None:
     """It is refused, and not repeated."""
-    found = vecferry(*RUN, "-p", f"chroma.path={chroma_dir()}", "-p", "database=postgresql://me:secret@host/db")
-    one_line(found, "database", "password", "environment variable")
-    assert "secret" not in found[2]
+    ended = vecferry(*RUN, "-p", f"chroma.path={chroma_dir()}", "-p", "database=postgresql://me:secret@host/db")
+    one_line(ended, "database", "password", "environment variable")
+    assert "secret" not in ended[2]
 
 
 def test_a_database_name_that_stands_for_nothing(vecferry: Vecferry, chroma_dir: Callable[..., str]) -> None:
@@ -124,9 +124,9 @@ def test_a_wrong_password(
         url = f"postgresql://locked:wrong@/{connection.info.dbname}?host={host}"
         _wait_until_refused(url)
         monkeypatch.setenv("DATABASE_URL", url)
-        found = vecferry(*RUN, "-p", f"chroma.path={chroma_dir()}")
-        one_line(found, "password authentication failed", "locked")
-        assert "wrong" not in found[2]
+        ended = vecferry(*RUN, "-p", f"chroma.path={chroma_dir()}")
+        one_line(ended, "password authentication failed", "locked")
+        assert "wrong" not in ended[2]
     finally:
         rules.write_text(before)
         connection.execute("SELECT pg_reload_conf()")

@@ -69,9 +69,9 @@ def test_a_named_batch_is_loaded_again_without_duplicates(
 
 def test_a_smoke_run_never_cuts_over(connection: Connection, chroma_dir: Callable[..., str]) -> None:
     """limit moves that many rows, verifies them, and stays invisible."""
-    found = chroma_to_pgvector(chroma={"path": chroma_dir(count=60)}, run_id="smoke", limit=25, cutover="auto")
-    assert found["state"] == "verified"
-    assert found["targets"][0]["rows"] == 25
+    outcome = chroma_to_pgvector(chroma={"path": chroma_dir(count=60)}, run_id="smoke", limit=25, cutover="auto")
+    assert outcome["state"] == "verified"
+    assert outcome["targets"][0]["rows"] == 25
     assert PostgresStore(connection).names() == []
     with pytest.raises(VerificationRefused, match="smoke run"):
         cutover(run_id="smoke")
@@ -110,9 +110,9 @@ def test_a_sync_leaves_what_others_wrote(connection: Connection, chroma_dir: Cal
     connection.execute("INSERT INTO docs (id, document) VALUES ('theirs', 'new')")
     connection.execute("UPDATE docs SET document = 'edited' WHERE id = 'row-0000003'")
     chroma.connect(**source).delete("docs", ["row-0000004"])
-    found = chroma_to_pgvector(chroma=source, run_id="second")
-    assert found["state"] == "cut_over"
-    assert found["targets"][0]["touched"] == {"inserted": 0, "updated": 0, "deleted": 1}
+    outcome = chroma_to_pgvector(chroma=source, run_id="second")
+    assert outcome["state"] == "cut_over"
+    assert outcome["targets"][0]["touched"] == {"inserted": 0, "updated": 0, "deleted": 1}
     kept = connection.execute(
         "SELECT id, document FROM docs WHERE id IN ('theirs', 'row-0000003') ORDER BY 1"
     ).fetchall()
@@ -148,8 +148,8 @@ def test_another_layout_steps_in_and_the_old_table_steps_aside(
         ).fetchone()
         return row[0] if row else None
 
-    found = chroma_to_pgvector(chroma=source, run_id="half", halfvec=True, cutover="auto")
-    assert (found["targets"][0]["mode"], kind()) == ("replace", "halfvec")
+    outcome = chroma_to_pgvector(chroma=source, run_id="half", halfvec=True, cutover="auto")
+    assert (outcome["targets"][0]["mode"], kind()) == ("replace", "halfvec")
     assert connection.execute("SELECT has_table_privilege(%s, 'docs', 'SELECT')", (role,)).fetchone() == (True,)
     rollback(run_id="half")
     assert kind() == "vector"

@@ -46,9 +46,9 @@ class Ui:
     @contextmanager
     def started(self, command: list[str], until: str) -> Iterator[subprocess.Popen[bytes]]:
         """The command, once it has said ``until``; it is killed, when it did not end before."""
-        with open(self.output, "wb") as said:
+        with open(self.output, "wb") as text:
             process = subprocess.Popen(
-                command, env=self.environment, cwd=ROOT, stdout=said, stderr=said, start_new_session=True
+                command, env=self.environment, cwd=ROOT, stdout=text, stderr=text, start_new_session=True
             )
         try:
             wait_for(lambda: until in self.output.read_text() or process.poll() is not None, 120)
@@ -59,16 +59,16 @@ class Ui:
             process.wait()
 
     def schedule(self) -> tuple[bool, str, dict[str, object]]:
-        found = httpx.get(f"http://127.0.0.1:{self.port}/api/deployments/name/{SCHEDULED}", timeout=60).json()
-        (schedule,) = found["schedules"]
-        return schedule["active"], schedule["schedule"]["cron"], found["parameters"]
+        result = httpx.get(f"http://127.0.0.1:{self.port}/api/deployments/name/{SCHEDULED}", timeout=60).json()
+        (schedule,) = result["schedules"]
+        return schedule["active"], schedule["schedule"]["cron"], result["parameters"]
 
     def set_schedule(self) -> None:
         api = f"http://127.0.0.1:{self.port}/api/deployments"
-        found = httpx.get(f"{api}/name/{SCHEDULED}", timeout=60).json()["id"]
+        result = httpx.get(f"{api}/name/{SCHEDULED}", timeout=60).json()["id"]
         schedule = {"slug": "nightly", "active": True, "schedule": {"cron": "5 4 * * *"}}
         edited = {"parameters": {"chroma": {"path": "/data"}}, "schedules": [schedule]}
-        wait_for(lambda: httpx.patch(f"{api}/{found}", json=edited, timeout=60).is_success)  # a busy server says 503
+        wait_for(lambda: httpx.patch(f"{api}/{result}", json=edited, timeout=60).is_success)  # a busy server says 503
 
     def postgres(self) -> int:
         return int((self.home / "postgres" / "postmaster.pid").read_text().split()[0])
@@ -101,10 +101,10 @@ def test_nothing_is_left_however_it_ends(ui: Ui) -> None:
     or interrupted while it starts, it leaves no server, worker or database, save one that another command uses; killed with
     its guard, it is cleaned up after by the next start. That keeps what was set in the UI."""
     with ui.started(SERVE, "\nOpen http") as process:
-        said = ui.output.read_text()
+        text = ui.output.read_text()
         steps = ("PostgreSQL ", "Prefect ", "deployments ", "worker ")
-        assert [step for step in steps if f"\n{step}" not in f"\n{said}"] == []
-        assert "prefect config set" not in said
+        assert [step for step in steps if f"\n{step}" not in f"\n{text}"] == []
+        assert "prefect config set" not in text
         second = subprocess.run(SERVE, env=ui.environment, cwd=ROOT, capture_output=True, text=True, timeout=180)
         assert second.stdout == f"already running: open http://127.0.0.1:{ui.port}/deployments\n"
         assert (second.returncode, second.stderr) == (0, "")

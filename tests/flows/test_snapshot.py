@@ -50,22 +50,22 @@ def test_a_snapshot_says_when_and_from_what_and_makes_nothing(
     """The manifest has every row, its begin and end in UTC and the source's version; of tables there are the ledger's; the
     next command is the migration. Asked for again, it stays as it is."""
     before = datetime.now(UTC) - timedelta(seconds=2)
-    found = snapshot_chroma_to_pgvector(chroma={"path": chroma_dir(count=50)}, run_id="docs", batch_rows=20)
-    said = manifest(tmp_path / "home", "docs")
-    assert said["rows"] == 50
-    begin, end = (datetime.fromisoformat(said[name]) for name in ("begin", "end"))
+    outcome = snapshot_chroma_to_pgvector(chroma={"path": chroma_dir(count=50)}, run_id="docs", batch_rows=20)
+    text = manifest(tmp_path / "home", "docs")
+    assert text["rows"] == 50
+    begin, end = (datetime.fromisoformat(text[name]) for name in ("begin", "end"))
     assert before < begin <= end < datetime.now(UTC) + timedelta(seconds=2)
     assert begin.utcoffset() == end.utcoffset() == timedelta(0)
-    assert said["source_version"] == {"read by chromadb": chroma.chromadb.__version__}
+    assert text["source_version"] == {"read by chromadb": chroma.chromadb.__version__}
     assert [name for name in tables(connection) if not name.startswith("vecferry.")] == []
     assert connection.execute("SELECT count(*) FROM vecferry.relation").fetchone() == (0,)
     assert next_of(connection, "docs") == ("planned", "vecferry run chroma-to-pgvector --run-id docs")
-    assert found["snapshot"]["rows"] == {"docs": 50}
-    assert found["snapshot"]["path"] == str(tmp_path / "home" / "runs" / "docs" / "snapshot")
+    assert outcome["snapshot"]["rows"] == {"docs": 50}
+    assert outcome["snapshot"]["path"] == str(tmp_path / "home" / "runs" / "docs" / "snapshot")
 
     shutil.rmtree(tmp_path / "chroma")
     snapshot_chroma_to_pgvector(run_id="docs")
-    assert manifest(tmp_path / "home", "docs") == said
+    assert manifest(tmp_path / "home", "docs") == text
 
 
 def test_the_migration_goes_on_from_it(connection: Connection, chroma_dir: Callable[..., str], tmp_path: Path) -> None:
@@ -131,8 +131,8 @@ def test_a_table_of_ours_is_backed_up_whole(
     restore(run_id="backup", into=str(tmp_path / "restored"))
     assert rows_of(chroma.connect(path=str(tmp_path / "restored")), "docs") == rows_of(store, "docs")
 
-    found = chroma_to_pgvector(run_id="backup")
-    assert (found["state"], found["targets"][0]["touched"]["inserted"]) == ("cut_over", 3)
+    outcome = chroma_to_pgvector(run_id="backup")
+    assert (outcome["state"], outcome["targets"][0]["touched"]["inserted"]) == ("cut_over", 3)
     assert rows_of(PostgresStore(connection), "docs") == rows_of(store, "docs")
     chroma_to_pgvector(chroma=source, run_id="sync")
     with pytest.raises(UsageError, match="sync is cut over and has no snapshot of all its tables"):
@@ -146,13 +146,13 @@ def test_a_failed_batch_is_tried_again_by_the_same_command(
     store = chroma.connect(host="127.0.0.1", port=chroma_server)
     store.create(Collection("docs", "", 0, 8, "cosine"))
     store.write("docs", records_of(60))
-    again = "vecferry snapshot chroma-to-pgvector --run-id docs"
+    second = "vecferry snapshot chroma-to-pgvector --run-id docs"
     in_the_way = tmp_path / "home" / "runs" / "docs" / "snapshot" / "000-docs" / "part-00001.parquet"
     in_the_way.mkdir(parents=True)
     source = {"host": "127.0.0.1", "port": chroma_server}
-    with pytest.raises(BatchesFailed, match=f"Rerun it: {again}"):
+    with pytest.raises(BatchesFailed, match=f"Rerun it: {second}"):
         snapshot_chroma_to_pgvector(chroma=source, run_id="docs", batch_rows=20)
-    assert next_of(connection, "docs") == ("failed", again)
+    assert next_of(connection, "docs") == ("failed", second)
     assert not (tmp_path / "home" / "runs" / "docs" / "snapshot" / "manifest.json").exists()
     in_the_way.rmdir()
     assert snapshot_chroma_to_pgvector(run_id="docs")["state"] == "planned"
@@ -179,8 +179,8 @@ def test_a_killed_snapshot_is_taken_up_by_either_command(
     ledger.set_doing(connection, "two", "snapshot")
     assert next_of(connection, "two") == ("running", "vecferry snapshot chroma-to-pgvector --run-id two")
 
-    found = command(run_id="two")
-    assert found["state"] == ("planned" if command is snapshot_chroma_to_pgvector else "verified")
+    ended = command(run_id="two")
+    assert ended["state"] == ("planned" if command is snapshot_chroma_to_pgvector else "verified")
     assert manifest(tmp_path / "home", "two")["rows"] == 80
     assert next_of(connection, "two")[1] != "vecferry snapshot chroma-to-pgvector --run-id two"
 
@@ -216,9 +216,9 @@ def test_a_live_table_is_not_touched_and_nothing_written_meanwhile_is_missed(
     before = described(connection)
     assert snapshot_text_384_to_1536(**TEXT, layout=layout, run_id="docs")["state"] == "planned"
     assert described(connection) == before
-    said = manifest(tmp_path / "home", "docs")
-    assert said["rows"] == 60
-    assert set(said["source_version"]) == {"postgresql", "pgvector"}
+    text = manifest(tmp_path / "home", "docs")
+    assert text["rows"] == 60
+    assert set(text["source_version"]) == {"postgresql", "pgvector"}
 
     connection.execute("INSERT INTO docs (id, content) SELECT n, 'new ' || n FROM generate_series(1000, 1025) AS n")
     connection.execute("UPDATE docs SET content = 'changed' WHERE id = 7")
@@ -234,8 +234,8 @@ def test_a_backup_needs_no_model_that_answers(connection: Connection, provider: 
     """A key that is refused stops the migration, and not the snapshot, which asks no model."""
     live.make_table(connection, 10)
     provider.plant(status=401, code="invalid_api_key")
-    found = snapshot_text_384_to_1536(targets=TEXT["targets"], run_id="docs")
-    assert found["state"] == "planned"
+    outcome = snapshot_text_384_to_1536(targets=TEXT["targets"], run_id="docs")
+    assert outcome["state"] == "planned"
     assert provider.calls == []
 
 

@@ -83,13 +83,13 @@ def test_the_search_function_serves_old_and_new_instances(connection: Connection
             "SELECT pg_get_functiondef(oid), proacl::text, pg_get_userbyid(proowner) FROM pg_proc WHERE proname = 'match_docs'"
         ).fetchone()
 
-    before, found = catalogue(), asked("match_docs", old)
+    before, result = catalogue(), asked("match_docs", old)
     assert text_384_to_1536(**parameters, run_id="one")["state"] == "verified"
     assert catalogue() == before
     assert connection.execute("SELECT id FROM match_docs_v2(%s, 0.1, 5)", (new,)).fetchall()[0] == (7,)
 
     assert cutover(run_id="one")["state"] == "cut_over"
-    assert asked("match_docs", old) == found
+    assert asked("match_docs", old) == result
     assert asked("match_docs", new)[0] == 7
     assert catalogue()[1:] == before[1:]
     with pytest.raises(errors.DataException, match="384 and 1536 dimensions, not 3"):
@@ -103,7 +103,7 @@ def test_the_search_function_serves_old_and_new_instances(connection: Connection
     assert catalogue() == before
     assert connection.execute("SELECT dimensions FROM vecferry.active_space").fetchall() == [(384,)]
     assert Variable.get("vecferry_active_space_public_docs")["dimensions"] == 384  # type: ignore[index,call-overload]
-    assert asked("match_docs", old) == found
+    assert asked("match_docs", old) == result
 
 
 PAID: dict[str, Any] = {
@@ -136,10 +136,10 @@ def test_a_budget_is_never_passed(connection: Connection, provider: OpenAIServer
     """A run stops before it would spend more than its budget, over all its starts; what it bought serves the next run."""
     Table(connection, rows=300)
     price = 0.02 / 1e6
-    whole = sum(len(said) for (said,) in connection.execute("SELECT content FROM docs WHERE content <> ''"))
-    for again in ({**PAID, "budget_usd": whole * price / 10}, {"gates": PAID["gates"]}):
+    whole = sum(len(text) for (text,) in connection.execute("SELECT content FROM docs WHERE content <> ''"))
+    for second in ({**PAID, "budget_usd": whole * price / 10}, {"gates": PAID["gates"]}):
         with pytest.raises(FatalError, match="budget"):
-            text_384_to_1536(**again, run_id="poor")
+            text_384_to_1536(**second, run_id="poor")
         spent = connection.execute("SELECT dollars, tokens, bought FROM vecferry.run WHERE run_id = 'poor'").fetchone()
         assert spent
         assert 0 < spent[0] <= whole * price / 10
@@ -179,15 +179,15 @@ def test_after_the_switch_both_columns_are_kept_current(connection: Connection, 
     connection.execute("INSERT INTO docs (id, content) VALUES (900, 'new and without a vector')")
     table.do("UPDATE docs SET content = %s", 7, "seven was changed")
     table.do("DELETE FROM docs", 8)
-    found = catch_up(run_id="one")
-    assert found["targets"][0]["touched"] == {"inserted": 1, "updated": 1, "deleted": 1}
+    outcome = catch_up(run_id="one")
+    assert outcome["targets"][0]["touched"] == {"inserted": 1, "updated": 1, "deleted": 1}
 
-    assert table.held() == table.expected()
+    assert table.vectors() == table.expected()
     rollback(run_id="one")
-    for n, said in ((900, "new and without a vector"), (7, "seven was changed")):
+    for n, text in ((900, "new and without a vector"), (7, "seven was changed")):
         row = connection.execute("SELECT embedding::text FROM docs WHERE id = %s", (n,)).fetchone()
         assert row
-        assert np.allclose(np.array(row[0][1:-1].split(","), float), OLD.embed([said]).whole[0], atol=1e-6)
+        assert np.allclose(np.array(row[0][1:-1].split(","), float), OLD.embed([text]).whole[0], atol=1e-6)
 
 
 def test_old_vectors_that_must_be_there(connection: Connection) -> None:
@@ -199,7 +199,7 @@ def test_old_vectors_that_must_be_there(connection: Connection) -> None:
     table.say(7, None)
     table.say(8, "eight was changed")
     assert catch_up(run_id="one")["targets"][0]["touched"] == {"inserted": 0, "updated": 1, "deleted": 1}
-    assert table.held() == table.expected()
+    assert table.vectors() == table.expected()
     row = connection.execute("SELECT embedding::text FROM docs WHERE id = 8").fetchone()
     assert row
     assert np.allclose(np.array(row[0][1:-1].split(","), float), OLD.embed(["eight was changed"]).whole[0], atol=1e-6)
@@ -240,7 +240,7 @@ def test_a_run_that_was_rolled_back_makes_room(connection: Connection, layout: s
     ).fetchone()
     assert left == (0, 0, 0)
     assert text_384_to_1536(**parameters, run_id="two")["state"] == "verified"
-    assert table.held() == table.expected()
+    assert table.vectors() == table.expected()
 
 
 def test_an_index_that_was_cut_off_is_built_again(connection: Connection) -> None:
@@ -266,17 +266,17 @@ def test_the_plan_tells_what_it_costs(connection: Connection, provider: OpenAISe
     """Different texts, tokens and dollars before a run; after it nothing is left to buy. No request is sent for it."""
     Table(connection, rows=50)
     connection.execute("INSERT INTO docs (id, content) SELECT 1000 + n, 'said twice' FROM generate_series(1, 2) n")
-    said = [row[0] for row in connection.execute("SELECT DISTINCT content FROM docs WHERE content <> ''")]
+    text = [row[0] for row in connection.execute("SELECT DISTINCT content FROM docs WHERE content <> ''")]
 
     def cost() -> Any:
         return make_plan(connection, parse(Text384To1536, PAID).request(), "any").cost
 
     before = cost()
-    assert (before.texts, before.kept, before.most_tokens) == (len(said), 0, sum(len(s.encode()) for s in said))
+    assert (before.texts, before.kept, before.most_tokens) == (len(text), 0, sum(len(s.encode()) for s in text))
     assert before.dollars == before.tokens * 0.02 / 1e6
     assert provider.answered() == []
     text_384_to_1536(**PAID, run_id="bought")
-    assert (cost().texts, cost().kept, cost().dollars) == (0, len(said), 0)
+    assert (cost().texts, cost().kept, cost().dollars) == (0, len(text), 0)
 
 
 def test_nothing_is_read_while_the_old_model_is_asked(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +314,7 @@ def test_what_the_change_of_model_does(connection: Connection, tmp_path: Any) ->
     Table(connection, rows=120)
     labelled = tmp_path / "queries.jsonl"
     rows = connection.execute("SELECT id, content FROM docs WHERE content <> '' ORDER BY id LIMIT 30").fetchall()
-    labelled.write_text("\n".join(json.dumps({"query": said, "relevant": [str(name)]}) for name, said in rows))
+    labelled.write_text("\n".join(json.dumps({"query": text, "relevant": [str(name)]}) for name, text in rows))
     parameters: dict[str, Any] = {
         "targets": [{"table": "docs", "text": "content"}],
         "embedder": "hashing/1536",
@@ -323,8 +323,8 @@ def test_what_the_change_of_model_does(connection: Connection, tmp_path: Any) ->
         "queries": str(labelled),
         "gates": {"min_recall": 0},
     }
-    found = text_384_to_1536(**parameters, run_id="told")
-    target = json.loads(Path(found["report"]).with_suffix(".json").read_text())["targets"][0]
+    outcome = text_384_to_1536(**parameters, run_id="told")
+    target = json.loads(Path(outcome["report"]).with_suffix(".json").read_text())["targets"][0]
     checks = {check["name"]: check for check in target["checks"]}
     assert checks["old model"]["passed"]
     figures = target["benchmark"]
@@ -362,8 +362,10 @@ def test_row_level_security_stays_in_force(connection: Connection, layout: str) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATABASE_URL", f"{os.environ['DATABASE_URL'].replace('postgres:', 'owner:', 1)}")
         parameters: dict[str, Any] = {"targets": [{"table": "docs", "text": "content"}], "embedder": "hashing/1536"}
-        found = text_384_to_1536(**parameters, layout=layout, run_id="guarded", cutover="auto", gates={"min_recall": 0})
-        assert found["state"] == "cut_over"
+        outcome = text_384_to_1536(
+            **parameters, layout=layout, run_id="guarded", cutover="auto", gates={"min_recall": 0}
+        )
+        assert outcome["state"] == "cut_over"
 
     query = text_vector(NEW.embed(["what row 3 says of topic 3"]).whole[0])
     connection.execute("SET ROLE app")

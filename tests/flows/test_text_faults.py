@@ -108,16 +108,16 @@ def test_what_passes_by_itself_is_waited_for(
     migration = migration_of(table, layout, MODEL, gates=SAMPLED)
 
     def run(run_id: str) -> dict[str, Any]:
-        found = migration.run(run_id=run_id)
+        result = migration.run(run_id=run_id)
         tries = connection.execute("SELECT max(attempts) FROM vecferry.batch WHERE stage = 'load'").fetchone()
         assert tries == (1,), "a batch failed"
-        return found
+        return result
 
     drive(troubled(replace(migration, run=run, gates=SAMPLED), provider, trouble))
     played = [call for call in provider.calls if call.faulty]
     for call in played:
-        again = [other.at for other in provider.calls if other.at > call.at and other.inputs == call.inputs]
-        assert all(at - call.at >= trouble.wait / HASTE for at in again), "asked again too early"
+        second = [other.at for other in provider.calls if other.at > call.at and other.inputs == call.inputs]
+        assert all(at - call.at >= trouble.wait / HASTE for at in second), "asked again too early"
     assert len(played) >= 5, "in two runs, and three times that there was something to catch up with"
     assert trouble.answers or all(fault.times == 0 for fault in provider.faults)
     everything_once(connection, bought(provider, faulty=trouble.answers))
@@ -140,7 +140,7 @@ def test_a_storm_that_outlasts_a_request(
     assert migration_of(table, "side_table", MODEL, gates=SAMPLED, workers=1).run(run_id="life")["state"] == "verified"
     tries = connection.execute("SELECT array_agg(attempts ORDER BY attempts) FROM vecferry.batch WHERE stage = 'load'")
     assert tries.fetchone() == ([1, 1, 2],)
-    assert table.held() == table.expected()
+    assert table.vectors() == table.expected()
     assert bought(provider).total() == len(bought(provider)) + SAMPLED["sample"]
 
 
@@ -170,9 +170,9 @@ def test_what_does_not_pass_by_itself_stops_the_run(
     outcome = status.outcome(connection, "life")
     assert (outcome.state, outcome.exit, outcome.targets[0].quarantined) == ("failed", 1, 0)
     assert not (tmp_path / "home/runs/life/quarantine").exists()
-    held, expected = table.held(), table.expected()
-    assert held
-    assert held.items() <= expected.items()
+    kept, expected = table.vectors(), table.expected()
+    assert kept
+    assert kept.items() <= expected.items()
     assert len(expected) - len(bought(provider)) > 10 * provider.max_inputs, "ten calls more, and all were bought"
 
     provider.heal()
@@ -217,11 +217,11 @@ def test_a_text_that_is_refused_is_set_aside_alone(
 
     accepted = {**SAMPLED, "max_quarantined": 2}
     migration = migration_of(table, layout, MODEL, gates=accepted)
-    said = iter([(8, "as row 7"), (7, "good words"), (9, "as row 7 too"), (8, "better words")])
+    text = iter([(8, "as row 7"), (7, "good words"), (9, "as row 7 too"), (8, "better words")])
 
     def change() -> None:
         migration.change()
-        table.say(*next(said))
+        table.say(*next(text))
 
     def expected() -> Rows:
         bad = connection.execute("SELECT id::text FROM docs WHERE content LIKE '%row 7%'").fetchall()

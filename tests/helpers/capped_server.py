@@ -77,7 +77,7 @@ class Capped:
                 return 413, b"too large"
             path = str(url.copy_set_param("limit", min(limit, self.collections)))
         kind = {"content-type": "application/json"}
-        found = self.client.request(method, f"http://127.0.0.1:{self.upstream}{path}", content=body, headers=kind)
-        if path.endswith("/get") and found.is_success:
-            self.sizes.append(len(found.json()["ids"]))
-        return found.status_code, found.content
+        result = self.client.request(method, f"http://127.0.0.1:{self.upstream}{path}", content=body, headers=kind)
+        if path.endswith("/get") and result.is_success:
+            self.sizes.append(len(result.json()["ids"]))
+        return result.status_code, result.content

@@ -45,16 +45,16 @@ class Api(httpx.Client):
 
     def ended(self, run: str, states: tuple[str, ...] = ENDED) -> Any:
         until = time.monotonic() + PATIENCE
-        while (found := self.ask("GET", f"flow_runs/{run}"))["state_type"] not in states:
-            assert time.monotonic() < until, f"{found['name']} is still {found['state_name']} after {PATIENCE:.0f} s"
+        while (result := self.ask("GET", f"flow_runs/{run}"))["state_type"] not in states:
+            assert time.monotonic() < until, f"{result['name']} is still {result['state_name']} after {PATIENCE:.0f} s"
             time.sleep(0.3)
-        return found
+        return result
 
     def artifact(self, key: str) -> Any:
         """The latest artifact of that key."""
-        found = self.ask("POST", "artifacts/filter", artifacts={"key": {"any_": [key]}}, sort="CREATED_DESC")
-        assert found, f"there is no artifact {key}"
-        return found[0]
+        result = self.ask("POST", "artifacts/filter", artifacts={"key": {"any_": [key]}}, sort="CREATED_DESC")
+        assert result, f"there is no artifact {key}"
+        return result[0]
 
     def runs(self, name: str, states: tuple[str, ...] = ENDED) -> list[Any]:
         """The runs of a deployment that are over, in the order of their schedule."""
@@ -110,8 +110,8 @@ class Api(httpx.Client):
         return list(self.task_states(run))
 
     def task_states(self, run: str) -> dict[str, str]:
-        found = self.ask("POST", "task_runs/filter", flow_runs={"id": {"any_": [run]}})
-        return {t["name"]: t["state_type"] for t in found}
+        result = self.ask("POST", "task_runs/filter", flow_runs={"id": {"any_": [run]}})
+        return {t["name"]: t["state_type"] for t in result}
 
 
 @contextmanager

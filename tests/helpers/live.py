@@ -101,18 +101,18 @@ class Writers:
     def _write(
         self, connection: "psycopg.Connection[Any]", chance: random.Random, number: int, step: int, kind: str
     ) -> None:
-        said: str | None
-        said, new = text_of(f"writer {number}, {step}"), 1_000_000 * (number + 1) + step
+        text: str | None
+        text, new = text_of(f"writer {number}, {step}"), 1_000_000 * (number + 1) + step
         if kind == "text" and step % 3 == 0:
-            said = None
-        old = said and str(OLD.embed([said]).whole[0].tolist())  # what an application before the switch does
+            text = None
+        old = text and str(OLD.embed([text]).whole[0].tolist())  # what an application before the switch does
         row = connection.execute("SELECT id FROM docs TABLESAMPLE SYSTEM (50) ORDER BY random() LIMIT 1").fetchone()
         name = row[0] if row else new
         with connection.transaction():
             if kind == "insert":
-                connection.execute("INSERT INTO docs (id, content, embedding) VALUES (%s, %s, %s)", (new, said, old))
+                connection.execute("INSERT INTO docs (id, content, embedding) VALUES (%s, %s, %s)", (new, text, old))
             elif kind == "text":
-                connection.execute("UPDATE docs SET content = %s, embedding = %s WHERE id = %s", (said, old, name))
+                connection.execute("UPDATE docs SET content = %s, embedding = %s WHERE id = %s", (text, old, name))
             elif kind == "other":
                 connection.execute("UPDATE docs SET seen = seen + 1 WHERE id = %s", (name,))
             elif kind == "key":
@@ -122,7 +122,7 @@ class Writers:
                 if kind == "reuse":
                     connection.execute(
                         "INSERT INTO docs (id, content, embedding) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-                        (name, said, old),
+                        (name, text, old),
                     )
         self.wrote[kind] += 1
 
@@ -134,14 +134,14 @@ def faults(connection: "psycopg.Connection[Any]") -> list[str]:
         "AND NOT a.attisdropped WHERE c.relnamespace = 'vecferry'::regnamespace AND c.relkind = 'r' AND c.relname LIKE 'docs%'"
     ).fetchone()
     query = f"SELECT k1, embedding::text FROM {place[0]}" if place else "SELECT id, embedding_1536::text FROM docs"
-    held = {name: vector for name, vector in connection.execute(query) if vector is not None}  # type: ignore[arg-type]
-    said = dict(connection.execute("SELECT id, content FROM docs WHERE content <> ''").fetchall())
-    found = [f"{name} is missing" for name in said.keys() - held.keys()]
-    found += [f"{name} is orphaned" for name in held.keys() - said.keys()]
-    both = sorted(said.keys() & held.keys())
+    kept = {name: vector for name, vector in connection.execute(query) if vector is not None}  # type: ignore[arg-type]
+    rows = dict(connection.execute("SELECT id, content FROM docs WHERE content <> ''").fetchall())
+    result = [f"{name} is missing" for name in rows.keys() - kept.keys()]
+    result += [f"{name} is orphaned" for name in kept.keys() - rows.keys()]
+    both = sorted(rows.keys() & kept.keys())
     if both:
-        expected = NEW.embed([said[name] for name in both]).whole
+        expected = NEW.embed([rows[name] for name in both]).whole
         for name, vector in zip(both, expected, strict=True):
-            if not np.allclose(np.array(held[name][1:-1].split(","), np.float32), vector, atol=1e-5):
-                found.append(f"{name} is stale")
-    return sorted(found)
+            if not np.allclose(np.array(kept[name][1:-1].split(","), np.float32), vector, atol=1e-5):
+                result.append(f"{name} is stale")
+    return sorted(result)

@@ -81,25 +81,25 @@ class Table:
     def insert(self, n: int | None = None) -> None:
         n = self.next if n is None else n
         self.next = max(self.next, n + 1)
-        said = (
+        text = (
             None if n % 11 == 10 else "" if n % 13 == 12 else f"what row {n} says of topic {n % 7}, version {self.next}"
         )
-        columns, values = [*self.names, "title", "content"], ["t", said]
+        columns, values = [*self.names, "title", "content"], ["t", text]
         if not self.switched():
-            columns, values = [*columns, "embedding"], [*values, self.old_vector(said)]
+            columns, values = [*columns, "embedding"], [*values, self.old_vector(text)]
         self.connection.execute(
             f"INSERT INTO docs ({', '.join(columns)}) VALUES ({self.value.format(n=n)}{', %s' * len(values)})", values
         )
 
-    def say(self, n: int, said: str | None) -> None:
+    def say(self, n: int, text: str | None) -> None:
         """The application changes a text."""
         if self.switched():
-            self.do("UPDATE docs SET content = %s", n, said)
+            self.do("UPDATE docs SET content = %s", n, text)
         else:
-            self.do("UPDATE docs SET content = %s, embedding = %s", n, said, self.old_vector(said))
+            self.do("UPDATE docs SET content = %s, embedding = %s", n, text, self.old_vector(text))
 
-    def old_vector(self, said: str | None) -> str:
-        return text_vector(self.old([said or "nothing"])[0])
+    def old_vector(self, text: str | None) -> str:
+        return text_vector(self.old([text or "nothing"])[0])
 
     def active(self) -> str | None:
         """The column of the vectors that are meant, by the row that tells the application."""
@@ -123,10 +123,10 @@ class Table:
         rows = self.connection.execute(
             f"SELECT ({', '.join(self.names)})::text, content FROM docs WHERE content <> ''"
         ).fetchall()
-        vectors = (embed or self.new)([said for _, said in rows])
+        vectors = (embed or self.new)([text for _, text in rows])
         return {name: rounded(vector) for (name, _), vector in zip(rows, vectors, strict=True)}
 
-    def held(self, column: str = "embedding_1536") -> Rows:
+    def vectors(self, column: str = "embedding_1536") -> Rows:
         """Every row with a new vector, whether that lies in the table or beside it."""
         beside = self.connection.execute(
             "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = %s "
@@ -172,7 +172,7 @@ def migration_of(
         run=lambda run_id: text_384_to_1536(**{"batch_rows": 20, **parameters}, run_id=run_id),
         plan=plan,
         expected=lambda: table.expected(embed),
-        served=lambda: table.held(new) if table.active() == new else None,
+        served=lambda: table.vectors(new) if table.active() == new else None,
         change=change,
         writes=lambda: tables(connection),
         catch_up=lambda run_id: catch_up(run_id=run_id),

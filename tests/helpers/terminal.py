@@ -54,14 +54,14 @@ class Terminal:
 
     def left(self) -> list[str]:
         """The command lines of processes in the terminal's session."""
-        found = []
+        result = []
         for process in psutil.process_iter():
             try:
                 if os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(" ".join(process.cmdline()))
+                    result.append(" ".join(process.cmdline()))
             except (psutil.Error, ProcessLookupError):
                 continue
-        return found
+        return result
 
     def __post_init__(self) -> None:
         self._reader = threading.Thread(target=self._keep_reading, daemon=True)

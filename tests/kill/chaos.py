@@ -104,11 +104,11 @@ class Place:
 
     @property
     def environment(self) -> dict[str, str]:
-        mine = {"DATABASE_URL": self.url, "VECFERRY_HOME": str(self.home), "PREFECT_HOME": f"{self.home.parent}/client"}
+        own = {"DATABASE_URL": self.url, "VECFERRY_HOME": str(self.home), "PREFECT_HOME": f"{self.home.parent}/client"}
         outer = {
             k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE")
         }
-        return outer | mine | ({"PREFECT_API_URL": self.api} if self.api else {})
+        return outer | own | ({"PREFECT_API_URL": self.api} if self.api else {})
 
     def start(self, *arguments: str, cold: bool = True) -> "subprocess.Popen[str] | Warm":
         self.home.mkdir(parents=True, exist_ok=True)
@@ -198,11 +198,11 @@ def picture(place: Place) -> Picture:
 
         def of(query: Any) -> dict[str, str]:
             seen: Counter[str] = Counter()
-            found = {}
+            result = {}
             for name, *values in connection.execute(query).fetchall():
                 seen[name] += 1
-                found[name if seen[name] == 1 else f"{name} ({seen[name]})"] = ", ".join(map(str, values))
-            return found
+                result[name if seen[name] == 1 else f"{name} ({seen[name]})"] = ", ".join(map(str, values))
+            return result
 
         tables = connection.execute(
             "SELECT table_schema, table_name FROM information_schema.columns WHERE column_name = 'content_hash' "
@@ -225,11 +225,11 @@ def _snapshot(root: Path) -> dict[str, str]:
     return {part.path: str(sorted(map(str, dataset.read_part(str(root), part).to_pylist()))) for part in parts}
 
 
-def differences(expected: Picture, found: Picture) -> list[str]:
-    """What ``found`` lacks, has too much or says otherwise, a line each."""
+def differences(expected: Picture, seen: Picture) -> list[str]:
+    """What ``seen`` lacks, has too much or says otherwise, a line each."""
     lines = []
-    for section in sorted(expected.keys() | found.keys()):
-        here, there = expected.get(section, {}), found.get(section, {})
+    for section in sorted(expected.keys() | seen.keys()):
+        here, there = expected.get(section, {}), seen.get(section, {})
         for name in sorted(here.keys() | there.keys()):
             if name not in there:
                 lines.append(f"{section}: {name} is missing")
@@ -246,12 +246,12 @@ def stage_of(
     connection: "psycopg.Connection[Any]", run_id: str, command: str, since: Any, targets: int = TARGETS
 ) -> str:
     """Where the process that started at ``since`` is, by its lock and the ledger."""
-    held = connection.execute(
+    kept = connection.execute(
         "SELECT count(*) FROM pg_locks JOIN pg_stat_activity a USING (pid) WHERE locktype = 'advisory' AND granted "
         "AND datname = current_database() AND application_name = %s AND backend_start >= %s",
         (f"vecferry lock {run_id}", since),
     ).fetchone()
-    if not held or not held[0]:
+    if not kept or not kept[0]:
         return "begin"
     if command == "rollback":
         return "rollback"
@@ -447,11 +447,11 @@ def _compare(chaos: Chaos, place: Place, step: Step, say: Callable[[str], None])
     chaos.parts += len(left)
     for path in left:
         path.unlink()
-    found = picture(place)
+    result = picture(place)
     if step.name not in chaos.expected:
-        chaos.expected[step.name] = found
+        chaos.expected[step.name] = result
         return
-    lines = differences(chaos.expected[step.name], found)
+    lines = differences(chaos.expected[step.name], result)
     chaos.compared += 1
     chaos.different += [f"after {step.name}: {line}" for line in lines]
     say(f"{step.name:<14} {chaos.total:>4} kills so far, {len(lines)} differences")
@@ -475,12 +475,12 @@ def without_server(chaos: Chaos, place: Place, life: list[Step], source: "Source
 
 def _servers(place: Place) -> list[psutil.Process]:
     """The live servers that a killed process recorded."""
-    found = []
+    result = []
     for record in place.home.glob("*.prefect-server.json"):
         for pid, created in json.loads(record.read_text())["servers"]:
             if psutil.pid_exists(pid) and abs(psutil.Process(pid).create_time() - created) < 1:
-                found.append(psutil.Process(pid))
-    return found
+                result.append(psutil.Process(pid))
+    return result
 
 
 @dataclass(frozen=True)

@@ -133,8 +133,8 @@ def cycle(
             if step.name != "rollback":
                 with people.still(), place.connection() as connection:
                     attempt(chaos, place, layout, Step("catch-up", ("catch-up", RUN), ()), None)
-                    found = faults(connection)
-                    chaos.different += [f"{layout}, after {step.name}: {line}" for line in found]
+                    result = faults(connection)
+                    chaos.different += [f"{layout}, after {step.name}: {line}" for line in result]
                     chaos.compared += 1
             say(f"{layout:<11} {step.name:<14} {chaos.kills.total()} kills so far, {len(chaos.different)} differences")
     chaos.wrote += people.wrote

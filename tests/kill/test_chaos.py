@@ -130,8 +130,8 @@ def test_the_kill_test_notices_faults(place: Callable[[str], Place], source: Any
         with psycopg.connect(here.url) as connection:
             connection.execute(plant)  # type: ignore[arg-type]
             connection.commit()
-            found = differences(before, picture(here))
-        assert any(fault in line for line in found), (plant, found)
+            result = differences(before, picture(here))
+        assert any(fault in line for line in result), (plant, result)
 
 
 def test_a_second_runner_is_refused_and_ctrl_c_can_be_resumed(place: Callable[[str], Place], source: Any) -> None:

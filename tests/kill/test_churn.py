@@ -118,11 +118,11 @@ class Sides:
 
     def faults(self, table: str = "public.docs") -> list[str]:
         """Every row that is missing, orphaned or stale, by name."""
-        expected, held = self._expected(), self._held(table)
-        faults = [f"{i} is missing" for i in expected.keys() - held.keys()]
-        faults += [f"{i} is orphaned" for i in held.keys() - expected.keys()]
-        for name in expected.keys() & held.keys():
-            (text, vector), (other_text, other_vector) = expected[name], held[name]
+        expected, kept = self._expected(), self._held(table)
+        faults = [f"{i} is missing" for i in expected.keys() - kept.keys()]
+        faults += [f"{i} is orphaned" for i in kept.keys() - expected.keys()]
+        for name in expected.keys() & kept.keys():
+            (text, vector), (other_text, other_vector) = expected[name], kept[name]
             if text != other_text:
                 faults.append(f"{name} is stale: {other_text}, not {text}")
             if not np.allclose(vector, other_vector, atol=1e-5):
@@ -220,6 +220,6 @@ def test_the_comparison_finds_a_planted_fault(sides: Sides, plant: str, fault: s
     target.write("copy", source.records("docs").fetch(source.records("docs").ids().to_pylist()))
     assert sides.faults("public.copy") == []
     sides.connection.execute(plant.format("public.copy", "public.copy"))  # type: ignore[arg-type]
-    found = sides.faults("public.copy")
-    assert len(found) == 1
-    assert fault in found[0]
+    result = sides.faults("public.copy")
+    assert len(result) == 1
+    assert fault in result[0]

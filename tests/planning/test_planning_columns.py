@@ -136,8 +136,8 @@ def test_the_old_vectors_are_searched_as_any_source(connection: Connection) -> N
 def test_a_smoke_run_is_planned_as_one(connection: Connection) -> None:
     """A target's own limit is what is counted, in rows and in layouts."""
     make_table(connection, ROWS)
-    found = plan(connection, embedder="hashing/1536", targets=[{"table": "docs", "text": "content", "limit": 50}])
+    planned = plan(connection, embedder="hashing/1536", targets=[{"table": "docs", "text": "content", "limit": 50}])
     whole = plan(connection, embedder="hashing/1536")
-    assert (found.rows, whole.rows) == (50, ROWS)
-    assert found.storage_bytes < whole.storage_bytes
-    assert found.layouts[0].bytes < whole.layouts[0].bytes
+    assert (planned.rows, whole.rows) == (50, ROWS)
+    assert planned.storage_bytes < whole.storage_bytes
+    assert planned.layouts[0].bytes < whole.layouts[0].bytes

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("prefect")
 TARGETS = [{"table": "docs", "text": "content"}]
 
 
-def again(**parameters: Any) -> dict[str, Any]:
+def repeated(**parameters: Any) -> dict[str, Any]:
     """The migration of ``docs``, as a schedule starts it: without a run_id."""
     outcome: dict[str, Any] = text_384_to_1536(targets=TARGETS, embedder="hashing/1536", **parameters)
     return outcome
@@ -31,14 +31,14 @@ def test_a_later_run_finds_the_run_that_owns_the_vectors(connection: Connection)
     """What is verified is caught up, or switched where that is asked for; what is switched is caught up; what was rolled
     back is not touched, and the message says what to do with it."""
     live.make_table(connection, 40)
-    first = again()
+    first = repeated()
     owner = first["run_id"]
     assert first["state"] == "verified"
     assert owner.startswith("text-384-to-1536-")
 
     for n, parameters, state in ((3, {}, "verified"), (4, {"cutover": "auto"}, "cut_over"), (5, {}, "cut_over")):
         connection.execute("UPDATE docs SET content = 'changed later' WHERE id = %s", (n,))
-        later = again(**parameters)
+        later = repeated(**parameters)
         assert (later["run_id"], later["state"]) == (owner, state)
         assert live.faults(connection) == []
         if not parameters:
@@ -48,16 +48,16 @@ def test_a_later_run_finds_the_run_that_owns_the_vectors(connection: Connection)
 
     rollback(run_id=owner)
     with pytest.raises(UsageError, match=f"was rolled back: switch it again, vecferry cutover {owner}"):
-        again()
+        repeated()
     assert ledger.get(connection, owner).state == "rolled_back"
 
 
 def test_with_the_run_id_of_a_switched_run_it_is_caught_up(connection: Connection) -> None:
     """The second firing of a schedule that names its run brings what changed, where it ended green with nothing done."""
     live.make_table(connection, 40)
-    again(run_id="named", cutover="auto")
+    repeated(run_id="named", cutover="auto")
     connection.execute("UPDATE docs SET content = 'changed later' WHERE id = 3")
-    assert again(run_id="named", cutover="auto")["state"] == "cut_over"
+    assert repeated(run_id="named", cutover="auto")["state"] == "cut_over"
     assert live.faults(connection) == []
 
 
@@ -69,9 +69,9 @@ def test_what_failed_is_gone_on_with(connection: Connection) -> None:
         "CREATE TRIGGER frozen BEFORE UPDATE ON docs FOR EACH ROW WHEN (OLD.id = 7) EXECUTE FUNCTION refuse()"
     )
     with pytest.raises(BatchesFailed):
-        again()
+        repeated()
     connection.execute("DROP TRIGGER frozen ON docs")
-    assert again()["state"] == "verified"
+    assert repeated()["state"] == "verified"
     assert len(ledger.run_ids(connection)) == 1
     assert live.faults(connection) == []
 
@@ -80,9 +80,9 @@ def test_a_smoke_run_and_tables_of_different_runs_are_named(connection: Connecti
     """Where the vectors belong to a smoke run, or those asked for to different runs, nothing is begun or touched."""
     live.make_table(connection, 40)
     connection.execute("CREATE TABLE more (id int PRIMARY KEY, content text, embedding vector(384))")
-    owner = again(limit=10)["run_id"]
+    owner = repeated(limit=10)["run_id"]
     with pytest.raises(UsageError, match=f"run {owner}, a smoke run: drop it first, vecferry rollback {owner}"):
-        again()
+        repeated()
     both = [*TARGETS, {"table": "more", "text": "content"}]
     with pytest.raises(
         UsageError, match=rf"docs\.embedding_1536 to run {owner}, public\.more\.embedding_1536 to no run"

@@ -20,9 +20,9 @@ MODEL = "openai/text-embedding-3-small"
 def _directory(chroma_dir: Callable[..., str], count: int) -> dict[str, str]:
     """A collection whose every record has a text of its own."""
     path = chroma_dir(count=0)
-    found = chroma.connect(path=path).client.get_collection("docs")
+    result = chroma.connect(path=path).client.get_collection("docs")
     texts = [f"text {i}." for i in range(count)]
-    found.add(ids=[str(i) for i in range(count)], documents=texts, embeddings=[[1.0, *[0.0] * 7]] * count)  # type: ignore[arg-type]
+    result.add(ids=[str(i) for i in range(count)], documents=texts, embeddings=[[1.0, *[0.0] * 7]] * count)  # type: ignore[arg-type]
     return {"path": path}
 
 

@@ -72,8 +72,8 @@ def test_connections_are_the_runs_own(database: str) -> None:
     with other.kept_open(), run.kept_open():
         with run.connection() as kept:
             first = kept.info.backend_pid
-        with opened(url=database).connection() as again, other.connection() as others:
-            assert again.info.backend_pid == first != others.info.backend_pid
+        with opened(url=database).connection() as second, other.connection() as others:
+            assert second.info.backend_pid == first != others.info.backend_pid
         run.own(Ends, Ends)
     assert Ends.used == [first]
     assert kept.closed

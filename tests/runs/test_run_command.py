@@ -39,7 +39,7 @@ def named(call: Callable[[], object], error: type[VecferryError]) -> list[str]:
     """The commands in the message with which a call fails."""
     with pytest.raises(error) as raised:
         call()
-    return [found.strip() for found in COMMAND.findall(str(raised.value))]
+    return [text.strip() for text in COMMAND.findall(str(raised.value))]
 
 
 def test_a_run_of_collections(
@@ -60,8 +60,8 @@ def test_a_run_of_collections(
     with holding.sole_runner(os.environ[OTHER], "r"):
         assert named(lambda: chroma_to_pgvector(**at), UsageError) == [f"vecferry status r{option}"]
     chroma_to_pgvector(**at, cutover="auto", batch_ids=[1])
-    again = lambda: chroma_to_pgvector(**at, batch_ids=[1])  # noqa: E731
-    assert named(again, UsageError) == [f"vecferry rollback r{option}"]
+    second = lambda: chroma_to_pgvector(**at, batch_ids=[1])  # noqa: E731
+    assert named(second, UsageError) == [f"vecferry rollback r{option}"]
     rollback(**at)
     dropped = command(capsys, "contract", "r", "-p", f"database={OTHER}")
     assert dropped.exit == 2

@@ -30,10 +30,10 @@ SECRET = "the patient's diagnosis"
 
 def lines(home: Path, run_id: str) -> list[dict[str, Any]]:
     """The log, each line a whole object of the same keys, in the order of its times."""
-    found = [json.loads(line) for line in (home / "logs" / f"{run_id}.jsonl").read_text().splitlines()]
-    assert all(list(line) == KEYS for line in found)
-    assert all(datetime.fromisoformat(line["time"]).utcoffset().total_seconds() == 0 for line in found)  # type: ignore[union-attr]
-    return found
+    data = [json.loads(line) for line in (home / "logs" / f"{run_id}.jsonl").read_text().splitlines()]
+    assert all(list(line) == KEYS for line in data)
+    assert all(datetime.fromisoformat(line["time"]).utcoffset().total_seconds() == 0 for line in data)  # type: ignore[union-attr]
+    return data
 
 
 @pytest.mark.usefixtures("prefect")
@@ -44,21 +44,21 @@ def test_every_stage_and_batch_of_a_run_has_a_line(
     chroma_to_pgvector(chroma={"path": chroma_dir(count=50)}, run_id="docs", batch_rows=10)
     cutover(run_id="docs")
     rollback(run_id="docs")
-    found = lines(tmp_path / "home", "docs")
+    result = lines(tmp_path / "home", "docs")
     for stage in ("snapshot", "load"):
-        logged = sorted((line["batch"], line["rows"]) for line in found if line["stage"] == stage)
+        logged = sorted((line["batch"], line["rows"]) for line in result if line["stage"] == stage)
         assert logged == [(b.number, b.rows) for b in checkpoints.batches(connection, "docs", stage)]
         assert len(logged) == 5
     assert [
-        line["stage"] for line in found if line["stage"] not in ("snapshot", "load", "list", "catch_up", "index")
+        line["stage"] for line in result if line["stage"] not in ("snapshot", "load", "list", "catch_up", "index")
     ] == [
         *("begin", "expand", "manifest", "key", "verify", "end"),
         *("verify", "cutover", "end"),
         "rollback",
     ]
-    assert [line["error"] for line in found if line["error"]] == []
-    assert [line["rows"] for line in found if line["stage"] == "verify"] == [50, 50]
-    assert all(line["seconds"] > 0 for line in found if line["stage"] != "begin")
+    assert [line["error"] for line in result if line["error"]] == []
+    assert [line["rows"] for line in result if line["stage"] == "verify"] == [50, 50]
+    assert all(line["seconds"] > 0 for line in result if line["stage"] != "begin")
     assert status.outcome(connection, "docs").log == str(tmp_path / "home" / "logs" / "docs.jsonl")
 
 
@@ -98,8 +98,8 @@ def test_what_a_provider_says_of_a_text_is_not_logged(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-of-mine")
     live.make_table(connection, 10)
     connection.execute("UPDATE docs SET content = %s WHERE id = 7", (SECRET,))
-    said = f"Incorrect API key provided: sk-secret-of-mine, for {SECRET}"
-    provider.plant(status=401, code="invalid_api_key", message=said, text=SECRET)
+    message = f"Incorrect API key provided: sk-secret-of-mine, for {SECRET}"
+    provider.plant(status=401, code="invalid_api_key", message=message, text=SECRET)
     with pytest.raises(VecferryError):
         text_384_to_1536(targets=[{"table": "docs", "text": "content"}], run_id="docs")
     failed = [line for line in lines(tmp_path / "home", "docs") if line["error"]]
@@ -190,8 +190,8 @@ def test_lines_of_many_processes_stay_whole(tmp_path: Path) -> None:
     environment = {**os.environ, "VECFERRY_HOME": str(tmp_path / "home")}
     started = [subprocess.Popen([sys.executable, "-c", script], env=environment) for _ in range(3)]
     assert [process.wait(60) for process in started] == [0, 0, 0]
-    found = lines(tmp_path / "home", "many")
-    assert sorted(line["batch"] for line in found) == sorted([*range(200)] * 3)
+    result = lines(tmp_path / "home", "many")
+    assert sorted(line["batch"] for line in result) == sorted([*range(200)] * 3)
 
 
 def test_an_object_store_gets_an_object_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,9 +140,9 @@ def test_who_works_on_it_and_who_was_killed(
         with holding.sole_runner(database, "r"):
             assert look() == ("running", now, None)
             assert status.outcome(connection, "r").later == Later("vecferry status r", None)
-    for verb, again in (("cutover", "vecferry cutover r"), ("run", "vecferry run chroma-to-pgvector --run-id r")):
+    for verb, second in (("cutover", "vecferry cutover r"), ("run", "vecferry run chroma-to-pgvector --run-id r")):
         ledger.set_doing(connection, "r", verb)  # type: ignore[arg-type]
-        assert look() == ("running", "killed", again)
+        assert look() == ("running", "killed", second)
     does("verified")
 
 

@@ -55,9 +55,9 @@ def loaded(run: Run) -> LiveColumn:
     with run.connection() as connection:
         numbers = [b.number for b in checkpoints.batches(connection, run.run_id, "load")]
     assert not load(run, numbers).failed
-    found = shadow_of(run, run.plan.targets[0])
-    assert isinstance(found, LiveColumn)
-    return found
+    result = shadow_of(run, run.plan.targets[0])
+    assert isinstance(result, LiveColumn)
+    return result
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Any]) -> None:
@@ -65,10 +65,10 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Any]) -> No
     embed, left = live_queue.embedded, [happens]
 
     def slow(*args: Any, **kwargs: Any) -> Any:
-        found = embed(*args, **kwargs)
+        embedded = embed(*args, **kwargs)
         if left:
             left.pop()()
-        return found
+        return embedded
 
     monkeypatch.setattr(live_queue, "embedded", slow)
 
@@ -111,9 +111,9 @@ def test_a_change_while_the_text_is_at_the_provider(
         renew = live_queue.renew
 
         def by_id(rows: LiveRows, other: Connection, ids: list[str], seqs: list[int]) -> Any:
-            found = renew(rows, other, ids, seqs)
+            result = renew(rows, other, ids, seqs)
             other.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(queue(rows.target.place)), (ids,))
-            return found
+            return result
 
         monkeypatch.setattr(live_queue, "renew", by_id)
     drained(shadow)

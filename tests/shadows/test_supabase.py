@@ -53,17 +53,17 @@ def extensions(
 
 def fill(connection: "psycopg.Connection[Any]", kind: str = "vector") -> None:
     for n in range(30):
-        said = f"row {n} says {n * n}"
-        vector = str(OLD.embed([said]).whole[0].tolist())
-        connection.execute(f"INSERT INTO docs VALUES (%s, %s, %s::{kind})", (n, said, vector))
+        text = f"row {n} says {n * n}"
+        vector = str(OLD.embed([text]).whole[0].tolist())
+        connection.execute(f"INSERT INTO docs VALUES (%s, %s, %s::{kind})", (n, text, vector))
 
 
 @pytest.mark.parametrize("layout", ["column", "side_table"])
 def test_pgvector_in_a_schema_of_its_own(extensions: "psycopg.Connection[Any]", layout: str) -> None:
     """The whole migration works, and the functions it makes answer callers whose search_path does not lead to pgvector."""
     parameters: dict[str, Any] = {"targets": TARGETS, "embedder": "hashing/1536", "layout": layout}
-    found = text_384_to_1536(**parameters, run_id="apart", cutover="auto", gates={"min_recall": 0})
-    assert found["state"] == "cut_over"
+    outcome = text_384_to_1536(**parameters, run_id="apart", cutover="auto", gates={"min_recall": 0})
+    assert outcome["state"] == "cut_over"
     extensions.execute("SET search_path = ''")
 
     def nearest(function: str, vector: Any) -> Any:
@@ -122,8 +122,8 @@ def test_every_missing_grant_is_named(connection: Connection, monkeypatch: pytes
     assert lacking() == [f"ALTER ROLE {role} BYPASSRLS"]
     connection.execute(f"ALTER ROLE {role} BYPASSRLS")
     assert lacking() == []
-    found = text_384_to_1536(**parameters, run_id="granted", cutover="auto", gates={"min_recall": 0})
-    assert found["state"] == "cut_over"
+    outcome = text_384_to_1536(**parameters, run_id="granted", cutover="auto", gates={"min_recall": 0})
+    assert outcome["state"] == "cut_over"
 
 
 def test_nobody_else_makes_a_trigger_of_the_one_that_notes_changes(connection: Connection) -> None:

@@ -79,10 +79,10 @@ def test_a_read_only_role_can_search_and_nothing_else(store: PostgresStore) -> N
         statement("grant_read_only", role=role.as_string().strip('"'), schema="public", table="docs")
     )
     store.connection.execute(sql.SQL("SET ROLE {}").format(role))
-    found = store.connection.execute(
+    row = store.connection.execute(
         "SELECT count(*) FROM vecferry.find_similar_documents('docs', '[1,0,0,0,0,0,0,0]', 5)"
     ).fetchone()
-    assert found == (5,)
+    assert row == (5,)
     store.connection.execute("SELECT * FROM vecferry.status")
     with pytest.raises(errors.InsufficientPrivilege):
         store.connection.execute("DELETE FROM docs")

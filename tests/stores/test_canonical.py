@@ -22,9 +22,9 @@ quick = settings(max_examples=300, deadline=None, derandomize=True, database=Non
 @given(METADATA)
 def test_every_value_comes_back_with_its_type(metadata: dict[str, Any]) -> None:
     """Reading what was written gives the same values: 1, 1.0 and true stay three things."""
-    again = canonical.loads(canonical.dumps(metadata))
-    assert again == metadata
-    assert kinds(again) == kinds(metadata)
+    second = canonical.loads(canonical.dumps(metadata))
+    assert second == metadata
+    assert kinds(second) == kinds(metadata)
 
 
 @quick

@@ -64,13 +64,13 @@ def test_a_plan_leaves_every_file_as_it_was(connection: Connection, tmp_path: Pa
     """Of whichever version a directory is, planning changes no byte of it, and puts no file beside the others."""
     old = unpacked(version, tmp_path / "old")
     before = fingerprint(old.path)
-    found = planned(old.path)
-    assert not found.problems
-    assert {t.collection.name: t.collection.count for t in found.plan.targets} == {
+    result = planned(old.path)
+    assert not result.problems
+    assert {t.collection.name: t.collection.count for t in result.plan.targets} == {
         name: len(of["rows"]) for name, of in old.truth.items()
     }
     size = sum(p.stat().st_size for p in old.path.rglob("*") if p.is_file())
-    assert found.copied_bytes == size, "the plan says how large the copy is"
+    assert result.copied_bytes == size, "the plan says how large the copy is"
     assert fingerprint(old.path) == before
 
 
@@ -228,10 +228,10 @@ def test_an_application_that_goes_on_writing(chroma_dir: Callable[..., str], hom
         while writer.poll() is None and len(counts) < 5:
             store = read(path, home)
             ids = store.records("docs").ids().to_pylist()
-            found = store.records("docs").fetch(ids)
-            assert found.num_rows == len(ids) == store.records("docs").count()
-            assert found.column("embedding").null_count == 0
-            assert np.isfinite(vectors(found)).all()
+            fetched = store.records("docs").fetch(ids)
+            assert fetched.num_rows == len(ids) == store.records("docs").count()
+            assert fetched.column("embedding").null_count == 0
+            assert np.isfinite(vectors(fetched)).all()
             counts.append(len(ids))
         out, err = writer.communicate(timeout=120)
     assert writer.returncode == 0, err
@@ -246,14 +246,14 @@ def test_a_plan_on_the_command_line_leaves_nothing(
     """`vecferry plan` writes nothing: not at the source, and its copy is gone when it has answered."""
     before = fingerprint(old.path)
     command = [str(Path(sys.executable).parent / "vecferry"), "plan", "chroma-to-pgvector", "--json"]
-    found = subprocess.run(
+    text = subprocess.run(
         [*command, "-p", f"chroma.path={old.path}"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    assert json.loads(found.stdout)["copied_bytes"] > 100_000
+    assert json.loads(text.stdout)["copied_bytes"] > 100_000
     assert not home.exists()
     assert fingerprint(old.path) == before
 

@@ -78,7 +78,7 @@ WRONG_NEIGHBOURS = b"\x10\x00\x00\x00" + b"\x7f" * 64
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lose_the_segment, r"of \d+ records (is|are) no longer in the index and (has|have) no vector"),
         (remove("index_metadata.pickle"), r"of \d+ records (is|are) no longer in the index"),
@@ -97,12 +97,12 @@ WRONG_NEIGHBOURS = b"\x10\x00\x00\x00" + b"\x7f" * 64
     ],
     ids=lambda of: None if callable(of) else of[:40],
 )
-def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], said: str) -> None:
-    """What is damaged is said in one line before Chroma loads it, and the other collections can be read."""
+def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+    """What is damaged is message in one line before Chroma loads it, and the other collections can be read."""
     old = unpacked("1.4.1", tmp_path)
     damage(old.path)
     home = str(tmp_path / "home")
-    with pytest.raises(UsageError, match=f"is damaged. {NAME}: .*{said}") as raised:
+    with pytest.raises(UsageError, match=f"is damaged. {NAME}: .*{message}") as raised:
         chroma.read(path=str(old.path), home=home, collections=[NAME])
     assert "\n" not in str(raised.value)
     assert not Path(home).exists()
@@ -114,10 +114,10 @@ def right(old: Old, home: Path) -> None:
     """Asserts that every vector of every collection is read as it was written."""
     store = chroma.read(path=str(old.path), home=str(home))
     for name, of in old.truth.items():
-        found = store.records(name).fetch(store.records(name).ids().to_pylist())
-        wanted = np.array([of["rows"][i]["embedding"] for i in found.column("id").to_pylist()], np.float32)
-        assert found.num_rows == len(of["rows"])
-        np.testing.assert_allclose(vectors(found), wanted.reshape(vectors(found).shape), rtol=1e-5, atol=1e-5)
+        fetched = store.records(name).fetch(store.records(name).ids().to_pylist())
+        wanted = np.array([of["rows"][i]["embedding"] for i in fetched.column("id").to_pylist()], np.float32)
+        assert fetched.num_rows == len(of["rows"])
+        np.testing.assert_allclose(vectors(fetched), wanted.reshape(vectors(fetched).shape), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -55,10 +55,10 @@ def test_everything_is_listed_and_read(upstream: int, limits: dict[str, Any]) ->
             direct.write(name, page)
         ids = store.records(name).ids().to_pylist()
         assert ids == page.column("id").to_pylist()
-        found = store.records(name).fetch([*(f"absent-{i}" for i in range(page.num_rows)), *ids, "absent"])
-        assert found.num_rows == page.num_rows
-        order = np.argsort(found.column("id").to_pylist())
-        np.testing.assert_allclose(vectors(found)[order], vectors(page), atol=1e-6)
+        fetched = store.records(name).fetch([*(f"absent-{i}" for i in range(page.num_rows)), *ids, "absent"])
+        assert fetched.num_rows == page.num_rows
+        order = np.argsort(fetched.column("id").to_pylist())
+        np.testing.assert_allclose(vectors(fetched)[order], vectors(page), atol=1e-6)
         assert store.records(name).evidence().shown == "cosine"
         if page.num_rows < ROWS:
             direct.client.delete_collection(name)
@@ -70,8 +70,8 @@ def test_a_limit_is_found_out_once(upstream: int) -> None:
     with limits as port:
         chroma.connect(host="127.0.0.1", port=port).records("docs").ids()
         limits.sizes.clear()
-        again = chroma.connect(host="127.0.0.1", port=port)
-        again.records("docs").fetch(again.records("docs").ids().to_pylist())
+        second = chroma.connect(host="127.0.0.1", port=port)
+        second.records("docs").fetch(second.records("docs").ids().to_pylist())
     assert max(limits.sizes) == 300
     assert len(limits.sizes) <= 2 * (ROWS // 299 + 2)
 
@@ -143,21 +143,21 @@ class Changing:
         self.asked = 0
 
     def page(self, limit: int, offset: int) -> list[str]:
-        found = self.rows[offset : offset + limit]
+        rows = self.rows[offset : offset + limit]
         self.asked += 1
         if self.asked < 30:
             del self.rows[self.asked % 7 :: 50]
             self.rows += [f"new-{self.asked}-{i}" for i in range(10)]
-        return found
+        return rows
 
 
 @pytest.mark.parametrize("limit", [2, 13, 100])
 def test_nothing_that_stays_is_missed_while_others_write(limit: int) -> None:
     """Rows that are there from beginning to end are listed, though others before them are deleted between two pages."""
     rows = Changing(1_000)
-    found = listed(rows.page, lambda: len(rows.rows), Most(limit), "rows")
-    assert {r for r in rows.rows if r.startswith("r")} <= set(found)
-    assert len(found) == len(set(found))
+    result = listed(rows.page, lambda: len(rows.rows), Most(limit), "rows")
+    assert {r for r in rows.rows if r.startswith("r")} <= set(result)
+    assert len(result) == len(set(result))
 
 
 def test_a_server_that_others_write_to_is_listed_whole(upstream: int) -> None:

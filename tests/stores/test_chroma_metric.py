@@ -34,8 +34,8 @@ def planned(chroma_: dict[str, Any], **parameters: Any) -> Planned:
         return make_plan(connection, form.request(), "planned")
 
 
-def metrics(found: Planned) -> dict[str, str]:
-    return {t.collection.name: t.collection.metric for t in found.plan.targets}
+def metrics(plan: Planned) -> dict[str, str]:
+    return {t.collection.name: t.collection.metric for t in plan.plan.targets}
 
 
 def forget(path: Path, *statements: str) -> None:
@@ -58,10 +58,10 @@ def test_every_version_keeps_it_somewhere(connection: Connection, tmp_path: Path
     """In the configuration, or the vector segment: also where the collection's own metadata lost it or lies, and for a
     collection of one row or none; graph settings come from the same place."""
     old = unpacked(version, tmp_path)
-    found = planned({"path": str(old.path)})
-    assert not found.problems
-    assert metrics(found) == {name: of["metric"] for name, of in old.truth.items()}
-    tuned = next(t.collection for t in found.plan.targets if t.collection.name == "tuned")
+    result = planned({"path": str(old.path)})
+    assert not result.problems
+    assert metrics(result) == {name: of["metric"] for name, of in old.truth.items()}
+    tuned = next(t.collection for t in result.plan.targets if t.collection.name == "tuned")
     assert (tuned.m, tuned.ef_construction, tuned.ef_search) == (8, 50, 70)
 
 
@@ -69,20 +69,20 @@ def test_a_server_of_an_old_directory(connection: Connection, served: tuple[Old,
     """It shows neither the segment nor a true configuration: the query tells, and a collection without rows is asked
     for, with the argument to give."""
     old, server = served
-    found = planned(server)
+    result = planned(server)
     wanted = {name: of["metric"] for name, of in old.truth.items()}
-    assert {n: m for n, m in metrics(found).items() if n != "no-row"} == {
+    assert {n: m for n, m in metrics(result).items() if n != "no-row"} == {
         n: m for n, m in wanted.items() if n != "no-row"
     }
-    assert found.problems == [
+    assert result.problems == [
         "no-row has no vectors that show its metric, and its configuration says l2 and its metadata says ip; "
         "name it: -p metrics.no-row=ip"
     ]
-    assert "lost: its configuration says l2, but it returns cosine distances, so cosine is used" in found.warnings
-    again = planned(server, metrics={"no-row": "ip"})
-    assert not again.problems
-    assert metrics(again) == wanted
-    assert from_json(again.plan.as_json()) == again.plan
+    assert "lost: its configuration says l2, but it returns cosine distances, so cosine is used" in result.warnings
+    second = planned(server, metrics={"no-row": "ip"})
+    assert not second.problems
+    assert metrics(second) == wanted
+    assert from_json(second.plan.as_json()) == second.plan
 
 
 def test_a_run_over_a_server_whose_metadata_is_lost(connection: Connection, served: tuple[Old, dict[str, Any]]) -> None:
@@ -110,9 +110,9 @@ def test_the_distances_win_over_what_is_stored(connection: Connection, tmp_path:
     """Where nothing at all is left of the metric, Chroma goes by l2, and so do we; a wrong name for it is refused."""
     old = unpacked("0.4.24", tmp_path)
     forget(old.path, "DELETE FROM segment_metadata", "DELETE FROM collection_metadata")
-    found = planned({"path": str(old.path)}, collections=["old-ip"], metrics={"old-ip": "ip"})
-    assert metrics(found) == {"old-ip": "l2"}
-    assert found.problems == ["metrics.old-ip is ip, but old-ip returns l2 distances: leave it out"]
+    result = planned({"path": str(old.path)}, collections=["old-ip"], metrics={"old-ip": "ip"})
+    assert metrics(result) == {"old-ip": "l2"}
+    assert result.problems == ["metrics.old-ip is ip, but old-ip returns l2 distances: leave it out"]
 
 
 def test_where_nothing_shows_it_the_user_names_it(connection: Connection, tmp_path: Path) -> None:
@@ -121,9 +121,9 @@ def test_where_nothing_shows_it_the_user_names_it(connection: Connection, tmp_pa
     made: Any = store.client.create_collection("zeros.of.it", embedding_function=None, metadata={"hnsw:space": "ip"})
     made.add(ids=["a", "b"], embeddings=np.zeros((2, 4), np.float32))
     assert metrics(planned({"path": str(tmp_path)})) == {"zeros.of.it": "ip"}
-    found = planned({"path": str(tmp_path)}, metrics={"zeros.of.it": "cosine"})
-    assert metrics(found) == {"zeros.of.it": "cosine"}
-    assert "zeros.of.it: cosine, as `metrics` says; the collection itself does not tell" in found.warnings
+    result = planned({"path": str(tmp_path)}, metrics={"zeros.of.it": "cosine"})
+    assert metrics(result) == {"zeros.of.it": "cosine"}
+    assert "zeros.of.it: cosine, as `metrics` says; the collection itself does not tell" in result.warnings
     with pytest.raises(Exception, match="metrics names collections that are not migrated: nobody"):
         planned({"path": str(tmp_path)}, metrics={"nobody": "cosine"})
 
@@ -131,11 +131,11 @@ def test_where_nothing_shows_it_the_user_names_it(connection: Connection, tmp_pa
 def test_a_model_of_ours_may_have_another_metric(connection: Connection, tmp_path: Path) -> None:
     """Where vectors are made anew, the metric that is named is the one of the new vectors."""
     old = unpacked("0.4.24", tmp_path)
-    found = planned(
+    result = planned(
         {"path": str(old.path)}, collections=["old-l2"], metrics={"old-l2": "cosine"}, embedder="hashing/64"
     )
-    assert not found.problems
-    assert metrics(found) == {"old-l2": "cosine"}
+    assert not result.problems
+    assert metrics(result) == {"old-l2": "cosine"}
 
 
 @pytest.mark.parametrize("length", [0.0, 1e-6, 0.1, 0.69, 1.0, 1.45, 3.0, 1e4])
@@ -176,9 +176,9 @@ def test_restoring_a_collection_whose_metadata_lies(tmp_path: Path) -> None:
     forget(
         old.path, "UPDATE collection_metadata SET str_value = 'cosine' WHERE key = 'hnsw:space' AND str_value = 'l2'"
     )
-    again = chroma.read(path=str(old.path), home=str(tmp_path / "home")).records("old-l2").describe()
-    assert again.metadata["hnsw:space"] == "cosine"
+    second = chroma.read(path=str(old.path), home=str(tmp_path / "home")).records("old-l2").describe()
+    assert second.metadata["hnsw:space"] == "cosine"
     target.client.delete_collection("old-l2")
-    target.create(again)
+    target.create(second)
     target.write("old-l2", pa.RecordBatch.from_pylist([{"id": "a", "embedding": [1.0] * 6}], records(6)))
     assert target.records("old-l2").evidence().shown == "l2"

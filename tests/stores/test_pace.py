@@ -53,11 +53,11 @@ def rests(connection: Connection) -> bool:
 
 def locked_rows(connection: Connection) -> int:
     """Rows of docs that another session has locked."""
-    found = connection.execute(
+    row = connection.execute(
         "SELECT count(*) FROM docs WHERE id NOT IN (SELECT id FROM docs FOR UPDATE SKIP LOCKED)"
     ).fetchone()
-    assert found
-    return int(found[0])
+    assert row
+    return int(row[0])
 
 
 def test_alone_nothing_rests(connection: Connection, giving: None) -> None:
@@ -91,8 +91,8 @@ def test_sessions_that_only_are_there_are_not_at_work(connection: Connection, da
 
 
 def test_our_own_sessions_are_not_others(connection: Connection, database: str, giving: None) -> None:
-    with connect(database, "vecferry another") as ours:
-        ours.execute("SELECT 1")
+    with connect(database, "vecferry another") as own:
+        own.execute("SELECT 1")
         assert not rests(connection)
 
 
@@ -111,7 +111,7 @@ def test_one_piece_at_a_time(connection: Connection, database: str, giving: None
     together, most = [0], [0]
 
     def work() -> None:
-        with connect(database, "vecferry worker") as mine, pace.turn(mine):
+        with connect(database, "vecferry worker") as own, pace.turn(own):
             together[0] += 1
             most[0] = max(most[0], together[0])
             time.sleep(0.02)
@@ -205,7 +205,7 @@ def test_a_run_gives_way_and_is_right(
     assert made["state"] == "verified"
     assert len(locked) > 10
     assert max(locked) == 0
-    assert table.held() == table.expected()
+    assert table.vectors() == table.expected()
 
 
 def test_a_live_row_is_locked_for_a_short_piece_only(

@@ -390,12 +390,12 @@ class TestSink:
 
 
 @pytest.mark.parametrize(
-    ("metric", "theirs", "ours"),
+    ("metric", "theirs", "mapped"),
     [("l2", [0.0, 4.0], [0.0, 2.0]), ("ip", [1.0, -2.0], [0.0, -3.0]), ("cosine", [0.25], [0.25])],
 )
-def test_chroma_distances_are_mapped(metric: Metric, theirs: list[float], ours: list[float]) -> None:
+def test_chroma_distances_are_mapped(metric: Metric, theirs: list[float], mapped: list[float]) -> None:
     """Chroma squares its l2 and writes 1 − dot for ip; Hits have the distance and −dot."""
-    assert from_chroma(np.array(theirs), metric).tolist() == ours
+    assert from_chroma(np.array(theirs), metric).tolist() == mapped
 
 
 def test_a_record_without_a_vector_is_found_among_a_page(chroma_server: int) -> None:
@@ -470,10 +470,10 @@ def test_a_collection_opens_without_its_model_or_key(tmp_path: Path, monkeypatch
     made.add(ids=["a"], embeddings=[[1.0, 2.0]])
     monkeypatch.delenv("CHROMA_OPENAI_API_KEY")
     chromadb.api.client.SharedSystemClient.clear_system_cache()
-    again = chroma.connect(path=str(tmp_path))
-    assert again.records("docs").count() == 1
-    assert again.records("docs").fetch(["a"]).column("id").to_pylist() == ["a"]
-    assert again.records("docs").search(np.ones((1, 2), np.float32), 1)[0].ids == ["a"]
+    second = chroma.connect(path=str(tmp_path))
+    assert second.records("docs").count() == 1
+    assert second.records("docs").fetch(["a"]).column("id").to_pylist() == ["a"]
+    assert second.records("docs").search(np.ones((1, 2), np.float32), 1)[0].ids == ["a"]
 
 
 def test_postgres_lists_only_tables_of_our_shape(connection: Any) -> None:

@@ -102,7 +102,7 @@ def _page(comparison: Comparison, connection: Connection, ids: pa.Array) -> tupl
     with connection.transaction():
         checkpoints.check_stop(connection, run.run_id)
         for name, present, *row in differing(connection, table, page, target.place.layout.tolerance):
-            kind = missing if not present else stale if ours(*row) else edited
+            kind = missing if not present else stale if is_ours(*row) else edited
             kind.append(name)
         if comparison.apply and (missing or stale):
             stage_page(connection, table, page.filter(pc.is_in(page["id"], pa.array(missing + stale, pa.string()))))
@@ -134,10 +134,10 @@ def _orphans(comparison: Comparison, connection: Connection, ids: pa.Array, whol
                 with comparison.run.connection() as other:
                     total += _page(comparison, other, pa.array(sorted(there), pa.string()))[0]
             gone = [r for r in rows if r[0] not in there]
-            orphaned = [name for name, *row in gone if ours(*row)]
+            orphaned = [name for name, *row in gone if is_ours(*row)]
             if comparison.apply and orphaned:
                 _remove(comparison, connection, orphaned)
-            added = [name for name, *row in gone if not ours(*row)]
+            added = [name for name, *row in gone if not is_ours(*row)]
             total += Difference(orphaned=named(orphaned), added=named(added))
     return total
 
@@ -154,7 +154,7 @@ def _journalled(comparison: Comparison) -> dict[str, Any]:
     return {**where, "run_id": comparison.run.run_id, "target": comparison.target.number}
 
 
-def ours(document: str | None, metadata: str | None, uri: str | None, stored: bytes | None) -> bool:
+def is_ours(document: str | None, metadata: str | None, uri: str | None, stored: bytes | None) -> bool:
     """Whether the row still says what we wrote."""
     text = None if metadata is None else canonical.dumps(json.loads(metadata))
     return stored is not None and bytes(stored) == canonical.content_hash(document, text, uri)

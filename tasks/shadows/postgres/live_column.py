@@ -81,13 +81,13 @@ class LiveColumn(LiveRows):
             raise UsageError(
                 f"run {self.run.run_id} no longer has {target.name}: build it again, {resumption(self.run.plan)}"
             )
-        content = f"{live.said()}, NULL::text, NULL::text"
+        content = f"{live.document()}, NULL::text, NULL::text"
         return Table(*place, target.place.layout, live.id(), quoted(target.place.new_column), content, self._settled())
 
     def _settled(self) -> str:
         """SQL condition: a row that waits in the queue may say something else by now than its vector does."""
         waiting = f"SELECT q.id FROM {live_place.queue(self.target.place).as_string()} AS q WHERE q.id IS NOT NULL"
-        return f"{self.live.said()} IS NOT NULL AND {self.live.id()} NOT IN ({waiting})"
+        return f"{self.live.document()} IS NOT NULL AND {self.live.id()} NOT IN ({waiting})"
 
     def old(self) -> AbstractContextManager[Records] | None:
         with self.run.connection() as connection:
@@ -97,7 +97,7 @@ class LiveColumn(LiveRows):
     @contextmanager
     def _old(self) -> Iterator[Records]:
         with self.run.connection() as connection:
-            yield TableRecords(connection, replace(self.live.records, ours=self._settled()))
+            yield TableRecords(connection, replace(self.live.records, settled=self._settled()))
 
     def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         """What the queue holds now, and not what comes to it meanwhile: under steady writes a pass ends too."""

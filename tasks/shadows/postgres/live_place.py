@@ -190,7 +190,7 @@ def _dims(target: Target[LivePlace]) -> dict[str, Any]:
 
 
 def _changed(live: LiveTable) -> str:
-    pairs = [(live.said("OLD"), live.said("NEW")), (live.id("OLD"), live.id("NEW"))]
+    pairs = [(live.document("OLD"), live.document("NEW")), (live.id("OLD"), live.id("NEW"))]
     return " OR ".join(f"{old} IS DISTINCT FROM {new}" for old, new in pairs)
 
 

@@ -95,4 +95,4 @@ def columns(target: Target[LivePlace], function: Function | None) -> Columns:
 
 
 def _column(target: Target[LivePlace], name: str, default: bool) -> str:
-    return target.place.live.said("t") if default and name == "content" else f"t.{quoted(name)}"
+    return target.place.live.document("t") if default and name == "content" else f"t.{quoted(name)}"

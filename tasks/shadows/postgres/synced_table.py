@@ -12,7 +12,7 @@ from tasks.base.progress import Tell, quiet
 from tasks.base.words import counted
 from tasks.runs.plan import Target
 from tasks.shadows.difference import Difference, Named
-from tasks.shadows.postgres.comparing import Comparison, compare, ours
+from tasks.shadows.postgres.comparing import Comparison, compare, is_ours
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.interface import Turn
 from tasks.stores.postgres import places
@@ -71,7 +71,7 @@ class SyncedTable(PostgresShadow):
             ).format(table.identifier),
             key,
         ).fetchall()
-        foreign = [name for name, *row in rows if not ours(*row)]
+        foreign = [name for name, *row in rows if not is_ours(*row)]
         connection.execute(
             "DELETE FROM vecferry.undo WHERE run_id = %s AND target = %s AND id = ANY(%s)", (*key, foreign)
         )

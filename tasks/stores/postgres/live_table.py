@@ -58,12 +58,14 @@ class LiveTable:
             self.layout,
             self.id(),
             quoted(self.vectors),
-            f"{self.said()}, NULL::text, NULL::text",
+            f"{self.document()}, NULL::text, NULL::text",
         )
 
     def rows(self, vector: str) -> Table:
         """All rows as records, with this SQL of a vector."""
-        return Table(self.schema, self.table, self.layout, self.id(), vector, f"{self.said()}, NULL::text, NULL::text")
+        return Table(
+            self.schema, self.table, self.layout, self.id(), vector, f"{self.document()}, NULL::text, NULL::text"
+        )
 
     def old_vector(self) -> str:
         """SQL of a row's old vector."""
@@ -78,7 +80,7 @@ class LiveTable:
         parts = [f"{_of(alias)}{column.quoted}::text" for column in self.key]
         return parts[0] if len(parts) == 1 else f"jsonb_build_array({', '.join(parts)})::text"
 
-    def said(self, alias: str = "") -> str:
+    def document(self, alias: str = "") -> str:
         """SQL of a row's text: null where every column of the template is, and where it is empty."""
         columns = [f"{_of(alias)}{quoted(name)}" for name in text_columns(self.text)]
         if self.text == f"{{{text_columns(self.text)[0]}}}":
@@ -90,7 +92,7 @@ class LiveTable:
 
     def hash(self, alias: str = "") -> str:
         """SQL of tasks.stores.canonical.content_hash of the row's text, null where it has none."""
-        document = self.said(alias)
+        document = self.document(alias)
         return f"sha256(convert_to('+' || octet_length({document}) || ':' || {document} || '--', 'UTF8'))"
 
     def parts(self, name: str) -> list[str]:
@@ -103,10 +105,10 @@ class LiveTable:
         """k1, k2, …: what the key columns are called in tables of ours."""
         return [f"{_of(alias)}k{n}" for n in range(1, len(self.key) + 1)]
 
-    def same(self, ours: str, theirs: str) -> str:
-        """SQL: the row ``ours`` of a table of ours has the key of the row ``theirs`` of this one."""
-        pairs = zip(self.numbered(ours), self.key, strict=True)
-        return " AND ".join(f"{n} = {_of(theirs)}{column.quoted}" for n, column in pairs)
+    def same(self, copy: str, row: str) -> str:
+        """SQL: the row ``copy`` of a table of ours has the key of the row ``row`` of this one."""
+        pairs = zip(self.numbered(copy), self.key, strict=True)
+        return " AND ".join(f"{n} = {_of(row)}{column.quoted}" for n, column in pairs)
 
 
 def place(connection: Connection, name: str) -> tuple[str, str]:

@@ -17,8 +17,8 @@ def is_transaction_pooler(connection: Plain, another: Callable[[], Plain]) -> bo
     with another() as other:
         # In an order in which no pool deals out two servers so that each seems to be somebody's own.
         seen = [(c, _server(c)) for c in (connection, other, other, connection, connection, other)]
-    mine, theirs = {pid for c, pid in seen if c is connection}, {pid for c, pid in seen if c is other}
-    return len(mine) > 1 or bool(mine & theirs)
+    own, theirs = {pid for c, pid in seen if c is connection}, {pid for c, pid in seen if c is other}
+    return len(own) > 1 or bool(own & theirs)
 
 
 def _server(connection: Plain) -> int:

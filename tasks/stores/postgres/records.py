@@ -66,7 +66,7 @@ class TableRecords:
 
     def sample(self, rows: int, *, content: bool = True, settled: bool = False) -> Iterator[pa.RecordBatch]:
         where = sql.SQL("WHERE {} IS NOT NULL AND {} ORDER BY random() LIMIT {}").format(
-            sql.SQL(self.table.column), sql.SQL(self.table.ours if settled else "true"), sql.Literal(rows)
+            sql.SQL(self.table.column), sql.SQL(self.table.settled if settled else "true"), sql.Literal(rows)
         )
         return read(self.connection, self.table, where, content=content)
 

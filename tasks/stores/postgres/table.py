@@ -36,7 +36,7 @@ class Table:
     """The column of vectors, quoted where it must be."""
     content: str = "document, metadata::text, uri"
     """SQL expressions of what a row says: document, metadata and uri, each as text."""
-    ours: str = "content_hash IS NOT NULL"
+    settled: str = "content_hash IS NOT NULL"
     """SQL condition of the rows that we wrote."""
 
     @cached_property
