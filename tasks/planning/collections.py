@@ -23,7 +23,8 @@ from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.places import SCHEMA, NewTable, ReplacedTable, SyncedTable, TablePlace
-from tasks.stores.postgres.table import Table, describe, index_statement, key_statement, table_statements
+from tasks.stores.postgres.table import Table, describe, index_statements, key_statement, table_statements
+from tasks.stores.postgres.wire import copy_statement, records_into
 from tasks.stores.registry import open_source
 
 
@@ -164,10 +165,9 @@ def _sql(plan: Plan) -> Iterator[str]:
         where: dict[str, Any] = {"schema": table.schema, "table": table.name}
         names = index_names(plan.run_id, target.place.table, target.name)
         yield from lines(*table_statements(table))
-        yield f'COPY "{SCHEMA}"."{table.name}" FROM STDIN (FORMAT BINARY)'
+        yield from lines(copy_statement(records_into(table.identifier)))
         yield from lines(key_statement(table, names["key"]))
-        if table.layout.index_type:
-            yield from lines(index_statement(table, names["hnsw"], *hnsw.parameters(target.collection)))
+        yield from lines(*index_statements(table, names["hnsw"], *hnsw.parameters(target.collection)))
         yield from lines(statement("expand_gin", **where, index=names["gin"]))
         for line in lines(move_statement(table, target.place.schema, target.place.table)):
             yield f"{line}  -- at the cutover"

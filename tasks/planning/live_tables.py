@@ -10,19 +10,19 @@ from tasks.base.errors import UsageError
 from tasks.base.words import counted, plural
 from tasks.checks.labelled import read_queries
 from tasks.embedders.registry import open_embedder
-from tasks.planning import live_estimate, rights, server
-from tasks.planning.planned import Draft, Planned, lines
+from tasks.planning import live_estimate, live_sql, rights, server
+from tasks.planning.planned import Draft, Planned
 from tasks.runs import models
-from tasks.runs.names import check_run_id, index_names, shadow_name
+from tasks.runs.names import check_run_id, shadow_name
 from tasks.runs.plan import Plan, Request, Target
-from tasks.shadows.postgres import dispatcher, live_place, strangers
+from tasks.shadows.postgres import dispatcher, strangers
 from tasks.stores.interface import Collection
-from tasks.stores.postgres import hnsw, pace
+from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import Column, LiveTable, place, quoted, text_columns
+from tasks.stores.postgres.live_table import Column, LiveTable, place, text_columns
 from tasks.stores.postgres.pgvector import Layout
-from tasks.stores.postgres.places import SCHEMA, LiveColumn, LivePlace, SideTable
-from tasks.stores.postgres.table import Table, describe, index_statement
+from tasks.stores.postgres.places import LiveColumn, LivePlace, SideTable
+from tasks.stores.postgres.table import Table, describe
 
 USUAL = ("content", "text", "document", "body", "phrase")
 """Names that a column of text goes by, where a table has several."""
@@ -110,7 +110,7 @@ def examine(connection: Connection, draft: Draft) -> Draft:
 
 def estimate(connection: Connection, draft: Draft) -> Planned:
     """What it will do, take and cost."""
-    statements = [line for target in draft.plan.targets for line in _sql(connection, draft.plan.run_id, target)]
+    statements = [line for t in draft.plan.targets for line in live_sql.statements(connection, draft.plan.run_id, t)]
     return live_estimate.estimate(connection, draft, statements)
 
 
@@ -219,19 +219,3 @@ def _warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str
             f"{live.schema}.{live.table}: filling a column fires {firing[0]} for every row; layout=side_table "
             "avoids that"
         )
-
-
-def _sql(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
-    """The SQL that changes something, as it will be sent; of a function its name, since its body is derived from the
-    application's own when it is made."""
-    yield from lines(*live_place.statements(connection, run_id, target))
-    place, beside = target.place, target.place.beside
-    where = (SCHEMA, place.shadow) if beside else (place.schema, place.table)
-    table = Table(*where, place.layout, column="embedding" if beside else quoted(place.new_column))
-    if place.layout.index_type:
-        name = index_names(run_id, place.table, target.name)["hnsw"]
-        yield from lines(index_statement(table, name, *hnsw.parameters(target.collection), concurrently=not beside))
-    switched = [f"{target.place.function}"] if target.place.function else []
-    for function in [*dispatcher.names(run_id, target), *switched]:
-        when = "  -- at the cutover" if function in switched else ""
-        yield f"CREATE OR REPLACE FUNCTION {sql.Identifier(target.place.schema, function).as_string()}(…){when}"

@@ -1,32 +1,40 @@
-"""The SQL that a plan shows is what the server is sent."""
+"""The SQL that a plan shows is what the server is sent, and nothing else is sent that changes more than the ledger."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
 from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from flows.forms.form import parse
+from flows.forms.shared import Migration
 from flows.forms.text_384_to_1536 import Text384To1536
 from tasks.index import index
 from tasks.planning.registry import make_plan
 from tasks.stores.postgres.connection import Connection
+from tests.helpers.live import make_table
 from tests.helpers.pipeline import build, finish
-from tests.shadows.test_live_sync import begun
+from tests.helpers.sent import Sent, recorded
+from tests.shadows.test_live_sync import begun, loaded
 
-NOT_WHOLE = ("--", "COPY", "CREATE OR REPLACE FUNCTION", "CREATE EXTENSION")
-"""Notes; rows, which the log does not hold; functions, of which the plan shows the names; what is there already."""
+LEDGER = re.compile(r"ledger_\d+_.*|expand_(schema|version|functions|note_change)")
+"""Files that make the ledger and what lies beside it, all of them ours."""
+NAMED = re.compile(r'CREATE OR REPLACE FUNCTION ("[^"]+"\."[^"]+")')
+"""A function. Of one whose body the registry of models decides the plan shows the name."""
+PARAMETER, BODY = re.compile(r"\$\d+"), re.compile(r"\$vecferry\$.*?\$vecferry\$", re.DOTALL)
+NOTED = re.compile(r"cutover_function_(copy|comment|owner)|grant_function|contract_function")
+"""Files of what comes with such functions: the plan has a note of it."""
 
 
 @contextmanager
 def logged(connection: Connection) -> Iterator[list[str]]:
-    """What the sessions that begin in the body are sent and that changes the schema, in one text, its white space as plans
-    have it."""
+    """What the sessions that begin in the body are sent and that changes something, in one text, its white space as plans have
+    it."""
     name = connection.info.dbname
     size = connection.execute("SELECT (pg_stat_file('log')).size").fetchone()
     assert size
-    connection.execute(f"ALTER DATABASE {name} SET log_statement = 'ddl'")
+    connection.execute(f"ALTER DATABASE {name} SET log_statement = 'mod'")
     sent: list[str] = []
     yield sent
     connection.execute(f"ALTER DATABASE {name} RESET log_statement")
@@ -35,31 +43,72 @@ def logged(connection: Connection) -> Iterator[list[str]]:
     sent.append(" ".join(row[0].split()))
 
 
-def shown(connection: Connection, form: Any, run_id: str) -> list[str]:
+def planned(connection: Connection, form: Migration, run_id: str) -> list[str]:
+    """The statements of a plan, without its notes."""
     lines = make_plan(connection, form.request(), run_id).sql
-    return [line.removesuffix("  -- at the cutover") for line in lines if not line.startswith(NOT_WHOLE)]
+    return [line.removesuffix("  -- at the cutover") for line in lines if not line.startswith("--")]
+
+
+def unsent(lines: list[str], sent: str) -> list[str]:
+    """Those that the server was not sent, by its log; of a function that is only named, its name. What is there already is not
+    sent, and of a COPY the log has its beginning."""
+    return [line for line in lines if line.removesuffix("(…)") not in sent and not line.startswith("CREATE EXTENSION")]
+
+
+def unplanned(lines: list[str], statements: list[Sent]) -> list[str]:
+    """What was sent and changes more than the ledger, and stands in no line."""
+    shown = {PARAMETER.sub("%b", line) for line in lines}
+    named = {name[1] for line in lines if (name := NAMED.match(line)) and line.endswith("(…)")}
+    sent = [
+        (one.where, PARAMETER.sub("%b", " ".join(text.split()).rstrip(";")))
+        for one in statements
+        if one.changes and not LEDGER.fullmatch(one.file or "") and not NOTED.fullmatch(one.file or "")
+        for text in BODY.sub(lambda body: body[0].replace("\n", " "), one.text).split(";\n")
+    ]
+    return [
+        f"{where}: {line}"
+        for where, line in sent
+        if line and line not in shown and not line.startswith(("COMMENT ON FUNCTION", "--"))
+        if not ((name := NAMED.match(line)) and name[1] in named)
+    ]
 
 
 def test_tables_are_made_by_what_the_plan_shows(connection: Connection, chroma_dir: Callable[..., str]) -> None:
-    """Table, dimensions, key, indexes and the move to the final schema."""
+    """Table, dimensions, key, indexes and the move to the final schema; and there is no more to it."""
     source = {"chroma": {"path": chroma_dir(count=30)}}
-    planned = shown(connection, parse(ChromaToPgvector, source), "r")
-    assert len(planned) == 8
-    with logged(connection) as sent:
+    lines = planned(connection, parse(ChromaToPgvector, source), "r")
+    with logged(connection) as sent, recorded() as statements:
         finish(build("r", **source))
-    assert [line for line in planned if line not in sent[0]] == []
+    assert len(lines) == 10
+    assert unsent(lines, sent[0]) == []
+    assert unplanned(lines, statements) == []
 
 
 @pytest.mark.parametrize("layout", ["column", "side_table"])
 def test_live_tables_get_what_the_plan_shows(connection: Connection, layout: str) -> None:
-    """The table of what is known, the column, the queue with its triggers and the index."""
-    with logged(connection) as sent:
-        run = begun(connection, layout)
-        index(run, 0)
+    """The table of what is known, the column or the view, the queue with its triggers, the rows, the index, the functions and
+    the rights; and there is no more to it."""
+    make_table(connection, 30)
     form = parse(
         Text384To1536,
         {"targets": [{"table": "docs", "text": "content"}], "embedder": "hashing/1536", "layout": layout},
     )
-    planned = shown(connection, form, run.run_id)
-    assert len(planned) == 12
-    assert [line for line in planned if line not in sent[0]] == []
+    lines = planned(connection, form, "live")
+    connection.execute("DROP TABLE docs CASCADE; DROP FUNCTION match_docs")
+    with logged(connection) as sent, recorded() as statements:
+        run = begun(connection, layout)
+        loaded(run)
+        index(run, 0)
+        finish(run, sample=20)
+    assert len(lines) > 15
+    assert unsent(lines, sent[0]) == []
+    assert unplanned(lines, statements) == []
+
+
+def test_what_is_sent_beside_the_plan_is_seen(connection: Connection) -> None:
+    """A statement of ours that no plan shows, and one that a plan shows and nobody sends."""
+    planned_line = 'ALTER TABLE "public"."docs" ADD COLUMN "new" vector(3)'
+    sent = Sent("tasks/x.py:1", 'ALTER TABLE "public"."docs" ADD COLUMN "other" vector(3);')
+    assert unplanned([planned_line], [sent]) == [f"tasks/x.py:1: {sent.text.rstrip(';')}"]
+    assert unsent([planned_line], sent.text) == [planned_line]
+    assert unplanned([planned_line], [Sent("tasks/x.py:1", "UPDATE docs SET new = NULL")]) != []

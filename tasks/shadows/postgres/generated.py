@@ -94,7 +94,7 @@ def make_second(connection: Connection, target: Target[LivePlace], name: str) ->
         drop(connection, there)  # what a function returns cannot be replaced
         there = None
     what = f"the vectors of {target.place.schema}.{target.place.table} that have the query's dimensions"
-    search_functions.create(connection, target.place.schema, second, returned, what, "BEGIN\nEND", "plpgsql")
+    connection.execute(search_functions.created(target.place.schema, second, returned, what, "BEGIN\nEND", "plpgsql"))
     made = find(connection, target.place.schema, second, switched=True)
     assert made
     give_body(connection, made, _choice(connection, made, _for_second(known, function)))

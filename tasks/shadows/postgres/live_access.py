@@ -1,5 +1,7 @@
 """Who may read what lies beside a live table: those who may read the table, and of it the rows they see there."""
 
+from collections.abc import Iterator
+
 from psycopg import sql
 
 from sql import statement
@@ -40,8 +42,14 @@ def view_statement(connection: Connection, target: Target[LivePlace]) -> sql.Com
 def share(connection: Connection, target: Target[LivePlace]) -> None:
     """Lets those who read the live table read what is beside it, row by row where its rows are guarded, and which space is
     active."""
+    for one in share_statements(connection, target):
+        connection.execute(one)
+
+
+def share_statements(connection: Connection, target: Target[LivePlace]) -> Iterator[sql.Composed]:
+    """What ``share`` sends."""
     if target.place.beside:
-        _guard(connection, target)
+        yield from _guard(connection, target)
     rows = connection.execute(
         "SELECT DISTINCT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END "
         "FROM pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS g "
@@ -50,25 +58,16 @@ def share(connection: Connection, target: Target[LivePlace]) -> None:
     ).fetchall()
     names = [target.place.shadow, view_name(target)] if target.place.beside else []
     relations = [sql.Identifier(SCHEMA, name) for name in [*names, "active_space"]]
-    there = [r for r in relations if _exists(connection, r)]
     for (who,) in rows:
-        connection.execute(statement("grant_reading", role=sql.SQL(who), relations=sql.SQL(", ").join(there)))
+        yield statement("grant_reading", role=sql.SQL(who), relations=sql.SQL(", ").join(relations))
 
 
-def _exists(connection: Connection, relation: sql.Identifier) -> bool:
-    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (relation.as_string(),)).fetchone()
-    return row == (True,)
-
-
-def _guard(connection: Connection, target: Target[LivePlace]) -> None:
+def _guard(connection: Connection, target: Target[LivePlace]) -> Iterator[sql.Composed]:
     """Where policies decide who sees which row of the live table, they decide it for the vectors beside it too."""
     guarded = connection.execute(
         "SELECT relrowsecurity FROM pg_class WHERE oid = to_regclass(%s)", (target.place.live.identifier.as_string(),)
     ).fetchone()
-    if guarded != (True,):
-        return
-    live = target.place.live
-    same = sql.SQL(live.same("", "b"))
-    connection.execute(
-        statement("grant_rows_alike", side=target.place.shadow, schema=live.schema, table=live.table, same=same)
-    )
+    if guarded == (True,):
+        live = target.place.live
+        same = sql.SQL(live.same("", "b"))
+        yield statement("grant_rows_alike", side=target.place.shadow, schema=live.schema, table=live.table, same=same)

@@ -11,7 +11,7 @@ from tasks.runs import models
 from tasks.runs.models import Model
 from tasks.runs.names import index_names, short
 from tasks.runs.plan import Target
-from tasks.shadows.postgres.live_access import share, view_name, view_statement
+from tasks.shadows.postgres.live_access import share, share_statements, view_name, view_statement
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTable, has_column
@@ -58,7 +58,7 @@ def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None
 def statements(connection: Connection, run_id: str, target: Target[LivePlace]) -> list[sql.Composed]:
     """What ``make`` sends that names this target, for the plan."""
     column = [] if target.place.beside else [_column_statement(target)]
-    view = [view_statement(connection, target)] if target.place.beside else []
+    view = [view_statement(connection, target), *share_statements(connection, target)] if target.place.beside else []
     return [_side_statement(target), _key_statement(run_id, target), *column, _queue_statement(target), *view]
 
 

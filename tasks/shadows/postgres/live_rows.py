@@ -18,7 +18,7 @@ from tasks.stores.interface import AT_ONCE, Turn
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import has_column
 from tasks.stores.postgres.places import LivePlace
-from tasks.stores.postgres.wire import KEYS, copy_rows, key_columns, vector_array, vector_values
+from tasks.stores.postgres.wire import copy_rows, key_columns, vector_array, vector_values
 
 PIECE_ROWS = 10
 """Rows of a live table that are updated at once: a few milliseconds where the table has an HNSW index."""
@@ -63,12 +63,12 @@ class LiveRows(PostgresShadow):
             return
         place, statements = self.target.place, statements_of(self.target.place)
         ids, hashes = page["id"].to_pylist(), page["content_hash"].to_pylist()
-        kinds = [column.type for column in place.live.key]
         if not place.beside:
             turn = AT_ONCE  # rows of the live table are locked until the caller's transaction ends
             packed = vector_array(connection, page, place.layout.type)
             connection.execute(statements.update, (ids, hashes, packed), prepare=False)
-        elif fresh and all(kind in KEYS for kind in kinds):
+        elif fresh and statements.copies:
+            kinds = [column.type for column in place.live.key]
             columns = [*key_columns(kinds, ids), hashes, vector_values(page, place.layout.type)]
             copy_rows(connection, statements.into, columns, turn)
         else:

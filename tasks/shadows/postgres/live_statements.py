@@ -14,12 +14,15 @@ from sql import statement
 from tasks.shadows.postgres.live_place import numbered_id, queue_name, side_table
 from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.places import LivePlace
+from tasks.stores.postgres.wire import KEYS
 
 
 @dataclass(frozen=True)
 class Statements:
     """Of one place. ``p`` is the page, ``b`` the live table, ``s`` the table of what is known of each row."""
 
+    copies: bool
+    """Whether new rows get there by COPY: not into the table itself, and not where their keys have no binary format here."""
     into: sql.Composed
     """What a COPY goes into: key, content_hash, embedding."""
     upsert: sql.Composed
@@ -57,7 +60,7 @@ def statements_of(place: LivePlace) -> Statements:
     filled = _page(live, "content_hash bytea", f"embedding {kind}")
     old = _page(live, "content_hash bytea", f"embedding {live.layout.type}")
     return Statements(
-        # A COPY stands in no file: its rows, in binary, could not be sent by hand.
+        copies=place.beside and all(column.type in KEYS for column in live.key),
         into=sql.SQL("{} ({}, content_hash, embedding)").format(side_table(place), side["keys"]),
         upsert=statement("sync_live_upsert", **side, page=filled),
         update=statement(

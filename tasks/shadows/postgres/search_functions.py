@@ -47,7 +47,12 @@ def problems(connection: Connection, target: Target[LivePlace]) -> list[str]:
 
 
 def make(connection: Connection, target: Target[LivePlace], name: str) -> None:
-    """A function of that name, in the schema of the live table, that finds the nearest rows by the target's new vectors."""
+    """Makes a function of that name that finds the nearest rows by the target's new vectors."""
+    connection.execute(body_statement(connection, target, name))
+
+
+def body_statement(connection: Connection, target: Target[LivePlace], name: str) -> sql.Composed:
+    """What makes it, in the schema of the live table."""
     function = find(connection, target.place.schema, target.place.function) if target.place.function else None
     live, layout, column = target.place.live, target.place.layout, f"t.{quoted(target.place.new_column)}"
     # By its schema: an application's search_path need not lead to pgvector, nor that of the function that calls this.
@@ -68,23 +73,19 @@ def make(connection: Connection, target: Target[LivePlace], name: str) -> None:
         f"SELECT {', '.join(chosen)} FROM {place.as_string()} AS t WHERE {similarity} > match_threshold "
         f"ORDER BY {nearest} LIMIT match_count"
     )
-    create(connection, target.place.schema, name, columns(target, function), target.name, body)
+    return created(target.place.schema, name, columns(target, function), target.name, body)
 
 
-def create(
-    connection: Connection, schema: str, name: str, returned: "Columns", what: str, body: str, language: str = "sql"
-) -> None:
-    """A function that takes query, threshold and count; its comment says by ``what`` it finds the nearest rows."""
-    connection.execute(
-        statement(
-            "expand_search_function",
-            schema=schema,
-            function=name,
-            columns=sql.SQL(", ".join(f"{quoted(column)} {kind}" for column, kind in returned)),
-            language=sql.SQL(language),
-            body=sql.SQL(dollars(body)),
-            comment=f"{MADE}: the nearest rows by {what}",
-        )
+def created(schema: str, name: str, returned: "Columns", what: str, body: str, language: str = "sql") -> sql.Composed:
+    """What makes a function that takes query, threshold and count; its comment says by ``what`` it finds the nearest rows."""
+    return statement(
+        "expand_search_function",
+        schema=schema,
+        function=name,
+        columns=sql.SQL(", ".join(f"{quoted(column)} {kind}" for column, kind in returned)),
+        language=sql.SQL(language),
+        body=sql.SQL(dollars(body)),
+        comment=f"{MADE}: the nearest rows by {what}",
     )
 
 

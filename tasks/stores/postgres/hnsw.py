@@ -7,7 +7,6 @@ from contextlib import contextmanager
 import psutil
 from psycopg import errors, sql
 
-from sql import statement
 from tasks.stores.interface import Built, Collection
 from tasks.stores.postgres import pgvector
 from tasks.stores.postgres.connection import Connection
@@ -60,8 +59,6 @@ def build(connection: Connection, table: Table, name: str, collection: Collectio
         try:
             with _allowed(connection, memory, parallel):
                 if concurrently:
-                    # A build that was cut off leaves an index that is no good, under a name that is taken.
-                    connection.execute(statement("contract_index_concurrently", schema=table.schema, index=name))
                     create_index(connection, table, name, m, ef_construction, concurrently=True)
                 else:
                     with connection.transaction():

@@ -161,13 +161,18 @@ def create_index(
     connection: Connection, table: Table, name: str, m: int, ef_construction: int, concurrently: bool = False
 ) -> None:
     """The HNSW index, where pgvector has one for so many dimensions."""
-    if table.layout.index_type is not None:
-        connection.execute(index_statement(table, name, m, ef_construction, concurrently))
+    for one in index_statements(table, name, m, ef_construction, concurrently):
+        connection.execute(one)
 
 
-def index_statement(table: Table, name: str, m: int, ef_construction: int, concurrently: bool = False) -> sql.Composed:
-    """What makes the HNSW index."""
-    return statement(
+def index_statements(
+    table: Table, name: str, m: int, ef_construction: int, concurrently: bool = False
+) -> list[sql.Composed]:
+    """What makes the HNSW index. A build beside others that was cut off has left one that is no good: that goes first."""
+    if table.layout.index_type is None:
+        return []
+    dropped = [statement("contract_index_concurrently", schema=table.schema, index=name)] if concurrently else []
+    made = statement(
         "expand_hnsw_concurrently" if concurrently else "expand_hnsw",
         schema=table.schema,
         table=table.name,
@@ -177,6 +182,7 @@ def index_statement(table: Table, name: str, m: int, ef_construction: int, concu
         m=m,
         ef_construction=ef_construction,
     )
+    return [*dropped, made]
 
 
 def _batch(rows: list[tuple[Any, ...]], layout: Layout) -> pa.RecordBatch:

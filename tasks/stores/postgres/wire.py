@@ -49,7 +49,7 @@ def copy_rows(
     """Sends rows, given by their columns, to ``into``: a table with the list of its columns. No more than a block is held at
     once, and it rests between blocks where way is given."""
     size = SHORT if turn.gives_way else BLOCK
-    with connection.cursor() as cursor, cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(into)) as copy:
+    with connection.cursor() as cursor, cursor.copy(copy_statement(into)) as copy:
         for block in _blocks(columns, size):
             copy.write(block)
             if turn.gives_way:
@@ -61,7 +61,6 @@ def copy_records(
 ) -> None:
     """Sends records with their ``content_hash`` column to a table of ours. metadata is JSON text."""
     metadata = [None if text is None else b"\x01" + text.encode() for text in page.column("metadata").to_pylist()]
-    names = sql.SQL("{} (id, document, metadata, uri, embedding, content_hash)").format(into)
     columns = [
         _texts(page, "id"),
         _texts(page, "document"),
@@ -70,7 +69,17 @@ def copy_records(
         vector_values(page, kind),
         page.column("content_hash").to_pylist(),
     ]
-    copy_rows(connection, names, columns, turn)
+    copy_rows(connection, records_into(into), columns, turn)
+
+
+def records_into(table: sql.Composable) -> sql.Composed:
+    """A table of ours with the list of the columns that ``copy_records`` fills."""
+    return sql.SQL("{} (id, document, metadata, uri, embedding, content_hash)").format(table)
+
+
+def copy_statement(into: sql.Composable) -> sql.Composed:
+    """What rows are sent with. It stands in no file of sql/: nobody could send them by hand, being binary."""
+    return sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(into)
 
 
 def key_columns(kinds: Sequence[str], names: Sequence[str]) -> list[list[Value]]:
