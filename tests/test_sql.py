@@ -1,10 +1,12 @@
 """The .sql files and their loader: what psql would do with them is what vecferry does."""
 
+import ast
 import os
 import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,12 @@ from tasks.base.errors import UsageError
 from tasks.runs import ledger_versions
 from tasks.shadows.postgres.live_place import TRIGGERS
 from tasks.stores.interface import Collection
-from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.connection import Connection, connect
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.store import PostgresStore
-from tasks.stores.postgres.table import Table, create_table
+from tasks.stores.postgres.table import Table, create_table, remove
 from tests.helpers.pipeline import build
+from tests.helpers.sent import Sent, recorded, unwritten
 
 FOLDER = Path(__file__).parent.parent / "sql"
 FILES = sorted(path.stem for path in FOLDER.glob("*.sql"))
@@ -210,3 +213,62 @@ def find_psql() -> str:
     if not bundled:
         pytest.skip("there is no psql here")
     return str(bundled[-1])
+
+
+CHANGES = re.compile(
+    r"\s*(CREATE|ALTER|DROP|GRANT|REVOKE|COMMENT|INSERT|UPDATE|DELETE|TRUNCATE|LOCK|MERGE|DO|CALL|WITH)\b"
+)
+
+
+def composed(folder: str) -> Iterator[Sent]:
+    """The SQL that is written out in calls of execute and SQL in a folder's modules, without what is put into it."""
+    for path in sorted((FOLDER.parent / folder).rglob("*.py")):
+        calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call) and node.args)
+        for call in calls:
+            if isinstance(call.func, ast.Attribute) and call.func.attr in ("execute", "executemany", "SQL"):
+                parts = (node.value for node in ast.walk(call.args[0]) if isinstance(node, ast.Constant))
+                text = "".join(part for part in parts if isinstance(part, str))
+                yield Sent(f"{path.relative_to(FOLDER.parent)}:{call.lineno}", text)
+
+
+def test_code_composes_no_sql_that_changes_more_than_the_ledger() -> None:
+    """It stands in sql/, where a person can read and run it; the ways that no test goes, too."""
+    sent = [one for folder in ("tasks", "flows") for one in composed(folder)]
+    assert len(sent) > 100
+    assert [str(one) for one in sent if CHANGES.match(one.text) and one.changes] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'ALTER TABLE "public"."docs" ADD COLUMN "x" int',
+        "WITH gone AS (DELETE FROM docs RETURNING id) SELECT * FROM gone",
+        "INSERT INTO docs VALUES (1)",
+        "LOCK TABLE docs",
+        "DROP FUNCTION match_docs(vector)",
+        'GRANT SELECT ON "public"."docs" TO anon',
+    ],
+)
+def test_sql_that_stands_in_no_file_is_found(connection: Connection, text: str) -> None:
+    """What changes a table, a function or a right is told, and so is a file's statement with something added; the ledger's
+    own rows, and what is only read, are not."""
+    assert unwritten([Sent("tasks/x.py:1", text)]) == [f"tasks/x.py:1 sends {text}"]
+    dropped = statement("contract_function", function=sql.SQL("match_docs(vector)")).as_string(connection)
+    assert Sent("", dropped).file == "contract_function"
+    assert Sent("", f"BEGIN; {dropped}").file is None
+    reads = [
+        "SELECT 1 FROM docs",
+        "UPDATE vecferry.run SET report = %s",
+        "WITH a AS (SELECT 1) SELECT * FROM a",
+        dropped,
+    ]
+    assert unwritten([Sent("", one) for one in reads]) == []
+
+
+def test_what_is_sent_is_recorded_with_the_line_that_sends_it(database: str) -> None:
+    """By whatever cursor; what a test sends itself is no matter of ours."""
+    with recorded() as statements, connect(database, "vecferry") as connection:
+        connection.execute("CREATE TABLE docs (id text)")
+        remove(connection, Table("public", "docs", Layout("vector", 2, "cosine")), ["a"])
+    assert [one.file for one in statements if one.changes] == ["sync_remove"]
+    assert statements[-1].where.startswith("tasks/stores/postgres/table.py:")
