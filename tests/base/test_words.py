@@ -170,7 +170,7 @@ def faults(text: str) -> list[str]:
     """What is wrong with a message in which every number is 0, 1 or 2."""
     wrong = [
         f"{number} {noun}"
-        for number, noun in re.findall(r"(?<![\w/.])([012]) ([a-z][a-z/]*)", text)
+        for number, noun in re.findall(r"(?<![\w/.@])([012]) ([a-z][a-z/]*)", text)
         if not _goes(number, noun)
     ]
     wrong += [noun for noun in re.findall(r"NAME ([a-z]+)\b(?!/)", text) if noun in NOUNS[1] - NOUNS[0]]
