@@ -44,10 +44,12 @@ def start(flow: str, verb: ledger.Verb, parameters: Migration, as_json: bool) ->
     return carry_out(call, verb, parameters.run_id, parameters.database, as_json)
 
 
-def of_run(flow: Any, verb: ledger.Verb, form: type[OfRun], run_id: str, p: list[str] | None, as_json: bool) -> None:
+def of_run(verb: ledger.Verb, form: type[OfRun], run_id: str, p: list[str] | None, as_json: bool) -> None:
     """Does ``verb`` with a run there is, and ends the command."""
     parameters = parse(form, {**arguments.pairs(p), "run_id": run_id})
     check_run(run_id, parameters.database)
+    name = verb.replace("-", "_")
+    flow = getattr(importlib.import_module(f"flows.{name}"), name)
     call = partial(flow, **parameters.model_dump(by_alias=True, exclude_unset=True))
     sys.exit(carry_out(call, verb, run_id, parameters.database, as_json).exit)
 

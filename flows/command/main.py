@@ -3,6 +3,7 @@
 from flows.command import early  # isort: skip  # noqa: F401  the first thing of all
 
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -94,28 +95,44 @@ def plan(flow: Flow, p: Parameters = None, params: ParameterFile = None, as_json
         )
 
 
-@app.command()
-def run(
-    flow: Flow,
-    p: Parameters = None,
-    params: ParameterFile = None,
-    run_id: RunName = None,
-    as_json: Json = False,
-) -> None:
-    """Run a migration, or resume it where it stopped."""
-    _migrate(flow, named(flow, parameters_of(flow, p, params, run_id)), as_json)
+def _beginning(go: Callable[[str, Migration, bool], object]) -> Callable[..., None]:
+    """A command that begins or resumes a migration and does ``go`` with it."""
+
+    def begin(
+        flow: Flow,
+        p: Parameters = None,
+        params: ParameterFile = None,
+        run_id: RunName = None,
+        as_json: Json = False,
+    ) -> None:
+        go(flow, named(flow, parameters_of(flow, p, params, run_id)), as_json)
+
+    return begin
 
 
-@app.command()
-def snapshot(
-    flow: Flow,
-    p: Parameters = None,
-    params: ParameterFile = None,
-    run_id: RunName = None,
-    as_json: Json = False,
-) -> None:
-    """Take only the snapshot that a migration begins with; `vecferry run FLOW --run-id RUN` goes on from it."""
-    start(flow, "snapshot", named(flow, parameters_of(flow, p, params, run_id)), as_json)
+def _doing(verb: ledger.Verb, form: type[OfRun]) -> Callable[..., None]:
+    """A command that does ``verb`` with a run there is."""
+
+    def do(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
+        of_run(verb, form, run_id, p, as_json)
+
+    return do
+
+
+def _migrate(flow: str, parameters: Migration, as_json: bool) -> None:
+    verb: ledger.Verb = "cutover" if parameters.cutover == "auto" else "run"
+    outcome = start(flow, verb, parameters, as_json)
+    if parameters.cutover == "ask" and outcome.state == "verified" and console.confirmed("Switch now?", as_json):
+        assert parameters.run_id
+        of_run("cutover", Checked, parameters.run_id, [f"database={parameters.database}"], as_json=False)
+    sys.exit(outcome.exit)
+
+
+app.command("run", help="Run a migration, or resume it where it stopped.")(_beginning(_migrate))
+app.command(
+    "snapshot",
+    help="Take only the snapshot that a migration begins with; `vecferry run FLOW --run-id RUN` goes on from it.",
+)(_beginning(lambda flow, parameters, as_json: start(flow, "snapshot", parameters, as_json)))
 
 
 @app.command("status")
@@ -164,28 +181,13 @@ def rerun(
     _migrate(flow, parse(FLOWS[flow], values), as_json)
 
 
-@app.command()
-def cutover(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
-    """Catch up, verify once more and switch to the new vectors, in one transaction."""
-    from flows.cutover import cutover as flow
-
-    of_run(flow, "cutover", Checked, run_id, p, as_json)
-
-
-@app.command("catch-up")
-def catch_up(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
-    """Bring a run's vectors up to date with their source, before or after the cutover."""
-    from flows.catch_up import catch_up as flow
-
-    of_run(flow, "catch-up", Checked, run_id, p, as_json)
-
-
-@app.command()
-def rollback(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
-    """Take a run back: what was used before it is used again."""
-    from flows.rollback import rollback as flow
-
-    of_run(flow, "rollback", OfRun, run_id, p, as_json)
+app.command("cutover", help="Catch up, verify once more and switch to the new vectors, in one transaction.")(
+    _doing("cutover", Checked)
+)
+app.command("catch-up", help="Bring a run's vectors up to date with their source, before or after the cutover.")(
+    _doing("catch-up", Checked)
+)
+app.command("rollback", help="Take a run back: what was used before it is used again.")(_doing("rollback", OfRun))
 
 
 @app.command()
@@ -196,22 +198,15 @@ def contract(
     as_json: Json = False,
 ) -> None:
     """Drop what a rollback would need, once the rollback window is over; after a rollback, drop what the run built."""
-    from flows.contract import contract as flow
-
     parameters = parse(Contract, {**pairs(p), "run_id": run_id})
     with connect(database_url(parameters.database), "vecferry contract") as connection:
         record = ledger.get(connection, run_id)
     if record.state == "rolled_back" and not yes:
         console.allow_drop(record.plan, as_json)
-    of_run(flow, "contract", Contract, run_id, p, as_json)
+    of_run("contract", Contract, run_id, p, as_json)
 
 
-@app.command()
-def verify(run_id: RunId, p: Parameters = None, as_json: Json = False) -> None:
-    """Compare a run's tables with their source again; change nothing."""
-    from flows.verify import verify as flow
-
-    of_run(flow, "verify", Checked, run_id, p, as_json)
+app.command("verify", help="Compare a run's tables with their source again; change nothing.")(_doing("verify", Checked))
 
 
 @app.command()
@@ -277,12 +272,3 @@ def _end(error: BaseException) -> int:
         terminal.complain(error)
         return error.exit_status
     return terminal.explain(error)
-
-
-def _migrate(flow: str, parameters: Migration, as_json: bool) -> None:
-    verb: ledger.Verb = "cutover" if parameters.cutover == "auto" else "run"
-    outcome = start(flow, verb, parameters, as_json)
-    if parameters.cutover == "ask" and outcome.state == "verified" and console.confirmed("Switch now?", as_json):
-        assert parameters.run_id
-        cutover(parameters.run_id, [f"database={parameters.database}"])
-    sys.exit(outcome.exit)

@@ -14,6 +14,7 @@ from tasks.stores.interface import Collection, Connect, Evidence, Hits, Metric, 
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import server_version
 from tasks.stores.postgres.live_table import LiveTable
+from tasks.stores.postgres.records import count, described, size
 from tasks.stores.postgres.table import Table, page, search
 from tasks.stores.records import sampled, streamed
 
@@ -58,22 +59,18 @@ class LiveRecords:
 
     def describe(self) -> Collection:
         with self.connect() as connection:
-            row = connection.execute("SELECT %s::regclass::oid::text", (self.table.identifier.as_string(),)).fetchone()
-        return Collection(self.name, row[0], self.count(), self.table.layout.dimensions, self.metric)
+            return described(connection, self.name, self.table.identifier, self.table.layout)
 
     def evidence(self) -> Evidence:
         return Evidence(self.metric)
 
     def count(self) -> int:
         with self.connect() as connection:
-            row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(self.table.identifier)).fetchone()
-        return int(row[0])
+            return count(connection, self.table.identifier)
 
     def size(self) -> int:
-        name = self.table.identifier.as_string()
         with self.connect() as connection:
-            row = connection.execute("SELECT pg_total_relation_size(%s::regclass)", (name,)).fetchone()
-        return int(row[0])
+            return size(connection, self.table.identifier)
 
     def ids(self) -> pa.Array:
         table = self.table

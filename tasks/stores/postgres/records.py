@@ -12,6 +12,7 @@ from psycopg import sql
 from tasks.stores.interface import Collection, Evidence, Hits, Metric, records
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.table import Table, read, search
 
 
@@ -31,19 +32,16 @@ class TableRecords:
         return self.table.layout.distance_tolerance
 
     def describe(self) -> Collection:
-        identity = self._value("SELECT %s::regclass::oid", (self.table.identifier.as_string(),))
-        layout = self.table.layout
-        return Collection(self.table.name, str(identity), self.count(), layout.dimensions, layout.metric)
+        return described(self.connection, self.table.name, self.table.identifier, self.table.layout)
 
     def evidence(self) -> Evidence:
         return Evidence(self.metric)
 
     def count(self) -> int:
-        query = sql.SQL("SELECT count(*) FROM {}").format(self.table.identifier)
-        return int(self._value(query))
+        return count(self.connection, self.table.identifier)
 
     def size(self) -> int:
-        return int(self._value("SELECT pg_total_relation_size(%s::regclass)", (self.table.identifier.as_string(),)))
+        return size(self.connection, self.table.identifier)
 
     def ids(self) -> pa.Array:
         command = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT (FORMAT BINARY)").format(
@@ -76,7 +74,23 @@ class TableRecords:
     def turns(self) -> AbstractContextManager[Callable[[], AbstractContextManager[Any]]]:
         return pace.turns(self.connection)
 
-    def _value(self, query: Any, parameters: Sequence[Any] = ()) -> Any:
-        row = self.connection.execute(query, parameters).fetchone()
-        assert row
-        return row[0]
+
+def described(connection: Connection, name: str, table: sql.Identifier, layout: Layout) -> Collection:
+    """A table's records, as they are now."""
+    row = connection.execute("SELECT %s::regclass::oid::text", (table.as_string(),)).fetchone()
+    assert row
+    return Collection(name, row[0], count(connection, table), layout.dimensions, layout.metric)
+
+
+def count(connection: Connection, table: sql.Identifier) -> int:
+    """Rows."""
+    row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(table)).fetchone()
+    assert row
+    return int(row[0])
+
+
+def size(connection: Connection, table: sql.Identifier) -> int:
+    """Bytes of a table with its indexes and what lies beside it."""
+    row = connection.execute("SELECT pg_total_relation_size(%s::regclass)", (table.as_string(),)).fetchone()
+    assert row
+    return int(row[0])
