@@ -24,9 +24,9 @@ LAYERS = (
 STAGES = {"begin", "snapshot", "load", "index", "catch_up", "verify", "cutover", "restore"}
 VENDORS = ("psycopg", "pgvector", "chromadb", "qdrant_client", "openai", "torch", "timm", "sentence_transformers")
 MOST_LINES = 300
-LAZY = re.compile(r"registry\.py$|^tasks/embedders/|^tasks/base/|^flows/")
-"""Where a module may be imported inside a function: a registry imports an adapter that is asked for, an embedder its library,
-the command what a verb needs."""
+LAZY = re.compile(r"^flows/command/|^flows/forms/form\.py$|^tasks/base/settings\.py$")
+"""Where a module may be imported inside a function: the command imports what a verb needs, and a form and the settings do
+without Prefect where it is not asked."""
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

@@ -1,7 +1,9 @@
 """Plans how live tables get vectors of another space: what they are called, what is in the way. Writes nothing."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 from psycopg import sql
 
@@ -19,6 +21,7 @@ from tasks.shadows.postgres import dispatcher, strangers
 from tasks.stores.interface import Collection
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.live_records import LiveRecords
 from tasks.stores.postgres.live_table import Column, LiveTable, place, text_columns
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.places import LiveColumn, LivePlace, SideTable
@@ -100,10 +103,10 @@ def examine(connection: Connection, draft: Draft) -> Draft:
     key's index, where the table's statistics may be as old as the table. And nobody else's vectors may be in the way."""
     targets, problems = [], list(draft.problems)
     for target in draft.plan.targets:
+        records = LiveRecords(partial(nullcontext, connection), target.collection.name, target.place.live)
         with pace.turn(connection):
-            row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(target.place.live.identifier)).fetchone()
-        assert row
-        targets.append(replace(target, collection=replace(target.collection, count=row[0])))
+            rows = records.count()
+        targets.append(replace(target, collection=replace(target.collection, count=rows)))
         problems += strangers.unwritten(connection, draft.plan.run_id, target)
     return Draft(replace(draft.plan, targets=tuple(targets)), problems, draft.warnings)
 

@@ -21,7 +21,8 @@ STORES: dict[str, str] = {
 
 
 RESTORED: dict[str, str] = {"chroma": "tasks.stores.chroma.store"}
-"""Name → the module whose ``create_directory`` makes an empty store that a snapshot is written back into."""
+"""Name → the module whose ``create_directory`` makes an empty store that a snapshot is written back into, and whose ``opened_by`` says
+what opens it."""
 
 
 def create_store(store: str, into: str) -> Restored:
@@ -33,6 +34,12 @@ def create_store(store: str, into: str) -> Restored:
         )
     created: Restored = import_module(RESTORED[store]).create_directory(into)
     return created
+
+
+def opened_by(store: str) -> str:
+    """What opens a store of that kind that ``create_store`` has made, for people."""
+    told: str = import_module(RESTORED[store]).opened_by()
+    return told
 
 
 def open_source(
