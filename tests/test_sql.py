@@ -20,9 +20,9 @@ from tasks.shadows.postgres.live_place import TRIGGERS
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection, connect
 from tasks.stores.postgres.pgvector import Layout
-from tasks.stores.postgres.store import PostgresStore
 from tasks.stores.postgres.table import Table, create_table, remove
 from tests.helpers.pipeline import build
+from tests.helpers.postgres_store import PostgresStore
 from tests.helpers.sent import Sent, recorded, unwritten
 
 FOLDER = Path(__file__).parent.parent / "sql"

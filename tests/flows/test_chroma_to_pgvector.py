@@ -16,9 +16,9 @@ from tasks.planning.registry import make_plan
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.store import PostgresStore
 from tests.helpers.data import records_of
 from tests.helpers.lifecycle import Migration, Rows, drive, tables
+from tests.helpers.postgres_store import PostgresStore
 
 pytestmark = pytest.mark.usefixtures("prefect")
 

@@ -25,8 +25,8 @@ from tasks.stores.chroma import store as chroma
 from tasks.stores.chroma.store import ChromaStore
 from tasks.stores.postgres.connection import Connection, connect
 from tasks.stores.postgres.storable import SYMBOL_FOR_NUL, Nul
-from tasks.stores.postgres.store import PostgresStore
 from tests.helpers.pipeline import build, finish, quarantined
+from tests.helpers.postgres_store import PostgresStore
 
 LONG, TOO_LONG = "x" * 10_000, random.Random(1).randbytes(5_000).hex()
 """10 kB that compress to a key that fits, and 10 kB that do not."""

@@ -19,9 +19,9 @@ from tasks.runs import holding, status
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import vectors
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.store import PostgresStore
 from tests.flows.test_chroma_to_pgvector import rows_of
 from tests.helpers.data import records_of
+from tests.helpers.postgres_store import PostgresStore
 
 pytestmark = pytest.mark.usefixtures("prefect")
 

@@ -23,12 +23,12 @@ from tasks.runs.run import open_run
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.store import PostgresStore
 from tests.flows.test_chroma_to_pgvector import rows_of
 from tests.helpers import live
 from tests.helpers.data import records_of
 from tests.helpers.lifecycle import tables
 from tests.helpers.openai_server import OpenAIServer
+from tests.helpers.postgres_store import PostgresStore
 
 pytestmark = pytest.mark.usefixtures("prefect")
 

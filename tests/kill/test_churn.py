@@ -18,8 +18,8 @@ from tasks.runs import ledger
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection, connect
-from tasks.stores.postgres.store import PostgresStore
 from tests.helpers.data import records_of
+from tests.helpers.postgres_store import PostgresStore
 from tests.kill.chaos import stage_of
 
 ROWS, WIDTH = 3_000, 16

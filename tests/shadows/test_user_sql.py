@@ -8,8 +8,8 @@ from sql import statement
 from tasks.runs import ledger_versions
 from tasks.stores.interface import Collection, Metric, vectors
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.store import PostgresStore
 from tests.helpers.data import records_of
+from tests.helpers.postgres_store import PostgresStore
 
 
 def _text(vector: np.ndarray) -> str:

@@ -31,8 +31,8 @@ from tasks.stores.postgres.connection import Connection, Packed, connect
 from tasks.stores.postgres.live_records import LiveRecords, LiveTables
 from tasks.stores.postgres.live_table import Column, LiveTable
 from tasks.stores.postgres.pgvector import Layout
-from tasks.stores.postgres.store import PostgresStore
 from tests.helpers.data import records_of
+from tests.helpers.postgres_store import PostgresStore
 from tests.helpers.servers import chroma_server, free_port
 
 METADATA: list[dict[str, Any] | None] = [

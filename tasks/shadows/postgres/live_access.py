@@ -7,9 +7,10 @@ from psycopg import sql
 from sql import statement
 from tasks.runs.names import short
 from tasks.runs.plan import Target
+from tasks.stores.postgres import relations
 from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import has_column, text_columns
+from tasks.stores.postgres.live_table import text_columns
 from tasks.stores.postgres.places import SCHEMA, LivePlace
 
 
@@ -24,7 +25,9 @@ def view_statement(connection: Connection, target: Target[LivePlace]) -> sql.Com
     live = target.place.live
     function = find(connection, target.place.schema, target.place.function) if target.place.function else None
     returned = (
-        [name for name, _ in function.columns if has_column(connection, target.place.live, name)] if function else []
+        [name for name, _ in function.columns if relations.has_column(connection, target.place.live.identifier, name)]
+        if function
+        else []
     )
     columns = dict.fromkeys([*(c.name for c in live.key), *text_columns(live.text), *returned])
     return statement(
@@ -50,24 +53,15 @@ def share_statements(connection: Connection, target: Target[LivePlace]) -> Itera
     """What ``share`` sends."""
     if target.place.beside:
         yield from _guard(connection, target)
-    rows = connection.execute(
-        "SELECT DISTINCT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END "
-        "FROM pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS g "
-        "WHERE c.oid = to_regclass(%s) AND g.privilege_type = 'SELECT'",
-        (target.place.live.identifier.as_string(),),
-    ).fetchall()
     names = [target.place.shadow, view_name(target)] if target.place.beside else []
-    relations = [sql.Identifier(SCHEMA, name) for name in [*names, "active_space"]]
-    for (who,) in rows:
-        yield statement("grant_reading", role=sql.SQL(who), relations=sql.SQL(", ").join(relations))
+    shared = sql.SQL(", ").join(sql.Identifier(SCHEMA, name) for name in [*names, "active_space"])
+    for role in relations.readers(connection, target.place.live.identifier):
+        yield statement("grant_reading", role=sql.SQL(role), relations=shared)
 
 
 def _guard(connection: Connection, target: Target[LivePlace]) -> Iterator[sql.Composed]:
     """Where policies decide who sees which row of the live table, they decide it for the vectors beside it too."""
-    guarded = connection.execute(
-        "SELECT relrowsecurity FROM pg_class WHERE oid = to_regclass(%s)", (target.place.live.identifier.as_string(),)
-    ).fetchone()
-    if guarded == (True,):
-        live = target.place.live
+    live = target.place.live
+    if relations.is_guarded(connection, live.identifier):
         same = sql.SQL(live.same("", "b"))
         yield statement("grant_rows_alike", side=target.place.shadow, schema=live.schema, table=live.table, same=same)

@@ -31,7 +31,7 @@ from tasks.shadows.postgres.live_access import share, view_name
 from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.shadows.postgres.strangers import refuse_strangers
 from tasks.stores.interface import Built, Records
-from tasks.stores.postgres import hnsw
+from tasks.stores.postgres import hnsw, relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTable, quoted
 from tasks.stores.postgres.locking import locked
@@ -77,7 +77,7 @@ class LiveColumn(LiveRows):
         target, live = self.target, self.live
         models.refuse_retired(connection, self.run.run_id, target.number)
         place = (SCHEMA, view_name(target)) if target.place.beside else (target.place.schema, target.place.table)
-        if connection.execute("SELECT to_regclass(%s)", (self.side.as_string(),)).fetchone() == (None,):
+        if not relations.exists(connection, self.side):
             raise UsageError(
                 f"run {self.run.run_id} no longer has {target.name}: build it again, {resumption(self.run.plan)}"
             )

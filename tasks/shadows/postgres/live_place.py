@@ -12,9 +12,9 @@ from tasks.runs.models import Model
 from tasks.runs.names import index_names, short
 from tasks.runs.plan import Target
 from tasks.shadows.postgres.live_access import share, share_statements, view_name, view_statement
-from tasks.stores.postgres import hnsw
+from tasks.stores.postgres import hnsw, relations
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import LiveTable, has_column
+from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.pgvector import tuple_target
 from tasks.stores.postgres.places import SCHEMA, LivePlace
 from tasks.stores.postgres.table import Table
@@ -38,7 +38,7 @@ def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None
             target.number,
             f"{target.place.schema}.{target.place.table}",
             target.place.new_column,
-            not has_column(connection, target.place.live, target.place.new_column),
+            not relations.has_column(connection, target.place.live.identifier, target.place.new_column),
             target.space,
         ),
     )
@@ -46,7 +46,9 @@ def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None
     name = index_names(run_id, target.place.table, target.name)["key"]
     if name not in hnsw.existing(connection, Table(SCHEMA, target.place.shadow, target.place.layout)):
         connection.execute(_key_statement(run_id, target))
-    if not target.place.beside and not has_column(connection, target.place.live, target.place.new_column):
+    if not target.place.beside and not relations.has_column(
+        connection, target.place.live.identifier, target.place.new_column
+    ):
         connection.execute(_column_statement(target))
     connection.execute(statement("expand_note_change"))
     connection.execute(_queue_statement(target))

@@ -14,10 +14,9 @@ from tasks.shadows.difference import Difference, Named, named
 from tasks.shadows.postgres.live_place import queue, side_table
 from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.shadows.postgres.live_statements import statements_of
-from tasks.stores.postgres import pace
+from tasks.stores.postgres import pace, relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_records import LiveRecords
-from tasks.stores.postgres.live_table import has_column
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.table import READ_ROWS
 from tasks.stores.records import with_hash
@@ -53,11 +52,9 @@ def follow(rows: LiveRows, only: list[str] | None = None) -> Difference:
 def _tidy(run: Run, target: Target[LivePlace], replaced: int) -> None:
     """A search passes over what was replaced until it is vacuumed, and finds less for it."""
     with run.connection() as connection:
-        row = connection.execute(
-            "SELECT reltuples FROM pg_class WHERE oid = to_regclass(%s)", (side_table(target.place).as_string(),)
-        ).fetchone()
-        if row and replaced > DEAD * row[0]:
-            connection.execute(sql.SQL("VACUUM {}").format(side_table(target.place)))
+        side = side_table(target.place)
+        if replaced > DEAD * relations.estimated_count(connection, side):
+            connection.execute(sql.SQL("VACUUM {}").format(side))
 
 
 def _drain(rows: LiveRows, worker: int, workers: int, last: int) -> Difference:
@@ -117,8 +114,6 @@ def _of_old_model(run: Run, target: Target[LivePlace], connection: Connection, f
     request, live = run.plan.request, target.place.live
     if request.old_embedder is None or ledger.get(connection, run.run_id).state != "cut_over":
         return None
-    if not has_column(
-        connection, live, live.vectors
-    ):  # dropped by a contract, or beside and kept current by its own run
-        return None
+    if not relations.has_column(connection, live.identifier, live.vectors):
+        return None  # dropped by a contract, or beside and kept current by its own run
     return embedded(run, target, fetched, model=request.old_embedder)[0]

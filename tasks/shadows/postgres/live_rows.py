@@ -15,8 +15,8 @@ from tasks.runs.plan import Target
 from tasks.shadows.postgres.live_statements import statements_of
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.interface import AT_ONCE, Turn
+from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import has_column
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.wire import copy_rows, key_columns, vector_array, vector_values
 
@@ -86,9 +86,9 @@ class LiveRows(PostgresShadow):
         allows that: no row must be found by what it said before. What lies beside the table is kept current by the run that
         made it."""
         live = self.target.place.live
-        if not has_column(connection, live, live.vectors):
+        if not relations.has_column(connection, live.identifier, live.vectors):
             return
-        if not self._may_lack_old(connection):
+        if not relations.may_be_null(connection, live.identifier, live.vectors):
             page = page.filter(pc.is_valid(page["embedding"]))
         if page.num_rows:
             kind, ids = live.layout.type, page["id"].to_pylist()
@@ -124,11 +124,3 @@ class LiveRows(PostgresShadow):
         if overtaken:
             self.remove(connection, overtaken)
             connection.execute(statements.note, (overtaken,))
-
-    def _may_lack_old(self, connection: Connection) -> bool:
-        live = self.target.place.live
-        row = connection.execute(
-            "SELECT NOT attnotnull FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = %s",
-            (live.identifier.as_string(), live.vectors),
-        ).fetchone()
-        return row == (True,)

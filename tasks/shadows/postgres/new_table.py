@@ -16,7 +16,7 @@ from tasks.shadows.difference import Difference
 from tasks.shadows.postgres.comparing import Comparison, compare
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.interface import Built, Turn
-from tasks.stores.postgres import places
+from tasks.stores.postgres import places, relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.hnsw import build, existing
 from tasks.stores.postgres.places import SCHEMA
@@ -193,12 +193,7 @@ def move_statement(table: Table, schema: str, name: str) -> sql.Composed:
 
 
 def _copy_grants(connection: Connection, target: Target[places.NewTable]) -> None:
-    rows = connection.execute(
-        "SELECT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END, g.privilege_type, g.is_grantable "
-        "FROM pg_class c, aclexplode(c.relacl) AS g WHERE c.oid = to_regclass(%s) AND g.grantee <> c.relowner",
-        (target.place.final.identifier.as_string(),),
-    ).fetchall()
-    for grantee, privilege, grantable in rows:
+    for grantee, privilege, grantable in relations.grants(connection, target.place.final.identifier):
         connection.execute(
             statement(
                 "grant_table_alike",

@@ -6,10 +6,10 @@ from sql import statement
 from tasks.runs import search_bodies
 from tasks.runs.plan import Target
 from tasks.shadows.postgres.live_access import view_name
-from tasks.stores.postgres import pgvector
+from tasks.stores.postgres import pgvector, relations
 from tasks.stores.postgres.catalogue import MADE, Function, dollars, find
 from tasks.stores.postgres.connection import Connection, pgvector_schema
-from tasks.stores.postgres.live_table import has_column, quoted
+from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import SCHEMA, LivePlace
 
 SIMILARITY = ("similarity", "score")
@@ -35,7 +35,7 @@ def problems(connection: Connection, target: Target[LivePlace]) -> list[str]:
     unknown = [
         column
         for column, _ in function.columns
-        if column not in SIMILARITY and not has_column(connection, target.place.live, column)
+        if column not in SIMILARITY and not relations.has_column(connection, target.place.live.identifier, column)
     ]
     if not function.columns:
         return [f"{name} returns {function.result}, not a table with named columns"]

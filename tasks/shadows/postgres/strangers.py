@@ -11,8 +11,8 @@ from tasks.runs import ledger, models
 from tasks.runs.commands import command
 from tasks.runs.plan import Target
 from tasks.shadows.postgres.live_place import queue, side_table
+from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import has_column
 from tasks.stores.postgres.places import LivePlace
 
 
@@ -63,11 +63,12 @@ def _by_relation(connection: Connection, target: Target[LivePlace]) -> str | Non
 def unwritten(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
     """Vectors in the column that the run did not write; a column that is there is read through for them."""
     side = side_table(target.place)
-    exists = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (side.as_string(),)).fetchone() == (True,)
-    if target.place.beside or not has_column(connection, target.place.live, target.place.new_column):
+    if target.place.beside or not relations.has_column(
+        connection, target.place.live.identifier, target.place.new_column
+    ):
         return
     column = sql.Identifier(target.place.new_column)
-    if exists:
+    if relations.exists(connection, side):
         # A row whose key was changed took its vector along; it waits in the queue.
         query = sql.SQL(
             "SELECT count(*) FROM {live} AS b WHERE {column} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {side} AS s WHERE {same}) "

@@ -15,7 +15,7 @@ from tasks.shadows.difference import Difference, Named
 from tasks.shadows.postgres.comparing import Comparison, compare, is_ours
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.interface import Turn
-from tasks.stores.postgres import places
+from tasks.stores.postgres import places, relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.table import Table
 
@@ -99,11 +99,8 @@ class SyncedTable(PostgresShadow):
     def _guard_deletes(self, max_deleted: float) -> None:
         target = self.target
         with self.run.connection() as connection:
-            row = connection.execute(
-                "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)",
-                (target.place.final.identifier.as_string(),),
-            ).fetchone()
-        rows, offered = max(0, row[0]) if row else 0, self.run.records(target).count()
+            rows = relations.estimated_count(connection, target.place.final.identifier)
+        offered = self.run.records(target).count()
         if rows and offered < rows * (1 - max_deleted):
             raise VerificationRefused(
                 f"{target.name} holds about {counted(rows, 'row')} and {target.collection.name} only {offered:,}: "

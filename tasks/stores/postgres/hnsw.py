@@ -8,7 +8,7 @@ import psutil
 from psycopg import errors, sql
 
 from tasks.stores.interface import Built, Collection
-from tasks.stores.postgres import pgvector
+from tasks.stores.postgres import pgvector, relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.table import Table, create_index
 
@@ -51,10 +51,8 @@ def build(connection: Connection, table: Table, name: str, collection: Collectio
     layout = table.layout
     if layout.index_type is None or name in existing(connection, table):
         return Built(index_type=layout.index_type)
-    counted = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(table.identifier)).fetchone()
-    assert counted
     m, ef_construction = parameters(collection)
-    memory, workers = settings_for(connection, counted[0], layout, m)
+    memory, workers = settings_for(connection, relations.count(connection, table.identifier), layout, m)
     for parallel in dict.fromkeys((workers, 0)):
         try:
             with _allowed(connection, memory, parallel):

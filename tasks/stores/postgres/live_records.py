@@ -11,10 +11,10 @@ from psycopg import sql
 
 from tasks.base.errors import UsageError
 from tasks.stores.interface import Collection, Connect, Evidence, Hits, Metric, Selected, records
-from tasks.stores.postgres import pace
+from tasks.stores.postgres import pace, relations
 from tasks.stores.postgres.connection import server_version
 from tasks.stores.postgres.live_table import LiveTable
-from tasks.stores.postgres.records import count, described, size
+from tasks.stores.postgres.records import described
 from tasks.stores.postgres.table import Table, page, search
 from tasks.stores.records import sampled, streamed
 
@@ -66,11 +66,11 @@ class LiveRecords:
 
     def count(self) -> int:
         with self.connect() as connection:
-            return count(connection, self.table.identifier)
+            return relations.count(connection, self.table.identifier)
 
     def size(self) -> int:
         with self.connect() as connection:
-            return size(connection, self.table.identifier)
+            return relations.size(connection, self.table.identifier)
 
     def ids(self) -> pa.Array:
         table = self.table

@@ -131,15 +131,6 @@ def place(connection: Connection, name: str) -> tuple[str, str]:
     return row[3], row[1]
 
 
-def has_column(connection: Connection, table: LiveTable, name: str) -> bool:
-    """Whether the table has a column of that name."""
-    columns = connection.execute(
-        "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped AND attnum > 0",
-        (table.identifier.as_string(), name),
-    ).fetchone()
-    return columns is not None
-
-
 def from_json(data: dict[str, Any]) -> LiveTable:
     """The table that ``dataclasses.asdict`` wrote."""
     key = [stored.read(Column, column) for column in data["key"]]

@@ -10,7 +10,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from tasks.stores.interface import Collection, Evidence, Hits, Metric, records
-from tasks.stores.postgres import pace
+from tasks.stores.postgres import pace, relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.table import Table, read, search
@@ -38,10 +38,10 @@ class TableRecords:
         return Evidence(self.metric)
 
     def count(self) -> int:
-        return count(self.connection, self.table.identifier)
+        return relations.count(self.connection, self.table.identifier)
 
     def size(self) -> int:
-        return size(self.connection, self.table.identifier)
+        return relations.size(self.connection, self.table.identifier)
 
     def ids(self) -> pa.Array:
         command = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT (FORMAT BINARY)").format(
@@ -77,20 +77,5 @@ class TableRecords:
 
 def described(connection: Connection, name: str, table: sql.Identifier, layout: Layout) -> Collection:
     """A table's records, as they are now."""
-    row = connection.execute("SELECT %s::regclass::oid::text", (table.as_string(),)).fetchone()
-    assert row
-    return Collection(name, row[0], count(connection, table), layout.dimensions, layout.metric)
-
-
-def count(connection: Connection, table: sql.Identifier) -> int:
-    """Rows."""
-    row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(table)).fetchone()
-    assert row
-    return int(row[0])
-
-
-def size(connection: Connection, table: sql.Identifier) -> int:
-    """Bytes of a table with its indexes and what lies beside it."""
-    row = connection.execute("SELECT pg_total_relation_size(%s::regclass)", (table.as_string(),)).fetchone()
-    assert row
-    return int(row[0])
+    identity, rows = relations.identity(connection, table), relations.count(connection, table)
+    return Collection(name, identity, rows, layout.dimensions, layout.metric)

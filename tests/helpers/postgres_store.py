@@ -1,4 +1,4 @@
-"""The tables of one PostgreSQL schema, as a store to read from and write to."""
+"""The tables of one PostgreSQL schema, as a store to read from and write to: how tests look at what a run left."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
