@@ -117,7 +117,7 @@ def markdown(targets: list[TargetReport]) -> str:
     """The table of checks, as a Prefect artifact shows it."""
     lines = ["| | check | table | result | required | checked |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| {'✅' if c.passed else '❌'} | {c.name} | {_cell(t.table)} | {_cell(c.result)} | {c.wanted} | {c.looked_at} |"
+        f"| {'✅' if c.passed else '❌'} | {c.name} | {_cell(t.table)} | {_cell(c.result)} | {c.wanted} | {c.looked_at:,} |"
         for t in targets
         for c in t.checks
     ]

@@ -149,9 +149,9 @@ def test_quarantined_rows_are_never_silently_green(place: Place) -> None:
     assert "2704" in kept(run)[TOO_LONG]["message"]
     for name in ("document", "metadata", "uri"):
         assert kept(run)[name]["message"].startswith(f"{name} holds a NUL")
-    with pytest.raises(VerificationRefused, match=r"quarantined \(7 .*wanted ≤ 0"):
+    with pytest.raises(VerificationRefused, match=r"quarantined \(7 .*required ≤ 0"):
         finish(run)
-    with pytest.raises(VerificationRefused, match=r"quarantined \(7 .*wanted ≤ 6"):
+    with pytest.raises(VerificationRefused, match=r"quarantined \(7 .*required ≤ 6"):
         finish(run, max_quarantined=6)
     finish(run, max_quarantined=7)
     assert list(served()) == ["good"]

@@ -43,7 +43,7 @@ def test_a_directory_that_holds_no_chroma(vecferry: Vecferry, tmp_path: Path) ->
 def test_no_such_collection(vecferry: Vecferry, chroma_dir: Callable[..., str]) -> None:
     """A typo names the collections there are and creates none."""
     path = chroma_dir()
-    one_line(vecferry(*RUN, "-p", f"chroma.path={path}", "-p", "collections=[dcos]"), "dcos", "it has: docs")
+    one_line(vecferry(*RUN, "-p", f"chroma.path={path}", "-p", "collections=[dcos]"), "dcos", "available: docs")
     assert [c.name for c in chromadb.PersistentClient(path).list_collections()] == ["docs"]
 
 

@@ -95,7 +95,7 @@ def test_quarantined_rows_are_never_silently_green(
     chroma.connect(path=path).client.get_collection("docs").upsert(
         ids=["bad"], embeddings=[[1.0] * 8], documents=["a\0b"]
     )
-    with pytest.raises(VerificationRefused, match=r"quarantined \(1 \('bad'\), wanted ≤ 0\)"):
+    with pytest.raises(VerificationRefused, match=r"quarantined \(1 \('bad'\), required ≤ 0\)"):
         chroma_to_pgvector(chroma={"path": path}, run_id="r")
     outcome = status.outcome(connection, "r")
     assert (outcome.state, outcome.exit, outcome.targets[0].quarantined) == ("failed", 3, 1)

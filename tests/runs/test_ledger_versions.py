@@ -118,7 +118,7 @@ def test_every_command_refuses_a_newer_ledger(
     for arguments in (["status"], *map(of_run, OF_RUN), *(of_flow(verb, tmp_path) for verb in OF_FLOW)):
         ended = command(capsys, *arguments)
         assert (ended.exit, ended.out) == (2, ""), (arguments, ended)
-        assert f"of version {NEWER}" in ended.complaint, arguments
+        assert f"has version {NEWER}" in ended.complaint, arguments
     assert kept(old) == before
 
 
