@@ -200,7 +200,7 @@ BEGIN
             DROP TABLE vecferry.active_space_until_version_3, vecferry.view_before;
         EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege THEN
             GET STACKED DIAGNOSTICS reason = PG_EXCEPTION_DETAIL, message = MESSAGE_TEXT;
-            RAISE EXCEPTION 'vecferry.active_space becomes a view, and what reads it cannot be put on that: %',
+            RAISE EXCEPTION 'vecferry.active_space becomes a view, and what reads it cannot be moved to it: %',
                 replace(coalesce(nullif(reason, ''), message), '_until_version_3', '')
                 USING HINT = 'drop what reads it, run this command again, and create it again';
         END;
