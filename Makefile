@@ -28,7 +28,7 @@ models: $(VENV)/models
 chaos: $(VENV)/test
 	$(BIN)/python -m tests.kill.chaos --kills 100
 	$(BIN)/python -m tests.kill.chaos_live --kills 100
-	$(BIN)/python -m pytest --whole tests/kill/test_planted.py tests/flows/test_text_384_to_1536.py tests/flows/test_text_faults.py tests/flows/test_interrupt.py tests/kill/test_chaos.py tests/runs/test_old_ledger.py tests/runs/test_models.py tests/shadows/test_second_migration.py
+	$(BIN)/python -m pytest --whole -m whole tests
 
 bench: $(VENV)/base
 	$(BIN)/python -m benchmarks

@@ -32,6 +32,22 @@ from tests.helpers.openai_server import OpenAIServer, openai_server
 console.NICENESS = 0
 # A shell that starts the tests in the background has them ignore Ctrl-C, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+LONG = (
+    "test_chaos",
+    "test_deployments",
+    "test_deployment_schedules",
+    "test_interrupt",
+    "test_text_384_to_1536",
+    "test_verbs",
+    "test_text_faults",
+    "test_second_migration",
+    "test_serve",
+    "test_churn",
+    "test_old_ledger",
+    "test_planted",
+    "test_runs",
+)
+"""Test files, the longest first."""
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +123,14 @@ def prefect() -> Iterator[None]:
 
 
 @pytest.fixture
+def prefect_url(prefect: None) -> str:
+    """The address of that server, for processes of their own."""
+    from prefect.settings import PREFECT_API_URL
+
+    return str(PREFECT_API_URL.value())
+
+
+@pytest.fixture
 def chroma_dir(tmp_path: Path) -> Callable[..., str]:
     """Makes a Chroma directory with one collection: chroma_dir(name="docs", count=50, dimensions=8, metric="cosine")."""
 
@@ -156,7 +180,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without --whole, what is marked ``whole`` is left out."""
+    """Long files first, so that no core is idle at the end. Without --whole, what is marked ``whole`` is left out."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
     if config.getoption("--whole"):
         return
     left_out = [item for item in items if item.get_closest_marker("whole")]

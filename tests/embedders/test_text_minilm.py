@@ -14,6 +14,7 @@ from tests.helpers.lifecycle import drive
 from tests.helpers.live_table import LAYOUTS, Table, migration_of, vectors_of
 from tests.helpers.local_models import needs_minilm
 from tests.helpers.openai_server import OpenAIServer
+from tests.helpers.sampling import sampled
 
 pytestmark = [pytest.mark.usefixtures("prefect"), needs_minilm]
 
@@ -21,7 +22,7 @@ TOO_LONG = "more words than it takes " * 80
 """More than 256 tokens, and fewer than 8192."""
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", sampled(LAYOUTS, "side_table"))
 def test_from_all_minilm(
     connection: Connection, provider: OpenAIServer, minilm: Path, layout: str, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import connect
 from tests.helpers import live
 from tests.helpers.data import records_of
-from tests.helpers.deployed import CHROMA, ENDED, TEXT, Api, deployed
+from tests.helpers.deployed import AN_HOUR, CHROMA, ENDED, TEXT, Api, deployed
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
@@ -95,7 +95,7 @@ def test_a_schedule_that_lacks_something_says_what_and_where(api: Api) -> None:
         "catch-up/catch-up": "parameter run_id is missing: name of the run",
     }
     with ExitStack() as on:
-        begun = {name: on.enter_context(api.every(2, name, database="NIGHTLY_URL")) for name in lacks}
+        begun = {name: on.enter_context(api.every(AN_HOUR, name, database="NIGHTLY_URL")) for name in lacks}
         fired = {name: api.fired(name, begun[name], ("RUNNING", *ENDED)) for name in lacks}
     runs = {name: api.ended(run["id"]) for name, run in fired.items()}  # switched off meanwhile, so that no more begin
     for name, missing in lacks.items():
@@ -112,7 +112,7 @@ def test_what_a_schedule_leaves_empty_is_what_the_deployment_has(api: Api, chrom
     asked = {"chroma": {"host": "127.0.0.1", "port": chroma_server}, "tables": {"docs": "by_v2"}, "run_id": "by-v2"}
     blank = {"__prefect_kind": "json"}
     empty = {"run_id": None, "tables": blank, "metrics": blank, "chroma": {"path": None, "host": None, "token": None}}
-    with api.every(2, CHROMA, empty, database="NIGHTLY_URL", **asked) as begun:
+    with api.every(AN_HOUR, CHROMA, empty, database="NIGHTLY_URL", **asked) as begun:
         run = api.fired(CHROMA, begun + timedelta(seconds=3))  # not one that an earlier test's schedule left
     assert run["state_type"] == "COMPLETED", run["state"]["message"]
     assert run["name"] == "chroma-to-pgvector · by-v2"

@@ -27,7 +27,7 @@ from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.data import records_of
 from tests.helpers.openai_server import OpenAIServer
-from tests.helpers.servers import prefect_server
+from tests.helpers.sampling import sampled
 from tests.helpers.terminal import COMMAND, Terminal, terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
@@ -38,11 +38,10 @@ RUN = "stopped"
 MODEL = "openai/text-embedding-3-small"
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture
+def api(prefect_url: str) -> str:
     """A Prefect server of the user's own: what comes before it is tested by itself."""
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as url:
-        yield url
+    return prefect_url
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def recorded(place: Place, line: str) -> None:
 
 @pytest.mark.parametrize(
     "library",
-    ["pydantic_core", *(pytest.param(name, marks=pytest.mark.whole) for name in ("psycopg_binary", "pyarrow"))],
+    sampled(("pydantic_core", "psycopg_binary", "pyarrow"), "pydantic_core"),
 )
 def test_while_it_is_imported(place: Place, library: str) -> None:
     """A moment after it was called, whatever is imported then."""
@@ -144,7 +143,8 @@ def test_while_a_model_is_asked_and_resumed(place: Place, provider: OpenAIServer
     """A call that would take a minute is not waited for; the run is resumed and loses nothing."""
     provider.delay = 0.3
     provider.plant(delay=60.0, after=6)
-    with terminal(*place.command(f"embedder={MODEL}", "batch_rows=20", "cutover=auto")) as shown:
+    command = place.command(f"embedder={MODEL}", "batch_rows=20", "cutover=auto")
+    with terminal(*command, environment={"PREFECT_API_URL": api}) as shown:
         place.wait_until(lambda: provider.faults[0].after <= 0, shown)
         line = r"load .* rows, [0-9,]+ rows/s, \d:\d\d:\d\d left"
         place.wait_until(lambda: re.search(line, shown.shown), shown)  # the snapshot's own line has been there before
@@ -173,6 +173,7 @@ def test_during_the_wait_before_a_retry(place: Place, provider: OpenAIServer, ap
     assert _flow_run_states(api) == ["CRASHED"]
 
 
+@pytest.mark.whole  # as_json is interrupted there too
 def test_while_an_index_is_built(place: Place, api: str) -> None:
     """The statement in PostgreSQL is ended too."""
     _slow(place, "CREATE INDEX", "%hnsw%")

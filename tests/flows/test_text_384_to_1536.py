@@ -3,6 +3,7 @@
 import json
 import os
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +31,14 @@ from tasks.stores.postgres.connection import Connection
 from tests.helpers.lifecycle import drive, drive_two
 from tests.helpers.live_table import KEYS, LAYOUTS, NEW, OLD, Table, migration_of, text_vector
 from tests.helpers.openai_server import OpenAIServer
+from tests.helpers.sampling import sampled
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
 
-SAMPLED = {("bigint", "column"), ("bigint", "side_table"), ("uuid", "column"), ("composite", "side_table")}
-
-
 @pytest.mark.parametrize(
     ("key", "layout"),
-    [
-        pytest.param(key, layout, marks=[] if (key, layout) in SAMPLED else pytest.mark.whole)
-        for key in KEYS
-        for layout in LAYOUTS
-    ],
+    sampled(product(KEYS, LAYOUTS), ("bigint", "column"), ("composite", "side_table")),
 )
 def test_lifecycle(connection: Connection, key: str, layout: str) -> None:
     """Plan, run, roll back, run, cut over, roll back, cut over and contract, with inserts, updates, deletes and reused keys."""
@@ -52,11 +47,7 @@ def test_lifecycle(connection: Connection, key: str, layout: str) -> None:
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [
-        pytest.param(first, second, marks=[] if first != second else pytest.mark.whole)
-        for first in LAYOUTS
-        for second in LAYOUTS
-    ],
+    sampled(product(LAYOUTS, repeat=2), ("side_table", "column")),
 )
 def test_one_migration_after_the_other(connection: Connection, first: str, second: str) -> None:
     """384 → 1536 → 768, in any layouts: the first serves until the second is switched, and after that is taken back."""
@@ -220,7 +211,7 @@ def test_a_column_with_strange_vectors_is_refused(connection: Connection) -> Non
         cutover(run_id="one")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", sampled(LAYOUTS, "column"))
 def test_a_run_that_was_rolled_back_makes_room(connection: Connection, layout: str) -> None:
     """After a rollback the new vectors are kept for another cutover, and another run is told so; contract drops them at
     once, and the column is the next run's."""
@@ -345,7 +336,7 @@ def test_what_the_change_of_model_does(connection: Connection, tmp_path: Any) ->
         text_384_to_1536(**parameters, run_id="lied")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", sampled(LAYOUTS, "side_table"))
 def test_row_level_security_stays_in_force(connection: Connection, layout: str) -> None:
     """A role that a policy shows some rows sees those by the new vectors too, and no others, by the function or beside it;
     and a role that is no superuser, but owns the table, can run the whole migration."""

@@ -23,6 +23,7 @@ from tasks.stores.postgres.connection import Connection
 from tests.helpers.lifecycle import Migration, Rows, drive
 from tests.helpers.live_table import LAYOUTS, Table, migration_of
 from tests.helpers.openai_server import OpenAIServer, shuffled, with_vector
+from tests.helpers.sampling import sampled
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -92,10 +93,7 @@ def troubled(migration: Migration, provider: OpenAIServer, trouble: Trouble) -> 
 
 @pytest.mark.parametrize(
     ("name", "layout"),
-    [
-        pytest.param(name, layout, marks=pytest.mark.whole if name == "retry-after" else [])
-        for name, layout in zip(TROUBLES, cycle(LAYOUTS), strict=False)
-    ],
+    sampled(zip(TROUBLES, cycle(LAYOUTS), strict=False), ("retry-after-ms", "side_table"), ("slow", "column")),
 )
 def test_what_passes_by_itself_is_waited_for(
     connection: Connection, provider: OpenAIServer, monkeypatch: pytest.MonkeyPatch, name: str, layout: str
@@ -152,7 +150,10 @@ FATAL = {
 }
 
 
-@pytest.mark.parametrize(("name", "layout"), zip(FATAL, cycle(LAYOUTS)))
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    sampled(zip(FATAL, cycle(LAYOUTS), strict=False), ("key", "side_table"), ("dimension", "column")),
+)
 def test_what_does_not_pass_by_itself_stops_the_run(
     connection: Connection, provider: OpenAIServer, name: str, layout: str, tmp_path: Path
 ) -> None:
@@ -199,7 +200,7 @@ def test_a_key_that_is_revoked_later(connection: Connection, provider: OpenAISer
         assert migration.served() == migration.expected()
 
 
-@pytest.mark.parametrize("layout", [pytest.param("column", marks=pytest.mark.whole), "side_table"])
+@pytest.mark.parametrize("layout", sampled(LAYOUTS, "side_table"))
 def test_a_text_that_is_refused_is_set_aside_alone(
     connection: Connection, provider: OpenAIServer, layout: str, tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ UNDER_WAY = ("PENDING", "RUNNING", "CANCELLING")
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 PATIENCE = 250.0
 """Seconds until something that is waited for is taken for stuck, on a slow machine beside other work."""
+AN_HOUR = 3600.0
+"""Of a schedule that is to fire once."""
+FIRST = timedelta(seconds=4)
+"""How long after a schedule is switched on it is due first."""
 CHROMA, TEXT = "chroma-to-pgvector/scheduled", "text-384-to-1536/scheduled"
 
 
@@ -71,7 +75,8 @@ class Api(httpx.Client):
         self.as_shipped(name)
         begun = datetime.now(UTC)
         shipped = self.shipped[name]
-        edited = {"slug": shipped["schedules"][0]["slug"], "schedule": {"interval": seconds}, "active": True}
+        interval = {"interval": seconds, "anchor_date": (begun + FIRST).isoformat()}
+        edited = {"slug": shipped["schedules"][0]["slug"], "schedule": interval, "active": True}
         given = {"parameters": overrides} if overrides else {}
         self.edit(name, parameters={**shipped["parameters"], **parameters}, schedules=[{**edited, **given}])
         try:

@@ -110,16 +110,15 @@ def cycle(
     chaos: Chaos,
     place: Place,
     layout: str,
+    life: list[Step],
     kills: int,
     rows: int,
     writers: int,
     say: Callable[[str], None],
-    share: float = 1.0,
 ) -> None:
-    """One run through its whole life with at most ``kills`` kills, and people writing all the while."""
+    """One run through ``life`` with at most ``kills`` kills, and people writing all the while."""
     with place.connection() as connection:
         make_table(connection, rows)
-    life = steps(layout, max(1, rows // 20), share)
     planned = [(step.name, stage) for step in life for stage, count in step.kills for _ in range(count)]
     chosen = sorted(chaos.random.sample(range(len(planned)), min(kills, len(planned))))
     people = Writers(place.url, writers)
@@ -163,7 +162,9 @@ def main() -> int:
         while chaos.kills.total() < options.kills:
             place = _place(server, Path(name), number, api)
             wanted = 0 if number < 2 else options.kills - chaos.kills.total()
-            cycle(chaos, place, LAYOUTS[number % 2], wanted, options.rows, options.writers, say, options.share)
+            layout = LAYOUTS[number % 2]
+            life = steps(layout, max(1, options.rows // 20), options.share)
+            cycle(chaos, place, layout, life, wanted, options.rows, options.writers, say)
             number += 1
         show(chaos, time.monotonic() - started)
     return 1 if chaos.different else 0

@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from tests.helpers.sampling import sampled
 from tests.kill import chaos_live
 from tests.kill.chaos import (
     RUN,
@@ -24,19 +25,12 @@ from tests.kill.chaos import (
     new_database,
     picture,
     postgres_server,
-    prefect_server,
     stage_of,
     steps,
 )
 
 SHORT = ("run", "cutover")
 """Steps of the sample; `make chaos` goes through all."""
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +41,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture
-def place(api: str, postgres: Callable[[str], str], tmp_path: Path) -> Callable[[str], Place]:
+def place(prefect_url: str, postgres: Callable[[str], str], tmp_path: Path) -> Callable[[str], Place]:
     """Makes a database and a home of the name."""
 
     def make(name: str) -> Place:
         database = f"{name}_{tmp_path.name}"[:60]
         new_database(postgres("postgres"), database)
-        return Place(postgres(database), tmp_path / name, api)
+        return Place(postgres(database), tmp_path / name, prefect_url)
 
     return make
 
@@ -155,11 +149,11 @@ def test_a_second_runner_is_refused_and_ctrl_c_can_be_resumed(place: Callable[[s
     assert here.start(*arguments).wait(120) == 0, here.log
 
 
-def test_postgresql_restarted_in_the_middle(api: str, source: Any, tmp_path: Path) -> None:
+def test_postgresql_restarted_in_the_middle(prefect_url: str, source: Any, tmp_path: Path) -> None:
     """A run whose PostgreSQL is restarted either retries its way through or ends Failed, and then a resumed one finishes."""
     with postgres_server(tmp_path / "postgres") as server:
         new_database(server.get_uri(), "restarted")
-        here = Place(server.get_uri(database="restarted"), tmp_path / "home", api)
+        here = Place(server.get_uri(database="restarted"), tmp_path / "home", prefect_url)
         arguments = steps(source.path, batch_rows=20)[0].arguments
         process = here.start(*arguments)
         try:
@@ -180,11 +174,12 @@ def test_postgresql_restarted_in_the_middle(api: str, source: Any, tmp_path: Pat
             assert connection.execute("SELECT state FROM vecferry.run").fetchone() == ("verified",)
 
 
-@pytest.mark.parametrize("layout", ["side_table", pytest.param("column", marks=pytest.mark.whole)])
+@pytest.mark.parametrize("layout", sampled(chaos_live.LAYOUTS, "side_table"))
 def test_kills_while_people_write(place: Callable[[str], Place], layout: str) -> None:
     """Killed a few times while four connections write to the table: no vector missing, stale or orphaned in the end."""
     chaos = chaos_live.Chaos(random.Random(7))
-    chaos_live.cycle(chaos, place(f"live_{layout}"), layout, 3, 300, 4, lambda line: None)
+    life = [step for step in chaos_live.steps(layout, 15, 1.0) if step.name in SHORT]
+    chaos_live.cycle(chaos, place(f"live_{layout}"), layout, life, 3, 300, 4, lambda line: None)
     assert chaos.different == []
     assert chaos.kills.total() > 0
     assert min(chaos.wrote.values()) > 20

@@ -146,10 +146,10 @@ class Sides:
 
 
 @pytest.fixture
-def sides(chroma_server: int, connection: Connection) -> Sides:
+def sides(chroma_server: int, connection: Connection, request: pytest.FixtureRequest) -> Sides:
     store = chroma.connect(host="127.0.0.1", port=chroma_server)
     store.create(Collection("docs", "", 0, WIDTH, "l2"))
-    store.write("docs", records_of(ROWS, WIDTH))
+    store.write("docs", records_of(getattr(request, "param", ROWS), WIDTH))
     return Sides(chroma_server, connection)
 
 
@@ -197,6 +197,7 @@ def test_writes_during_the_cutover_are_followed_by_a_later_run(sides: Sides, dat
     assert sides.faults() == []
 
 
+@pytest.mark.parametrize("sides", [60], indirect=True)  # rows
 @pytest.mark.parametrize(
     ("plant", "fault"),
     [

@@ -1,6 +1,6 @@
 """Every verb with a fault planted at each of its statements: it never ends with 0 unless its work is done.
 
-``make test`` plants at every 25th statement, ``make chaos`` at each (``pytest --whole tests/kill/test_planted.py``).
+``make test`` plants at every 25th statement, ``make chaos`` at each.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from tasks.stores.postgres.connection import Connection
 from tests.helpers.command import Ended, command
 from tests.helpers.live_table import Table
 from tests.helpers.planted import FAULT, Planter
+from tests.helpers.sampling import sampled
 
 pytestmark = [pytest.mark.usefixtures("prefect"), pytest.mark.timeout(1800)]
 
@@ -38,12 +39,13 @@ def parameters(request: Any, connection: Connection, chroma_dir: Callable[..., s
     return ["text-384-to-1536", "-p", targets, "-p", "embedder=hashing/1536", "-p", "old_embedder=hashing/384"]
 
 
+@pytest.mark.parametrize("every", sampled((25, 1), 25))
 @pytest.mark.parametrize("parameters", ["chroma", "live"], indirect=True)
 def test_no_verb_ends_well_with_a_fault_in_it(
-    parameters: list[str], connection: Connection, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+    parameters: list[str], connection: Connection, capsys: pytest.CaptureFixture[str], every: int
 ) -> None:
     """A run's whole life: each verb ends otherwise than 0, in JSON too, with one line that says why, or has done its work."""
-    every, live = 1 if request.config.getoption("--whole") else 25, parameters[0] != "chroma-to-pgvector"
+    live = parameters[0] != "chroma-to-pgvector"
     life = ["run", "cutover", "verify", *(["catch-up"] if live else []), "rollback", "cutover", "contract"]
     planted = 0
     for verb in life:

@@ -3,6 +3,7 @@
 import re
 from contextlib import suppress
 from graphlib import TopologicalSorter
+from itertools import product
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tasks.runs import status
 from tasks.stores.postgres.connection import Connection
 from tests.fixtures.freezing import live_table
 from tests.helpers.live_table import LAYOUTS, vectors_of
+from tests.helpers.sampling import sampled
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -85,12 +87,7 @@ def docs(connection: Connection) -> Connection:
 
 @pytest.mark.parametrize(
     ("layout", "column"),
-    [
-        ("column", None),
-        ("side_table", "embedding"),
-        pytest.param("column", "embedding", marks=pytest.mark.whole),
-        pytest.param("side_table", None, marks=pytest.mark.whole),
-    ],
+    sampled(product(LAYOUTS, (None, "embedding")), ("column", None), ("side_table", "embedding")),
 )
 def test_a_run_changes_no_search_before_its_cutover(docs: Connection, layout: str, column: str | None) -> None:
     """A smoke run over a table that was switched before, and its rollback, leave every answer and the function as they are;
@@ -115,7 +112,7 @@ def test_a_run_changes_no_search_before_its_cutover(docs: Connection, layout: st
     assert_no_function_calls_itself(docs)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", sampled(LAYOUTS, "side_table"))
 def test_a_second_switch_keeps_what_the_first_made(docs: Connection, layout: str) -> None:
     """Both from the vectors that the table came with: queries of each of the three dimensions are answered, and no function
     calls itself."""
@@ -127,7 +124,7 @@ def test_a_second_switch_keeps_what_the_first_made(docs: Connection, layout: str
     assert served(docs).keys() == {8, 16, 32}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", sampled(LAYOUTS, "column"))
 def test_migrations_follow_each_other(docs: Connection, layout: str) -> None:
     """8 → 16 → 32 → 64: each is run, cut over, taken back, cut over again and contracted while the earlier one serves; one
     under a later one is not taken back."""
@@ -176,7 +173,7 @@ def test_migrations_follow_each_other(docs: Connection, layout: str) -> None:
     assert_no_function_calls_itself(docs)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", sampled(LAYOUTS, "side_table"))
 def test_a_run_whose_old_vectors_are_dropped_stays_whole(docs: Connection, layout: str) -> None:
     """The second, planned from the vectors that the table came with, is checked, followed and taken back after a contract
     of the first has dropped those."""
