@@ -277,10 +277,11 @@ def test_while_an_approval_is_waited_for(place: Place, api: str) -> None:
 
 def test_while_a_plan_waits_for_its_source(connection: Connection) -> None:
     """Before anything is written; the command to start again is the one that was typed."""
-    with _silent_server() as port:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # it takes connections and never answers
+        server.settimeout(100)
+        port = server.getsockname()[1]
         command = ["plan", "chroma-to-pgvector", "-p", "chroma.host=127.0.0.1", "-p", f"chroma.port={port}"]
-        with terminal(*command) as shown:
-            time.sleep(3)
+        with terminal(*command) as shown, server.accept()[0]:
             text = interrupted(shown)
             assert "nothing was changed" in text
             assert text.endswith(f"vecferry {' '.join(command)}")
@@ -352,15 +353,6 @@ def _locked(place: Place) -> Iterator[None]:
         connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(*row)))
         time.sleep(1)
         yield
-
-
-@contextmanager
-def _silent_server() -> Iterator[int]:
-    """A server that takes connections and never answers."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        yield listener.getsockname()[1]
 
 
 def _flow_run_states(api: str) -> list[str]:
