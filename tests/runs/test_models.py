@@ -23,7 +23,7 @@ from tasks.runs import ledger, models
 from tasks.runs.run import Run, open_run
 from tasks.shadows.postgres import dispatcher
 from tasks.shadows.postgres.dispatcher import Body
-from tasks.shadows.postgres.search_functions import columns, create, make
+from tasks.shadows.postgres.search_functions import columns, created, make
 from tasks.shadows.registry import shadow_of
 from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
@@ -294,7 +294,7 @@ def test_the_body_is_given_by_the_caller(docs: Connection) -> None:
 
     def constant(connection: Connection, target: Any, name: str) -> None:
         returned = columns(target, find(connection, "public", "match_docs"))
-        create(connection, "public", name, returned, "nothing", "SELECT 7::bigint, 'seven', 0.5::float8")
+        connection.execute(created("public", name, returned, "nothing", "SELECT 7::bigint, 'seven', 0.5::float8"))
 
     run = prepared(docs, "first", 16, body=constant)
     cutover(run)
