@@ -17,7 +17,7 @@ import numpy as np
 
 from tasks.base.errors import FatalError, UsageError
 from tasks.embedders.budget import Budget
-from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Space
+from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Rates, Space
 from tasks.embedders.naming import ModelName
 
 _WORD = re.compile(r"\w+")
@@ -60,7 +60,7 @@ class HashingEmbedder:
             row[0] = 1.0  # words that cancel out exactly must not make a zero vector, which no index finds
 
 
-def open_hashing(name: ModelName, budget: Budget | None = None) -> HashingEmbedder:
+def open_hashing(name: ModelName, budget: Budget | None = None, rates: Rates | None = None) -> HashingEmbedder:
     """The embedder that ``name`` describes. Raises UsageError where it is not a number of dimensions."""
     name.allow(())
     if name.revision or not name.model.isdecimal() or not 0 < int(name.model) <= 16_000:

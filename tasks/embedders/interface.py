@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from tasks.base.errors import FatalError, VecferryError
 from tasks.base.words import counted
 from tasks.embedders.budget import Budget
 
+T = TypeVar("T")
 Kind = Literal["text", "image"]
 Item = str | bytes
 """What a model is given: a text, or the bytes of an image."""
@@ -73,6 +74,20 @@ class Allowed:
 
     requests: float | None
     tokens: float | None
+
+
+class Rates(Protocol):
+    """Where all processes that use an account keep how much of its limits they have taken."""
+
+    def now(self) -> float:
+        """Seconds, by a clock that is the same for all of them."""
+        ...
+
+    def change(self, account: str, step: Callable[[bytes | None], tuple[bytes | None, T]]) -> T:
+        """Calls ``step`` with the state kept of ``account``, None where there is none, and keeps the one that it gives, None
+        to leave it; returns what it gives besides. It is called again where another process was faster. Raises
+        TransientError."""
+        ...
 
 
 class Account(Protocol):

@@ -14,6 +14,7 @@ from tasks.base.errors import UsageError, VecferryError
 from tasks.embedders.budget import Budget, Spent
 from tasks.embedders.interface import Embedder
 from tasks.embedders.registry import open_embedder
+from tasks.runs.rates import LedgerRates
 from tasks.runs.run import Run
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
@@ -90,7 +91,7 @@ class Purse:
         """The model of that name; what it costs counts against the budget."""
         assert name
         if name not in self.models:
-            self.models[name] = open_embedder(name, self.budget)
+            self.models[name] = open_embedder(name, self.budget, LedgerRates(self.run.connection))
         return self.models[name]
 
     @contextmanager

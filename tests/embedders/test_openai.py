@@ -23,7 +23,8 @@ from tasks.embedders.openai import packing
 from tasks.embedders.openai.account import OpenAIAccount
 from tasks.embedders.openai.answers import classify, decode
 from tasks.embedders.openai.embedder import OpenAIEmbedder
-from tasks.embedders.openai.limits import Limiter, retry_after, seconds
+from tasks.embedders.openai.limiter import Limiter
+from tasks.embedders.openai.limits import retry_after, seconds
 from tasks.embedders.openai.packing import Caps, TokenCount, TokensPerByte, count_tokens, take
 from tasks.embedders.openai.server import CONCURRENCY, Server, Terms
 from tasks.embedders.registry import open_embedder

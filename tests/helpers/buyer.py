@@ -20,7 +20,8 @@ def buy(run_id: str, first: int, last: int) -> pa.Table:
     """The vectors of texts FIRST to LAST, those before the latter."""
     run = open_run(run_id, DEFAULT_DATABASE)
     page = pa.table({"document": [text_of(number) for number in range(first, last)]})
-    return embedded(run, run.plan.targets[0], page)[0].column("embedding")
+    with run.kept_open():
+        return embedded(run, run.plan.targets[0], page)[0].column("embedding")
 
 
 if __name__ == "__main__":

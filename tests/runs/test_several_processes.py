@@ -116,6 +116,18 @@ def test_a_budget_holds_for_all_of_them(provider: OpenAIServer, connection: Conn
     assert len(bought(provider)) == bought(provider).total()
 
 
+def test_the_rate_of_an_account_is_theirs_together(buyer: Buyer, provider: OpenAIServer) -> None:
+    """Three processes keep under one account's limits from the start: none of them is ever refused."""
+    provider.limit(requests=480, tokens=10_000_000, full=False)
+    provider.delay = 0.2
+    processes = [buyer(first, first + 500) for first in (0, 500, 1000)]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert (process.returncode, errors) == (0, "")
+    assert not provider.answered(429)
+    assert len(bought(provider)) == bought(provider).total() == 1500
+
+
 def until(seen: Callable[[], bool]) -> None:
     """Waits for it, up to a minute."""
     for _ in range(1200):

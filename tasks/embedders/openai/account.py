@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from tasks.embedders.budget import Budget
 from tasks.embedders.interface import Allowed
+from tasks.embedders.openai.limiter import Limiter
 from tasks.embedders.openai.limits import least_seconds
 from tasks.embedders.openai.packing import count_tokens
 from tasks.embedders.openai.server import ATTEMPTS, Probe, Server, Terms
@@ -17,6 +18,10 @@ class OpenAIAccount:
     terms: Terms
     shortens: bool = False
     """Whether the model takes ``dimensions``."""
+
+    @property
+    def limiter(self) -> Limiter:
+        return self.terms.limiter or self.server.limiter
 
     @property
     def price(self) -> float:
@@ -39,10 +44,10 @@ class OpenAIAccount:
         """One attempt: who plans does not want to wait for a server that is not there."""
         self.server.mend()
         self.probe(attempts=1)
-        return self.server.limiter.allowed
+        return self.limiter.allowed
 
     def least_seconds(self, texts: int, tokens: int) -> float:
-        return least_seconds(self.server.limiter.allowed, texts, tokens)
+        return least_seconds(self.limiter.allowed, texts, tokens)
 
     def probe(self, attempts: int = ATTEMPTS) -> Probe:
         """One request of two short texts, once a process: the dimension and norm of the vectors, and whether the server

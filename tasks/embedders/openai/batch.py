@@ -112,7 +112,7 @@ class Batch:
         if not self._waiting:
             return None
         density = self._server.density.value
-        inputs, tokens = self._server.limiter.caps(len(self._waiting), CONCURRENCY)
+        inputs, tokens = self.account.limiter.caps(len(self._waiting), CONCURRENCY)
         if not self._server.density.known:
             tokens = min(tokens, _FIRST_BYTES)
         if self.account.terms.price:  # the last of a budget is spent in smaller requests, not left over

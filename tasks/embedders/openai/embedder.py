@@ -16,7 +16,7 @@ from tasks.base import settings
 from tasks.base.errors import UsageError
 from tasks.base.words import plural
 from tasks.embedders.budget import Budget
-from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Space, as_texts
+from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Rates, Space, as_texts
 from tasks.embedders.naming import ModelName
 from tasks.embedders.openai.account import OpenAIAccount
 from tasks.embedders.openai.batch import Batch
@@ -77,9 +77,9 @@ class OpenAIEmbedder:
         return self.on_too_long if self.on_too_long != "quarantine" and size(text) > self.max_tokens else ""
 
 
-def open_openai(name: ModelName, budget: Budget | None = None) -> OpenAIEmbedder:
+def open_openai(name: ModelName, budget: Budget | None = None, rates: Rates | None = None) -> OpenAIEmbedder:
     """The embedder that ``name`` describes, paid out of ``budget``, else out of one that this process has for the model at
-    its server. Asks nothing of the network.
+    its server, and paced by ``rates``, else by this process alone. Asks nothing of the network.
 
     Raises UsageError for an unknown option or value, for a model of unknown dimensions, and without a key.
     """
@@ -114,6 +114,7 @@ def open_openai(name: ModelName, budget: Budget | None = None) -> OpenAIEmbedder
         dimensions,
         price=price if price is not None else known.price if known else 0.0,
         budget=budget or shared.budget,
+        limiter=shared.limiter_in(rates) if rates else None,
     )
     return OpenAIEmbedder(
         model=name.model,

@@ -17,8 +17,10 @@ import orjson
 
 from tasks.base.errors import FatalError, TransientError
 from tasks.embedders.budget import Budget
+from tasks.embedders.interface import Rates
 from tasks.embedders.openai.answers import Verdict, classify, code_of, decode
-from tasks.embedders.openai.limits import MAX_INPUTS, Limiter, Ticket, retry_after
+from tasks.embedders.openai.limiter import Limiter, Ticket
+from tasks.embedders.openai.limits import MAX_INPUTS, retry_after
 from tasks.embedders.openai.packing import TokensPerByte
 from tasks.embedders.texts import size
 
@@ -89,6 +91,8 @@ class Terms:
     price: float
     """Dollars per million tokens."""
     budget: Budget
+    limiter: Limiter | None = None
+    """What paces it; None for the server's own, where no other process uses the account."""
 
 
 @dataclass
@@ -118,6 +122,11 @@ class Server:
         import openai  # takes a second, and planning does not need it
 
         return openai.OpenAI(api_key=self.key, base_url=self.base_url, max_retries=0, timeout=self.timeout)
+
+    def limiter_in(self, rates: Rates) -> Limiter:
+        """What paces requests together with all who keep ``rates``. The key is not told there."""
+        account = hashlib.sha256(f"{self.base_url}\0{self.key}\0{self.model}".encode()).hexdigest()
+        return Limiter(self.clock, self.sleep, account, rates)
 
     def check(self) -> None:
         """Raises FatalError where one has happened: no request starts after it."""
@@ -157,20 +166,21 @@ class Server:
             terms.budget.check()
             stop()
 
+        limiter = terms.limiter or self.limiter
         halted()
         with terms.budget.reserve(lambda: tokens() * terms.price / 1e6):
             for attempt in range(attempts):
                 delay = min(0.5 * 2**attempt, 30.0) * random.uniform(0.75, 1.25)
                 with self._slots:
-                    ticket = self.limiter.acquire(tokens, halted)
+                    ticket = limiter.acquire(tokens, halted)
                     try:
                         answer = self._send(texts, shape)
                     except BaseException:
-                        self.limiter.settle(ticket, None, {})
+                        limiter.settle(ticket, None, {})
                         raise
                     if isinstance(answer, _Answer):  # judged before its slot is free: it may be the last that is wanted
                         return self._answer(texts, ticket, answer, terms)
-                self.limiter.settle(ticket, None, answer.headers)
+                limiter.settle(ticket, None, answer.headers)
                 if answer.verdict == "fatal":
                     raise self.fail(answer.message)
                 if answer.verdict != "transient":
@@ -181,7 +191,7 @@ class Server:
                 if delay > LONGEST_WAIT or attempt == attempts - 1:
                     raise TransientError(answer.message + (f" (retry after {delay:.0f} s)" if asked else ""))
                 if answer.status == 429:
-                    self.limiter.refused(ticket, delay, answer.headers)
+                    limiter.refused(ticket, delay, answer.headers)
                 self._wait(delay, halted)
         raise AssertionError("the last attempt returns or raises")
 
@@ -236,17 +246,18 @@ class Server:
     def _answer(self, texts: Sequence[str], ticket: Ticket, answer: _Answer, terms: Terms) -> np.ndarray:
         """The vectors of an answer, after counting what it cost. Whatever is wrong with one is fatal: it is paid for,
         and the next would be no better."""
+        limiter = terms.limiter or self.limiter
         try:
             body = orjson.loads(answer.content)
             usage = body.get("usage") or {}
             counted = usage.get("total_tokens") or usage.get("prompt_tokens")
             tokens = float(counted) if counted else None
         except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError):
-            self.limiter.settle(ticket, None, answer.headers)
+            limiter.settle(ticket, None, answer.headers)
             raise self.fail(self.says("the answer is not JSON of an embeddings API: check the base URL")) from None
-        self.limiter.settle(ticket, tokens if tokens is not None else ticket.tokens, answer.headers)
         billed = ticket.tokens if tokens is None else tokens
         terms.budget.add(round(billed), billed * terms.price / 1e6)
+        limiter.settle(ticket, billed, answer.headers)
         self.density.learn(sum(map(size, texts)), None if tokens is None else round(tokens))
         try:
             return decode(body, len(texts), terms.dimensions)

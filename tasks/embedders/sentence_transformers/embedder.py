@@ -19,7 +19,7 @@ from tasks.base.errors import UsageError
 from tasks.base.words import counted
 from tasks.embedders import weights
 from tasks.embedders.budget import Budget
-from tasks.embedders.interface import Embedded, Item, Kind, OnMade, RowError, Space, as_texts
+from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Rates, RowError, Space, as_texts
 from tasks.embedders.naming import ModelName
 from tasks.embedders.sentence_transformers.model import Loaded, Wanted, hub_name, load
 from tasks.embedders.texts import OnTooLong, cuts, mean, size, unfit
@@ -120,7 +120,9 @@ class SentenceTransformersEmbedder:
         return one * np.float32(np.average(np.linalg.norm(vectors, axis=1), weights=lengths))
 
 
-def open_sentence_transformers(name: ModelName, budget: Budget | None = None) -> SentenceTransformersEmbedder:
+def open_sentence_transformers(
+    name: ModelName, budget: Budget | None = None, rates: Rates | None = None
+) -> SentenceTransformersEmbedder:
     """The embedder that ``name`` describes, its model in memory; the first time that may download it.
 
     Raises UsageError for an unknown option or value, where the packages are not installed, and where the model is not to

@@ -1,0 +1,145 @@
+"""The rate of an account, shared by processes: on clocks of their own, against the limits of the test server."""
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import TypeVar
+
+import orjson
+import pytest
+
+from tasks.embedders.openai.limiter import IDLE, SLICE, Limiter, Rate
+from tests.helpers.openai_server import Limit
+
+T = TypeVar("T")
+
+
+class Together:
+    """Processes that share a rate, on a clock of its own; each sends requests of its size as fast as it is let."""
+
+    def __init__(self, requests: float, tokens: float, sizes: Sequence[float]) -> None:
+        self.now, self.latency, self.sizes, self.refused = 0.0, 1.0, sizes, 0
+        self.rate, self.limits = Rate(), [Limit(limit, at=0.0) for limit in (requests, tokens)]
+        self.sent: list[list[float]] = [[] for _ in sizes]
+        self.killed: int | None = None
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = 0
+
+    def until(self, end: float) -> None:
+        while self._due and self._due[0][0] <= end:
+            self.now, _, act = heapq.heappop(self._due)
+            act()
+        self.now = end
+
+    def start(self, process: int) -> None:
+        self._at(0.0, partial(self._try, process))
+
+    def _at(self, delay: float, act: Callable[[], None]) -> None:
+        self._number += 1
+        heapq.heappush(self._due, (self.now + delay, self._number, act))
+
+    def _try(self, process: int) -> None:
+        if process == self.killed:
+            return
+        self.rate = Rate.from_json(orjson.dumps(asdict(self.rate)))  # as the next process reads it
+        ticket, wait = self.rate.take(self.now, self.sizes[process], str(process))
+        if ticket is None:
+            self._at(min(wait, SLICE), partial(self._try, process))
+            return
+        for limit in self.limits:
+            limit.refill(self.now)
+        actual = 0.99 * ticket.tokens  # what is asked for is the most that it may be
+        within = self.limits[0].level >= 1 and self.limits[1].level >= actual
+        if within:
+            self.limits[0].level -= 1
+            self.limits[1].level -= actual
+            self.sent[process].append(self.now)
+        self.refused += not within
+        headers = self.limits[0].headers("requests", self.now) | self.limits[1].headers("tokens", self.now)
+        if process != self.killed:
+            self._at(self.latency, lambda: self.rate.settle(self.now, ticket, actual if within else None, headers))
+        self._at(0.01, partial(self._try, process))
+
+
+@pytest.mark.parametrize(
+    ("requests", "tokens", "sizes"),
+    [
+        (60, 10_000_000, (1000, 1000, 1000)),
+        (3, 10_000_000, (1000, 1000)),
+        (3000, 150_000, (1000, 1000, 1000)),
+        (600, 1_000_000, (120_000, 1000, 1000)),  # a large request waits while small ones could pass it by
+    ],
+)
+def test_processes_share_the_limits(requests: float, tokens: float, sizes: tuple[float, ...]) -> None:
+    """Together they use at least 95 % of the tighter limit, without one 429, and each gets its turns."""
+    together = Together(requests, tokens, sizes)
+    for process in range(len(sizes)):
+        together.start(process)
+    together.until(300)
+    assert together.refused == 0
+    turns = [sum(at >= 60 for at in sent) for sent in together.sent]
+    taken = sum(n * size for n, size in zip(turns, sizes, strict=True))
+    assert max(sum(turns) / requests, taken / tokens) >= 0.95 * 4
+    assert min(turns) >= 0.5 * max(turns)
+
+
+def test_a_process_that_is_killed_leaves_the_rate_to_others() -> None:
+    """What it had under way is not waited for: after a while nothing of it is counted."""
+    together = Together(60, 100_000, (1000, 1000))
+    together.start(0)
+    together.until(30)
+    lost = None
+    while lost is None:
+        together.until(together.now + SLICE)
+        lost, _ = together.rate.take(together.now, 1000, "dead")
+    together.killed = 0
+    together.until(60)
+    assert len(together.rate.flying) == 1
+    together.killed = None
+    together.start(1)
+    together.until(660)
+    assert together.refused == 0
+    assert sum(60 <= at < 660 for at in together.sent[1]) >= 0.95 * 600
+    number = str(int(lost.sent[0]))
+    assert number not in together.rate.flying
+    assert together.rate.requests.flying == len(together.rate.flying)
+
+
+class Kept:
+    """Rates in memory, for limiters that take each other for processes."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, bytes] = {}
+
+    def now(self) -> float:
+        return 1_000_000.0
+
+    def change(self, account: str, step: Callable[[bytes | None], tuple[bytes | None, T]]) -> T:
+        state, result = step(self.states.get(account))
+        if state is not None:
+            self.states[account] = state
+        return result
+
+
+def test_what_one_process_is_told_holds_for_all() -> None:
+    """A retry-after is waited for by the others too; who has not used an account for minutes begins anew."""
+    clock, slept, rates = [0.0], [0.0][:0], Kept()
+
+    def sleep(delay: float) -> None:
+        slept.append(delay)
+        clock[0] += delay
+
+    one, other, another = (Limiter(lambda: clock[0], sleep, name, rates) for name in ("a", "a", "b"))
+    headers = {"x-ratelimit-limit-tokens": "60000", "x-ratelimit-remaining-tokens": "59000"}
+    first = one.acquire(lambda: 1000)
+    one.settle(first, 1000, headers)
+    one.refused(one.acquire(lambda: 1000), 20.0, {})
+    another.acquire(lambda: 1000)
+    assert slept == []
+    other.acquire(lambda: 1000)
+    assert sum(slept) == pytest.approx(20.0)
+    assert other.allowed.tokens == 60_000
+    clock[0] += 2 * IDLE
+    other.acquire(lambda: 1000)
+    assert other.allowed.tokens is None
