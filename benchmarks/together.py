@@ -13,6 +13,7 @@ from benchmarks.turns import environment
 from flows.forms.form import parse
 from flows.forms.text_384_to_1536 import Text384To1536
 from tasks.begin import begin
+from tasks.embedders.openai.server import PROBES
 from tasks.stores.postgres import embedded
 from tasks.stores.postgres.connection import connect
 from tests.helpers.live_table import Table
@@ -32,6 +33,7 @@ def together(url: str, processes: int) -> Iterator[Figure]:
         with environment(**variables, OPENAI_BASE_URL=server.base_url), connect(url, "benchmark") as connection:
             connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             connection.execute("DROP TABLE IF EXISTS docs CASCADE")
+            connection.execute("DROP FUNCTION IF EXISTS match_docs")
             connection.execute("DROP SCHEMA IF EXISTS vecferry CASCADE")
             Table(connection, rows=1)
             form = parse(Text384To1536, {"targets": [{"table": "docs", "text": "content"}], "embedder": MODEL})
@@ -52,8 +54,8 @@ def together(url: str, processes: int) -> Iterator[Figure]:
 
 
 def _used(server: OpenAIServer, processes: int) -> Iterator[Figure]:
-    """Of what was there while all had work: a minute's worth at the start, and what came back."""
-    calls = sorted(server.answered(), key=lambda call: call.at)
+    """Of what was there while all had work: a minute's worth when the first had looked around, and what came back."""
+    calls = sorted((c for c in server.answered() if PROBES[0] not in c.inputs), key=lambda call: call.at)
     first, last = calls[0].at, min(calls[-1].at, calls[0].at + SECONDS - 10)
     within = [call for call in calls if call.at <= last]
     there = REQUESTS * (1 + (last - first) / 60)

@@ -22,9 +22,11 @@ from tasks.index import index_task
 from tasks.load import expand_task, key_task, load_task, prepare_task
 from tasks.runs import artifacts, home, ledger, manifest, status
 from tasks.runs.commands import resumption
+from tasks.runs.database import database_url
 from tasks.runs.owners import TakenUp, take_up_task
 from tasks.runs.run import Run, open_run
 from tasks.snapshot import finish_task, list_ids_task, snapshot_task
+from tasks.stores.postgres import pace
 from tasks.verify import verify_task
 
 
@@ -63,7 +65,8 @@ def migrate(parameters: Migration) -> State[Result]:
 def begun(parameters: Migration, run_id: str, asks_model: bool = True) -> ledger.State:
     """Begins the run, or takes it up: its state before."""
     given, fired, missing = sorted(parameters.given()), str(this_flow_run().id), parameters.missing()
-    return begin_task(parameters.request(), run_id, given, parameters.batch_ids, fired, asks_model, missing)
+    with pace.giving_way(database_url(parameters.database), parameters.database_share):
+        return begin_task(parameters.request(), run_id, given, parameters.batch_ids, fired, asks_model, missing)
 
 
 def taken_up(parameters: Migration) -> TakenUp:

@@ -11,7 +11,7 @@ from tasks.planning import registry as planning
 from tasks.planning.planned import refuse_problems
 from tasks.runs import checkpoints, holding, home, ledger, ledger_versions, run_log, spending, status, vectors
 from tasks.runs.commands import command, resumption
-from tasks.runs.database import Connection, connect, database_url, prepare, refusable
+from tasks.runs.database import Connection, connect, database_url, refusable
 from tasks.runs.names import check_run_id
 from tasks.runs.plan import Plan, Request
 from tasks.runs.run import Run, chosen
@@ -39,8 +39,8 @@ def begin(
             record = ledger.find(connection, run_id)
             if record is None:
                 plan = _new_plan(connection, request, run_id, batch_ids, missing)
-                prepare(connection)
                 ledger_versions.ensure(connection)
+                planning.prepare(connection, request)
                 plan = replace(plan, flow_run=flow_run, home=home.named(settings.home()))
                 ledger.start(connection, plan, given)
             else:

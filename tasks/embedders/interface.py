@@ -79,14 +79,10 @@ class Allowed:
 class Rates(Protocol):
     """Where all processes that use an account keep how much of its limits they have taken."""
 
-    def now(self) -> float:
-        """Seconds, by a clock that is the same for all of them."""
-        ...
-
-    def change(self, account: str, step: Callable[[bytes | None], tuple[bytes | None, T]]) -> T:
-        """Calls ``step`` with the state kept of ``account``, None where there is none, and keeps the one that it gives, None
-        to leave it; returns what it gives besides. It is called again where another process was faster. Raises
-        TransientError."""
+    def change(self, account: str, step: Callable[[bytes | None, float], tuple[bytes | None, T]]) -> T:
+        """Calls ``step`` with the state kept of ``account``, None where there is none, and with the seconds of a clock that is
+        the same for all. Keeps the state that it gives, None to leave it, and returns what it gives besides. It is called again
+        where another process was faster. Raises TransientError."""
         ...
 
 

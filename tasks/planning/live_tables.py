@@ -1,9 +1,7 @@
 """Plans how live tables get vectors of another space: what they are called, what is in the way. Writes nothing."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 
 from psycopg import sql
 
@@ -19,9 +17,8 @@ from tasks.runs.names import check_run_id, shadow_name
 from tasks.runs.plan import Plan, Request, Target
 from tasks.shadows.postgres import dispatcher, strangers
 from tasks.stores.interface import Collection
-from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_records import LiveRecords
+from tasks.stores.postgres.counting import count
 from tasks.stores.postgres.live_table import Column, LiveTable, place, text_columns
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.places import LiveColumn, LivePlace, SideTable
@@ -100,12 +97,11 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
 
 def examine(connection: Connection, draft: Draft) -> Draft:
     """The rows are counted, once and exactly: `status` and the progress of the run are told in them, and a count reads the
-    key's index, where the table's statistics may be as old as the table. And nobody else's vectors may be in the way."""
+    key's index, where the table's statistics may be as old as the table. And nobody else's vectors may be in the way. Others
+    are given way."""
     targets, problems = [], list(draft.problems)
     for target in draft.plan.targets:
-        records = LiveRecords(partial(nullcontext, connection), target.collection.name, target.place.live)
-        with pace.turn(connection):
-            rows = records.count()
+        rows = count(connection, target.place.live.identifier)
         targets.append(replace(target, collection=replace(target.collection, count=rows)))
         problems += strangers.unwritten(connection, draft.plan.run_id, target)
     return Draft(replace(draft.plan, targets=tuple(targets)), problems, draft.warnings)

@@ -9,8 +9,8 @@ from psycopg import sql
 from tasks.base.errors import UsageError
 from tasks.embedders.interface import Allowed
 from tasks.planning.layouts import LayoutCost
+from tasks.runs.database import Database
 from tasks.runs.plan import Plan, Request
-from tasks.stores.postgres.connection import Connection
 
 INDEX_ROWS_PER_SECOND = 1_000
 """A cautious guess for HNSW at 384 dimensions on two cores; it falls with the dimensions. Nothing that writes nothing can
@@ -132,20 +132,25 @@ class Planned:
 
 
 class Planner(Protocol):
-    """What a module that plans one kind of migration has."""
+    """What plans one kind of migration. ``database`` is that of the ledger; where the targets lie, the request says."""
 
-    def draft(self, connection: Connection, request: Request, run_id: str) -> Draft:
+    def draft(self, database: Database, request: Request, run_id: str) -> Draft:
         """Targets and problems, found by names, the catalogue and a few records: it takes as long for many rows as for
         few. Raises UsageError when the source or a name in the request is not there."""
         ...
 
-    def examine(self, connection: Connection, draft: Draft) -> Draft:
+    def examine(self, database: Database, draft: Draft) -> Draft:
         """The draft with what takes a pass over the keys of a table: how many rows it has, and whether they hold anything
         that is in the way. What a run keeps; done once, when it begins."""
         ...
 
-    def estimate(self, connection: Connection, draft: Draft) -> Planned:
+    def estimate(self, database: Database, draft: Draft) -> Planned:
         """What it will do, take and cost, with a pass over the texts where they are paid for. Others are given way."""
+        ...
+
+    def prepare(self, database: Database) -> None:
+        """Makes what its places stand on in the store of its targets, where it is missing: once a plan has been accepted, and
+        in PostgreSQL beside the ledger, which is there by then."""
         ...
 
 

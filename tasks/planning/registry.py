@@ -1,12 +1,18 @@
 """Which module plans which flow. A new kind of migration adds a module and its line here."""
 
+from contextlib import nullcontext
+
 from tasks.base.errors import UsageError
 from tasks.planning import collections, live_tables
+from tasks.planning.in_postgres import InPostgres
 from tasks.planning.planned import Draft, Planned, Planner
+from tasks.runs.database import Connection, Database
 from tasks.runs.plan import Request
-from tasks.stores.postgres.connection import Connection
 
-PLANNERS: dict[str, Planner] = {"chroma-to-pgvector": collections, "text-384-to-1536": live_tables}
+PLANNERS: dict[str, Planner] = {
+    "chroma-to-pgvector": InPostgres(collections),
+    "text-384-to-1536": InPostgres(live_tables),
+}
 
 
 def planner_of(flow: str) -> Planner:
@@ -17,16 +23,26 @@ def planner_of(flow: str) -> Planner:
 
 
 def draft(connection: Connection, request: Request, run_id: str) -> Draft:
-    """Targets and problems of a new run, at no cost. Raises UsageError when the source or a name is not there."""
-    return planner_of(request.flow).draft(connection, request, run_id)
+    """Targets and problems of a new run, at no cost. ``connection`` leads to the ledger. Raises UsageError when the source or a
+    name is not there."""
+    return planner_of(request.flow).draft(_lent(connection), request, run_id)
 
 
 def examined(connection: Connection, request: Request, run_id: str) -> Draft:
     """The same with what takes one pass over the keys: what a run begins with."""
     planner = planner_of(request.flow)
-    return planner.examine(connection, planner.draft(connection, request, run_id))
+    return planner.examine(_lent(connection), planner.draft(_lent(connection), request, run_id))
 
 
 def make_plan(connection: Connection, request: Request, run_id: str) -> Planned:
     """The plan of a new run with all that a person wants to know of it."""
-    return planner_of(request.flow).estimate(connection, examined(connection, request, run_id))
+    return planner_of(request.flow).estimate(_lent(connection), examined(connection, request, run_id))
+
+
+def prepare(connection: Connection, request: Request) -> None:
+    """Makes what the targets of a new run stand on, where it is missing."""
+    planner_of(request.flow).prepare(_lent(connection))
+
+
+def _lent(connection: Connection) -> Database:
+    return Database(lambda: nullcontext(connection))

@@ -2,15 +2,24 @@
 
 import os
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cache
 
-from sql import statement
 from tasks.base.errors import UsageError
 from tasks.base.settings import DEFAULT_DATABASE, OTHER_DATABASE, home, secret
 from tasks.stores.postgres import embedded
-from tasks.stores.postgres.connection import Connection, adapt, connect, refusable
+from tasks.stores.postgres.connection import Connection, connect, refusable
 
-__all__ = ["Connection", "connect", "database_url", "names_a_database", "prepare", "refusable"]
+__all__ = ["Connection", "Database", "connect", "database_url", "names_a_database", "refusable"]
+
+
+@dataclass(frozen=True)
+class Database:
+    """The database of the ledger, in which targets in PostgreSQL lie too. A connection is lent to who asks for one."""
+
+    connection: Callable[[], AbstractContextManager[Connection]]
 
 
 def database_url(name: str) -> str:
@@ -29,13 +38,6 @@ def database_url(name: str) -> str:
 def names_a_database() -> bool:
     """Whether the environment names a database; else runs without ``database`` go to the embedded one."""
     return bool(os.environ.get(DEFAULT_DATABASE) or os.environ.get(OTHER_DATABASE))
-
-
-def prepare(connection: Connection) -> None:
-    """Makes what tables of vectors and the ledger stand on, where it is missing."""
-    if not connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone():
-        connection.execute(statement("expand_extension"))
-        adapt(connection)
 
 
 @cache

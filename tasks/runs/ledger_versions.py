@@ -125,7 +125,6 @@ def _create(connection: Connection) -> None:
     row = connection.execute("SELECT to_regnamespace('vecferry') IS NOT NULL").fetchone()
     if not row or not row[0]:  # IF NOT EXISTS would ask for the right to create even where it is there
         connection.execute(statement("expand_schema"))
-    connection.execute(statement("expand_functions"))
 
 
 def _refuse_at_work(connection: Connection, version: int) -> None:

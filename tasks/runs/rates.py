@@ -18,20 +18,18 @@ class LedgerRates:
 
     connect: Callable[[], AbstractContextManager[Connection]]
 
-    def now(self) -> float:
-        with classified("read the clock"), self.connect() as connection:
-            row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
-        assert row
-        return float(row[0])
-
-    def change(self, account: str, step: Callable[[bytes | None], tuple[bytes | None, T]]) -> T:
+    def change(self, account: str, step: Callable[[bytes | None, float], tuple[bytes | None, T]]) -> T:
         with classified("share the account's rate"), self.connect() as connection:
             while True:
                 row = connection.execute(
-                    "SELECT state, version FROM vecferry.rate WHERE account = %s", (account,)
+                    "SELECT extract(epoch FROM clock_timestamp())::float8, (SELECT state FROM vecferry.rate WHERE account = %s), "
+                    "(SELECT version FROM vecferry.rate WHERE account = %s)",
+                    (account, account),
                 ).fetchone()
-                state, result = step(row[0].encode() if row else None)
-                if state is None or self._write(connection, account, state.decode(), row[1] if row else 0):
+                assert row
+                now, kept, version = row
+                state, result = step(kept.encode() if kept else None, now)
+                if state is None or self._write(connection, account, state.decode(), version or 0):
                     return result
 
     def _write(self, connection: Connection, account: str, state: str, version: int) -> bool:

@@ -112,11 +112,8 @@ class Kept:
     def __init__(self) -> None:
         self.states: dict[str, bytes] = {}
 
-    def now(self) -> float:
-        return 1_000_000.0
-
-    def change(self, account: str, step: Callable[[bytes | None], tuple[bytes | None, T]]) -> T:
-        state, result = step(self.states.get(account))
+    def change(self, account: str, step: Callable[[bytes | None, float], tuple[bytes | None, T]]) -> T:
+        state, result = step(self.states.get(account), 0.0)
         if state is not None:
             self.states[account] = state
         return result

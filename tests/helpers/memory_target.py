@@ -29,6 +29,7 @@ from tasks.planning import registry as planning
 from tasks.planning.planned import Draft, Listing, Look, Planned
 from tasks.runs import parts, quarantine
 from tasks.runs.checkpoints import Mark
+from tasks.runs.database import Database
 from tasks.runs.names import check_run_id, suffix
 from tasks.runs.plan import Plan, Request, Target
 from tasks.runs.run import Run
@@ -38,7 +39,6 @@ from tasks.shadows.difference import Difference, named
 from tasks.stores import memory, place
 from tasks.stores.interface import Built, Collection, Records
 from tasks.stores.memory import MemoryStore
-from tasks.stores.postgres.connection import Connection
 from tasks.stores.records import with_hash
 
 FLOW = "memory"
@@ -249,7 +249,7 @@ class MemoryForm(Migration):
 class Planner:
     """Satisfies tasks.planning.planned.Planner."""
 
-    def draft(self, connection: Connection, request: Request, run_id: str) -> Draft:
+    def draft(self, database: Database, request: Request, run_id: str) -> Draft:
         where, space = request.source["name"], open_embedder(request.embedder or "").space
         store = memory.named(where)
         targets = tuple(
@@ -260,13 +260,16 @@ class Planner:
         )  # fmt: skip
         return Draft(Plan(check_run_id(run_id), request, targets))
 
-    def examine(self, connection: Connection, draft: Draft) -> Draft:
+    def examine(self, database: Database, draft: Draft) -> Draft:
         return draft
 
-    def estimate(self, connection: Connection, draft: Draft) -> Planned:
+    def estimate(self, database: Database, draft: Draft) -> Planned:
         looks = [Look(t.collection.count, {}, 0, 0, 100.0, 0.0) for t in draft.plan.targets]
         rows = [(t.collection.name, t.name, f"{t.rows:,}") for t in draft.plan.targets]
         return Planned(draft.plan, Listing(("collection", "alias", "rows"), [*rows]), looks, [])
+
+    def prepare(self, database: Database) -> None:
+        """A store in memory stands on nothing."""
 
     def _place(self, where: str, collection: Collection, run_id: str, dimensions: int) -> AliasedCollection:
         name = f"{collection.name}__{suffix(run_id, collection.name)}"

@@ -3,15 +3,23 @@
 import time
 from collections.abc import Callable
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from flows.forms.form import parse
 from flows.forms.text_384_to_1536 import Text384To1536
+from flows.text_384_to_1536 import text_384_to_1536
 from tasks.begin import begin, preflight
 from tasks.planning.registry import make_plan
+from tasks.runs import ledger
+from tasks.runs.plan import Plan
 from tasks.stores.chroma.records import ChromaRecords
+from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.counting import count
+from tests.checks.test_timed_search import busy
 from tests.helpers.live import make_table
 from tests.helpers.openai_server import OpenAIServer
 
@@ -64,3 +72,46 @@ def test_a_run_lists_no_collection_before_it_begins(
     assert listed == []
     assert make_plan(connection, form.request(), "two").rows == 50
     assert listed == ["docs"]
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_run_that_begins_gives_way(connection: Connection, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its one pass over the keys is made of short pieces with rests between them, while others use the database."""
+    make_table(connection, 5)
+    connection.execute("INSERT INTO docs (id, content) SELECT n, 'text ' || n FROM generate_series(6, 4005) n")
+    rested: list[float] = []
+    start = ledger.start
+
+    def started(connection: Connection, plan: Plan, given: set[str]) -> None:
+        rested.append(pace.rested(connection))
+        start(connection, plan, given)
+
+    monkeypatch.setattr(ledger, "start", started)
+    monkeypatch.setattr(pace, "MOMENT", 0.0)
+    target = {"table": "docs", "text": "content"}
+    with busy(database):
+        text_384_to_1536(
+            targets=[target],
+            embedder="hashing/1536",
+            database_share=0.5,
+            limit=5,
+            run_id="one",
+            gates={"min_recall": 0},
+        )
+    assert rested[0] > 0
+
+
+@pytest.mark.parametrize("beside_others", [False, True])
+def test_rows_are_counted_in_pieces(
+    connection: Connection, database: str, beside_others: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number is the same, whether way is given or not, of all rows and of some."""
+    connection.execute("CREATE TABLE many AS SELECT nullif(n % 3, 0) AS n FROM generate_series(1, 2500) n")
+    rests: list[float] = []
+    monkeypatch.setattr(pace.PacedTurn, "rest", lambda turn: rests.append(turn.began))
+    share = 0.5 if beside_others else 1
+    with psycopg.connect(database, application_name="app", autocommit=True) as app, pace.giving_way(database, share):
+        app.execute("SELECT 1")
+        assert count(connection, sql.Identifier("many")) == 2500
+        assert count(connection, sql.Identifier("many"), sql.SQL("n = 1")) == 834
+    assert (len(rests) > 2500 / pace.SHORT) == beside_others

@@ -1,10 +1,13 @@
 """A target that no stage, check or verb knows of goes through the whole life of a migration."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import psycopg
 import pyarrow as pa
 import pytest
 
@@ -19,7 +22,7 @@ from tasks.runs.run import open_run
 from tasks.stores import memory
 from tasks.stores.interface import Collection, records, vector_column
 from tasks.stores.memory import MemoryStore
-from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.connection import Connection, connect
 from tests.helpers.lifecycle import Migration, Rows, drive, tables
 from tests.helpers.memory_target import MemoryForm, aliases, memory_target, migrate_memory
 
@@ -28,8 +31,8 @@ OLD, NEW = HashingEmbedder(32), HashingEmbedder(64)
 pytestmark = pytest.mark.usefixtures("prefect", "memory_target")
 
 
-@pytest.fixture
-def store(connection: Connection) -> Iterator[tuple[str, MemoryStore]]:
+@contextmanager
+def a_store() -> Iterator[tuple[str, MemoryStore]]:
     """A store with 60 documents of one collection, under a name of its own."""
     name = f"m_{uuid4().hex[:8]}"
     store = memory.named(name)
@@ -37,6 +40,12 @@ def store(connection: Connection) -> Iterator[tuple[str, MemoryStore]]:
     say(store, {f"row {n}": f"what row {n} says of topic {n % 7}" for n in range(60)})
     yield name, store
     aliases.clear()
+
+
+@pytest.fixture
+def store(connection: Connection) -> Iterator[tuple[str, MemoryStore]]:
+    with a_store() as kept:
+        yield kept
 
 
 def say(store: MemoryStore, texts: dict[str, str | None]) -> None:
@@ -84,6 +93,29 @@ def migration_of(name: str, store: MemoryStore, connection: Connection) -> Migra
 def test_its_whole_life(connection: Connection, store: tuple[str, MemoryStore]) -> None:
     """Plan, run, rollback, run, cutover, catch-up, rollback, cutover, contract, catch-up, with changes in between."""
     drive(migration_of(*store, connection))
+
+
+def test_its_ledger_needs_no_pgvector(
+    postgres: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The ledger lies in a database without the extension, by a role that may not make it."""
+    name, role = f"plain_{uuid4().hex[:8]}", f"plain_{uuid4().hex[:8]}"
+    with psycopg.connect(postgres("postgres"), autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {role} LOGIN")
+        admin.execute(f"CREATE DATABASE {name}")
+    with psycopg.connect(postgres(name), autocommit=True) as admin:
+        admin.execute(f"CREATE SCHEMA vecferry AUTHORIZATION {role}")
+        admin.execute("REVOKE CREATE, TEMPORARY ON DATABASE " + name + " FROM PUBLIC")
+    url = postgres(name).replace("://postgres:", f"://{role}:").replace("user=postgres", f"user={role}")
+    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setenv("VECFERRY_HOME", str(tmp_path / "home"))
+    with connect(url, "vecferry test") as connection:
+        assert connection.execute("SELECT current_user").fetchone() == (role,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("CREATE EXTENSION vector")
+        with a_store() as (where, store):
+            drive(migration_of(where, store, connection))
+        assert connection.execute("SELECT count(*) FROM pg_extension WHERE extname = 'vector'").fetchone() == (0,)
 
 
 def test_a_kill_between_the_store_and_the_ledger(

@@ -6,6 +6,7 @@ from psycopg import errors, sql
 
 from sql import statement
 from tasks.runs import ledger_versions
+from tasks.shadows.postgres import extension
 from tasks.stores.interface import Collection, Metric, vectors
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.data import records_of
@@ -19,6 +20,7 @@ def _text(vector: np.ndarray) -> str:
 @pytest.fixture
 def store(connection: Connection) -> PostgresStore:
     ledger_versions.ensure(connection)
+    extension.prepare(connection)
     return PostgresStore(connection)
 
 

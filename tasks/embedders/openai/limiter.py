@@ -145,7 +145,8 @@ class Limiter:
         self._who = uuid.uuid4().hex
         self._lock = threading.RLock()
         self._turn = threading.Lock()
-        self._ahead: float | None = 0.0 if rates is None else None
+        self._ahead = float("-inf")
+        """Of this clock is the one that is the same for all; what it says comes late, never early."""
         self._seen = Rate()
         """The state, and where it is kept elsewhere what it was at the last look."""
 
@@ -196,12 +197,10 @@ class Limiter:
             rates = self._rates
             if rates is None:
                 return step(self._seen, self._clock())
-            if self._ahead is None:
-                self._ahead = rates.now() - self._clock()
-            ahead = self._ahead
 
-            def changed(kept: bytes | None) -> tuple[bytes | None, T]:
-                now = self._clock() + ahead
+            def changed(kept: bytes | None, told: float) -> tuple[bytes | None, T]:
+                self._ahead = max(self._ahead, told - self._clock())
+                now = self._clock() + self._ahead
                 rate = Rate.from_json(kept) if kept else Rate()
                 if max(rate.touched + IDLE, rate.paused_until) < now:
                     rate = Rate()

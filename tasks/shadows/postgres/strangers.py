@@ -13,6 +13,7 @@ from tasks.runs.plan import Target
 from tasks.shadows.postgres.live_place import queue, side_table
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.counting import count
 from tasks.stores.postgres.places import LivePlace
 
 
@@ -67,26 +68,22 @@ def unwritten(connection: Connection, run_id: str, target: Target[LivePlace]) ->
         connection, target.place.live.identifier, target.place.new_column
     ):
         return
-    column = sql.Identifier(target.place.new_column)
+    unknown = sql.SQL("{} IS NOT NULL").format(sql.Identifier(target.place.new_column))
     if relations.exists(connection, side):
         # A row whose key was changed took its vector along; it waits in the queue.
-        query = sql.SQL(
-            "SELECT count(*) FROM {live} AS b WHERE {column} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {side} AS s WHERE {same}) "
+        unknown = sql.SQL(
+            "{unknown} AND NOT EXISTS (SELECT 1 FROM {side} AS s WHERE {same}) "
             "AND {id} NOT IN (SELECT q.id FROM {queue} AS q WHERE q.id IS NOT NULL)"
         ).format(
-            live=target.place.live.identifier,
-            column=column,
+            unknown=unknown,
             side=side,
             same=sql.SQL(target.place.live.same("s", "b")),
             id=sql.SQL(target.place.live.id("b")),
             queue=queue(target.place),
         )
-    else:
-        query = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL").format(target.place.live.identifier, column)
-    row = connection.execute(query).fetchone()
-    if row and row[0]:
+    if rows := count(connection, sql.SQL("{} AS b").format(target.place.live.identifier), unknown):
         yield (
-            f"{target.name} holds {counted(row[0], 'vector')} that run {run_id} did not write, and two spaces "
+            f"{target.name} holds {counted(rows, 'vector')} that run {run_id} did not write, and two spaces "
             "in one column cannot be told apart: choose another new_column, or empty it"
         )
     model = models.of_run(connection, run_id, target.number)
