@@ -145,7 +145,7 @@ def _plots(benchmark: Benchmark) -> str:
     latency, recall, distances = figure.subplots(1, 3)
 
     source = benchmark.source
-    stores = [("pgvector", benchmark.latency), *([("source", source.latency)] if source else [])]
+    stores = [("target", benchmark.latency), *([("source", source.latency)] if source else [])]
     for offset, (name, measured) in enumerate(stores):
         heights = [measured.p50_ms, measured.p95_ms, measured.p99_ms]
         latency.bar([x + offset * 0.4 for x in range(3)], heights, width=0.38, label=name)
@@ -157,14 +157,14 @@ def _plots(benchmark: Benchmark) -> str:
     if source:
         recall.axhline(source.recall, color="C1", linestyle="--", label="source")
         recall.legend(frameon=False)
-    recall.set(title=f"Recall@{benchmark.k} against exact search", xlabel="hnsw.ef_search", ylim=(0, 1.03))
+    recall.set(title=f"Recall@{benchmark.k} against exact search", xlabel="ef_search", ylim=(0, 1.03))
 
     if source and source.distances:
         pairs = source.distances
         distances.scatter([b for _, b in pairs], [a for a, _ in pairs], s=6, alpha=0.5)
         low, high = min(map(min, pairs)), max(map(max, pairs))
         distances.plot([low, high], [low, high], color="grey", linewidth=0.8)
-        distances.set(title="Distances of neighbours that both give", xlabel="source", ylabel="pgvector")
+        distances.set(title="Distances of neighbours that both give", xlabel="source", ylabel="target")
     else:
         distances.set_axis_off()
     for axes in (latency, recall, distances):
