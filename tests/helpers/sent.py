@@ -27,7 +27,7 @@ WRITES = re.compile(r"(?:INSERT INTO|(?<!DO )UPDATE|DELETE FROM|LOCK TABLE)\s+(\
 LEDGER = {
     name
     for file in ROOT.glob("sql/ledger_*.sql")
-    for name in re.findall(r"CREATE TABLE IF NOT EXISTS (vecferry\.\w+)", file.read_text())
+    for name in re.findall(r"CREATE (?:UNLOGGED )?TABLE IF NOT EXISTS (vecferry\.\w+)", file.read_text())
 } | {"vecferry.version"}
 """The tables of the ledger, which are nobody's but ours."""
 
