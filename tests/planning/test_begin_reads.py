@@ -22,6 +22,7 @@ from tasks.stores.postgres.counting import count
 from tests.checks.test_timed_search import busy
 from tests.helpers.live import make_table
 from tests.helpers.openai_server import OpenAIServer
+from tests.helpers.sent import recorded
 
 ROWS = 200
 
@@ -76,7 +77,7 @@ def test_a_run_lists_no_collection_before_it_begins(
 
 @pytest.mark.usefixtures("prefect")
 def test_a_run_that_begins_gives_way(connection: Connection, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its one pass over the keys is made of short pieces with rests between them, while others use the database."""
+    """Its one pass over the keys is followed by a rest, while others use the database."""
     make_table(connection, 5)
     connection.execute("INSERT INTO docs (id, content) SELECT n, 'text ' || n FROM generate_series(6, 4005) n")
     rested: list[float] = []
@@ -102,16 +103,27 @@ def test_a_run_that_begins_gives_way(connection: Connection, database: str, monk
 
 
 @pytest.mark.parametrize("beside_others", [False, True])
-def test_rows_are_counted_in_pieces(
+def test_a_count_is_one_statement(
     connection: Connection, database: str, beside_others: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The number is the same, whether way is given or not, of all rows and of some."""
+    """The number is the same, whether way is given or not, of all rows and of some; while it rests, the application may
+    change its table."""
     connection.execute("CREATE TABLE many AS SELECT nullif(n % 3, 0) AS n FROM generate_series(1, 2500) n")
     rests: list[float] = []
-    monkeypatch.setattr(pace.PacedTurn, "rest", lambda turn: rests.append(turn.began))
     share = 0.5 if beside_others else 1
     with psycopg.connect(database, application_name="app", autocommit=True) as app, pace.giving_way(database, share):
-        app.execute("SELECT 1")
-        assert count(connection, sql.Identifier("many")) == 2500
-        assert count(connection, sql.Identifier("many"), sql.SQL("n = 1")) == 834
-    assert (len(rests) > 2500 / pace.SHORT) == beside_others
+
+        def rest(turn: pace.PacedTurn) -> None:
+            rests.append(turn.began)
+            app.execute("ALTER TABLE many ADD COLUMN IF NOT EXISTS more integer")
+
+        monkeypatch.setattr(pace.PacedTurn, "rest", rest)
+        app.execute("SET lock_timeout = 500")
+        with recorded() as statements:
+            assert count(connection, sql.Identifier("many")) == 2500
+            assert count(connection, sql.Identifier("many"), sql.SQL("n = 1")) == 834
+        assert sum("counting.py" in one.where for one in statements) == 2
+        assert len(rests) == (2 if beside_others else 0)
+        with connection.transaction():
+            assert count(connection, sql.Identifier("many")) == 2500
+        assert len(rests) == (2 if beside_others else 0), "it rested within a transaction, which may hold locks"
