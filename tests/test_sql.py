@@ -16,6 +16,7 @@ from psycopg import sql
 from sql import statement
 from tasks.base.errors import UsageError
 from tasks.runs import ledger_versions
+from tasks.shadows.postgres import extension
 from tasks.shadows.postgres.live_place import TRIGGERS
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection, connect
@@ -128,6 +129,7 @@ def test_every_file_runs_by_hand(database: str, connection: Connection, name: st
     """The command in the header works as it stands, in psql, on the tables it speaks of."""
     psql = find_psql()
     ledger_versions.ensure(connection)
+    extension.prepare(connection)
     connection.execute(statement("expand_note_change"))
     create_table(connection, Table("public", "docs", Layout("vector", None, "cosine")))
     connection.execute("ALTER TABLE docs ADD PRIMARY KEY (id)")

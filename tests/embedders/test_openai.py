@@ -428,7 +428,8 @@ def test_a_page_that_is_no_answer_is_fatal(server: OpenAIServer, monkeypatch: py
 
 
 def test_an_error_of_the_callback_loses_nothing_that_was_bought(server: OpenAIServer) -> None:
-    """Keeping one answer fails: the answers under way are still handed over, and the error is raised."""
+    """Keeping one answer fails: the answers under way are still handed over, with those that were not kept, and the error is
+    raised."""
     given: list[int] = []
 
     def keep(rows: Sequence[int], vectors: np.ndarray) -> None:
@@ -438,7 +439,7 @@ def test_an_error_of_the_callback_loses_nothing_that_was_bought(server: OpenAISe
     server.delay = 0.02
     with pytest.raises(OSError, match="disk full"):
         embedder(server).embed(texts_of(10_000), keep)
-    assert len(given) == sum(len(call.inputs) for call in server.answered()[1:])
+    assert len(set(given)) == sum(len(call.inputs) for call in server.answered()[1:])
 
 
 # Compatible servers
