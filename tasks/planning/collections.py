@@ -13,7 +13,8 @@ from tasks.base.errors import UsageError
 from tasks.embedders.registry import open_embedder
 from tasks.planning import collection_estimate, server
 from tasks.planning.metrics import option, settle
-from tasks.planning.planned import Draft, Planned, lines
+from tasks.planning.planned import Draft, Planned
+from tasks.planning.shown_sql import lines
 from tasks.runs import ledger
 from tasks.runs.names import check_run_id, index_names, shadow_name, table_name
 from tasks.runs.plan import CARRIED, Plan, Request, Target

@@ -1,11 +1,10 @@
 """The SQL that a run over a live table will send and that changes something, for its plan: from the files that the run sends."""
 
 from collections.abc import Iterator
-from itertools import count
 
 from psycopg import sql
 
-from tasks.planning.planned import lines
+from tasks.planning.shown_sql import lines
 from tasks.runs.names import index_names
 from tasks.runs.plan import Target
 from tasks.shadows.postgres import dispatcher, generated, live_access, live_place, search_functions
@@ -35,10 +34,7 @@ def _rows(place: LivePlace) -> Iterator[str]:
     if known.copies:
         yield from lines(copy_statement(known.into))
         return
-    numbers = count(1)
-    for line in lines(known.upsert if place.beside else known.update):
-        first, *parts = line.split("%b")
-        yield first + "".join(f"${next(numbers)}{part}" for part in parts)
+    yield from lines(known.upsert if place.beside else known.update)
 
 
 def _index(run_id: str, target: Target[LivePlace]) -> Iterator[str]:

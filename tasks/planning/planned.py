@@ -1,10 +1,8 @@
 """What a plan is before it is frozen, and what it is shown as."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
-
-from psycopg import sql
 
 from tasks.base.errors import UsageError
 from tasks.embedders.interface import Allowed
@@ -159,11 +157,3 @@ def refuse_problems(draft: Draft) -> Plan:
     if draft.problems:
         raise UsageError("this plan cannot run: " + "; ".join(draft.problems))
     return draft.plan
-
-
-def lines(*statements: sql.Composed) -> Iterator[str]:
-    """SQL as it is shown in a plan: what will be sent, a line for each of its statements."""
-    for text in statements:
-        for one in text.as_string().split(";\n"):
-            if line := " ".join(one.split()).rstrip(";"):
-                yield line

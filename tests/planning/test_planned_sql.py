@@ -5,18 +5,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from psycopg import RawCursor, sql
 
+from flows.command.show.plan import show_plan
 from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from flows.forms.form import parse
 from flows.forms.shared import Migration
 from flows.forms.text_384_to_1536 import Text384To1536
+from sql import statement
 from tasks.index import index
 from tasks.planning.registry import make_plan
+from tasks.planning.shown_sql import lines
+from tasks.runs import ledger_versions
+from tasks.stores import canonical
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.live import make_table
 from tests.helpers.pipeline import build, finish
 from tests.helpers.sent import Sent, recorded
-from tests.shadows.test_live_sync import begun, loaded
+from tests.kill.chaos_live import LAYOUTS
+from tests.shadows.test_live_sync import begun, begun_over, loaded
 
 LEDGER = re.compile(r"ledger_\d+_.*|expand_(schema|version|functions|note_change)")
 """Files that make the ledger and what lies beside it, all of them ours."""
@@ -40,27 +47,36 @@ def logged(connection: Connection) -> Iterator[list[str]]:
     connection.execute(f"ALTER DATABASE {name} RESET log_statement")
     row = connection.execute("SELECT pg_read_file('log', %s, 100000000)", (size[0],)).fetchone()
     assert row
-    sent.append(" ".join(row[0].split()))
+    sent.append(squeezed(row[0]))
 
 
 def planned(connection: Connection, form: Migration, run_id: str) -> list[str]:
     """The statements of a plan, without its notes."""
-    lines = make_plan(connection, form.request(), run_id).sql
-    return [line.removesuffix("  -- at the cutover") for line in lines if not line.startswith("--")]
+    shown = make_plan(connection, form.request(), run_id).sql
+    return [line.removesuffix("  -- at the cutover") for line in shown if not line.startswith("--")]
 
 
 def unsent(lines: list[str], sent: str) -> list[str]:
     """Those that the server was not sent, by its log; of a function that is only named, its name. What is there already is not
     sent, and of a COPY the log has its beginning."""
-    return [line for line in lines if line.removesuffix("(…)") not in sent and not line.startswith("CREATE EXTENSION")]
+    return [
+        line
+        for line in map(squeezed, lines)
+        if line.removesuffix("(…)") not in sent and not line.startswith("CREATE EXTENSION")
+    ]
+
+
+def squeezed(text: str) -> str:
+    """With single blanks, as it is compared."""
+    return " ".join(text.split())
 
 
 def unplanned(lines: list[str], statements: list[Sent]) -> list[str]:
     """What was sent and changes more than the ledger, and stands in no line."""
-    shown = {PARAMETER.sub("%b", line) for line in lines}
+    shown = {PARAMETER.sub("%b", squeezed(line)) for line in lines}
     named = {name[1] for line in lines if (name := NAMED.match(line)) and line.endswith("(…)")}
     sent = [
-        (one.where, PARAMETER.sub("%b", " ".join(text.split()).rstrip(";")))
+        (one.where, PARAMETER.sub("%b", squeezed(text).rstrip(";")))
         for one in statements
         if one.changes and not LEDGER.fullmatch(one.file or "") and not NOTED.fullmatch(one.file or "")
         for text in BODY.sub(lambda body: body[0].replace("\n", " "), one.text).split(";\n")
@@ -103,6 +119,73 @@ def test_live_tables_get_what_the_plan_shows(connection: Connection, layout: str
     assert len(lines) > 15
     assert unsent(lines, sent[0]) == []
     assert unplanned(lines, statements) == []
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_a_plan_prints_can_be_run_by_hand(
+    connection: Connection, layout: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A template with line ends, tabs, semicolons and several blanks gives, statement by statement, the triggers and functions
+    that a run makes, and hashes that match the rows."""
+    text = "{title};\n\n{content}\t100 % -- of  it;\r\n"
+    form = parse(
+        Text384To1536, {"targets": [{"table": "docs", "text": text}], "embedder": "hashing/1536", "layout": layout}
+    )
+    _make_titled(connection)
+    planned = make_plan(connection, form.request(), "live")
+    show_plan(planned, None, as_json=False)
+    printed = capsys.readouterr().out
+    ledger_versions.ensure(connection)
+    connection.execute(statement("expand_note_change"))
+    for line in (line for line in planned.sql if not line.startswith("--")):
+        assert f"  {line};\n" in printed
+        if not re.match(r"COPY|INSERT|UPDATE|DELETE|WITH|.*\(…\)", line):
+            connection.execute(line.encode())
+    by_hand = _made(connection)
+    assert len(by_hand) > 3
+    if layout == "column":  # a row beside the table is written without a look at its text
+        _fill(connection, text, next(line for line in planned.sql if line.startswith("WITH")))
+
+    connection.execute("DROP SCHEMA vecferry CASCADE; DROP TABLE docs CASCADE")
+    for name in by_hand:
+        connection.execute(sql.SQL("DROP FUNCTION IF EXISTS {}").format(sql.Identifier(name)))
+    _make_titled(connection)
+    index(begun_over(layout, text), 0)
+    assert by_hand.items() <= _made(connection).items()
+
+
+def test_literals_names_and_bodies_are_shown_as_they_are() -> None:
+    """Statements end, and white space is one blank, only outside of them."""
+    kept = """'a;\n  ''b' "c;\n  \"\"d" $$ e;\n  f $$ $x$ ;\n $$ ; $x$ U&'  \\000a;\n'"""
+    text = f"-- no; comment\nSELECT  %b,\n  {kept};\nSELECT\t%s/* ; */, %b::text[]; ;\n"
+    assert [*lines(sql.SQL(text).format())] == [f"SELECT $1, {kept}", "SELECT $1 , $2::text[]"]
+
+
+def _make_titled(connection: Connection) -> None:
+    make_table(connection, 5)
+    connection.execute("ALTER TABLE docs ADD COLUMN title text")
+    connection.execute("UPDATE docs SET title = 'title; ' || id")
+
+
+def _made(connection: Connection) -> dict[str, str]:
+    """What the triggers of docs and the functions of public say, but for the extension's."""
+    return dict(
+        connection.execute(
+            "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = 'docs'::regclass "
+            "UNION ALL SELECT proname, pg_get_functiondef(p.oid) FROM pg_proc p WHERE pronamespace = 'public'::regnamespace "
+            "AND prokind = 'f' AND NOT EXISTS (SELECT 1 FROM pg_depend WHERE objid = p.oid AND deptype = 'e')"
+        ).fetchall()
+    )
+
+
+def _fill(connection: Connection, text: str, line: str) -> None:
+    """Runs what brings the vectors of all rows, and asserts that it took every one for the row that it is."""
+    rows = connection.execute("SELECT id::text, title, content FROM docs ORDER BY id").fetchall()
+    texts = [text.format(title=title, content=content) for _, title, content in rows]
+    hashes = [canonical.content_hash(one, None, None) for one in texts]
+    with RawCursor(connection) as cursor:
+        cursor.execute(line.encode(), ([name for name, *_ in rows], hashes, [str([0.5] * 1536)] * len(rows)))
+        assert cursor.rowcount == len(rows)
 
 
 def test_what_is_sent_beside_the_plan_is_seen(connection: Connection) -> None:

@@ -28,15 +28,21 @@ ROWS = 40
 
 
 def begun(connection: Connection, layout: str) -> Run:
-    """A run over ``docs`` whose snapshot is taken and whose batches are cut, not loaded."""
+    """A run over a new ``docs`` whose snapshot is taken and whose batches are cut, not loaded."""
     make_table(connection, ROWS)
+    return begun_over(layout)
+
+
+def begun_over(layout: str, text: str = "content", **parameters: Any) -> Run:
+    """The same over the ``docs`` that is there; ``parameters`` are those of text-384-to-1536."""
     form = parse(
         Text384To1536,
         {
-            "targets": [{"table": "docs", "text": "content"}],
+            "targets": [{"table": "docs", "text": text}],
             "embedder": "hashing/1536",
             "layout": layout,
             "batch_rows": 20,
+            **parameters,
         },
     )
     begin(form.request(), "live", form.given())
@@ -45,7 +51,9 @@ def begun(connection: Connection, layout: str) -> Run:
     for listing in range(2):
         if not snapshot.list_ids(run, listing):
             break
-        snapshot.snapshot(run, [b.number for b in checkpoints.batches(connection, run.run_id, "snapshot")])
+        with run.connection() as connection:
+            numbers = [b.number for b in checkpoints.batches(connection, run.run_id, "snapshot")]
+        snapshot.snapshot(run, numbers)
     snapshot.finish(run)
     prepare(run)
     return run

@@ -43,7 +43,8 @@ def show_plan(planned: Planned, next_: str | None, as_json: bool) -> None:
         out.print(line)
     out.print("\nSQL that changes something:")
     for line in planned.sql:
-        out.print(f"  {line};" if not line.startswith("--") else f"  {line}")
+        # As it is: rich would put blanks for a tab, and leave out other characters of a name or a text.
+        print(f"  {line}" if line.startswith("--") else f"  {line};", file=out.file)
     for warning in planned.warnings:
         out.print(Text.assemble("\n", yellow("note"), f"  {warning}"))
     for problem in planned.problems:

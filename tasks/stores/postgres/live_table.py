@@ -14,6 +14,7 @@ from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.table import Table
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
+_ESCAPED = re.compile(r"[\x00-\x1f\x7f\\%]")
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,9 @@ def quoted(name: str) -> str:
 
 
 def literal(text: str) -> str:
-    """A text literal without a %, which psycopg would take for a placeholder."""
-    escaped = text.replace("\\", "\\\\").replace("%", "\\0025").replace("'", "''")
-    return f"U&'{escaped}'" if "%" in text or "\\" in text else f"'{escaped}'"
+    """A text literal on one line, and without a %, which psycopg would take for a placeholder."""
+    escaped = _ESCAPED.sub(lambda c: f"\\{ord(c[0]):04x}", text).replace("'", "''")
+    return f"U&'{escaped}'" if _ESCAPED.search(text) else f"'{escaped}'"
 
 
 def _of(alias: str) -> str:
