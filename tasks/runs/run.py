@@ -29,6 +29,8 @@ _owned: dict[tuple[str, str], dict[type, Any]] = defaultdict(dict)
 whichever thread: here they find what the others have made. Emptied when the run is let go."""
 _keepers: dict[tuple[str, str], int] = defaultdict(int)
 """How many of this process's flows keep it open."""
+_let_go: set[tuple[str, str]] = set()
+"""Those that this process has worked on and let go: a thread of theirs may still be at work, and must not buy anything."""
 _lock = threading.RLock()
 
 
@@ -98,11 +100,15 @@ class Run:
         return holding.application(self.run_id)
 
     def own(self, kind: type[T], make: Callable[[], T]) -> T:
-        """What this run has one of in this process, such as its purse; made when it is first asked for."""
+        """What this run has one of in this process, such as its purse; made when it is first asked for. What has a ``close`` is
+        closed after the run was let go, until it is kept open again."""
+        key = (self.url, self.run_id)
         with _lock:
-            owned = _owned[self.url, self.run_id]
+            owned = _owned[key]
             if kind not in owned:
-                owned[kind] = make()
+                made = owned[kind] = make()
+                if key in _let_go and isinstance(made, Closing):
+                    made.close()
             thing: T = owned[kind]
             return thing
 
@@ -112,6 +118,9 @@ class Run:
         where it has a ``close``: what other threads are at is waited for by that."""
         key = (self.url, self.run_id)
         with _lock:
+            if key in _let_go:
+                _let_go.remove(key)
+                _owned.pop(key, None)
             _keepers[key] += 1
             self.own(Connections, lambda: Connections(self.url, kept=True))
         try:
@@ -120,6 +129,8 @@ class Run:
             finally:
                 with _lock:
                     owned = list(_owned[key].values()) if _keepers[key] == 1 else []
+                    if owned:
+                        _let_go.add(key)
                 for thing in reversed(owned):  # connections last: the others end their work through them
                     if isinstance(thing, Closing):
                         thing.close()

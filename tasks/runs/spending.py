@@ -163,17 +163,20 @@ def begin(run: Run) -> None:
     what it is to be given."""
     if run.plan.request.embedder is None:
         return
-    money = purse(run)
-    money.models.clear()  # its key may be another one by now
-    embedder = money.model(run.plan.request.embedder)
-    if unfit := {t.content.gives for t in run.plan.targets} - embedder.takes:
-        raise UsageError(f"{run.plan.request.embedder} takes {' and '.join(embedder.takes)}, not {' or '.join(unfit)}")
-    if embedder.account:
-        try:
-            embedder.account.prepare()
-        finally:
-            with run.connection() as connection:
-                money.note(connection)
+    with run.kept_open():
+        money = purse(run)
+        money.models.clear()  # its key may be another one by now
+        embedder = money.model(run.plan.request.embedder)
+        if unfit := {t.content.gives for t in run.plan.targets} - embedder.takes:
+            raise UsageError(
+                f"{run.plan.request.embedder} takes {' and '.join(embedder.takes)}, not {' or '.join(unfit)}"
+            )
+        if embedder.account:
+            try:
+                embedder.account.prepare()
+            finally:
+                with run.connection() as connection:
+                    money.note(connection)
 
 
 def spending(connection: Connection, run_id: str) -> Spending:

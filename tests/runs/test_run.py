@@ -4,9 +4,21 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
+import pyarrow as pa
+import pytest
+
+from flows.forms.form import parse
+from flows.forms.text_384_to_1536 import Text384To1536
+from tasks.base.errors import FatalError
+from tasks.base.settings import DEFAULT_DATABASE
+from tasks.begin import begin
 from tasks.runs.plan import Plan, Request
-from tasks.runs.run import Run
+from tasks.runs.run import Run, open_run
 from tasks.runs.spending import Claims
+from tasks.runs.vectors import embedded
+from tasks.stores.postgres.connection import Connection
+from tests.helpers.live_table import Table
+from tests.helpers.openai_server import OpenAIServer
 
 
 def opened(run_id: str = "one", url: str = "postgresql://nowhere") -> Run:
@@ -53,6 +65,34 @@ def test_what_a_run_owns_is_let_go_with_it() -> None:
         except RuntimeError:
             assert opened().own(Claims, Claims) is first
     assert opened().own(Claims, Claims) is not first
+
+
+def test_nothing_is_bought_for_a_run_that_was_let_go(connection: Connection, provider: OpenAIServer) -> None:
+    """Neither by a thread that has outlived it, whether the run had bought before or not, until somebody works on it again."""
+    Table(connection, rows=1)
+    form = parse(
+        Text384To1536, {"targets": [{"table": "docs", "text": "content"}], "embedder": "openai/text-embedding-3-small"}
+    )
+    begin(form.request(), "one", form.given())
+    run = open_run("one", DEFAULT_DATABASE)
+
+    def buy(text: str) -> None:
+        embedded(run, run.plan.targets[0], pa.table({"document": [text]}))
+
+    with run.kept_open():
+        pass
+    calls = len(provider.calls)
+    with pytest.raises(FatalError, match="run one has ended"):
+        buy("before it bought any")
+    with run.kept_open():
+        buy("one")
+    with pytest.raises(FatalError, match="run one has ended"):
+        buy("after it bought one")
+    assert len(provider.calls) == calls + 1
+    begin(form.request(), "one", form.given())
+    with run.kept_open():
+        buy("two")
+    assert connection.execute("SELECT requests, bought FROM vecferry.run").fetchone() == (len(provider.answered()), 2)
 
 
 def test_connections_are_the_runs_own(database: str) -> None:
