@@ -3,29 +3,24 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 
-from sql import statement
 from tasks.base import stored
 from tasks.base.errors import UsageError
 from tasks.embedders.registry import open_embedder
-from tasks.planning import collection_estimate, server
+from tasks.planning import collection_estimate, server, table_sql
 from tasks.planning.metrics import option, settle
 from tasks.planning.planned import Draft, Planned
-from tasks.planning.shown_sql import lines
 from tasks.runs import ledger
-from tasks.runs.names import check_run_id, index_names, shadow_name, table_name
+from tasks.runs.names import check_run_id, shadow_name, table_name
 from tasks.runs.plan import CARRIED, Plan, Request, Target
-from tasks.shadows.postgres.new_table import move_statement
 from tasks.stores.interface import Collection, Metric, Selected, Source
-from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.places import SCHEMA, NewTable, ReplacedTable, SyncedTable, TablePlace
-from tasks.stores.postgres.table import Table, describe, index_statements, key_statement, table_statements
-from tasks.stores.postgres.wire import copy_statement, records_into
+from tasks.stores.postgres.table import describe
 from tasks.stores.registry import open_source
 
 
@@ -79,7 +74,7 @@ def examine(connection: Connection, draft: Draft) -> Draft:
 def estimate(connection: Connection, draft: Draft) -> Planned:
     """What it will do, take and cost."""
     source = _source(draft.plan.request, fresh=False)
-    return collection_estimate.estimate(connection, draft, source, list(_sql(draft.plan)))
+    return collection_estimate.estimate(connection, draft, source, list(table_sql.statements(connection, draft.plan)))
 
 
 def _source(request: Request, fresh: bool = True) -> Source:
@@ -152,23 +147,3 @@ def _name_problems(connection: Connection, plan: Plan, schema: str) -> Iterator[
         yield f"there is no schema {schema!r}: create it first, CREATE SCHEMA {schema}"
     elif not row[1]:
         yield f"this role may not create tables in schema {schema!r}: GRANT CREATE ON SCHEMA {schema} TO it"
-
-
-def _sql(plan: Plan) -> Iterator[str]:
-    """The SQL that changes something, as it will be sent."""
-    if any(t.place.loads for t in plan.targets):
-        yield from lines(statement("expand_extension"))
-    for target in plan.targets:
-        if not target.place.loads:
-            yield f"-- {target.name}: rows that differ are merged in place"
-            continue
-        table: Table = target.place.hidden
-        where: dict[str, Any] = {"schema": table.schema, "table": table.name}
-        names = index_names(plan.run_id, target.place.table, target.name)
-        yield from lines(*table_statements(table))
-        yield from lines(copy_statement(records_into(table.identifier)))
-        yield from lines(key_statement(table, names["key"]))
-        yield from lines(*index_statements(table, names["hnsw"], *hnsw.parameters(target.collection)))
-        yield from lines(statement("expand_gin", **where, index=names["gin"]))
-        for line in lines(move_statement(table, target.place.schema, target.place.table)):
-            yield f"{line}  -- at the cutover"

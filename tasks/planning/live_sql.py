@@ -1,15 +1,16 @@
 """The SQL that a run over a live table will send and that changes something, for its plan: from the files that the run sends."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from psycopg import sql
 
-from tasks.planning.shown_sql import lines
+from tasks.planning.shown_sql import group, lines
 from tasks.runs.names import index_names
 from tasks.runs.plan import Target
 from tasks.shadows.postgres import dispatcher, generated, live_access, live_place, search_functions
 from tasks.shadows.postgres.live_statements import statements_of
-from tasks.stores.postgres import hnsw
+from tasks.stores.postgres import hnsw, relations
 from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import quoted
@@ -18,23 +19,29 @@ from tasks.stores.postgres.table import Table, index_statements
 from tasks.stores.postgres.wire import copy_statement
 
 
-def statements(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
-    """A line for each statement. Of functions that choose between models the names: their bodies are made from the registry
-    of models, as it is when they are made."""
-    yield from lines(*live_place.statements(connection, run_id, target))
-    yield from _rows(target.place)
-    yield from _index(run_id, target)
-    yield from _functions(connection, run_id, target)
-    for line in lines(*live_access.share_statements(connection, target)):
-        yield f"{line}  -- at the cutover"
-
-
-def _rows(place: LivePlace) -> Iterator[str]:
-    known = statements_of(place)
-    if known.copies:
-        yield from lines(copy_statement(known.into))
-        return
-    yield from lines(known.upsert if place.beside else known.update)
+def statements(connection: Connection, run_id: str, target: Target[LivePlace], limited: bool) -> Iterator[str]:
+    """A line for each statement, and one before those that are sent at the same time. Of functions that choose between models
+    the names: their bodies are made from the registry of models, as it is when they are made. A ``limited`` run is not cut
+    over."""
+    when, known = partial(group, target.name), statements_of(target.place)
+    copied, filled = known.copies, known.upsert if target.place.beside else known.update
+    removed = [known.remove] if target.place.beside else [known.remove, known.empty]
+    yield from when("before rows are read", lines(*live_place.statements(connection, run_id, target)))
+    yield from when(
+        "while loading" if copied else "while loading and catching up",
+        lines(copy_statement(known.into) if copied else filled),
+    )
+    yield from when("for rows that change or go meanwhile, or are loaded again", lines(*removed, known.note))
+    yield from when("for rows whose text is refused", lines(known.refuse))
+    yield from when("once all rows are loaded", [*_index(run_id, target), *_made(connection, run_id, target)])
+    yield from when("while catching up", lines(*([filled] if copied else []), known.done, known.truncated))
+    if not limited:
+        shared = lines(*live_access.share_statements(connection, target))
+        yield from when("at the cutover", [*_switched(connection, target), *shared])
+        if target.old_space and relations.has_column(
+            connection, target.place.live.identifier, target.place.live.vectors
+        ):
+            yield from when("while catching up after the cutover", lines(known.update_old))
 
 
 def _index(run_id: str, target: Target[LivePlace]) -> Iterator[str]:
@@ -46,20 +53,24 @@ def _index(run_id: str, target: Target[LivePlace]) -> Iterator[str]:
     yield from lines(*index_statements(table, name, *parameters, concurrently=not place.beside))
 
 
-def _functions(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
-    schema, function = target.place.schema, target.place.function
-    if function is None:
+def _made(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
+    if target.place.function is None:
         return
     made, second = dispatcher.names(run_id, target)
     yield from lines(search_functions.body_statement(connection, target, made))
-    taken, own = find(connection, schema, second, switched=True), find(connection, schema, function, switched=True)
+    taken = find(connection, target.place.schema, second, switched=True)
     if taken is None or taken.made:
-        yield _chooses(schema, second)
-    if own:
-        yield f"{_chooses(schema, function)}  -- at the cutover"
-        if not generated.is_generated(own):
-            yield f"-- what {schema}.{function} is now is kept beside it under another name, for the way back"
-        yield f"-- all of them are for those to execute who may execute {schema}.{function}"
+        yield _chooses(target.place.schema, second)
+
+
+def _switched(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
+    schema, function = target.place.schema, target.place.function
+    if function is None or not (own := find(connection, schema, function, switched=True)):
+        return
+    yield _chooses(schema, function)
+    if not generated.is_generated(own):
+        yield f"-- what {schema}.{function} is now is kept beside it under another name, for the way back"
+    yield f"-- all of them are for those to execute who may execute {schema}.{function}"
 
 
 def _chooses(schema: str, name: str) -> str:

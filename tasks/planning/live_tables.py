@@ -109,7 +109,8 @@ def examine(connection: Connection, draft: Draft) -> Draft:
 
 def estimate(connection: Connection, draft: Draft) -> Planned:
     """What it will do, take and cost."""
-    statements = [line for t in draft.plan.targets for line in live_sql.statements(connection, draft.plan.run_id, t)]
+    plan = draft.plan
+    statements = [line for t in plan.targets for line in live_sql.statements(connection, plan.run_id, t, plan.limited)]
     return live_estimate.estimate(connection, draft, statements)
 
 

@@ -1,7 +1,7 @@
 """SQL as a plan shows it: what will be sent, statement by statement, so that it can be run by hand."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 
 from psycopg import sql
@@ -35,3 +35,11 @@ def _split(text: str) -> Iterator[str]:
             end = token.end()
     if one.strip():
         yield one.strip()
+
+
+def group(name: str, when: str, shown: Iterable[str]) -> Iterator[str]:
+    """Lines under one that says when they are sent; nothing where there are none."""
+    for at, line in enumerate(shown):
+        if not at:
+            yield f"-- {_SPACE.sub(' ', name)}, {when}:"
+        yield line

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sql import statement
 from tasks.base.errors import UsageError
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection, server_version
-from tasks.stores.postgres.pages import stage_page
+from tasks.stores.postgres.pages import merge_staged, stage_page
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.records import TableRecords
 from tasks.stores.postgres.table import Table, create_index, create_table, describe, key_statement, remove
@@ -50,7 +49,7 @@ class PostgresStore:
         table = self._table(name)
         with self.connection.transaction():
             stage_page(self.connection, table, with_hash(pa.Table.from_batches([records])))
-            self.connection.execute(statement("sync_upsert", schema=table.schema, table=table.name))
+            merge_staged(self.connection, table)
 
     def delete(self, name: str, ids: Sequence[str]) -> None:
         remove(self.connection, self._table(name), _storable(ids))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from psycopg import RawCursor, sql
@@ -13,23 +14,28 @@ from flows.forms.form import parse
 from flows.forms.shared import Migration
 from flows.forms.text_384_to_1536 import Text384To1536
 from sql import statement
+from tasks.catch_up import catch_up
 from tasks.index import index
+from tasks.load import load
 from tasks.planning.registry import make_plan
 from tasks.planning.shown_sql import lines
-from tasks.runs import ledger_versions
+from tasks.runs import checkpoints, ledger_versions
 from tasks.stores import canonical
+from tasks.stores.chroma import store as chroma
 from tasks.stores.postgres.connection import Connection
-from tests.helpers.live import make_table
+from tests.helpers.data import records_of
+from tests.helpers.live import make_table, text_of
+from tests.helpers.openai_server import OpenAIServer
 from tests.helpers.pipeline import build, finish
 from tests.helpers.sent import Sent, recorded
 from tests.kill.chaos_live import LAYOUTS
-from tests.shadows.test_live_sync import begun, begun_over, loaded
+from tests.shadows.test_live_sync import begun_over, drained, loaded, meanwhile
 
 LEDGER = re.compile(r"ledger_\d+_.*|expand_(schema|version|functions|note_change)")
 """Files that make the ledger and what lies beside it, all of them ours."""
 NAMED = re.compile(r'CREATE OR REPLACE FUNCTION ("[^"]+"\."[^"]+")')
 """A function. Of one whose body the registry of models decides the plan shows the name."""
-PARAMETER, BODY = re.compile(r"\$\d+"), re.compile(r"\$vecferry\$.*?\$vecferry\$", re.DOTALL)
+PARAMETER, BODY = re.compile(r"\$\d+|%[bs]"), re.compile(r"\$vecferry\$.*?\$vecferry\$", re.DOTALL)
 NOTED = re.compile(r"cutover_function_(copy|comment|owner)|grant_function|contract_function")
 """Files of what comes with such functions: the plan has a note of it."""
 
@@ -53,7 +59,7 @@ def logged(connection: Connection) -> Iterator[list[str]]:
 def planned(connection: Connection, form: Migration, run_id: str) -> list[str]:
     """The statements of a plan, without its notes."""
     shown = make_plan(connection, form.request(), run_id).sql
-    return [line.removesuffix("  -- at the cutover") for line in shown if not line.startswith("--")]
+    return [line for line in shown if not line.startswith("--")]
 
 
 def unsent(lines: list[str], sent: str) -> list[str]:
@@ -90,35 +96,85 @@ def unplanned(lines: list[str], statements: list[Sent]) -> list[str]:
 
 
 def test_tables_are_made_by_what_the_plan_shows(connection: Connection, chroma_dir: Callable[..., str]) -> None:
-    """Table, dimensions, key, indexes and the move to the final schema; and there is no more to it."""
+    """Table, dimensions, key, indexes, rows that are loaded once more, changed and removed, and the move to the final schema;
+    and there is no more to it."""
     source = {"chroma": {"path": chroma_dir(count=30)}}
-    lines = planned(connection, parse(ChromaToPgvector, source), "r")
+    shown = planned(connection, parse(ChromaToPgvector, source), "r")
     with logged(connection) as sent, recorded() as statements:
-        finish(build("r", **source))
-    assert len(lines) == 10
-    assert unsent(lines, sent[0]) == []
-    assert unplanned(lines, statements) == []
+        run = build("r", **source)
+        checkpoints.reopen(connection, "r", "load")
+        assert not load(run, [0]).failed
+        _change(source["chroma"]["path"])
+        catch_up(run, 0, max_deleted=0.5)
+        finish(run)
+    assert unsent(shown, sent[0]) == []
+    assert "\n".join(unplanned(shown, statements)) == ""
 
 
-@pytest.mark.parametrize("layout", ["column", "side_table"])
-def test_live_tables_get_what_the_plan_shows(connection: Connection, layout: str) -> None:
-    """The table of what is known, the column or the view, the queue with its triggers, the rows, the index, the functions and
-    the rights; and there is no more to it."""
-    make_table(connection, 30)
-    form = parse(
-        Text384To1536,
-        {"targets": [{"table": "docs", "text": "content"}], "embedder": "hashing/1536", "layout": layout},
+@pytest.mark.parametrize(("kind", "changed"), [("sync", {}), ("replace", {"halfvec": True})])
+def test_tables_that_are_there_get_what_the_plan_shows(
+    connection: Connection, chroma_dir: Callable[..., str], kind: str, changed: dict[str, Any]
+) -> None:
+    """What differs, in place; or a table that takes over the name and the grants of the one before it."""
+    source = {"chroma": {"path": chroma_dir(count=30)}}
+    finish(build("before", **source))
+    connection.execute(
+        "GRANT SELECT ON docs TO pg_monitor; GRANT SELECT ON docs TO pg_read_all_stats WITH GRANT OPTION"
     )
-    lines = planned(connection, form, "live")
-    connection.execute("DROP TABLE docs CASCADE; DROP FUNCTION match_docs")
+    _change(source["chroma"]["path"])
+    form = parse(ChromaToPgvector, {**source, **changed})
+    assert [t.place.kind for t in make_plan(connection, form.request(), "r").plan.targets] == [kind]
+    shown = planned(connection, form, "r")
     with logged(connection) as sent, recorded() as statements:
-        run = begun(connection, layout)
+        run = build("r", **source, **changed)
+        if kind == "replace":
+            checkpoints.reopen(connection, "r", "load")
+            assert not load(run, [0]).failed
+            _change(source["chroma"]["path"], 2)
+            catch_up(run, 0, max_deleted=0.5)
+        finish(run)
+    assert unsent(shown, sent[0]) == []
+    assert "\n".join(unplanned(shown, statements)) == ""
+
+
+def _change(path: str, step: int = 1) -> None:
+    """Inserts, changes and removes records."""
+    store = chroma.connect(path=path)
+    store.delete("docs", [f"row-{step:07d}"])
+    store.write("docs", records_of(3, start=10_000 * step))
+    store.write("docs", records_of(2, start=20, seed=step))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_live_tables_get_what_the_plan_shows(
+    connection: Connection, provider: OpenAIServer, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    """The table of what is known, the column or the view, the queue with its triggers, the rows, the index, the functions and
+    the rights; what is sent for rows that are refused, inserted, changed, overtaken, removed and truncated, and for old
+    vectors after the cutover; and there is no more to it."""
+    make_table(connection, 30)
+    models = {"embedder": "openai/text-embedding-3-small", "old_embedder": "hashing/384"}
+    provider.plant(status=400, message="bad input", text=text_of(7))
+    form = parse(Text384To1536, {"targets": [{"table": "docs", "text": "content"}], "layout": layout, **models})
+    shown = planned(connection, form, "live")
+    with logged(connection) as sent, recorded() as statements:
+        run = begun_over(layout, **models)
         loaded(run)
+        checkpoints.reopen(connection, "live", "load")
+        shadow = loaded(run)
         index(run, 0)
-        finish(run, sample=20)
-    assert len(lines) > 15
-    assert unsent(lines, sent[0]) == []
-    assert unplanned(lines, statements) == []
+        connection.execute("INSERT INTO docs (id, content) VALUES (100, 'a new row')")
+        connection.execute("UPDATE docs SET content = 'other words' WHERE id = 8")
+        connection.execute("DELETE FROM docs WHERE id = 9")
+        meanwhile(monkeypatch, lambda: connection.execute("UPDATE docs SET content = 'newer words' WHERE id = 8"))
+        drained(shadow)
+        finish(run, sample=20, max_quarantined=1, min_row_cosine=-1)
+        connection.execute("UPDATE docs SET content = 'words after the cutover' WHERE id = 10")
+        drained(shadow)
+        connection.execute("TRUNCATE docs")
+        drained(shadow)
+    assert unsent(shown, sent[0]) == []
+    assert "\n".join(unplanned(shown, statements)) == ""
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

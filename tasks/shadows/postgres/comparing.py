@@ -28,7 +28,7 @@ from tasks.shadows.difference import Difference, named
 from tasks.stores import canonical
 from tasks.stores.interface import Records
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.pages import differing, stage_page
+from tasks.stores.postgres.pages import differing, merge_staged, stage_page
 from tasks.stores.postgres.places import TablePlace
 from tasks.stores.postgres.storable import sift
 from tasks.stores.postgres.table import READ_ROWS, Table, copy_ids, remove
@@ -108,7 +108,7 @@ def _page(comparison: Comparison, connection: Connection, ids: pa.Array) -> tupl
             stage_page(connection, table, page.filter(pc.is_in(page["id"], pa.array(missing + stale, pa.string()))))
             if comparison.journal:
                 connection.execute(statement("sync_journal_page", **_journalled(comparison)))
-            connection.execute(statement("sync_upsert", schema=table.schema, table=table.name))
+            merge_staged(connection, table)
     gone = sorted(set(ids.to_pylist()) - set(records.column("id").to_pylist()))
     return Difference(page.num_rows, named(missing), named(stale), edited=named(edited), quarantined=named(bad)), gone
 

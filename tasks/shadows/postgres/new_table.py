@@ -111,9 +111,9 @@ class NewTable(PostgresShadow):
                 raise VerificationRefused(
                     f"{target.name} exists and is not vecferry's: rename it, or choose another name with `tables`"
                 )
-            previous = f"{short(target.place.table, 40)}__prev_{suffix(run_id, target.name)}"
-            _copy_grants(connection, target)
-            _move(connection, target.place.final, SCHEMA, previous)
+            previous = _previous(run_id, target)
+            for one in _aside_statements(connection, run_id, target):
+                connection.execute(one)
             connection.execute(
                 "UPDATE vecferry.relation SET table_schema = %s, table_name = %s, role = 'previous', stepped_aside_for = %s, "
                 "stepped_aside_for_target = %s WHERE table_schema = %s AND table_name = %s",
@@ -182,25 +182,36 @@ class NewTable(PostgresShadow):
         return f"{self.target.name} was not switched; {what}, and the snapshot is kept"
 
 
+def switch_statements(connection: Connection, run_id: str, target: Target[places.TablePlace]) -> list[sql.Composed]:
+    """What a switch sends that names the tables."""
+    aside = _aside_statements(connection, run_id, target) if target.place.steps_aside else []
+    return [*aside, _move_statement(target.place.hidden, target.place.schema, target.place.table)]
+
+
+def _aside_statements(connection: Connection, run_id: str, target: Target[places.TablePlace]) -> list[sql.Composed]:
+    """What gives the new table the grants of the one that has its name, and has that step aside."""
+    grants = [
+        statement(
+            "grant_table_alike",
+            privilege=sql.SQL(privilege),
+            schema=target.place.hidden.schema,
+            table=target.place.hidden.name,
+            role=sql.SQL(grantee),
+            option=sql.SQL("WITH GRANT OPTION" if grantable else ""),
+        )
+        for grantee, privilege, grantable in relations.grants(connection, target.place.final.identifier)
+    ]
+    return [*grants, _move_statement(target.place.final, SCHEMA, _previous(run_id, target))]
+
+
+def _previous(run_id: str, target: Target[places.TablePlace]) -> str:
+    return f"{short(target.place.table, 40)}__prev_{suffix(run_id, target.name)}"
+
+
 def _move(connection: Connection, table: Table, schema: str, name: str) -> None:
-    connection.execute(move_statement(table, schema, name))
+    connection.execute(_move_statement(table, schema, name))
 
 
-def move_statement(table: Table, schema: str, name: str) -> sql.Composed:
-    """What gives a table another name in another schema."""
+def _move_statement(table: Table, schema: str, name: str) -> sql.Composed:
     step = f"{short(name, 40)}__moving"
     return statement("cutover_move", schema=table.schema, table=table.name, step=step, to_schema=schema, to_table=name)
-
-
-def _copy_grants(connection: Connection, target: Target[places.NewTable]) -> None:
-    for grantee, privilege, grantable in relations.grants(connection, target.place.final.identifier):
-        connection.execute(
-            statement(
-                "grant_table_alike",
-                privilege=sql.SQL(privilege),
-                schema=target.place.hidden.schema,
-                table=target.place.hidden.name,
-                role=sql.SQL(grantee),
-                option=sql.SQL("WITH GRANT OPTION" if grantable else ""),
-            )
-        )

@@ -8,13 +8,14 @@ from psycopg import sql
 from sql import statement
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.table import Table
-from tasks.stores.postgres.wire import copy_records, vector_array
+from tasks.stores.postgres.wire import copy_records, copy_statement, records_into, vector_array
 
 _PAGE = (
     "WITH page AS (SELECT id, document, metadata::jsonb, uri, content_hash, embedding FROM "
     "unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::bytea[], %b::{}[]) "
     "AS page (id, document, metadata, uri, content_hash, embedding)) "
 )
+_STAGED = sql.Identifier("page")
 
 
 def differing(connection: Connection, table: Table, page: pa.Table, tolerance: float) -> list[tuple[Any, ...]]:
@@ -37,7 +38,25 @@ def differing(connection: Connection, table: Table, page: pa.Table, tolerance: f
 
 
 def stage_page(connection: Connection, table: Table, page: pa.Table) -> None:
-    """Puts a page of records into the transaction's temporary table ``page``, from which sync_upsert.sql merges it into
-    ``table``. Call it inside a transaction."""
-    connection.execute(statement("sync_page", schema=table.schema, table=table.name))
-    copy_records(connection, sql.Identifier("page"), page, table.layout.type)
+    """Puts a page of records into the transaction's temporary table ``page``, from which ``merge_staged`` takes it. Call it
+    inside a transaction."""
+    connection.execute(_stage_statement(table))
+    copy_records(connection, _STAGED, page, table.layout.type)
+
+
+def merge_staged(connection: Connection, table: Table) -> None:
+    """Merges the page that was staged into the table: a row that is there gets what the page says."""
+    connection.execute(_merge_statement(table))
+
+
+def merge_statements(table: Table) -> list[sql.Composed]:
+    """What both send."""
+    return [_stage_statement(table), copy_statement(records_into(_STAGED)), _merge_statement(table)]
+
+
+def _stage_statement(table: Table) -> sql.Composed:
+    return statement("sync_page", schema=table.schema, table=table.name)
+
+
+def _merge_statement(table: Table) -> sql.Composed:
+    return statement("sync_upsert", schema=table.schema, table=table.name)

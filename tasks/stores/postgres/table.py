@@ -141,8 +141,12 @@ def create_table(connection: Connection, table: Table) -> None:
 
 def remove(connection: Connection, table: Table, ids: Sequence[str]) -> None:
     """Deletes the rows of these ids from a table of ours."""
-    query = statement("sync_remove", schema=table.schema, table=table.name, ids=sql.Placeholder())
-    connection.execute(query, (list(ids),))
+    connection.execute(remove_statement(table), (list(ids),))
+
+
+def remove_statement(table: Table) -> sql.Composed:
+    """What deletes rows: of ids, an array."""
+    return statement("sync_remove", schema=table.schema, table=table.name, ids=sql.Placeholder())
 
 
 def table_statements(table: Table) -> list[sql.Composed]:
