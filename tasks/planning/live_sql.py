@@ -5,7 +5,7 @@ from functools import partial
 
 from psycopg import sql
 
-from tasks.planning.shown_sql import group, lines
+from tasks.planning.shown_sql import group, lines, note
 from tasks.runs.names import index_names
 from tasks.runs.plan import Target
 from tasks.shadows.postgres import dispatcher, generated, live_access, live_place, search_functions
@@ -69,8 +69,8 @@ def _switched(connection: Connection, target: Target[LivePlace]) -> Iterator[str
         return
     yield _chooses(schema, function)
     if not generated.is_generated(own):
-        yield f"-- what {schema}.{function} is now is kept beside it under another name, for the way back"
-    yield f"-- all of them are for those to execute who may execute {schema}.{function}"
+        yield note(f"what {schema}.{function} is now is kept beside it under another name, for the way back")
+    yield note(f"all of them are for those to execute who may execute {schema}.{function}")
 
 
 def _chooses(schema: str, name: str) -> str:

@@ -41,5 +41,10 @@ def group(name: str, when: str, shown: Iterable[str]) -> Iterator[str]:
     """Lines under one that says when they are sent; nothing where there are none."""
     for at, line in enumerate(shown):
         if not at:
-            yield f"-- {_SPACE.sub(' ', name)}, {when}:"
+            yield note(f"{name}, {when}:")
         yield line
+
+
+def note(text: str) -> str:
+    """A line that is no statement, whatever the names in it hold."""
+    return f"-- {_SPACE.sub(' ', text)}"

@@ -18,7 +18,7 @@ from tasks.catch_up import catch_up
 from tasks.index import index
 from tasks.load import load
 from tasks.planning.registry import make_plan
-from tasks.planning.shown_sql import lines
+from tasks.planning.shown_sql import group, lines
 from tasks.runs import checkpoints, ledger_versions
 from tasks.stores import canonical
 from tasks.stores.chroma import store as chroma
@@ -159,20 +159,21 @@ def test_live_tables_get_what_the_plan_shows(
     shown = planned(connection, form, "live")
     with logged(connection) as sent, recorded() as statements:
         run = begun_over(layout, **models)
-        loaded(run)
-        checkpoints.reopen(connection, "live", "load")
-        shadow = loaded(run)
-        index(run, 0)
-        connection.execute("INSERT INTO docs (id, content) VALUES (100, 'a new row')")
-        connection.execute("UPDATE docs SET content = 'other words' WHERE id = 8")
-        connection.execute("DELETE FROM docs WHERE id = 9")
-        meanwhile(monkeypatch, lambda: connection.execute("UPDATE docs SET content = 'newer words' WHERE id = 8"))
-        drained(shadow)
-        finish(run, sample=20, max_quarantined=1, min_row_cosine=-1)
-        connection.execute("UPDATE docs SET content = 'words after the cutover' WHERE id = 10")
-        drained(shadow)
-        connection.execute("TRUNCATE docs")
-        drained(shadow)
+        with run.kept_open():
+            loaded(run)
+            checkpoints.reopen(connection, "live", "load")
+            shadow = loaded(run)
+            index(run, 0)
+            connection.execute("INSERT INTO docs (id, content) VALUES (100, 'a new row')")
+            connection.execute("UPDATE docs SET content = 'other words' WHERE id = 8")
+            connection.execute("DELETE FROM docs WHERE id = 9")
+            meanwhile(monkeypatch, lambda: connection.execute("UPDATE docs SET content = 'newer words' WHERE id = 8"))
+            drained(shadow)
+            finish(run, sample=20, max_quarantined=1, min_row_cosine=-1)
+            connection.execute("UPDATE docs SET content = 'words after the cutover' WHERE id = 10")
+            drained(shadow)
+            connection.execute("TRUNCATE docs")
+            drained(shadow)
     assert unsent(shown, sent[0]) == []
     assert "\n".join(unplanned(shown, statements)) == ""
 
@@ -215,6 +216,26 @@ def test_literals_names_and_bodies_are_shown_as_they_are() -> None:
     kept = """'a;\n  ''b' "c;\n  \"\"d" $$ e;\n  f $$ $x$ ;\n $$ ; $x$ U&'  \\000a;\n'"""
     text = f"-- no; comment\nSELECT  %b,\n  {kept};\nSELECT\t%s/* ; */, %b::text[]; ;\n"
     assert [*lines(sql.SQL(text).format())] == [f"SELECT $1, {kept}", "SELECT $1 , $2::text[]"]
+
+
+def test_a_note_is_no_statement() -> None:
+    """Not even under the name of a table that would make it one."""
+    assert [*group("docs\n; DROP TABLE docs", "first", ["SELECT 1"])] == [
+        "-- docs ; DROP TABLE docs, first:",
+        "SELECT 1",
+    ]
+    assert [*group("docs", "first", [])] == []
+
+
+def test_a_smoke_run_shows_no_cutover(connection: Connection, chroma_dir: Callable[..., str]) -> None:
+    """It never switches."""
+    make_table(connection, 5)
+    live = {"targets": [{"table": "docs", "text": "content", "limit": 2}], "embedder": "hashing/1536"}
+    chosen = {"chroma": {"path": chroma_dir(name="notes", count=5)}}
+    for form in (parse(Text384To1536, live), parse(ChromaToPgvector, {**chosen, "limit": 2})):
+        assert not [line for line in make_plan(connection, form.request(), "r").sql if "cutover" in line]
+    whole = parse(ChromaToPgvector, chosen)
+    assert [line for line in make_plan(connection, whole.request(), "r").sql if "cutover" in line]
 
 
 def _make_titled(connection: Connection) -> None:
