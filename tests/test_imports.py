@@ -151,7 +151,7 @@ REGISTRIES = {
     "tasks/embedders/sentence_transformers/model.py": {"_loaded"},
     "tasks/embedders/sentence_transformers/torchvision_repair.py": {"_kept"},
     "tasks/runs/holding.py": {"_before"},
-    "tasks/runs/run.py": {"_owned", "_keepers"},
+    "tasks/runs/run.py": {"_owned", "_keepers", "_let_go"},
     "tasks/stores/chroma/client.py": {"_REACHED"},
     "tasks/stores/chroma/copy_folders.py": {"_created", "_own"},
     "tasks/stores/chroma/private_copy.py": {"_newest"},
