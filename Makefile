@@ -15,7 +15,7 @@ demo: $(VENV)/base
 	@$(BIN)/vecferry demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(T)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(T)
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

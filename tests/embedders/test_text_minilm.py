@@ -22,7 +22,7 @@ TOO_LONG = "more words than it takes " * 80
 """More than 256 tokens, and fewer than 8192."""
 
 
-@pytest.mark.parametrize("layout", sampled(LAYOUTS, "side_table"))
+@pytest.mark.parametrize("layout", sampled(LAYOUTS))
 def test_from_all_minilm(
     connection: Connection, provider: OpenAIServer, minilm: Path, layout: str, tmp_path: Path
 ) -> None:

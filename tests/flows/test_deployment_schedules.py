@@ -87,6 +87,7 @@ def test_a_schedule_of_live_tables_finds_the_run_that_owns_the_vectors(api: Api)
         assert live.faults(connection) == []
 
 
+@pytest.mark.whole
 def test_a_schedule_that_lacks_something_says_what_and_where(api: Api) -> None:
     """Switched on as it is shipped, a schedule's run ends Failed with what is missing and where in the UI that is set."""
     lacks = {
@@ -104,6 +105,7 @@ def test_a_schedule_that_lacks_something_says_what_and_where(api: Api) -> None:
         assert f"Deployments → {name} → ⋮ → Edit → Parameters" in runs[name]["state"]["message"]
 
 
+@pytest.mark.whole
 def test_what_a_schedule_leaves_empty_is_what_the_deployment_has(api: Api, chroma_server: int) -> None:
     """The V2 interface saves the empty fields of a schedule's dialog with it; its run takes what the deployment has."""
     store = chroma.connect(host="127.0.0.1", port=chroma_server)

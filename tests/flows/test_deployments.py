@@ -139,6 +139,7 @@ def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, appr
     assert back["state"]["message"] in api.artifact("nothing-new-result")["data"]
 
 
+@pytest.mark.whole
 @pytest.mark.slow
 def test_a_verification_that_fails_is_shown(api: Api, chroma_server: int) -> None:
     """The checks are an artifact whether they hold or not, and the task that made them is red. Retry goes on with the same
@@ -165,6 +166,7 @@ def test_a_verification_that_fails_is_shown(api: Api, chroma_server: int) -> Non
         assert [b.attempts for b in checkpoints.batches(connection, name, "load")] == [1]
 
 
+@pytest.mark.whole
 @pytest.mark.slow
 def test_live_tables_from_the_deployments(api: Api) -> None:
     """`manual` ends Failed with the batch that a trigger of the user's refuses, `rerun-failed` with the parameters of the

@@ -78,6 +78,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(place: Callable[[str], Place], 
     assert chaos.compared == len(life)
 
 
+@pytest.mark.whole
 def test_the_kill_test_notices_faults(place: Callable[[str], Place], source: Any) -> None:
     """A lost row, a twin, a flipped component, a changed hash, a lost index, a leftover table and a batch that was
     marked before its rows were written are all reported."""
@@ -149,6 +150,7 @@ def test_a_second_runner_is_refused_and_ctrl_c_can_be_resumed(place: Callable[[s
     assert here.start(*arguments).wait(120) == 0, here.log
 
 
+@pytest.mark.whole
 def test_postgresql_restarted_in_the_middle(prefect_url: str, source: Any, tmp_path: Path) -> None:
     """A run whose PostgreSQL is restarted either retries its way through or ends Failed, and then a resumed one finishes."""
     with postgres_server(tmp_path / "postgres") as server:
