@@ -3,41 +3,76 @@ statements, so that no lock outlives a process that is killed."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 from tasks.runs.database import Connection
-from tasks.stores.postgres.connection import classified
+from tasks.stores.postgres.connection import refusable
 
 T = TypeVar("T")
 
 
+class Kept(NamedTuple):
+    """What the row of an account was when it was last read or written."""
+
+    state: bytes | None
+    version: int
+    now: float
+    """Seconds of the server's clock then."""
+
+
 @dataclass(frozen=True)
 class LedgerRates:
-    """Satisfies Rates."""
+    """Satisfies Rates. A change is one round trip where no other process has made one since: it is computed on what is
+    remembered, and written if that still holds."""
 
     connect: Callable[[], AbstractContextManager[Connection]]
+    remembered: dict[str, Kept] = field(default_factory=dict)
 
     def change(self, account: str, step: Callable[[bytes | None, float], tuple[bytes | None, T]]) -> T:
-        with classified("share the account's rate"), self.connect() as connection:
+        with refusable("share the account's rate"), self.connect() as connection:
+            kept, fresh = self.remembered.get(account), False
             while True:
-                row = connection.execute(
-                    "SELECT extract(epoch FROM clock_timestamp())::float8, (SELECT state FROM vecferry.rate WHERE account = %s), "
-                    "(SELECT version FROM vecferry.rate WHERE account = %s)",
-                    (account, account),
-                ).fetchone()
-                assert row
-                now, kept, version = row
-                state, result = step(kept.encode() if kept else None, now)
-                if state is None or self._write(connection, account, state.decode(), version or 0):
+                if kept is None:
+                    kept, fresh = _read(connection, account), True
+                state, result = step(kept.state, kept.now)
+                if state is None:
+                    if fresh:
+                        return result
+                    kept = None  # what it waits for may be there by now
+                    continue
+                kept, written = _write(connection, account, state, kept.version)
+                fresh = not written
+                self.remembered[account] = kept
+                if written:
                     return result
 
-    def _write(self, connection: Connection, account: str, state: str, version: int) -> bool:
-        """Whether nobody has written since that version was read."""
-        return bool(
-            connection.execute(
-                "INSERT INTO vecferry.rate AS r (account, state, version) VALUES (%s, %s, 1) "
-                "ON CONFLICT (account) DO UPDATE SET state = excluded.state, version = r.version + 1 WHERE r.version = %s",
-                (account, state, version),
-            ).rowcount
-        )
+
+def _read(connection: Connection, account: str) -> Kept:
+    row = connection.execute(
+        "SELECT r.state, r.version, extract(epoch FROM clock_timestamp())::float8 "
+        "FROM (VALUES (1)) AS one LEFT JOIN vecferry.rate r ON r.account = %s",
+        (account,),
+    ).fetchone()
+    assert row
+    return _kept(*row)
+
+
+def _write(connection: Connection, account: str, state: bytes, version: int) -> tuple[Kept, bool]:
+    """Writes it if nobody has since that version. Returns what is kept now, and whether that is it."""
+    row = connection.execute(
+        "WITH written AS (INSERT INTO vecferry.rate AS r (account, state, version) VALUES (%(account)s, %(state)s, 1) "
+        "ON CONFLICT (account) DO UPDATE SET state = excluded.state, version = r.version + 1 "
+        "WHERE r.version = %(version)s RETURNING version) "
+        "SELECT w.version, r.state, r.version, extract(epoch FROM clock_timestamp())::float8 "
+        "FROM (VALUES (1)) AS one LEFT JOIN written w ON true "
+        "LEFT JOIN vecferry.rate r ON r.account = %(account)s AND w.version IS NULL",
+        {"account": account, "state": state.decode(), "version": version},
+    ).fetchone()
+    assert row
+    written, other, its_version, now = row
+    return (Kept(state, written, now), True) if written else (_kept(other, its_version, now), False)
+
+
+def _kept(state: str | None, version: int | None, now: float) -> Kept:
+    return Kept(state.encode() if state else None, version or 0, now)

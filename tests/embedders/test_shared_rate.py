@@ -9,7 +9,8 @@ from typing import TypeVar
 import orjson
 import pytest
 
-from tasks.embedders.openai.limiter import IDLE, SLICE, Limiter, Rate
+from tasks.embedders.openai.limiter import IDLE, Limiter
+from tasks.embedders.openai.rate import SLICE, Rate
 from tests.helpers.openai_server import Limit
 
 T = TypeVar("T")
@@ -22,6 +23,7 @@ class Together:
         self.now, self.latency, self.sizes, self.refused = 0.0, 1.0, sizes, 0
         self.rate, self.limits = Rate(), [Limit(limit, at=0.0) for limit in (requests, tokens)]
         self.sent: list[list[float]] = [[] for _ in sizes]
+        self.late: list[list[Callable[[Rate], None]]] = [[] for _ in sizes]
         self.killed: int | None = None
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
@@ -43,6 +45,7 @@ class Together:
         if process == self.killed:
             return
         self.rate = Rate.from_json(orjson.dumps(asdict(self.rate)))  # as the next process reads it
+        self._tell(process)
         ticket, wait = self.rate.take(self.now, self.sizes[process], str(process))
         if ticket is None:
             self._at(min(wait, SLICE), partial(self._try, process))
@@ -57,9 +60,22 @@ class Together:
             self.sent[process].append(self.now)
         self.refused += not within
         headers = self.limits[0].headers("requests", self.now) | self.limits[1].headers("tokens", self.now)
+
+        def answer() -> None:
+            told = partial(Rate.settle, now=self.now, ticket=ticket, actual=actual if within else None, headers=headers)
+            self.late[process].append(told)
+            if not self.rate.answered:
+                self._tell(process)
+
         if process != self.killed:
-            self._at(self.latency, lambda: self.rate.settle(self.now, ticket, actual if within else None, headers))
+            self._at(self.latency, answer)
         self._at(0.01, partial(self._try, process))
+
+    def _tell(self, process: int) -> None:
+        """As the process tells the others of its answers, with the next request that it takes."""
+        for tell in self.late[process]:
+            tell(self.rate)
+        self.late[process] = []
 
 
 @pytest.mark.parametrize(
@@ -106,13 +122,42 @@ def test_a_process_that_is_killed_leaves_the_rate_to_others() -> None:
     assert together.rate.requests.flying == len(together.rate.flying)
 
 
+def test_an_answer_that_is_told_late_counts_from_when_it_came() -> None:
+    """What came back since is there, whether the others were told at once or after they had taken more."""
+    headers = {"x-ratelimit-limit-tokens": "60000", "x-ratelimit-remaining-tokens": "3000"}
+
+    def level(told: float) -> float:
+        rate = Rate()
+        first, _ = rate.take(0.0, 1000, "one")
+        assert first
+        rate.settle(0.5, first, 1000, headers)
+        ticket, _ = rate.take(0.5, 1000, "one")
+        assert ticket
+        if told == 1.0:
+            rate.settle(1.0, ticket, 1000, headers)
+        assert rate.take(2.0, 100, "other")[0]
+        if told > 1.0:
+            rate.settle(1.0, ticket, 1000, headers)
+        assert rate.take(5.0, 0, "other")[0]
+        return rate.tokens.level
+
+    assert level(told=2.5) == pytest.approx(
+        level(told=1.0), abs=101
+    )  # less by the request that it may not have counted
+
+
 class Kept:
     """Rates in memory, for limiters that take each other for processes."""
 
     def __init__(self) -> None:
         self.states: dict[str, bytes] = {}
+        self.changes = 0
+
+    def rate(self, account: str) -> Rate:
+        return Rate.from_json(self.states[account])
 
     def change(self, account: str, step: Callable[[bytes | None, float], tuple[bytes | None, T]]) -> T:
+        self.changes += 1
         state, result = step(self.states.get(account), 0.0)
         if state is not None:
             self.states[account] = state
@@ -140,3 +185,63 @@ def test_what_one_process_is_told_holds_for_all() -> None:
     clock[0] += 2 * IDLE
     other.acquire(lambda: 1000)
     assert other.allowed.tokens is None
+
+
+class Clock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now, self.slept = 0.0, 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, delay: float) -> None:
+        self.now += delay
+        self.slept += delay
+
+
+HEADERS = {"x-ratelimit-limit-requests": "6000", "x-ratelimit-remaining-requests": "5999"}
+
+
+def test_most_requests_ask_nobody() -> None:
+    """While many are wanted, a few are taken together, and their answers are told together; those that are not sent after
+    all are given back."""
+    clock, rates = Clock(), Kept()
+    limiter = Limiter(clock, clock.sleep, "a", rates)
+    limiter.settle(limiter.acquire(lambda: 1000), 1000, HEADERS)
+    before = rates.changes
+    for _ in range(80):
+        limiter.settle(limiter.acquire(lambda: 1000), 1000, {})
+        clock.now += 0.01
+    assert rates.changes - before <= 80 / 8 + 1
+    clock.now += 5
+    limiter.acquire(lambda: 1000)
+    assert rates.rate("a").requests.flying == 1
+    assert rates.rate("a").requests.level == 5999
+
+
+def test_what_was_taken_ahead_is_not_sent_after_a_refusal() -> None:
+    """A retry-after holds for it too."""
+    clock, rates = Clock(), Kept()
+    limiter = Limiter(clock, clock.sleep, "a", rates)
+    limiter.settle(limiter.acquire(lambda: 1000), 1000, HEADERS)
+    refused = limiter.acquire(lambda: 1000)
+    assert len(rates.rate("a").flying) > 1
+    limiter.refused(refused, 20.0, {})
+    limiter.acquire(lambda: 1000)
+    assert clock.slept == pytest.approx(20.0)
+
+
+def test_an_account_whose_first_request_was_lost_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Its process was killed: the others say what they wait for, and wait for seconds only."""
+    caplog.set_level("INFO", "vecferry")
+    clock, rates = Clock(), Kept()
+    one, other = (Limiter(clock, clock.sleep, "a", rates) for _ in range(2))
+    one.acquire(lambda: 1000)
+    other.acquire(lambda: 1000)
+    assert 5 < clock.slept < 11
+    assert [record.message for record in caplog.records] == [
+        "waiting for the answer to the first request to this account, which tells its limits; after 10 s without it another "
+        "request is sent"
+    ]

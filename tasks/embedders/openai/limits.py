@@ -139,13 +139,18 @@ class Bucket:
 
     def believe(self, now: float, report: Reported, sent: float, flying: float) -> None:
         """Corrects the count by an answer. What was sent after the request, or was under way with it, may or may not be
-        in the server's figure: so the truth lies between that figure less all of this, and that figure."""
+        in the server's figure: so the truth lies between that figure less all of this, and that figure. ``now`` is when the
+        answer came."""
         uncounted = self.sent - sent + flying
+        back = (
+            self.rate * self.share * max(0.0, self.at - now) if self.full_at is None else 0.0
+        )  # since the answer came
+        remaining = report.remaining + back
         if self.limit is None:
-            self.level = report.remaining - uncounted
+            self.level = remaining - uncounted
         else:
-            self.level = min(max(self.level, report.remaining - uncounted), report.remaining + _FRACTION)
-        self.limit, self.at = report.limit, now
+            self.level = min(max(self.level, remaining - uncounted), remaining + _FRACTION)
+        self.limit, self.at = report.limit, max(self.at, now)
         self.rate, self.full_at = report.limit / _PERIODS[0], None
         self.share = min(1.0, self.share + _REGAIN)
         if report.reset is None:
@@ -160,6 +165,10 @@ class Bucket:
             self.full_at = now + min(report.reset, _PERIODS[0])
         elif any(fits):
             self.rate = report.limit / _PERIODS[fits.index(True)]
+
+    def amount(self, span: float) -> float:
+        """How much comes back in ``span`` seconds; infinity where nothing is known of a limit."""
+        return float("inf") if self.limit is None else self.rate * self.share * span
 
     def refuse_burst(self) -> None:
         """After a 429 although enough was left: the server counts over less than a minute too."""

@@ -19,9 +19,10 @@ from tasks.base.errors import FatalError, TransientError
 from tasks.embedders.budget import Budget
 from tasks.embedders.interface import Rates
 from tasks.embedders.openai.answers import Verdict, classify, code_of, decode
-from tasks.embedders.openai.limiter import Limiter, Ticket
+from tasks.embedders.openai.limiter import Limiter
 from tasks.embedders.openai.limits import MAX_INPUTS, retry_after
 from tasks.embedders.openai.packing import TokensPerByte
+from tasks.embedders.openai.rate import Ticket
 from tasks.embedders.texts import size
 
 TIMEOUT = 60.0

@@ -1,6 +1,7 @@
 """Connections that are kept from one use to the next while a run is worked on: a new one costs PostgreSQL a process, and
 that process a fault for every page of shared memory that it touches."""
 
+import select
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -52,12 +53,9 @@ class Connections:
                 if not self.idle[application]:
                     return None
                 connection = self.idle[application].pop()
-            try:
-                connection.execute("SELECT 1")
-            except psycopg.Error:  # the server was restarted, or ended it
-                connection.close()
-            else:
+            if _lives(connection):
                 return connection
+            connection.close()
 
     def _give_back(self, application: str, connection: Connection) -> None:
         fit = not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE
@@ -66,3 +64,16 @@ class Connections:
                 self.idle[application].append(connection)
                 return
         connection.close()
+
+
+def _lives(connection: Connection) -> bool:
+    """Whether the server has not ended it, as it does when it is restarted. A round trip is made only where something was
+    received unasked, which may be the news of that."""
+    try:
+        received = select.poll()
+        received.register(connection.fileno(), select.POLLIN)
+        if received.poll(0):
+            connection.execute("SELECT 1")
+    except psycopg.Error:
+        return False
+    return True

@@ -1,0 +1,61 @@
+"""The rate that processes share, kept in PostgreSQL."""
+
+import logging
+from functools import partial
+
+import pytest
+
+from tasks.embedders.openai.limiter import Limiter
+from tasks.embedders.openai.rate import Rate
+from tasks.runs import ledger_versions
+from tasks.runs.rates import LedgerRates
+from tasks.stores.postgres.connection import Connection, connect
+from tests.helpers.sent import recorded
+
+HEADERS = {"x-ratelimit-limit-requests": "60000", "x-ratelimit-remaining-requests": "59999"}
+
+
+@pytest.fixture
+def rates(connection: Connection, database: str) -> LedgerRates:
+    ledger_versions.ensure(connection)
+    return LedgerRates(partial(connect, database))
+
+
+def kept(connection: Connection) -> Rate:
+    row = connection.execute("SELECT state FROM vecferry.rate").fetchone()
+    assert row
+    return Rate.from_json(row[0].encode())
+
+
+def test_a_request_takes_one_statement(rates: LedgerRates, connection: Connection) -> None:
+    """To take it and to tell of the last answer, while no other process has taken any; what those did is seen all the same."""
+    limiter, other = Limiter(account="a", rates=rates), Limiter(account="a", rates=LedgerRates(rates.connect))
+    limiter.settle(limiter.acquire(lambda: 10), 10, HEADERS)
+    with recorded() as statements:
+        for _ in range(5):
+            limiter._taken = float("-inf")  # as if little was wanted
+            limiter.settle(limiter.acquire(lambda: 10), 10, {})
+    assert sum("rates.py" in one.where for one in statements) == 5
+    for _ in range(3):
+        other._taken = limiter._taken = float("-inf")
+        other.acquire(lambda: 10)
+        limiter.acquire(lambda: 10)
+    assert kept(connection).requests.sent == 12
+    assert kept(connection).requests.flying == 6
+
+
+def test_an_answer_that_is_paid_for_is_not_lost(
+    rates: LedgerRates, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where it cannot be told to the others, it is told later."""
+    limiter = Limiter(account="a", rates=rates)
+    ticket = limiter.acquire(lambda: 10)
+    name = connection.info.dbname
+    connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    with caplog.at_level(logging.WARNING, "vecferry"):
+        limiter.settle(ticket, 10, HEADERS)
+    assert "read-only" in caplog.text
+    connection.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+    assert not kept(connection).answered
+    limiter.acquire(lambda: 10)
+    assert kept(connection).answered
