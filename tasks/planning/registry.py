@@ -1,11 +1,14 @@
 """Which module plans which flow. A new kind of migration adds a module and its line here."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 from tasks.base.errors import UsageError
 from tasks.planning import collections, live_tables
+from tasks.planning.account import is_paid
 from tasks.planning.in_postgres import InPostgres
 from tasks.planning.planned import Draft, Planned, Planner
+from tasks.runs import spending
 from tasks.runs.database import Connection, Database
 from tasks.runs.plan import Request
 
@@ -25,13 +28,14 @@ def planner_of(flow: str) -> Planner:
 def draft(connection: Connection, request: Request, run_id: str) -> Draft:
     """Targets and problems of a new run, at no cost. ``connection`` leads to the ledger. Raises UsageError when the source or a
     name is not there."""
-    return planner_of(request.flow).draft(_lent(connection), request, run_id)
+    drafted = planner_of(request.flow).draft(_lent(connection), request, run_id)
+    lacking = spending.lacking(connection) if is_paid(request.embedder) else ()
+    return replace(drafted, problems=[*drafted.problems, *lacking])
 
 
 def examined(connection: Connection, request: Request, run_id: str) -> Draft:
     """The same with what takes one pass over the keys: what a run begins with."""
-    planner = planner_of(request.flow)
-    return planner.examine(_lent(connection), planner.draft(_lent(connection), request, run_id))
+    return planner_of(request.flow).examine(_lent(connection), draft(connection, request, run_id))
 
 
 def make_plan(connection: Connection, request: Request, run_id: str) -> Planned:

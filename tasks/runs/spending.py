@@ -157,10 +157,24 @@ def embedder_of(run: Run, model: str | None = None) -> Embedder:
     return purse(run).model(model or run.plan.request.embedder)
 
 
+def lacking(connection: Connection) -> Iterator[str]:
+    """What this role may not do with the tables that are used only while vectors are bought, where the ledger is another
+    role's: the statements that grant it."""
+    rows = connection.execute(
+        "SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON vecferry.%%I TO %%I', relname, current_user) FROM pg_class "
+        "WHERE relnamespace = to_regnamespace('vecferry') AND relname = ANY(%s) AND EXISTS (SELECT FROM "
+        "unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS t (is_right) WHERE NOT has_table_privilege(oid, is_right)) "
+        "ORDER BY relname",
+        (["claim", "rate", "vector"],),
+    )
+    for (statement,) in rows:
+        yield f"this role lacks a right on the ledger that buying vectors needs: {statement}"
+
+
 def begin(run: Run) -> None:
     """Asks a paid model for two short texts, so that a wrong key, name or dimension is known before anything is read, and
     forgets why an earlier run in this process was stopped. Raises FatalError, and UsageError where the model does not take
-    what it is to be given."""
+    what it is to be given, or the role may not buy."""
     if run.plan.request.embedder is None:
         return
     with run.kept_open():
@@ -172,6 +186,9 @@ def begin(run: Run) -> None:
                 f"{run.plan.request.embedder} takes {' and '.join(embedder.takes)}, not {' or '.join(unfit)}"
             )
         if embedder.account:
+            with run.connection() as connection:
+                if problems := list(lacking(connection)):
+                    raise UsageError("; ".join(problems))
             try:
                 embedder.account.prepare()
             finally:

@@ -1,15 +1,23 @@
 """The rate that processes share, kept in PostgreSQL."""
 
 import logging
+import os
 from functools import partial
 
 import pytest
 
+from flows.forms.form import parse
+from flows.forms.text_384_to_1536 import Text384To1536
+from tasks.base.errors import UsageError
+from tasks.begin import begin
 from tasks.embedders.openai.limiter import Limiter
 from tasks.embedders.openai.rate import Rate
+from tasks.planning.registry import draft
 from tasks.runs import ledger_versions
 from tasks.runs.rates import LedgerRates
 from tasks.stores.postgres.connection import Connection, connect
+from tests.helpers.live_table import Table
+from tests.helpers.openai_server import OpenAIServer
 from tests.helpers.sent import recorded
 
 HEADERS = {"x-ratelimit-limit-requests": "60000", "x-ratelimit-remaining-requests": "59999"}
@@ -59,3 +67,33 @@ def test_an_answer_that_is_paid_for_is_not_lost(
     assert not kept(connection).answered
     limiter.acquire(lambda: 10)
     assert kept(connection).answered
+
+
+def test_a_right_that_is_missing_is_named_before_anything_is_bought(
+    connection: Connection, database: str, provider: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a plan, and by a run that goes on: with the statement that grants it."""
+    Table(connection, rows=1)
+    target = {"table": "docs", "text": "content"}
+    form = parse(Text384To1536, {"targets": [target], "embedder": "openai/text-embedding-3-small"})
+    begin(form.request(), "one", form.given(), asks_model=False)
+    role = f"buyer_{connection.info.dbname}"
+    connection.execute(
+        f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA vecferry TO {role}; "
+        f"GRANT ALL ON ALL TABLES IN SCHEMA vecferry TO {role}; REVOKE UPDATE ON vecferry.rate FROM {role}"
+    )
+    needed = f"GRANT SELECT, INSERT, UPDATE, DELETE ON vecferry.rate TO {role}"
+    monkeypatch.setenv("DATABASE_URL", database.replace("//postgres:", f"//{role}:"))
+    try:
+        with connect(os.environ["DATABASE_URL"]) as theirs:
+            problems = draft(theirs, form.request(), "two").problems
+        assert sum(problem.endswith(needed) for problem in problems) == 1
+        assert not any("vecferry.claim" in problem for problem in problems)
+        with pytest.raises(UsageError, match=needed):
+            begin(form.request(), "one", form.given())
+        assert not provider.calls
+        connection.execute(needed)
+        begin(form.request(), "one", form.given())
+        assert len(provider.calls) == 1
+    finally:
+        connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")

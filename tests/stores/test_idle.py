@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 from tasks.stores.postgres.idle import Connections
+from tests.helpers.sent import recorded
 
 
 def pid(connections: Connections) -> int:
@@ -14,7 +15,9 @@ def test_a_connection_is_used_again_and_closed_in_the_end(database: str) -> None
     """Two that are used at once are two; one that is given back too late is closed then."""
     connections = Connections(database, kept=True)
     first = pid(connections)
-    assert pid(connections) == first
+    with recorded() as statements:
+        assert pid(connections) == first
+    assert statements == [], "taking it again costs a round trip"
     with connections.connection("vecferry test") as one, connections.connection("vecferry test") as two:
         assert one.info.backend_pid != two.info.backend_pid
     with connections.connection("vecferry test") as late:
