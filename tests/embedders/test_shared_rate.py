@@ -235,7 +235,6 @@ def test_what_was_taken_ahead_is_not_sent_after_a_refusal() -> None:
 
 def test_an_account_whose_first_request_was_lost_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
     """Its process was killed: the others say what they wait for, and wait for seconds only."""
-    caplog.set_level("INFO", "vecferry")
     clock, rates = Clock(), Kept()
     one, other = (Limiter(clock, clock.sleep, "a", rates) for _ in range(2))
     one.acquire(lambda: 1000)
