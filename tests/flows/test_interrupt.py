@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -253,11 +253,13 @@ def test_while_postgresql_hangs(place: Place, api: str) -> None:
         processes = [server, *server.children()]
         try:
             for process in processes:
-                process.suspend()
+                with suppress(psutil.NoSuchProcess):  # one that was just ending
+                    process.suspend()
             assert "`vecferry status`" in interrupted(shown)
         finally:
             for process in processes:
-                process.resume()
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
 
 def test_while_an_approval_is_waited_for(place: Place, api: str) -> None:

@@ -97,9 +97,9 @@ def ui(tmp_path: Path) -> Ui:
 
 
 def test_nothing_is_left_however_it_ends(ui: Ui) -> None:
-    """It says its steps and none of Prefect's banner; a second start finds the first; killed with -9, or make, or its guard,
-    or interrupted while it starts, it leaves no server, worker or database, save one that another command uses; killed with
-    its guard, it is cleaned up after by the next start. That keeps what was set in the UI."""
+    """It says its steps and none of Prefect's banner; a second start finds the first; killed with -9 it leaves no server, worker
+    or database, save one that another command uses. The next start keeps what was set in the UI; interrupted, it leaves
+    nothing."""
     with ui.started(SERVE, "\nOpen http") as process:
         text = ui.output.read_text()
         steps = ("PostgreSQL ", "Prefect ", "deployments ", "worker ")
@@ -126,12 +126,24 @@ def test_nothing_is_left_however_it_ends(ui: Ui) -> None:
     user.communicate("\n")
     wait_for(lambda: not alive(postgres))
 
-    under_make = ["sh", "-c", f"{' '.join(SERVE)} --end-with-parent; true"]
-    with ui.started(under_make, "\nOpen http") as make:
+    with ui.started(SERVE, "\nOpen http") as process:
         assert ui.schedule() == (True, "5 4 * * *", {"chroma": {"path": "/data"}})
         deployed = [line for line in ui.output.read_text().splitlines() if line.startswith("deployments ")]
         assert len(deployed) == 1
         assert re.fullmatch(r"deployments +\d+ unchanged", deployed[0])
+        everybody, postgres = family(process), ui.postgres()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(40) == 0
+    wait_for(lambda: not any(map(alive, [*everybody, postgres])))
+    assert "Traceback" not in ui.output.read_text()
+
+
+@pytest.mark.whole
+def test_nothing_is_left_of_make_and_of_a_guard_that_is_killed(ui: Ui) -> None:
+    """Killed with make, or with its guard, or interrupted while it starts, it leaves nothing; what its guard could not end is
+    ended by the next start."""
+    under_make = ["sh", "-c", f"{' '.join(SERVE)} --end-with-parent; true"]
+    with ui.started(under_make, "\nOpen http") as make:
         everybody, postgres = family(make), ui.postgres()
         guard_of(make).kill()
         make.kill()

@@ -182,6 +182,7 @@ def test_what_does_not_pass_by_itself_stops_the_run(
     everything_once(connection, bought(provider))
 
 
+@pytest.mark.whole
 def test_a_key_that_is_revoked_later(connection: Connection, provider: OpenAIServer) -> None:
     """What changed waits to be caught up with and nothing is switched; with the key restored the switch, and catching up
     after it, go on."""

@@ -181,6 +181,7 @@ def test_writes_during_the_run_are_followed(sides: Sides, database: str) -> None
     assert sides.faults() == []
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("prefect")
 def test_writes_during_the_cutover_are_followed_by_a_later_run(sides: Sides, database: str) -> None:
     """Writes go on while the cutover catches up, verifies and switches; a later run brings the live table in line."""

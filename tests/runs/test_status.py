@@ -158,6 +158,7 @@ def test_an_approval_that_is_waited_for(connection: Connection, source: dict[str
     assert look() == ("verified", None, "vecferry cutover r")
 
 
+@pytest.mark.whole
 def test_nobody_approves_in_time(
     connection: Connection, source: dict[str, Any], look: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,13 +3,16 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import chromadb
 import numpy as np
 import pytest
 
@@ -297,3 +300,21 @@ def test_a_run_reads_the_copy_that_its_plan_made(tmp_path: Path, chroma_dir: Cal
     wanted = private_copy.Wanted(path, "default_tenant", "default_database", None)
     whole = private_copy.copy_of(wanted, home, fresh=True)
     assert private_copy.copy_of(replace(wanted, collections=frozenset({"docs"})), home, fresh=True) is whole
+
+
+def test_a_client_that_migrates_reads_nothing(old: Old, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection of Chroma's that knew the tables before they were migrated made one start in sixty panic: the client that
+    is read by finds them migrated."""
+    opened, make = [], chromadb.PersistentClient
+
+    def client(path: str, **options: Any) -> Any:
+        with closing(sqlite3.connect(Path(path) / "chroma.sqlite3")) as database:
+            opened.append(database.execute("SELECT count(*) FROM migrations").fetchone())
+        return make(path=path, **options)
+
+    monkeypatch.setattr(chromadb, "PersistentClient", client)
+    store = read(old.path, home)
+    assert sum(store.records(name).count() for name in store.names())
+    assert store.copy
+    with closing(sqlite3.connect(Path(store.copy.folder) / "chroma.sqlite3")) as database:
+        assert opened[-1] == database.execute("SELECT count(*) FROM migrations").fetchone() != opened[0]

@@ -32,8 +32,14 @@ def directory(path: str) -> str:
 
 
 def persistent(place: str, folder: str, tenant: str, database: str) -> ClientAPI:
-    """The client of ``folder``, which messages call ``place``: itself, or a copy of it."""
-    return _opened(place, chromadb.PersistentClient, path=folder, settings=quiet(), tenant=tenant, database=database)
+    """The client of ``folder``, which messages call ``place``: itself, or a copy of it.
+
+    It is opened twice. The first client migrates what an older version wrote, and a connection of its pool may go on with the
+    tables as they were: one start in sixty ended in a panic (ColumnNotFound) at the first count.
+    """
+    options = {"path": folder, "settings": quiet(), "tenant": tenant, "database": database}
+    _opened(place, chromadb.PersistentClient, **options).close()
+    return _opened(place, chromadb.PersistentClient, **options)
 
 
 def http(
