@@ -40,7 +40,7 @@ def this_flow_run() -> FlowRun:
     """The flow run that calls this, as it was when it began."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
-        raise RuntimeError("there is no flow run here")
+        raise RuntimeError("not called within a flow run")
     return context.flow_run
 
 

@@ -99,7 +99,7 @@ def alone(port: int) -> Iterator[IO[str]]:
 def serving(port: int, say: Say = lambda line: None, record: IO[str] | None = None) -> Iterator[Serving]:
     """A server with the deployments, and its worker; both, and the runs they started, are ended afterwards."""
     if not Path("deployments/prefect.yaml").exists():
-        sys.exit("there is no deployments/prefect.yaml here: run this from the repository root")
+        sys.exit("deployments/prefect.yaml not found: run this from the repository root")
     home, environment = settings.home(), _environment(port)
     log = prefect_home() / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -17,11 +17,11 @@ from tasks.runs.names import generated_run_id
 
 
 def form_of(flow: str) -> type[Migration]:
-    """The form of a flow. Raises UsageError, with those there are, when there is none of that name."""
+    """The form of a flow. Raises UsageError, which lists the flows, for an unknown name."""
     if flow not in FLOWS:
         near = get_close_matches(flow, FLOWS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"there is no flow {flow!r}: {hint}The flows are {' and '.join(FLOWS)}")
+        raise UsageError(f"unknown flow {flow!r}: {hint}The flows are {' and '.join(FLOWS)}")
     return FLOWS[flow]
 
 

@@ -96,7 +96,7 @@ def carry_out(
 
 
 def check_run(run_id: str, database: str) -> None:
-    """Raises UsageError before Prefect is started when there is no such run."""
+    """Raises UsageError for an unknown run, before Prefect is started."""
     with connect(database_url(database), "vecferry status") as connection:
         ledger.get(connection, run_id)
 

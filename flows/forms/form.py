@@ -97,7 +97,7 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     path = error["loc"]
     where = ".".join(map(str, path))
     if error["type"] == "extra_forbidden":
-        return f"there is no parameter {where!r}: {_instead(model, path)}"
+        return f"unknown parameter {where!r}: {_instead(model, path)}"
     if error["type"] in ("model_type", "model_attributes_type") and (holder := fields.at(model, (*path, ""))):
         keys = ", ".join(f"{where}.{name}" for name in fields.names(holder))
         return f"parameter {where} has keys of its own: {keys}; got {error['input']!r}"

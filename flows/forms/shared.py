@@ -77,7 +77,7 @@ class Shared(Gated):
         2_000, ge=1, le=100_000, description="rows per batch, the unit of checkpoint, retry and rerun"
     )
     limit: int | None = Field(
-        None, ge=0, description="only the first rows, as a smoke run, which never cuts over; 0: all rows"
+        None, ge=0, description="a smoke run over this many rows, which never cuts over (0: all rows)"
     )
     workers: int = Field(2, ge=1, le=64, description="chunks of batches to work on at once")
     cutover: Cutover = Field(

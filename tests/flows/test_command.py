@@ -78,7 +78,7 @@ def test_a_misspelt_parameter_names_the_nearest(vecferry: Vecferry, given: str, 
     """And the keys there are, of the model that it would be in."""
     code, _, err = vecferry(*RUN, "-p", given)
     assert code == 2
-    assert f"there is no parameter {given.partition('=')[0].removesuffix('.path')!r}" in err
+    assert f"unknown parameter {given.partition('=')[0].removesuffix('.path')!r}" in err
     assert f"did you mean {near}?" in err
     assert known in err.split("The parameters are ")[1]
 

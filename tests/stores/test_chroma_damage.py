@@ -127,7 +127,7 @@ def test_whole_directories_are_read(tmp_path: Path, version: str) -> None:
 
 
 def test_what_the_queue_still_has_is_not_lost(tmp_path: Path) -> None:
-    """0.4 kept everything in its queue, from which Chroma makes a segment that is gone anew: that is right data."""
+    """0.4 kept everything in its queue, from which Chroma rebuilds a missing segment: what it reads then is right."""
     old = unpacked("0.4.24", tmp_path / "old")
     lose_the_segment(old.path)
     right(old, tmp_path / "home")

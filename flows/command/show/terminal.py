@@ -49,7 +49,7 @@ def complain(problem: object) -> None:
 
 
 def note(line: str) -> None:
-    """Says a line that is no complaint, beside the results."""
+    """Prints a line that is not a complaint to standard error."""
     err.print(f"vecferry: {line}")
 
 
