@@ -19,7 +19,6 @@ from tasks.stores.postgres.connection import connect
 from tests.helpers import faults, live
 from tests.helpers.data import records_of
 from tests.helpers.deployed import CHROMA, ENDED, ROOT, Api, deployed
-from tests.helpers.sampling import sampled
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -92,7 +91,8 @@ def test_a_failed_batch_is_rerun_with_the_parameters_shown(api: Api, flaky: faul
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("approve", "state"), sampled([(True, "cut_over"), (False, "verified")], (True, "cut_over")))
+@pytest.mark.whole
+@pytest.mark.parametrize(("approve", "state"), [(True, "cut_over"), (False, "verified")])
 def test_ask_waits_for_the_answer_of_a_person(api: Api, chroma_server: int, approve: bool, state: str) -> None:
     """`cutover=ask` frees the worker and shows a form that names the tables; the answer switches them, with what was
     written while it was waited for, or leaves the run verified."""

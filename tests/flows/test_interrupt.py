@@ -237,6 +237,7 @@ def test_during_verification_twice(place: Place, api: str) -> None:
             recorded(place, interrupted(shown, times=2))
 
 
+@pytest.mark.whole
 def test_at_the_question_whether_to_switch(place: Place) -> None:
     """The run is verified, and stays it; the line names the cutover."""
     with terminal(*place.command("cutover=ask")) as shown:

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("prefect")
 
 @pytest.mark.parametrize(
     ("key", "layout"),
-    sampled(product(KEYS, LAYOUTS), ("bigint", "column"), ("composite", "side_table")),
+    sampled(product(KEYS, LAYOUTS), ("composite", "column")),
 )
 def test_lifecycle(connection: Connection, key: str, layout: str) -> None:
     """Plan, run, roll back, run, cut over, roll back, cut over and contract, with inserts, updates, deletes and reused keys."""

@@ -93,7 +93,7 @@ def troubled(migration: Migration, provider: OpenAIServer, trouble: Trouble) -> 
 
 @pytest.mark.parametrize(
     ("name", "layout"),
-    sampled(zip(TROUBLES, cycle(LAYOUTS), strict=False), ("slow", "column")),
+    sampled(zip(TROUBLES, cycle(LAYOUTS), strict=False), ("cut", "side_table")),
 )
 def test_what_passes_by_itself_is_waited_for(
     connection: Connection, provider: OpenAIServer, monkeypatch: pytest.MonkeyPatch, name: str, layout: str

@@ -22,8 +22,9 @@ PATIENCE = 250.0
 """Seconds until something that is waited for is taken for stuck, on a slow machine beside other work."""
 AN_HOUR = 3600.0
 """Of a schedule that is to fire once."""
-FIRST = timedelta(seconds=4)
-"""How long after a schedule is switched on it is due first."""
+FIRST, ONLY = timedelta(seconds=4), timedelta(seconds=12)
+"""How long after a schedule is switched on it is due first. Prefect looks every 5 s for schedules that were edited, and passes
+over what was due before it looked: one that fires again is caught the next time, one that fires once has to be due later."""
 CHROMA, TEXT = "chroma-to-pgvector/scheduled", "text-384-to-1536/scheduled"
 
 
@@ -75,7 +76,8 @@ class Api(httpx.Client):
         self.as_shipped(name)
         begun = datetime.now(UTC)
         shipped = self.shipped[name]
-        interval = {"interval": seconds, "anchor_date": (begun + FIRST).isoformat()}
+        due = begun + (ONLY if seconds == AN_HOUR else FIRST)
+        interval = {"interval": seconds, "anchor_date": due.isoformat()}
         edited = {"slug": shipped["schedules"][0]["slug"], "schedule": interval, "active": True}
         given = {"parameters": overrides} if overrides else {}
         self.edit(name, parameters={**shipped["parameters"], **parameters}, schedules=[{**edited, **given}])

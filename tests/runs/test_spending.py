@@ -124,6 +124,7 @@ def test_a_model_that_is_no_good(connection: Connection, provider: OpenAIServer,
 
 
 @pytest.mark.slow
+@pytest.mark.whole
 def test_ctrl_c(connection: Connection, provider: OpenAIServer, table: Table) -> None:
     """What is answered within a moment is waited for."""
     words = ["run", "text-384-to-1536", "--run-id", "paid", "-p", 'targets=[{"table": "docs", "text": "content"}]']

@@ -173,7 +173,8 @@ def test_migrations_follow_each_other(docs: Connection, layout: str) -> None:
     assert_no_function_calls_itself(docs)
 
 
-@pytest.mark.parametrize("layout", sampled(LAYOUTS, "side_table"))
+@pytest.mark.whole
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_run_whose_old_vectors_are_dropped_stays_whole(docs: Connection, layout: str) -> None:
     """The second, planned from the vectors that the table came with, is checked, followed and taken back after a contract
     of the first has dropped those."""
