@@ -27,3 +27,12 @@ $$;
 -- It runs what its triggers' arguments say with the rights of its owner: others must make no triggers of it. The
 -- triggers that are there fire for everybody all the same.
 REVOKE ALL ON FUNCTION vecferry.note_change() FROM PUBLIC;
+
+-- What a key reads as for vecferry, whatever the writer's session has set: of types whose text depends on that.
+CREATE OR REPLACE FUNCTION vecferry.key_text(value anyelement) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+    SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET extra_float_digits = 1 SET bytea_output = 'hex' AS $$
+BEGIN
+    RETURN value::text;
+END
+$$;

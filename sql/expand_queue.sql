@@ -1,4 +1,4 @@
--- psql "$DATABASE_URL" -v queue=docs__1_queue -v schema=public -v table=docs -v trigger_write=docs_write -v trigger_update=docs_update -v trigger_truncate=docs_truncate -v key='($1).id::text' -v changed='OLD.document IS DISTINCT FROM NEW.document OR OLD.id IS DISTINCT FROM NEW.id' -f sql/expand_queue.sql
+-- psql "$DATABASE_URL" -v queue=docs__1_queue -v schema=public -v table=docs -v trigger_write=docs_write -v trigger_update=docs_update -v trigger_truncate=docs_truncate -v key='($1).id::text' -v changed='ROW(OLD.document, OLD.id)::record OPERATOR(pg_catalog.*<>) ROW(NEW.document, NEW.id)::record' -f sql/expand_queue.sql
 -- The queue of rows to embed again. The triggers fire under replication too, and for an update only when text or key change.
 CREATE TABLE IF NOT EXISTS vecferry.:"queue" (seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id text);
 CREATE OR REPLACE TRIGGER :"trigger_write" AFTER INSERT OR DELETE ON :"schema".:"table"

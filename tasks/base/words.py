@@ -27,6 +27,8 @@ SINGULAR = {
     "have": "has",
     "differ": "differs",
     "belong": "belongs",
+    "inherit": "inherits",
+    "rewrite": "rewrites",
     "use": "uses",
     "them": "it",
 }

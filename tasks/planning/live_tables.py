@@ -7,19 +7,20 @@ from psycopg import sql
 
 from tasks.base import stored
 from tasks.base.errors import UsageError
-from tasks.base.words import counted, plural
+from tasks.base.words import counted
 from tasks.checks.labelled import read_queries
 from tasks.embedders.registry import open_embedder
-from tasks.planning import live_estimate, live_sql, rights, server
+from tasks.planning import live_estimate, live_requirements, live_sql, rights, server
 from tasks.planning.planned import Draft, Planned
 from tasks.runs import models
 from tasks.runs.names import check_run_id, shadow_name
 from tasks.runs.plan import Plan, Request, Target
 from tasks.shadows.postgres import dispatcher, strangers
 from tasks.stores.interface import Collection
+from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.counting import count
-from tasks.stores.postgres.live_table import Column, LiveTable, place, text_columns
+from tasks.stores.postgres.live_table import Column, LiveTable, place, quoted, text_columns
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.places import LiveColumn, LivePlace, SideTable
 from tasks.stores.postgres.table import Table, describe
@@ -72,12 +73,8 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
                 limit=live.limit,
             )
         )
-        if old_space and old_space.dimensions != live.layout.dimensions:
-            problems.append(
-                f"{schema}.{table}.{live.vectors} has {live.layout.dimensions} "
-                f"{plural(live.layout.dimensions or 0, 'dimension')}, but {request.old_embedder} has "
-                f"{old_space.dimensions}"
-            )
+        if live.layout.dimensions:
+            problems += _other_dimensions(targets[-1], live.layout.dimensions, request.old_embedder)
     tables = [f"{target.place.schema}.{target.place.table}" for target in targets]
     problems += [
         (
@@ -104,6 +101,9 @@ def examine(connection: Connection, draft: Draft) -> Draft:
         rows = count(connection, target.place.live.identifier)
         targets.append(replace(target, collection=replace(target.collection, count=rows)))
         problems += strangers.unwritten(connection, draft.plan.run_id, target)
+        if target.place.live.layout.dimensions is None:
+            targets[-1], mixed = _measured(connection, targets[-1], draft.plan.request.old_embedder)
+            problems += mixed
     return Draft(replace(draft.plan, targets=tuple(targets)), problems, draft.warnings)
 
 
@@ -114,10 +114,48 @@ def estimate(connection: Connection, draft: Draft) -> Planned:
     return live_estimate.estimate(connection, draft, statements)
 
 
+def _other_dimensions(target: Target[LivePlace], dimensions: int, old_embedder: str | None) -> list[str]:
+    expected = open_embedder(old_embedder).space.dimensions if old_embedder else dimensions
+    if expected == dimensions:
+        return []
+    column = f"{target.collection.name}.{target.place.live.vectors}"
+    return [f"{column} has {counted(dimensions, 'dimension')}, but {old_embedder} has {expected:,}"]
+
+
+def _measured(
+    connection: Connection, target: Target[LivePlace], old_embedder: str | None
+) -> tuple[Target[LivePlace], list[str]]:
+    """The target with the dimensions of the old vectors, whose column states none; and what is wrong with them."""
+    place, live = target.place, target.place.live
+    column = f"{target.collection.name}.{live.vectors}"
+    with pace.turn(connection):
+        rows = connection.execute(
+            sql.SQL(
+                "SELECT vector_dims({0}), count(*) FROM {1} WHERE {0} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC"
+            ).format(sql.Identifier(live.vectors), sql.Identifier(*(live.beside or (live.schema, live.table))))
+        ).fetchall()
+    if len(rows) > 1:
+        kinds = ", ".join(f"{counted(count, 'row')} of {dimensions:,}" for dimensions, count in rows)
+        usual = rows[0][0]
+        return target, [
+            f"{column} holds vectors of several dimensions, which no search can compare: {kinds}; make them alike, or take "
+            f"the others out: UPDATE {live.identifier.as_string()} SET {quoted(live.vectors)} = NULL WHERE "
+            f"vector_dims({quoted(live.vectors)}) <> {usual}"
+        ]
+    if not rows:
+        return target, []
+    (dimensions, _) = rows[0]
+    measured = replace(live, layout=replace(live.layout, dimensions=dimensions))
+    target = replace(target, place=replace(place, live=measured))
+    return target, _other_dimensions(target, dimensions, old_embedder)
+
+
 def _live(connection: Connection, asked: Asked, schema: str, table: str, limit: int | None) -> LiveTable:
     columns: dict[str, str] = dict(
         connection.execute(
-            "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute "
+            # Of these two the bare name stands for a length of 1.
+            "SELECT attname, format_type(atttypid, CASE WHEN atttypid::regtype::text IN ('character', 'character[]', 'bit', 'bit[]') "
+            "THEN atttypmod END) FROM pg_attribute "
             "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             (sql.Identifier(schema, table).as_string(),),
         ).fetchall()
@@ -165,7 +203,7 @@ def _primary_key(connection: Connection, schema: str, table: str) -> tuple[str, 
     rows = connection.execute(
         "SELECT a.attname FROM pg_index i, unnest(i.indkey) WITH ORDINALITY AS k(attnum, place) "
         "JOIN pg_attribute a ON a.attnum = k.attnum WHERE a.attrelid = i.indrelid AND i.indisprimary "
-        "AND i.indrelid = to_regclass(%s) ORDER BY k.place",
+        "AND k.place <= i.indnkeyatts AND i.indrelid = to_regclass(%s) ORDER BY k.place",
         (sql.Identifier(schema, table).as_string(),),
     ).fetchall()
     if not rows:
@@ -187,23 +225,9 @@ def _only_text(table: str, columns: dict[str, str], key: tuple[str, ...]) -> str
 def _problems(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
     yield from strangers.owner(connection, run_id, target)
     yield from dispatcher.problems(connection, target)
-    live = target.place.live
-    unique = connection.execute(
-        "SELECT 1 FROM pg_index i WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL "
-        "AND ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = i.indrelid "
-        "AND a.attnum = ANY(i.indkey) ORDER BY 1) = %s::text[]",
-        (live.identifier.as_string(), sorted(column.name for column in live.key)),
-    ).fetchone()
-    if unique is None:
-        yield (
-            f"{live.schema}.{live.table}: no unique index on ({', '.join(c.name for c in live.key)}), so rows "
-            "cannot be told apart: create one, or name other columns with `id`"
-        )
+    yield from live_requirements.problems(connection, target)
     for statement in rights.missing(connection, target):
-        yield f"this role lacks a right that {live.schema}.{live.table} needs: {statement}"
-    names = [live.schema, live.table, target.place.new_column, *(c.name for c in live.key), *text_columns(live.text)]
-    if bad := [name for name in names if "%" in name]:
-        yield f"{bad[0]!r} contains a %, and such names are not supported"
+        yield f"this role lacks a right that {target.collection.name} needs: {statement}"
 
 
 def _warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:

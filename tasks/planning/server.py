@@ -20,6 +20,12 @@ def problems(connection: Connection) -> Iterator[str]:
     ).fetchone()
     assert row
     installed, available, may_create, database, role, may_install = row
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding == "SQL_ASCII":
+        yield (
+            f"the encoding of the database {database} is SQL_ASCII, in which nobody can say what the bytes of a text mean: "
+            "dump it, and restore it into a database whose encoding is UTF8"
+        )
     if not installed and not available:
         yield "pgvector is not on this server: install its package (postgresql-NN-pgvector), then run again"
     elif not installed and not (may_create and may_install):

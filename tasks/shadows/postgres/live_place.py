@@ -14,7 +14,7 @@ from tasks.runs.plan import Target
 from tasks.shadows.postgres.live_access import share, share_statements, view_name, view_statement
 from tasks.stores.postgres import hnsw, relations
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import LiveTable
+from tasks.stores.postgres.live_table import LiveTable, quoted, text_columns
 from tasks.stores.postgres.pgvector import tuple_target
 from tasks.stores.postgres.places import SCHEMA, LivePlace
 from tasks.stores.postgres.table import Table
@@ -96,7 +96,7 @@ def _queue_statement(target: Target[LivePlace]) -> sql.Composed:
     live = target.place.live
     return statement(
         "expand_queue",
-        key=live.id("($1)"),
+        key=live.noted_id("($1)"),
         changed=sql.SQL(_changed(live)),
         **_triggers(target),
     )
@@ -192,8 +192,11 @@ def _dims(target: Target[LivePlace]) -> dict[str, Any]:
 
 
 def _changed(live: LiveTable) -> str:
-    pairs = [(live.document("OLD"), live.document("NEW")), (live.id("OLD"), live.id("NEW"))]
-    return " OR ".join(f"{old} IS DISTINCT FROM {new}" for old, new in pairs)
+    """SQL of a trigger's condition. Whether bytes differ, not whether what they read as does: that depends on the writer's
+    DateStyle, extra_float_digits and the like, and json has no other equality."""
+    names = dict.fromkeys([*text_columns(live.text), *(column.name for column in live.key)])
+    old, new = (f"ROW({', '.join(f'{row}.{quoted(name)}' for name in names)})::record" for row in ("OLD", "NEW"))
+    return f"{old} OPERATOR(pg_catalog.*<>) {new}"
 
 
 def side_table(place: LivePlace) -> sql.Identifier:
@@ -219,5 +222,6 @@ def trigger_name(place: LivePlace, kind: str) -> str:
 
 def numbered_id(place: LivePlace, alias: str) -> str:
     """SQL of a row's name, as LiveTable.id gives it, in a table of ours."""
-    parts = [f"{n}::text" for n in place.live.numbered(alias)]
+    columns = zip(place.live.numbered(alias), place.live.key, strict=True)
+    parts = [column.text(n) for n, column in columns]
     return parts[0] if len(parts) == 1 else f"jsonb_build_array({', '.join(parts)})::text"

@@ -44,6 +44,16 @@ class _PackedDumper(BytesBinaryDumper):
 psycopg.adapters.register_dumper(Packed, _PackedDumper)
 
 
+SETTINGS = """
+SET client_connection_check_interval = '2s'; -- a killed client's query ends soon after it
+SET statement_timeout = 0;
+SET datestyle = 'ISO, YMD';
+SET intervalstyle = 'postgres';
+SET extra_float_digits = 1;
+SET bytea_output = 'hex'
+"""
+"""Of every session. The last four decide how keys read as text; vecferry.key_text has them too."""
+
 _REACHED: set[str] = set()
 """What this process has connected to: it was there, so failing to reach it again may pass by itself."""
 
@@ -62,8 +72,7 @@ def connect(url: str, application: str = "vecferry") -> Connection:
                 "the direct connection, or port 5432 of the pooler instead of 6543"
             )
         _REACHED.add(url)
-        connection.execute("SET client_connection_check_interval = '2s'")  # a killed client's query ends soon after it
-        connection.execute("SET statement_timeout = 0")
+        connection.execute(SETTINGS)
         adapt(connection)
     except psycopg.OperationalError as error:
         if url in _REACHED:
@@ -77,7 +86,10 @@ def connect(url: str, application: str = "vecferry") -> Connection:
 
 
 def _open(url: str, application: str) -> Connection:
-    return psycopg.connect(url, autocommit=True, application_name=application[:63], connect_timeout=10)
+    # What is sent in binary is UTF-8, whatever the encoding of the database, and of a shell's PGCLIENTENCODING.
+    return psycopg.connect(
+        url, autocommit=True, application_name=application[:63], connect_timeout=10, client_encoding="UTF8"
+    )
 
 
 def adapt(connection: Connection) -> None:

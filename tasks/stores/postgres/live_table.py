@@ -14,6 +14,9 @@ from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.table import Table
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
+PLAIN = {"smallint", "integer", "bigint", "numeric", "boolean", "uuid", "text", "character varying", "character", "bit"}
+"""Types whose text is the same in every session; the usual ones, not all."""
+OF_ANY_LENGTH = {"character": "bpchar", "bit": "bit varying"}
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\\%]")
 
 
@@ -27,6 +30,25 @@ class Column:
     @property
     def quoted(self) -> str:
         return quoted(self.name)
+
+    @property
+    def cast(self) -> str:
+        """The type that a value's text is read as: of any length, where the name of the type stands for the length 1."""
+        return OF_ANY_LENGTH.get(self.type, self.type)
+
+    def text(self, value: str) -> str:
+        """SQL of a value as text in a session of ``connect``, which sets what decides on it, save for the time zone."""
+        return f"({self._local(value)}::text || '+00')" if self._local(value) != value else f"{value}::text"
+
+    def noted(self, value: str) -> str:
+        """The same in anybody's session."""
+        if self.type.partition("(")[0] in PLAIN:
+            return self.text(value)
+        text = f"vecferry.key_text({self._local(value)})"
+        return f"({text} || '+00')" if self._local(value) != value else text
+
+    def _local(self, value: str) -> str:
+        return f"({value} AT TIME ZONE 'UTC')" if self.type == "timestamp with time zone" else value
 
 
 @dataclass(frozen=True)
@@ -78,8 +100,11 @@ class LiveTable:
 
     def id(self, alias: str = "") -> str:
         """SQL of a row's name: its key as text, and as a JSON array where it is of several columns."""
-        parts = [f"{_of(alias)}{column.quoted}::text" for column in self.key]
-        return parts[0] if len(parts) == 1 else f"jsonb_build_array({', '.join(parts)})::text"
+        return _named([column.text(f"{_of(alias)}{column.quoted}") for column in self.key])
+
+    def noted_id(self, alias: str) -> str:
+        """SQL of the same in the session of whoever writes."""
+        return _named([column.noted(f"{_of(alias)}{column.quoted}") for column in self.key])
 
     def document(self, alias: str = "") -> str:
         """SQL of a row's text: null where every column of the template is, and where it is empty."""
@@ -94,13 +119,14 @@ class LiveTable:
     def hash(self, alias: str = "") -> str:
         """SQL of tasks.stores.canonical.content_hash of the row's text, null where it has none."""
         document = self.document(alias)
-        return f"sha256(convert_to('+' || octet_length({document}) || ':' || {document} || '--', 'UTF8'))"
+        length = f"octet_length(convert_to({document}, 'UTF8'))"  # the server's own encoding may have fewer bytes
+        return f"sha256(convert_to('+' || {length} || ':' || {document} || '--', 'UTF8'))"
 
     def parts(self, name: str) -> list[str]:
         """SQL of the key columns' values, of the SQL of a row's name: what ``id`` puts together."""
         if len(self.key) == 1:
-            return [f"{name}::{self.key[0].type}"]
-        return [f"({name}::jsonb ->> {at})::{column.type}" for at, column in enumerate(self.key)]
+            return [f"{name}::{self.key[0].cast}"]
+        return [f"({name}::jsonb ->> {at})::{column.cast}" for at, column in enumerate(self.key)]
 
     def numbered(self, alias: str = "") -> list[str]:
         """k1, k2, …: what the key columns are called in tables of ours."""
@@ -155,6 +181,10 @@ def literal(text: str) -> str:
     """A text literal on one line, and without a %, which psycopg would take for a placeholder."""
     escaped = _ESCAPED.sub(lambda c: f"\\{ord(c[0]):04x}", text).replace("'", "''")
     return f"U&'{escaped}'" if _ESCAPED.search(text) else f"'{escaped}'"
+
+
+def _named(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"jsonb_build_array({', '.join(parts)})::text"
 
 
 def _of(alias: str) -> str:
