@@ -27,8 +27,6 @@ SINGULAR = {
     "have": "has",
     "differ": "differs",
     "belong": "belongs",
-    "inherit": "inherits",
-    "rewrite": "rewrites",
     "use": "uses",
     "them": "it",
 }

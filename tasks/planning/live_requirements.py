@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 from psycopg import sql
 
-from tasks.base.words import agreeing, plural
 from tasks.runs.plan import Target
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import text_columns
@@ -85,9 +84,8 @@ def _children(connection: Connection, target: Target[LivePlace]) -> Iterator[str
     ]
     if children:
         yield (
-            f"{table} has rows of {', '.join(children)}, which {agreeing(len(children), 'inherit')} from it, and its triggers "
-            f"do not hear of changes there: migrate {plural(len(children), 'table')} without children, each as a target "
-            "of its own"
+            f"{table} has the rows of {', '.join(children)} too, by inheritance, and its triggers do not hear of changes there: "
+            "migrate tables without children, each as a target of its own"
         )
 
 
@@ -140,8 +138,4 @@ def _unwritable(connection: Connection, target: Target[LivePlace]) -> Iterator[s
     if typed and not there:
         yield f"{table} is a table of a type, and takes no column of its own: {SIDE_TABLE}"
     if rules:
-        which = plural(len(rules), "rule")
-        yield (
-            f"{table}: the {which} {', '.join(rules)} {agreeing(len(rules), 'rewrite')} every UPDATE, and so the one that "
-            f"fills a column: {SIDE_TABLE}"
-        )
+        yield f"{table}: every UPDATE, and so the one that fills a column, is rewritten by {', '.join(rules)}: {SIDE_TABLE}"

@@ -68,10 +68,14 @@ def check(problems: list[str], expected: str | None) -> None:
 
 
 TABLES = {
-    "children": ("CREATE TABLE more (PRIMARY KEY (id)) INHERITS (docs)", "has rows of more, which inherits", True),
+    "children": (
+        "CREATE TABLE more (PRIMARY KEY (id)) INHERITS (docs)",
+        "has the rows of more too, by inheritance",
+        True,
+    ),
     "a rule": (
         "CREATE RULE still AS ON UPDATE TO docs DO INSTEAD NOTHING",
-        "the rule still rewrites.*side_table",
+        "is rewritten by still: .*side_table",
         False,
     ),
     "a column of its name": ("ALTER TABLE docs ADD embedding_1536 jsonb", "is jsonb, not vector.1536", False),
