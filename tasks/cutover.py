@@ -13,7 +13,7 @@ from tasks.base.retrying import RETRYING
 from tasks.base.words import counted
 from tasks.runs import ledger, run_log
 from tasks.runs.checkpoints import Mark
-from tasks.runs.commands import resumption
+from tasks.runs.commands import command, resumption
 from tasks.runs.ledger import State
 from tasks.runs.run import Run, open_run
 from tasks.shadows.interface import Unit
@@ -23,7 +23,8 @@ from tasks.shadows.registry import units_of
 def cutover(run: Run) -> None:
     """Switches every target.
 
-    Raises VerificationRefused when the run is not verified or something depends on what would step aside.
+    Raises VerificationRefused when the run is not verified, something depends on what would step aside, or rows wait in a queue
+    that a pass of catching up does not take off it.
     """
     with run.refusable(f"cutover of {run.run_id}, which has switched nothing"):
         state = _record(run).state
@@ -41,6 +42,12 @@ def cutover(run: Run) -> None:
         if depending := [line for unit in units for line in unit.dependents()]:
             raise VerificationRefused(
                 "cutover refused, because these would keep the old vectors: " + "; ".join(depending)
+            )
+        if left := [line for unit in units for line in unit.stuck()]:
+            raise VerificationRefused(
+                "cutover refused, because what was noted as changed does not arrive by catching up: "
+                f"{'; '.join(left)}. {command('status', run.run_id, run.plan.request.database)} shows the queue; "
+                f"{command('cutover', run.run_id, run.plan.request.database)} tries once more"
             )
         _through(run, units, _switch, _becomes(run, "cut_over"))
 

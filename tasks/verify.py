@@ -24,14 +24,16 @@ from tasks.checks.change_of_model import space_checks
 from tasks.checks.gates import Gates
 from tasks.checks.measures import Check
 from tasks.checks.report import TargetReport, Work
-from tasks.checks.rows import count_checks, row_checks
+from tasks.checks.rows import count_checks, queue_checks, row_checks
 from tasks.checks.sample import sample_check
 from tasks.checks.searches import cut_short, probe_vectors, search_checks
 from tasks.runs import artifacts, checkpoints, figures, ledger, run_log, spending
 from tasks.runs.checkpoints import Done
+from tasks.runs.commands import command
 from tasks.runs.details import Verified
 from tasks.runs.plan import Target
 from tasks.runs.run import Run, open_run
+from tasks.runs.waiting import waiting
 from tasks.shadows.difference import Difference
 from tasks.shadows.interface import Shadow
 from tasks.shadows.registry import shadow_of
@@ -104,6 +106,8 @@ def _target(run: Run, target: Target[Any], gates: Gates, last: Difference | None
     if last and moved <= len(difference.ids):
         difference = _settled(shadow, difference, notes)
     moving = bool(notes) or shadow.in_use()
+    queued = queue_checks(shadow.stuck(), difference) if last else []
+    notes += _waiting(run, target)
     if difference.foreign:
         notes.append(f"{counted(difference.foreign, 'row', 'were')} written or changed by somebody else and left alone")
     with shadow.made() as made, shadow.old() or nullcontext() as old:
@@ -111,6 +115,7 @@ def _target(run: Run, target: Target[Any], gates: Gates, last: Difference | None
         checks = [
             *count_checks(difference, run.plan.request.limit, moved),
             *row_checks(difference, rows, moving, gates),
+            *queued,
         ]
         if rows == 0 and difference.compared == 0 and run.records(target).count() == 0:
             empty = Check("empty", True, 1, "0 rows on both sides", "the same")
@@ -131,6 +136,14 @@ def _target(run: Run, target: Target[Any], gates: Gates, last: Difference | None
             benchmark = replace(benchmark, change=compared.change)
         checks += [*searched.checks, sample_check(run, target, made, gates, difference)]
     return TargetReport(name, target.name, rows, checks, benchmark, notes, quarantined)
+
+
+def _waiting(run: Run, target: Target[Any]) -> list[str]:
+    """What waits in the target's queue, and is compared with nothing."""
+    with run.connection() as connection:
+        queued = waiting(connection, target.place)
+    catch_up = command("catch-up", run.run_id, run.plan.request.database)
+    return [f"{queued}; {catch_up} brings {agreeing(queued.rows, 'them')} in line"] if queued and queued.rows else []
 
 
 def _settled(shadow: Shadow, difference: Difference, notes: list[str]) -> Difference:

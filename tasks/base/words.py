@@ -27,6 +27,7 @@ SINGULAR = {
     "have": "has",
     "differ": "differs",
     "belong": "belongs",
+    "stay": "stays",
     "use": "uses",
     "them": "it",
 }
@@ -35,3 +36,14 @@ SINGULAR = {
 def batches_named(numbers: Sequence[int]) -> str:
     """Batch 3, or batches 0 to 5; no dash, which the timeline of Prefect's V1 interface does not draw."""
     return f"batch {numbers[0]}" if len(numbers) == 1 else f"batches {numbers[0]} to {numbers[-1]}"
+
+
+def duration(seconds: float) -> str:
+    """12 s, 5 min or 2.5 h."""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

@@ -25,6 +25,7 @@ MEANINGS = {
     "missing": "rows of the source that the table lacks",
     "extra": "rows of the table that the source does not have",
     "content": "rows whose text, metadata or vector differ",
+    "queue": "rows that changed and that catching up does not bring in line",
     "quarantined": "rows set aside because they cannot be migrated",
     "NaN or infinity": "vectors that hold one",
     "recall": "share of the true nearest neighbours that the index returns",

@@ -50,6 +50,16 @@ def row_checks(difference: Difference, rows: int, moving: bool, gates: Gates) ->
     ]
 
 
+def queue_checks(stuck: Named | None, difference: Difference) -> list[Check]:
+    """Rows that were noted as changed and that catching up does not bring in line: no other check looks at them. ``stuck`` is
+    None where nobody notes what changes."""
+    if stuck is None:
+        return []
+    seen = difference.compared + difference.quarantined.count + stuck.count
+    return [
+        Check("queue", stuck.count == 0, max(seen, 1), f"{_named(stuck)} {agreeing(stuck.count, 'stay')} in it", "0")
+    ]
+
+
 def _named(rows: Named) -> str:
-    shown = ", ".join(repr(i[:40]) for i in rows.ids[:3])
-    return f"{rows.count:,}" + (f" ({shown}{', …' if rows.count > 3 else ''})" if rows.count else "")
+    return f"{rows.count:,}{rows.first}"

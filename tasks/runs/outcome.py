@@ -7,6 +7,7 @@ from typing import Any
 from tasks.base.words import counted
 from tasks.runs.ledger import State
 from tasks.runs.spending import Spending
+from tasks.runs.waiting import Waiting
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class TargetOutcome:
     quarantined: int
     failed_batches: tuple[int, ...]
     dimensions: int | None
+    queue: Waiting | None = None
+    """Its rows that changed and wait for the next pass; None where nobody notes what changes."""
 
     def __str__(self) -> str:
         """What the run did to it, for people."""
@@ -60,6 +63,7 @@ class TargetOutcome:
             "quarantined": self.quarantined,
             "failed_batches": list(self.failed_batches),
             "dimensions": self.dimensions,
+            "queue": self.queue and asdict(self.queue),
         }
 
 

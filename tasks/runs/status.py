@@ -14,6 +14,7 @@ from tasks.runs.details import Followed, Verified
 from tasks.runs.ledger import RunRecord
 from tasks.runs.outcome import Later, Outcome, TargetOutcome, Touched
 from tasks.runs.plan import Plan, Target
+from tasks.runs.waiting import Waiting, waiting
 from tasks.stores.postgres.connection import Connection
 
 SWITCHES = ("cutover", "rollback", "contract")
@@ -34,7 +35,10 @@ def outcome(connection: Connection, run_id: str) -> Outcome:
         now=now(record),
         exit=record.exit_status,
         error=record.error,
-        targets=tuple(_target(target, [b for b in batches if b.target == target.number]) for target in plan.targets),
+        targets=tuple(
+            _target(target, [b for b in batches if b.target == target.number], waiting(connection, target.place))
+            for target in plan.targets
+        ),
         gates=record.gates,
         spent=spent if spent.requests else None,
         started=record.created_at,
@@ -48,7 +52,7 @@ def outcome(connection: Connection, run_id: str) -> Outcome:
     )
 
 
-def _target(target: Target[Any], batches: list[Batch[Any]]) -> TargetOutcome:
+def _target(target: Target[Any], batches: list[Batch[Any]], queue: Waiting | None) -> TargetOutcome:
     """What has become of a target, by its own batches."""
     followed = next((b.detail for b in batches if b.stage == "catch_up"), Followed())
     verified = next((b for b in batches if b.stage == "verify"), None)
@@ -64,6 +68,7 @@ def _target(target: Target[Any], batches: list[Batch[Any]]) -> TargetOutcome:
         quarantined=_quarantined(batches),
         failed_batches=tuple(sorted(failed)),
         dimensions=target.dimensions,
+        queue=queue,
     )
 
 

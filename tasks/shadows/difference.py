@@ -13,6 +13,12 @@ class Named:
     count: int = 0
     ids: tuple[str, ...] = ()
 
+    @property
+    def first(self) -> str:
+        """`` ('7')``: the first three by name; empty where there are none."""
+        shown = ", ".join(repr(i[:40]) for i in self.ids[:3])
+        return f" ({shown}{', …' if self.count > 3 else ''})" if self.count else ""
+
     def __add__(self, other: "Named") -> "Named":
         return Named(self.count + other.count, (self.ids + other.ids)[:KEPT])
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from tasks.base.progress import Tell, quiet
 from tasks.embedders.interface import RowError
 from tasks.runs.checkpoints import Mark
-from tasks.shadows.difference import Difference
+from tasks.shadows.difference import Difference, Named
 from tasks.stores.interface import Built, Records
 
 
@@ -69,6 +69,11 @@ class Shadow(Protocol):
         """Compares every row with the source, or those of ``only``; writes nothing."""
         ...
 
+    def stuck(self) -> Named | None:
+        """Rows that are noted as changed, and that another pass of catching up does not bring in line. Makes that pass. None where
+        nobody notes what changes."""
+        ...
+
     def changed(self, passes: Difference) -> Difference:
         """What the run has changed in all, given what the passes of this start did."""
         ...
@@ -83,6 +88,10 @@ class Unit(Protocol):
 
     def dependents(self) -> list[str]:
         """What would silently stay with the old when this is switched."""
+        ...
+
+    def stuck(self) -> list[str]:
+        """What changed at the source and does not arrive, a line a target."""
         ...
 
     def switch(self, mark: Mark) -> None:

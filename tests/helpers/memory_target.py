@@ -150,6 +150,9 @@ class CollectionShadow:
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         return self._difference(only, apply=False)
 
+    def stuck(self) -> None:
+        return None
+
     def changed(self, passes: Difference) -> Difference:
         return passes
 
@@ -206,6 +209,9 @@ class AliasUnit:
         return all(shadow.in_use() for shadow in self.shadows)
 
     def dependents(self) -> list[str]:
+        return []
+
+    def stuck(self) -> list[str]:
         return []
 
     def switch(self, mark: Mark) -> None:

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.command.fields import Parameter
-from flows.command.show.terminal import bold, duration, out, print_json, red, yellow
-from tasks.base.words import counted
+from flows.command.show.terminal import bold, out, print_json, red, yellow
+from tasks.base.words import counted, duration
 from tasks.planning.layouts import LayoutCost
 from tasks.planning.planned import Planned
 

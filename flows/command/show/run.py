@@ -7,9 +7,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from flows.command.show.terminal import bold, duration, out, print_json, red, yellow
+from flows.command.show.terminal import bold, out, print_json, red, yellow
 from tasks.base import files
-from tasks.base.words import counted
+from tasks.base.words import counted, duration
 from tasks.runs.checkpoints import Batch
 from tasks.runs.outcome import Outcome
 from tasks.runs.status import Stage
@@ -49,6 +49,9 @@ def show_run(outcome: Outcome, stages: list[Stage], failed: list[Batch[Any]], as
         counts = (stage.done, stage.pending, stage.failed, stage.rows, stage.quarantined, stage.seconds)
         table.add_row(WORDS.get(stage.name, stage.name), *(f"{count:,}" for count in counts))
     out.print(table)
+    for target in outcome.targets:
+        if target.queue and target.queue.rows:
+            out.print(f"{target.table}: {target.queue}")
     for batch in failed[:20]:
         attempts = counted(batch.attempts, "attempt")
         out.print(f"batch {batch.number} failed in {batch.stage} after {attempts}: {batch.error}")

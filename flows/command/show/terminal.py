@@ -67,14 +67,3 @@ def explain(error: BaseException) -> int:
 def print_json(value: Any) -> None:
     """One JSON value, and nothing else."""
     print(json.dumps(value, default=plain))
-
-
-def duration(seconds: float) -> str:
-    """12 s, 5 min or 2.5 h."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )

@@ -25,7 +25,7 @@ from tasks.runs import ledger, models
 from tasks.runs.commands import command, resumption
 from tasks.runs.models import Model
 from tasks.runs.names import index_names
-from tasks.shadows.difference import Difference
+from tasks.shadows.difference import Difference, Named
 from tasks.shadows.postgres import dispatcher, live_comparison, live_place, live_queue
 from tasks.shadows.postgres.live_access import share, view_name
 from tasks.shadows.postgres.live_rows import LiveRows
@@ -112,6 +112,10 @@ class LiveColumn(LiveRows):
         with self.run.connection() as connection:
             models.refuse_retired(connection, self.run.run_id, self.target.number)
             self.table(connection)  # else what is dropped would be told in the database's words
+
+    def stuck(self) -> Named:
+        self._refuse_retired()
+        return live_queue.stuck(self)
 
     def dependents(self, connection: Connection) -> list[str]:
         return list(dispatcher.problems(connection, self.target))

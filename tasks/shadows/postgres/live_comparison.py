@@ -5,8 +5,9 @@ from psycopg import sql
 from sql import statement
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
+from tasks.runs.waiting import queue_name
 from tasks.shadows.difference import Difference, Named, named
-from tasks.shadows.postgres.live_place import numbered_id, queue_name, side_table
+from tasks.shadows.postgres.live_place import numbered_id, side_table
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import LivePlace

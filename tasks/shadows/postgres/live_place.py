@@ -11,10 +11,12 @@ from tasks.runs import models
 from tasks.runs.models import Model
 from tasks.runs.names import index_names, short
 from tasks.runs.plan import Target
+from tasks.runs.waiting import queue_name
 from tasks.shadows.postgres.live_access import share, share_statements, view_name, view_statement
 from tasks.stores.postgres import hnsw, relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTable, quoted, text_columns
+from tasks.stores.postgres.locking import locked
 from tasks.stores.postgres.pgvector import tuple_target
 from tasks.stores.postgres.places import SCHEMA, LivePlace
 from tasks.stores.postgres.table import Table
@@ -50,11 +52,21 @@ def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None
         connection, target.place.live.identifier, target.place.new_column
     ):
         connection.execute(_column_statement(target))
-    connection.execute(statement("expand_note_change"))
-    connection.execute(_queue_statement(target))
+    _note_changes(connection, target)
     if target.place.beside:
         connection.execute(view_statement(connection, target))
         share(connection, target)
+
+
+def bring_forward(connection: Connection, target: Target[LivePlace]) -> None:
+    """Makes queue and triggers of an earlier version into those of this one."""
+    if not relations.has_column(connection, queue(target.place), "noted_in"):
+        locked(connection, lambda: _note_changes(connection, target))
+
+
+def _note_changes(connection: Connection, target: Target[LivePlace]) -> None:
+    connection.execute(statement("expand_note_change"))
+    connection.execute(_queue_statement(target))
 
 
 def statements(connection: Connection, run_id: str, target: Target[LivePlace]) -> list[sql.Composed]:
@@ -208,11 +220,6 @@ def side_table(place: LivePlace) -> sql.Identifier:
 def queue(place: LivePlace) -> sql.Identifier:
     """The queue of rows of this target that changed."""
     return sql.Identifier(SCHEMA, queue_name(place))
-
-
-def queue_name(place: LivePlace) -> str:
-    """What ``queue`` is called."""
-    return f"{short(place.shadow, 57)}_queue"
 
 
 def trigger_name(place: LivePlace, kind: str) -> str:

@@ -11,7 +11,7 @@ from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.runs.vectors import embedded
 from tasks.shadows.difference import Difference, Named, named
-from tasks.shadows.postgres.live_place import queue, side_table
+from tasks.shadows.postgres.live_place import bring_forward, queue, side_table
 from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.shadows.postgres.live_statements import statements_of
 from tasks.stores.postgres import pace, relations
@@ -33,6 +33,7 @@ def follow(rows: LiveRows, only: list[str] | None = None) -> Difference:
         with run.connection() as connection:
             return renew(rows, connection, only, [])
     with run.connection() as connection:
+        bring_forward(connection, target)
         row = connection.execute(
             sql.SQL("SELECT count(*), coalesce(max(seq), 0) FROM {}").format(queue(target.place))
         ).fetchone()
@@ -47,6 +48,29 @@ def follow(rows: LiveRows, only: list[str] | None = None) -> Difference:
     if target.place.beside:
         _tidy(run, target, total.touched)
     return total
+
+
+def stuck(rows: LiveRows) -> Named:
+    """Rows that a pass does not take off the queue; one is made where any wait. What others change meanwhile waits too, and is
+    none of them."""
+    run, queued = rows.run, queue(rows.target.place)
+    with run.connection() as connection:
+        bring_forward(connection, rows.target)
+        row = connection.execute(
+            sql.SQL("SELECT pg_current_snapshot()::text, EXISTS (SELECT 1 FROM {})").format(queued)
+        ).fetchone()
+    assert row
+    if not row[1]:
+        return Named()
+    follow(rows)
+    with run.connection() as connection:
+        left = connection.execute(
+            sql.SQL(
+                "SELECT DISTINCT id FROM {} WHERE pg_visible_in_snapshot(noted_in, %s::pg_snapshot) ORDER BY 1"
+            ).format(queued),
+            (row[0],),
+        )
+        return named([name or "TRUNCATE" for (name,) in left])
 
 
 def _tidy(run: Run, target: Target[LivePlace], replaced: int) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 from psycopg import sql
 
 from sql import statement
-from tasks.shadows.postgres.live_place import numbered_id, queue_name, side_table
+from tasks.runs.waiting import queue_name
+from tasks.shadows.postgres.live_place import numbered_id, side_table
 from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.wire import KEYS

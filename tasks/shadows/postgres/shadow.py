@@ -13,7 +13,7 @@ from tasks.runs import holding
 from tasks.runs.checkpoints import Mark
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
-from tasks.shadows.difference import Difference
+from tasks.shadows.difference import Difference, Named
 from tasks.stores.interface import Built, Records, Turn
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
@@ -103,6 +103,9 @@ class PostgresShadow(ABC):
 
     def in_use(self) -> bool:
         return True
+
+    def stuck(self) -> Named | None:
+        return None
 
     def changed(self, passes: Difference) -> Difference:
         return passes

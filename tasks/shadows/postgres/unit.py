@@ -4,8 +4,10 @@ reader wait behind it for long."""
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tasks.base.words import counted
 from tasks.runs.checkpoints import Mark
 from tasks.runs.run import Run
+from tasks.shadows.difference import Named
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
@@ -24,6 +26,10 @@ class PostgresUnit:
     def dependents(self) -> list[str]:
         with self.run.connection() as connection:
             return [line for shadow in self.shadows for line in shadow.dependents(connection)]
+
+    def stuck(self) -> list[str]:
+        left = [(shadow.target.name, shadow.stuck() or Named()) for shadow in self.shadows]
+        return [f"{counted(rows.count, 'row')}{rows.first} of {name}" for name, rows in left if rows.count]
 
     def switch(self, mark: Mark) -> None:
         def switched(shadow: PostgresShadow, connection: Connection) -> list[str]:

@@ -19,6 +19,11 @@ def exists(connection: Connection, relation: sql.Identifier) -> bool:
     return bool(_value(connection, "SELECT to_regclass(%s) IS NOT NULL", relation))
 
 
+def may_read(connection: Connection, relation: sql.Identifier) -> bool:
+    """Whether there is one of that name, and this role may read it."""
+    return bool(_value(connection, "SELECT has_table_privilege(to_regclass(%s), 'SELECT')", relation))
+
+
 def identity(connection: Connection, relation: sql.Identifier) -> str:
     """Its number, which survives a rename and does not survive a re-creation."""
     return str(_value(connection, "SELECT %s::regclass::oid", relation))
