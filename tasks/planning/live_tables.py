@@ -15,7 +15,7 @@ from tasks.planning.planned import Draft, Planned
 from tasks.runs import models
 from tasks.runs.names import check_run_id, shadow_name
 from tasks.runs.plan import Plan, Request, Target
-from tasks.shadows.postgres import dispatcher, strangers
+from tasks.shadows.postgres import bystanders, dispatcher, strangers
 from tasks.stores.interface import Collection
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
@@ -233,13 +233,9 @@ def _problems(connection: Connection, run_id: str, target: Target[LivePlace]) ->
 def _warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     live = target.place.live
     yield from dispatcher.warnings(connection, target)
-    firing = connection.execute(
-        "SELECT string_agg(tgname, ', ') FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND NOT tgisinternal "
-        "AND tgtype & 16 <> 0 AND tgname NOT LIKE 'vecferry%%' AND tgenabled <> 'D'",
-        (live.identifier.as_string(),),
-    ).fetchone()
-    if not target.place.beside and firing and firing[0]:
+    triggers = [] if target.place.beside else bystanders.firing(connection, live, target.place.new_column)
+    if triggers:
         yield (
-            f"{live.schema}.{live.table}: filling a column fires {firing[0]} for every row; layout=side_table "
+            f"{target.collection.name}: filling a column fires {', '.join(triggers)} for every row; layout=side_table "
             "avoids that"
         )

@@ -32,7 +32,7 @@ def queue_name(place: LivePlace) -> str:
 
 def waiting(connection: Connection, place: Any) -> Waiting | None:
     """The rows that wait now; None where the place has no queue, or has it no longer, or the role may not read it."""
-    if not isinstance(place, LivePlace):
+    if place.rows is None:
         return None
     queue = sql.Identifier(SCHEMA, queue_name(place))
     if not relations.may_read(connection, queue):

@@ -11,8 +11,9 @@ from flows.forms.text_384_to_1536 import Text384To1536
 from tasks import snapshot
 from tasks.base import settings
 from tasks.begin import begin
+from tasks.cutover import rollback
 from tasks.load import expand, load, prepare
-from tasks.runs import checkpoints
+from tasks.runs import checkpoints, ledger
 from tasks.runs.run import Run, open_run
 from tasks.shadows.postgres import live_queue
 from tasks.shadows.postgres.live_column import LiveColumn
@@ -172,3 +173,35 @@ def test_vectors_beside_the_table_lie_in_their_rows(connection: Connection) -> N
 )
 def test_vectors_that_would_leave_much_of_a_page_empty_do_not(dimensions: int, inside: bool) -> None:
     assert (tuple_target(Layout("vector", dimensions, "cosine"), 100) == MAX_TUPLE) is inside
+
+
+def test_a_column_of_the_users_stays_as_it_is(connection: Connection) -> None:
+    """A column that was there before the run is emptied by a rollback, and keeps its place, its comment, its rights and the view
+    that reads it; one that the run made is dropped."""
+    make_table(connection, ROWS)
+    connection.execute("ALTER TABLE docs ADD embedding_1536 vector(1536), ADD later int DEFAULT 3")
+    connection.execute(
+        "COMMENT ON COLUMN docs.embedding_1536 IS 'mine'; GRANT SELECT (embedding_1536) ON docs TO pg_monitor"
+    )
+    connection.execute("CREATE VIEW seen AS SELECT id, embedding_1536 FROM docs")
+    column = (
+        "SELECT attnum, format_type(atttypid, atttypmod), attacl::text, col_description(attrelid, attnum) "
+        "FROM pg_attribute WHERE attrelid = 'docs'::regclass AND attname = 'embedding_1536'"
+    )
+    before = connection.execute(column).fetchone()
+    shadow = loaded(begun_over("column"))
+    assert shadow.known(connection, ["7"])
+    assert connection.execute("SELECT count(*) FROM docs WHERE embedding_1536 IS NULL").fetchone() == (0,)
+    rollback(shadow.run)
+    assert connection.execute("SELECT count(*), count(embedding_1536), sum(later) FROM docs").fetchone() == (
+        ROWS,
+        0,
+        3 * ROWS,
+    )
+    assert connection.execute(column).fetchone() == before
+
+    connection.execute("DROP VIEW seen; ALTER TABLE docs DROP embedding_1536")
+    shadow = loaded(begun_over("column"))
+    ledger.set_state(connection, "live", "running")
+    rollback(shadow.run)
+    assert connection.execute(column).fetchone() is None

@@ -4,6 +4,7 @@
     live_rows         how rows are written, and guarded against changes meanwhile
     live_queue        how changes are followed
     live_comparison   how it is held against the table
+    bystanders        what else of a row changes when it is written
     strangers         what keeps two spaces out of one column
     search_functions  how it is searched
     dispatcher        how it is switched, and which run may be taken back, or contracted, when
@@ -128,6 +129,13 @@ class LiveColumn(LiveRows):
             "UPDATE vecferry.relation SET role = 'live' WHERE table_schema = %s AND table_name = %s",
             (SCHEMA, self.target.place.shadow),
         )
+
+    def clear(self) -> None:
+        with self.run.connection() as connection:
+            if live_place.column_is_ours(connection, self.target) is False:
+                if model := models.of_run(connection, self.run.run_id, self.target.number):
+                    models.may_drop(connection, model)
+                self.empty_column(connection)
 
     def take_back(self, connection: Connection, switched: bool) -> str:
         target = self.target

@@ -166,18 +166,24 @@ def retire(connection: Connection, target: Target[LivePlace]) -> None:
 
 
 def drop(connection: Connection, target: Target[LivePlace]) -> None:
-    """Takes all of it away. A column that was there before the run is there afterwards, and empty as it was."""
+    """Takes all of it away. A column that was there before the run stays as it is."""
+    ours = column_is_ours(connection, target)
     stop_noting(connection, target)
     drop_side_table(connection, target)
-    made = connection.execute(
-        "DELETE FROM vecferry.relation WHERE table_schema = %s AND table_name = %s RETURNING source -> 'column_is_ours'",
+    connection.execute(
+        "DELETE FROM vecferry.relation WHERE table_schema = %s AND table_name = %s", (SCHEMA, target.place.shadow)
+    )
+    if ours:
+        connection.execute(statement("contract_column", column=target.place.new_column, **_where(target)))
+
+
+def column_is_ours(connection: Connection, target: Target[LivePlace]) -> bool | None:
+    """Whether the run made the column, and not the user; None where it has none, or has made nothing."""
+    row = connection.execute(
+        "SELECT coalesce((source -> 'column_is_ours')::boolean, false) FROM vecferry.relation WHERE table_schema = %s AND table_name = %s",
         (SCHEMA, target.place.shadow),
     ).fetchone()
-    if target.place.beside or made is None:
-        return  # without its line nothing was made: the column, if there is one, is somebody else's
-    connection.execute(statement("contract_column", column=target.place.new_column, **_where(target)))
-    if not made[0]:
-        connection.execute(_column_statement(target))
+    return None if target.place.beside or row is None else row[0]
 
 
 def stop_noting(connection: Connection, target: Target[LivePlace]) -> None:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from psycopg import sql
 
 from tasks.runs.plan import Target
+from tasks.shadows.postgres.bystanders import watched
 from tasks.shadows.postgres.live_statements import statements_of
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.interface import AT_ONCE, Turn
@@ -66,7 +68,8 @@ class LiveRows(PostgresShadow):
         if not place.beside:
             turn = AT_ONCE  # rows of the live table are locked until the caller's transaction ends
             packed = vector_array(connection, page, place.layout.type)
-            connection.execute(statements.update, (ids, hashes, packed), prepare=False)
+            with watched(self.run, self.target, connection, place.new_column, ids, hashes):
+                connection.execute(statements.update, (ids, hashes, packed), prepare=False)
         elif fresh and statements.copies:
             kinds = [column.type for column in place.live.key]
             columns = [*key_columns(kinds, ids), hashes, vector_values(page, place.layout.type)]
@@ -96,7 +99,8 @@ class LiveRows(PostgresShadow):
             texts = zip(page["document"].to_pylist(), page["content_hash"].to_pylist(), strict=True)
             hashes = [None if text is None else hashed for text, hashed in texts]
             query = statements_of(self.target.place).update_old
-            connection.execute(query, (ids, hashes, vector_array(connection, page, kind)), prepare=False)
+            with watched(self.run, self.target, connection, live.vectors, ids):
+                connection.execute(query, (ids, hashes, vector_array(connection, page, kind)), prepare=False)
 
     def remove(self, connection: Connection, ids: Sequence[str], keep_column: bool = False) -> int:
         """Forgets rows, and their vectors in the column too, unless they are written in a moment."""
@@ -105,8 +109,37 @@ class LiveRows(PostgresShadow):
         place, statements = self.target.place, statements_of(self.target.place)
         removed = connection.execute(statements.remove, (ids,), prepare=False).rowcount
         if not place.beside and not keep_column:
-            connection.execute(statements.empty, (ids,), prepare=False)
+            self._empty(connection, ids)
         return removed
+
+    def empty_column(self, connection: Connection) -> None:
+        """Takes every vector out of the column, a few rows at a time, until a look finds none."""
+        while self._emptied(connection):
+            pass
+
+    def _emptied(self, connection: Connection) -> int:
+        """One pass over the table's blocks, in which rows may move; how many rows had a vector."""
+        place, rows = self.target.place, 0
+        row = connection.execute(
+            "SELECT pg_relation_size(to_regclass(%s)) / current_setting('block_size')::int",
+            (place.live.identifier.as_string(),),
+        ).fetchone()
+        query = sql.SQL("SELECT {} FROM {} WHERE ctid >= %s::tid AND ctid < %s::tid AND {} IS NOT NULL").format(
+            sql.SQL(place.live.id()), place.live.identifier, sql.Identifier(place.new_column)
+        )
+        for block in range(0, row[0] if row else 0, PIECE_ROWS):
+            with self.run.turn(connection) as turn:
+                ids = [i for (i,) in connection.execute(query, (f"({block},0)", f"({block + PIECE_ROWS},0)"))]
+                for at in range(0, len(ids), PIECE_ROWS):
+                    with connection.transaction():
+                        self._empty(connection, ids[at : at + PIECE_ROWS])
+                    turn.rest()
+                rows += len(ids)
+        return rows
+
+    def _empty(self, connection: Connection, ids: Sequence[str]) -> None:
+        with watched(self.run, self.target, connection, self.target.place.new_column, ids):
+            connection.execute(statements_of(self.target.place).empty, (ids,), prepare=False)
 
     def known(self, connection: Connection, ids: list[str]) -> set[str]:
         """Those of ``ids`` of which something is known."""

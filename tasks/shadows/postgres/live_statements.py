@@ -44,6 +44,8 @@ class Statements:
     """Page: names. What is known of them."""
     empty: sql.Composed
     """Page: names. Their vectors in the column."""
+    rows: sql.Composed
+    """Page: names. Their hashes, and what their columns hold; they are locked."""
     known: sql.Composed
     """Page: names. Those of which something is known."""
     truncated: sql.Composed
@@ -88,6 +90,9 @@ def statements_of(place: LivePlace) -> Statements:
             same=sql.SQL(" AND ".join(f"s.{n} = p.{n}" for n in live.numbered())),
         ),
         empty=statement("sync_live_empty", **table, column=place.new_column, page=names, same=same),
+        rows=statement(
+            "sync_live_rows", **table, id=sql.SQL(numbered_id(place, "p")), hash=hashed, page=names, same=same
+        ),
         known=statement("sync_live_known", **side, id=sql.SQL(numbered_id(place, "s")), page=names),
         truncated=statement("sync_live_truncated", **table, side=place.shadow, same=sql.SQL(live.same("s", "b"))),
     )

@@ -58,6 +58,10 @@ class PostgresShadow(ABC):
     def switch(self, connection: Connection) -> None:
         """Makes the new what people use."""
 
+    def clear(self) -> None:  # noqa: B027  most drop what they made
+        """Takes the vectors out of what stays when a run that was not switched is taken back, before that. It rests where others
+        work."""
+
     @abstractmethod
     def take_back(self, connection: Connection, switched: bool) -> str:
         """The reverse of ``switch``, or of everything where nothing was switched yet; says what was done."""

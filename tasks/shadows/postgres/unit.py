@@ -39,6 +39,8 @@ class PostgresUnit:
         self._change(switched, mark)
 
     def take_back(self, switched: bool, mark: Mark) -> list[str]:
+        for shadow in self.shadows if not switched else ():
+            shadow.clear()
         return self._change(lambda shadow, connection: [shadow.take_back(connection, switched)], mark)
 
     def contract(self, mark: Mark) -> list[str]:

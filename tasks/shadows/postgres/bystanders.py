@@ -1,0 +1,137 @@
+"""What else of a row changes when a vector is written into a live table: the application's triggers fire for that.
+
+What the migration stands on must not change, its key, its text and whatever vectors it has: else what was written is rolled back,
+and the run stops. What else changes, such as the time of the last change, is told.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from tasks.base.errors import FatalError
+from tasks.base.words import counted
+from tasks.runs.commands import command
+from tasks.runs.plan import Target
+from tasks.runs.run import Run
+from tasks.shadows.postgres.live_statements import statements_of
+from tasks.stores.postgres.connection import Connection, classified_error
+from tasks.stores.postgres.live_table import LiveTable, text_columns
+from tasks.stores.postgres.places import LivePlace
+
+logger = logging.getLogger("vecferry")
+
+
+@dataclass
+class Told:
+    """The columns that were told of, so that each is told once."""
+
+    columns: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the live table."""
+
+    hash: bytes | None
+    """Of its text."""
+    columns: dict[str, Any]
+    """A number for what each holds; None where it is null."""
+
+
+def firing(connection: Connection, live: LiveTable, column: str) -> list[str]:
+    """The application's triggers that fire when the column is written, by name."""
+    rows = connection.execute(
+        "SELECT t.tgname FROM pg_trigger t WHERE t.tgrelid = to_regclass(%s) AND NOT t.tgisinternal AND t.tgtype & 16 <> 0 "
+        "AND t.tgenabled IN ('O', 'A') AND t.tgfoid IS DISTINCT FROM to_regproc('vecferry.note_change')::oid "
+        "AND (t.tgattr::text = '' OR EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = t.tgrelid AND a.attname = %s "
+        "AND a.attnum = ANY(t.tgattr))) ORDER BY 1",
+        (live.identifier.as_string(), column),
+    ).fetchall()
+    return [name for (name,) in rows]
+
+
+@contextmanager
+def watched(
+    run: Run,
+    target: Target[LivePlace],
+    connection: Connection,
+    column: str,
+    ids: Sequence[str],
+    hashes: Sequence[bytes | None] = (),
+) -> Iterator[None]:
+    """While the body writes the column of these rows, in a transaction: raises FatalError, so that it is rolled back, where a
+    trigger changes what the migration stands on, or does not let it be written. With ``hashes``, of the texts, each row that
+    still says its text gets a vector."""
+    triggers = firing(connection, target.place.live, column)
+    if not triggers:
+        yield
+        return
+    before = _rows(connection, target, ids)
+    try:
+        yield
+    except psycopg.Error as error:
+        if error.diag.context and classified_error("", error) is error:
+            words = " ".join((error.diag.message_primary or "").split())
+            raise _refusal(run, target, f"writing {column} is refused ({words})", triggers) from error
+        raise
+    connection.execute("SET CONSTRAINTS ALL IMMEDIATE")  # what is deferred would come too late
+    after = _rows(connection, target, ids)
+    changed = Counter(
+        name
+        for i, row in before.items()
+        for name in row.columns
+        if name != column and row.columns[name] != after.get(i, Row(None, {})).columns.get(name)
+    )
+    if lost := [name for name in _kept(connection, target) if changed[name]]:
+        rows = f"{max(changed[name] for name in lost):,} of {counted(len(before), 'row')}"
+        raise _refusal(run, target, f"writing {column} changes {', '.join(lost)} too, in {rows}", triggers)
+    sent = dict(zip(ids, hashes, strict=False))
+    unwritten = [i for i, r in after.items() if sent.get(i) and r.hash == sent[i] and r.columns[column] is None]
+    if unwritten:
+        rows = f"{len(unwritten):,} of {counted(len(before), 'row')}"
+        raise _refusal(run, target, f"{column} stays empty when it is written, in {rows}", triggers)
+    _tell(run, target, column, changed, triggers)
+
+
+def _rows(connection: Connection, target: Target[LivePlace], ids: Sequence[str]) -> dict[str, Row]:
+    rows = connection.execute(statements_of(target.place).rows, (list(ids),), prepare=False)
+    return {name: Row(hashed, columns) for name, hashed, columns in rows}
+
+
+def _kept(connection: Connection, target: Target[LivePlace]) -> list[str]:
+    """The columns that must not change: those of the key and the text, and all vectors."""
+    live = target.place.live
+    vectors = connection.execute(
+        "SELECT a.attname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid WHERE a.attrelid = to_regclass(%s) "
+        "AND NOT a.attisdropped AND t.typname IN ('vector', 'halfvec', 'sparsevec') ORDER BY a.attnum",
+        (live.identifier.as_string(),),
+    ).fetchall()
+    return [*dict.fromkeys([*(c.name for c in live.key), *text_columns(live.text), *(name for (name,) in vectors)])]
+
+
+def _refusal(run: Run, target: Target[LivePlace], what: str, triggers: Sequence[str]) -> FatalError:
+    by = f"the trigger {triggers[0]}" if len(triggers) == 1 else f"one of the triggers {', '.join(triggers)}"
+    rollback = command("rollback", run.run_id, run.plan.request.database)
+    return FatalError(
+        f"{target.collection.name}: {what}, by {by}. That was rolled back, and the run stops here. Have the trigger let "
+        f"{target.place.new_column} be written and nothing else change, or take this run back, {rollback}, and start one "
+        "with layout=side_table, which writes to no row of the table"
+    )
+
+
+def _tell(run: Run, target: Target[LivePlace], column: str, changed: Counter[str], triggers: Sequence[str]) -> None:
+    told = run.own(Told, Told)
+    if new := sorted(set(changed) - told.columns):
+        told.columns.update(new)
+        logger.warning(
+            "%s: writing %s changes %s too, by %s; layout=side_table avoids that",
+            target.collection.name,
+            column,
+            ", ".join(new),
+            ", ".join(triggers),
+        )
