@@ -167,13 +167,13 @@ def retire(connection: Connection, target: Target[LivePlace]) -> None:
 
 def drop(connection: Connection, target: Target[LivePlace]) -> None:
     """Takes all of it away. A column that was there before the run stays as it is."""
-    ours = column_is_ours(connection, target)
+    drops_column = column_is_ours(connection, target)
     stop_noting(connection, target)
     drop_side_table(connection, target)
     connection.execute(
         "DELETE FROM vecferry.relation WHERE table_schema = %s AND table_name = %s", (SCHEMA, target.place.shadow)
     )
-    if ours:
+    if drops_column:
         connection.execute(statement("contract_column", column=target.place.new_column, **_where(target)))
 
 
