@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A part of the tests: make test T=tests/stores
 T ?=
+# The demo of another migration: make demo FLOW=text-384-to-1536
+FLOW ?=
 export ANONYMIZED_TELEMETRY := False
 export DO_NOT_TRACK := 1
 # What is imported is compiled once and kept: without that every start takes 10 seconds longer.
@@ -12,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo test lint models chaos bench ui clean
 
 demo: $(VENV)/base
-	@$(BIN)/vecferry demo
+	@$(BIN)/vecferry demo $(FLOW)
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(T)

@@ -22,7 +22,7 @@ TOKEN = re.compile(
 )
 
 
-def statement(name: str, **variables: Value) -> sql.Composed:
+def statement(name: str, /, **variables: Value) -> sql.Composed:
     """The file ``name``.sql with its variables bound.
 
     Raises KeyError for a variable without a value and TypeError for a bare variable that is not a number.

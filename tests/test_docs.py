@@ -11,7 +11,7 @@ import pytest
 import typer
 from pydantic import BaseModel
 
-from flows.command import fields
+from flows.command import demos, fields
 from flows.command.arguments import pairs
 from flows.command.main import app
 from flows.forms.form import parse
@@ -131,6 +131,13 @@ def test_every_command_and_option_stands_in_a_page() -> None:
     assert [name for name in COMMANDS if not any(line[0] == name for line in lines)] == []
     options = {option for command in COMMANDS.values() for p in command.params for option in p.opts if option[0] == "-"}
     assert sorted(options - words()) == []
+
+
+@pytest.mark.parametrize("flow", demos.names())
+def test_every_demo_stands_in_a_page(flow: str) -> None:
+    """The first one by the command alone, the others by the names of their migrations."""
+    called = ["demo"] if flow == demos.FIRST else ["demo", flow]
+    assert any(line == called for page in PAGES for line in typed(page))
 
 
 @pytest.mark.parametrize("form", forms())

@@ -140,6 +140,8 @@ def test_every_file_runs_by_hand(database: str, connection: Connection, name: st
         )
     connection.execute("DO $$ BEGIN CREATE ROLE reader; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
     make_beside(connection)
+    if name.startswith("demo_") and name != "demo_table":
+        connection.execute(statement("demo_table"))
     head = (FOLDER / f"{name}.sql").read_text().splitlines()[0].removeprefix("-- psql ")
     command = [os.path.expandvars(part) for part in shlex.split(head)]
     done = subprocess.run(

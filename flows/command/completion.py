@@ -9,6 +9,7 @@ import psycopg
 import typer
 
 from flows.command import fields
+from flows.command.demos import names
 from flows.forms.registry import FLOWS
 from tasks.base import settings
 
@@ -20,6 +21,11 @@ RUNS = 100
 def flows(incomplete: str) -> list[str]:
     """The flows whose names begin like that."""
     return [name for name in FLOWS if name.startswith(incomplete)]
+
+
+def demos(incomplete: str) -> list[str]:
+    """The flows with a demo whose names begin like that."""
+    return [name for name in names() if name.startswith(incomplete)]
 
 
 def runs(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -61,7 +61,7 @@ def quiet_prefect() -> Iterator[None]:
     from tasks.stores.chroma import copy_folders
 
     with ExitStack() as stack:
-        with terminal.starting():
+        with terminal.passing_by("starting…"):
             ephemeral.end_orphan(settings.home())
             copy_folders.remove_left(settings.home())
             stack.enter_context(ephemeral.serving(settings.home()))

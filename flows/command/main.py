@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flows.command import commands, completion, console, fields, interrupt
+from flows.command import commands, completion, console, demos, fields, interrupt
 from flows.command.arguments import form_of, named, pairs, parameters_of, url_of
 from flows.command.carry_out import check_run, note_versions, of_run, start
 from flows.command.show import terminal
@@ -230,14 +230,18 @@ def restore(
 
 @app.command()
 def demo(
+    flow: Annotated[
+        str,
+        typer.Argument(help=f"one of: {', '.join(demos.names())}", metavar="[FLOW]", autocompletion=completion.demos),
+    ] = demos.FIRST,
     directory: Annotated[
         Path, typer.Option("--dir", help="where the demo keeps everything", metavar="DIRECTORY")
     ] = Path(".demo"),
 ) -> None:
-    """Migrate a real Chroma collection into an embedded PostgreSQL, verify it, search it and switch it."""
-    from flows.command.demo import demo as play
+    """Play a migration of real text in an embedded PostgreSQL, from nothing to searched and switched."""
+    from flows.command.demos.ground import play
 
-    play(directory)
+    play(flow, directory)
 
 
 TYPER_INTERRUPTED = 130

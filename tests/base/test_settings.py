@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from flows import ui
-from flows.command import demo
+from flows.command.demos import docstrings, ground
 from tasks.base import settings
 from tasks.base.errors import UsageError
 from tasks.runs.database import database_url
@@ -101,9 +101,9 @@ def test_the_demo_keeps_out_of_a_database_that_is_named(
     monkeypatch.setenv("POSTGRES_URL", nowhere)
     monkeypatch.setenv("VECFERRY_HOME", "unused")
     monkeypatch.setattr(
-        demo, "_docstrings", lambda: [({"module": "a", "name": "f", "line": n}, f"text {n}") for n in range(60)]
+        docstrings, "everywhere", lambda: [({"module": "a", "name": "f", "line": n}, f"text {n}") for n in range(60)]
     )
-    demo.demo(tmp_path / "demo")
+    ground.play("chroma-to-pgvector", tmp_path / "demo")
     shown = capsys.readouterr().out
     assert "cut_over" in shown
     assert f"Look around: DATABASE_URL= POSTGRES_URL= VECFERRY_HOME={tmp_path}/demo/home vecferry status demo" in shown

@@ -30,6 +30,7 @@ AFTER_A_NUMBER = {
     "unchanged",
     "taken",
     "could",
+    "wrong",
 }
 """Words that are the same after one and after many."""
 NAMING = {"port", "version", "number"}

@@ -37,10 +37,7 @@ def show_plan(planned: Planned, next_: str | None, as_json: bool) -> None:
     if as_json:
         print_json({**_as_json(planned), "next": next_})
         return
-    out.print(_listing(planned))
-    out.print()
-    for line in _figures(planned):
-        out.print(line)
+    show_figures(planned)
     out.print("\nSQL that changes something:")
     for line in planned.sql:
         # As it is: rich would put blanks for a tab, and leave out other characters of a name or a text.
@@ -51,6 +48,14 @@ def show_plan(planned: Planned, next_: str | None, as_json: bool) -> None:
         out.print(Text.assemble("\n", red("problem"), f"  {problem}"))
     if next_:
         out.print(f"\nnext    {next_}")
+
+
+def show_figures(planned: Planned) -> None:
+    """Its targets, and what they will take and cost."""
+    out.print(_listing(planned))
+    out.print()
+    for line in _figures(planned):
+        out.print(line)
 
 
 def _listing(planned: Planned) -> Table:

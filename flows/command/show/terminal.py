@@ -33,13 +33,13 @@ passing: set[str] = set()
 
 
 @contextmanager
-def starting() -> Iterator[None]:
-    """On a terminal, a line that says so while the body runs."""
+def passing_by(line: str) -> Iterator[None]:
+    """On a terminal, a line that says what goes on while the body runs."""
     if not err.is_terminal:
         yield
         return
-    with err.status("starting…"):
-        passing.add("starting")
+    with err.status(line):
+        passing.add(line)
         yield
     passing.clear()
 

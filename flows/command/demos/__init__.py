@@ -1,0 +1,40 @@
+"""What `vecferry demo FLOW` plays: the module that is called like the migration."""
+
+import importlib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Protocol, cast
+
+from flows.forms.registry import FLOWS
+from tasks.base.errors import UsageError
+
+FIRST = "chroma-to-pgvector"
+"""What is played where none is named."""
+
+
+class Demo(Protocol):
+    """What a module of this folder offers that is called like a migration."""
+
+    def play(self, directory: Path) -> None:
+        """Plays it in an empty directory: the tables lie in the PostgreSQL that DATABASE_URL names. Raises what makes the
+        command fail."""
+
+
+def names() -> list[str]:
+    """The migrations that have a demo."""
+    return [flow for flow in FLOWS if Path(__file__).with_name(f"{_module(flow)}.py").exists()]
+
+
+def demo(flow: str) -> Demo:
+    """The demo of a migration. Raises UsageError, which lists those there are, where it has none."""
+    if flow not in names():
+        near = get_close_matches(flow, names(), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(
+            f"there is no demo of {flow!r}: {hint}The migrations that have one are {' and '.join(names())}"
+        )
+    return cast(Demo, importlib.import_module(f"{__name__}.{_module(flow)}"))
+
+
+def _module(flow: str) -> str:
+    return flow.replace("-", "_")

@@ -1,0 +1,51 @@
+"""Where a demo is played: a directory with a home and a PostgreSQL of its own, and the lines that say what comes."""
+
+import os
+import shutil
+from pathlib import Path
+
+from rich.text import Text
+
+from flows.command import demos, ephemeral
+from flows.command.show.terminal import bold, out
+from tasks.base import settings
+from tasks.base.errors import UsageError
+from tasks.stores.postgres import embedded
+
+RUN = "demo"
+MARK = ".vecferry-demo"
+
+
+def play(flow: str, directory: Path) -> None:
+    """Plays the demo of a migration, and says how to look around in what it leaves.
+
+    Raises UsageError where there is no such demo, or where the directory holds anything but what an earlier demo left.
+    """
+    demo = demos.demo(flow)
+    directory = emptied(directory.absolute())
+    home = directory / "home"
+    os.environ["VECFERRY_HOME"] = str(home)
+    # Whatever names a database of the user's, a variable or a Secret block: the demo keeps out of it.
+    hidden = "".join(f"{name}= " for name in (settings.DEFAULT_DATABASE, settings.OTHER_DATABASE) if name in os.environ)
+    os.environ[settings.DEFAULT_DATABASE] = embedded.url(settings.home())
+    demo.play(directory)
+    out.print(f"\nLook around: {hidden}VECFERRY_HOME={home} vecferry status {RUN}")
+
+
+def head(name: str, rest: str) -> None:
+    """The headline of a step."""
+    out.print(Text.assemble(bold(name), rest))
+
+
+def emptied(directory: Path) -> Path:
+    """The directory, without what an earlier demo left. Raises UsageError when it holds anything else."""
+    if directory.exists() and any(directory.iterdir()):
+        if not (directory / MARK).exists():
+            raise UsageError(f"{directory} is neither empty nor from an earlier demo: choose another --dir")
+        # One that was killed leaves servers behind, which are known by files in here.
+        ephemeral.end_orphan(str(directory / "home"))
+        embedded.release(str(directory / "home"))
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MARK).touch()
+    return directory
