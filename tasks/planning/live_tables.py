@@ -10,7 +10,7 @@ from tasks.base.errors import UsageError
 from tasks.base.words import counted
 from tasks.checks.labelled import read_queries
 from tasks.embedders.registry import open_embedder
-from tasks.planning import live_estimate, live_requirements, live_sql, rights, server
+from tasks.planning import dependents, live_estimate, live_requirements, live_sql, rights, server
 from tasks.planning.planned import Draft, Planned
 from tasks.runs import models
 from tasks.runs.names import check_run_id, shadow_name
@@ -226,6 +226,7 @@ def _problems(connection: Connection, run_id: str, target: Target[LivePlace]) ->
     yield from strangers.owner(connection, run_id, target)
     yield from dispatcher.problems(connection, target)
     yield from live_requirements.problems(connection, target)
+    yield from dependents.problems(connection, target)
     for statement in rights.missing(connection, target):
         yield f"this role lacks a right that {target.collection.name} needs: {statement}"
 
@@ -233,6 +234,7 @@ def _problems(connection: Connection, run_id: str, target: Target[LivePlace]) ->
 def _warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     live = target.place.live
     yield from dispatcher.warnings(connection, target)
+    yield from dependents.warnings(connection, target)
     triggers = [] if target.place.beside else bystanders.firing(connection, live, target.place.new_column)
     if triggers:
         yield (

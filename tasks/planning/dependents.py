@@ -1,0 +1,85 @@
+"""What of the application's stops working when its table gets one more column, before anything is switched. Asks the catalogue alone,
+and writes nothing."""
+
+from collections.abc import Iterator
+
+from tasks.runs.plan import Target
+from tasks.stores.postgres import relations
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.places import LivePlace
+from tasks.stores.postgres.row_shapes import Routine, Scope, Unreadable, breaks
+
+_ROUTINES = """
+    SELECT p.oid::regprocedure::text, p.proname, l.lanname, pg_get_functiondef(p.oid), p.prosrc, p.prorettype = c.reltype,
+           p.prorettype <> c.reltype AND (p.prorettype = 'record'::regtype OR t.typtype = 'c'), triggers.names, tables.names
+    FROM pg_class c, pg_proc p JOIN pg_language l ON l.oid = p.prolang JOIN pg_type t ON t.oid = p.prorettype,
+        LATERAL (SELECT coalesce(array_agg(tgname::text ORDER BY tgname), '{}') FROM pg_trigger
+                 WHERE tgrelid = c.oid AND tgfoid = p.oid AND NOT tgisinternal) AS triggers (names),
+        LATERAL (SELECT coalesce(array_agg(name::text), '{}') FROM pg_trigger, unnest(ARRAY[tgoldtable, tgnewtable]) AS name
+                 WHERE tgrelid = c.oid AND tgfoid = p.oid AND name IS NOT NULL) AS tables (names)
+    WHERE c.oid = to_regclass(%s) AND l.lanname IN ('sql', 'plpgsql') AND p.prokind IN ('f', 'p')
+      AND p.pronamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema', 'vecferry'))
+      AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+      AND (p.prorettype = c.reltype OR triggers.names <> '{}' OR p.prosrc = '' OR strpos(lower(p.prosrc), lower(c.relname)) > 0)
+    ORDER BY 1
+"""
+"""Functions that have to do with the table; one whose body was parsed when it was made has no source."""
+
+
+def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
+    """What would surely stop working."""
+    broken = [name for name, stops in _read(connection, target) if stops]
+    if broken:
+        yield (
+            f"{target.collection.name}: one more column breaks {', '.join(broken)}: choose layout=side_table, which leaves the "
+            "table as it is, or name the columns there, in place of * or of all columns"
+        )
+
+
+def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
+    """What may stop working elsewhere, or could not be read."""
+    table = target.collection.name
+    unread = [name for name, stops in _read(connection, target) if stops is None]
+    if unread:
+        yield f"{table}: what one more column does to {', '.join(unread)} could not be read; layout=side_table adds none"
+    everything, published = _publications(connection, target)
+    if published and not target.place.beside:
+        yield (
+            f"{table} is published by {', '.join(published)} without a list of columns, and so is the new column: a subscriber "
+            "stops that has no such column. Add it there first, or choose layout=side_table"
+        )
+    if everything:
+        yield (
+            f"{', '.join(everything)} publishes all tables, and so those of the schema vecferry: a subscriber stops that has no "
+            "such tables"
+        )
+
+
+def _read(connection: Connection, target: Target[LivePlace]) -> Iterator[tuple[str, bool | None]]:
+    """Functions by name, with the triggers of the table that call them, and whether one more column breaks them; None where
+    nobody can say."""
+    live = target.place.live
+    if target.place.beside or relations.has_column(connection, live.identifier, target.place.new_column):
+        return
+    rows = connection.execute(_ROUTINES, (live.identifier.as_string(),)).fetchall()
+    returning = {name for _, name, _, _, _, returns_rows, *_ in rows if returns_rows}
+    for signature, _, language, definition, body, returns_rows, returns_columns, triggers, tables in rows:
+        scope = Scope(live.schema, live.table, bool(triggers), frozenset(returning | set(tables)))
+        routine = Routine(signature, language, definition, body, returns_rows, returns_columns, bool(triggers))
+        named = f"{signature} of the trigger {', '.join(triggers)}" if triggers else signature
+        try:
+            yield named, breaks(routine, scope)
+        except Unreadable:
+            if triggers or returns_rows:
+                yield named, None
+
+
+def _publications(connection: Connection, target: Target[LivePlace]) -> tuple[list[str], list[str]]:
+    """Those of all tables, and those that publish whichever columns this table has."""
+    rows = connection.execute(
+        "SELECT p.pubname, p.puballtables FROM pg_publication p JOIN pg_publication_tables t USING (pubname) "
+        "WHERE (t.schemaname, t.tablename) = (%s, %s) AND NOT EXISTS (SELECT 1 FROM pg_publication_rel r "
+        "WHERE r.prpubid = p.oid AND r.prrelid = to_regclass(%s) AND to_jsonb(r) ->> 'prattrs' IS NOT NULL) ORDER BY 1",
+        (target.place.schema, target.place.table, target.place.live.identifier.as_string()),
+    ).fetchall()
+    return [name for name, everything in rows if everything], [name for name, _ in rows]
