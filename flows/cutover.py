@@ -16,6 +16,5 @@ from tasks.begin import ready_to_cut_over
 def cutover(parameters: Checked) -> State[Result]:
     """Switch to the new vectors of a verified run: catch up and verify once more, then switch in one transaction."""
     with running(parameters.run_id, parameters, "cutover", ready_to_cut_over) as run:
-        if run:
-            switch(run, parameters)
-    return ended(parameters.run_id, parameters.database)
+        notes = switch(run, parameters) if run else []
+    return ended(parameters.run_id, parameters.database, notes=notes)

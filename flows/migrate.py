@@ -34,7 +34,8 @@ def migrate(parameters: Migration) -> State[Result]:
     """Snapshot, load, index, catch up, verify and, if asked to, cut over; what is done already is not done again, and what
     is switched already is caught up."""
     taken = taken_up(parameters)
-    run_id, fired, answer = taken.run_id, this_flow_run(), None
+    run_id, fired = taken.run_id, this_flow_run()
+    notes: list[str] | None = []
     before = begun(parameters, run_id)
     if fired.empirical_policy.pause_keys:  # it waited for an answer, which is there
         with open_run(run_id, parameters.database).connection() as connection:
@@ -58,8 +59,10 @@ def migrate(parameters: Migration) -> State[Result]:
             load(run, parameters)
             passes = catch_up(run, parameters)  # goes on while the index is built
             index(run, parameters)
-            answer = finish(run, parameters, passes)
-    return ended(run_id, parameters.database, ["not approved: left verified"] if answer is False else [])
+            notes = finish(run, parameters, passes)
+    if notes is None:
+        return ended(run_id, parameters.database, ["not approved: left verified"])
+    return ended(run_id, parameters.database, notes=notes)
 
 
 def begun(parameters: Migration, run_id: str, asks_model: bool = True) -> ledger.State:
@@ -160,30 +163,33 @@ def verify(run: Run, parameters: Gated, passes: list[PrefectFuture[CaughtUp]]) -
         ledger.set_state(connection, run.run_id, "verified")
 
 
-def finish(run: Run, parameters: Shared, passes: list[PrefectFuture[CaughtUp]]) -> bool | None:
-    """Verifies, and switches where that was asked for. Returns the answer of a person who was asked."""
+def finish(run: Run, parameters: Shared, passes: list[PrefectFuture[CaughtUp]]) -> list[str] | None:
+    """Verifies, and switches where that was asked for. Returns what is to be known of it; None where a person said no."""
     synced = all(t.place.at_once for t in run.plan.targets)
     smoke = bool(run.plan.limited)
     if synced or smoke or parameters.cutover != "auto":
         verify(run, parameters, passes)
-    if synced and not smoke:
-        cutover_task(run.run_id, parameters.database)
-    elif not smoke:
-        if answer := approved(run, parameters.cutover):
-            switch(run, parameters, passes)
-        return answer
-    return None
+    if smoke:
+        return []
+    if synced:
+        return cutover_task(run.run_id, parameters.database)
+    answer = approved(run, parameters.cutover)
+    if answer:
+        return switch(run, parameters, passes)
+    return None if answer is False else []
 
 
-def switch(run: Run, parameters: Gated, passes: Sequence[PrefectFuture[CaughtUp]] = ()) -> None:
-    """A last catch-up, once ``passes`` have ended, then verification, then the final names in one transaction."""
+def switch(run: Run, parameters: Gated, passes: Sequence[PrefectFuture[CaughtUp]] = ()) -> list[str]:
+    """A last catch-up, once ``passes`` have ended, then verification, then the final names in one transaction. Returns what is
+    to be known of the switch."""
     with run.connection() as connection:
         ledger.set_state(connection, run.run_id, "running")
         ledger.set_doing(connection, run.run_id, "cutover")
     wait(list(passes))
     verify(run, parameters, catch_up(run, parameters))
-    cutover_task(run.run_id, parameters.database)
+    notes = cutover_task(run.run_id, parameters.database)
     mirror(run)
+    return notes
 
 
 def mirror(run: Run) -> None:

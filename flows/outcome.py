@@ -22,13 +22,16 @@ def outcome(run_id: str, database: str) -> Outcome:
         return status.outcome(connection, run_id)
 
 
-def ended(run_id: str, database: str, lines: Sequence[str] = (), **more: Any) -> State[Result]:
+def ended(
+    run_id: str, database: str, lines: Sequence[str] = (), notes: Sequence[str] = (), **more: Any
+) -> State[Result]:
     """How a flow ends that did its work: in the state's message and an artifact, what it did (``lines``, or what the run has
-    come to), and the run's outcome as its result."""
+    come to) and what is to be known of it (``notes``), and the run's outcome as its result."""
     result = outcome(run_id, database)
     told = list(lines) or [f"{result.state.replace('_', ' ')}: {target}" for target in result.targets]
+    told += notes
     artifacts.result(run_id, told)
-    return Completed(message="; ".join(told), data={**result.as_json(), "done": list(lines), **more})
+    return Completed(message="; ".join(told), data={**result.as_json(), "done": [*lines, *notes], **more})
 
 
 def words_of(error: BaseException) -> str:

@@ -20,8 +20,8 @@ from tasks.shadows.interface import Unit
 from tasks.shadows.registry import units_of
 
 
-def cutover(run: Run) -> None:
-    """Switches every target.
+def cutover(run: Run) -> list[str]:
+    """Switches every target; returns what is to be known of it.
 
     Raises VerificationRefused when the run is not verified, something depends on what would step aside, or rows wait in a queue
     that a pass of catching up does not take off it.
@@ -33,7 +33,7 @@ def cutover(run: Run) -> None:
                 f"run {run.run_id} is a smoke run, and smoke runs never cut over: start a run without a limit"
             )
         if state == "cut_over":
-            return
+            return []
         if state != "verified":
             raise VerificationRefused(
                 f"run {run.run_id} is {state.replace('_', ' ')}, not verified: finish it first, {resumption(run.plan)}"
@@ -49,15 +49,16 @@ def cutover(run: Run) -> None:
                 f"{'; '.join(left)}. {command('status', run.run_id, run.plan.request.database)} shows the queue; "
                 f"{command('cutover', run.run_id, run.plan.request.database)} tries once more"
             )
-        _through(run, units, _switch, _becomes(run, "cut_over"))
+        return _through(run, units, _switch, _becomes(run, "cut_over"))
 
 
-def rollback(run: Run) -> list[str]:
+def rollback(run: Run, force: bool = False) -> list[str]:
     """Takes the run back, whatever it has done so far; returns what was done, a line each.
 
     After a cutover what people used before is used again, and what the run made is kept, fit for another cutover. Before one,
     it is dropped. A sync's changes are undone row by row, save where somebody else has changed the row since. Raises
-    UsageError when the run was contracted.
+    UsageError when the run was contracted, and VerificationRefused, without ``force``, where it would overwrite what somebody
+    has made since the cutover.
     """
     with run.refusable(f"rollback of {run.run_id}, which has changed nothing"):
         state = _record(run).state
@@ -65,9 +66,12 @@ def rollback(run: Run) -> list[str]:
             return [f"run {run.run_id} was rolled back before, so there was nothing to do"]
         if state == "contracted":
             raise UsageError(f"run {run.run_id} is contracted and cannot be rolled back: what that needs was dropped")
-        switched = state == "cut_over"
+        switched, units = state == "cut_over", units_of(run)
+        if switched and not force and (replaced := [line for unit in units for line in unit.replaced()]):
+            forced = f"{command('rollback', run.run_id, run.plan.request.database)} --force"
+            raise VerificationRefused(f"{'; '.join(replaced)}. A rollback would overwrite that: {forced}")
         mark = _becomes(run, "rolled_back", () if switched else ("load", "index", "catch_up", "verify"))
-        return _through(run, units_of(run), lambda unit, end: unit.take_back(switched, end), mark)
+        return _through(run, units, lambda unit, end: unit.take_back(switched, end), mark)
 
 
 def contract(run: Run, rollback_days: float | None, now: datetime | None = None) -> list[str]:
@@ -103,9 +107,8 @@ def contract(run: Run, rollback_days: float | None, now: datetime | None = None)
 def _switch(unit: Unit, mark: Mark) -> list[str]:
     if unit.active():  # a kill came between the store and the ledger
         mark.alone()
-    else:
-        unit.switch(mark)
-    return []
+        return []
+    return unit.switch(mark)
 
 
 def _through(run: Run, units: list[Unit], change: Callable[[Unit, Mark], list[str]], mark: Mark) -> list[str]:
@@ -130,15 +133,15 @@ def _clock(run: Run) -> datetime:
 
 
 @task(name="cutover", task_run_name="cut over {run_id}", **RETRYING)
-def cutover_task(run_id: str, database: str) -> None:
+def cutover_task(run_id: str, database: str) -> list[str]:
     with run_log.stage(run_id, "cutover"):
-        cutover(open_run(run_id, database))
+        return cutover(open_run(run_id, database))
 
 
 @task(name="rollback", task_run_name="roll back {run_id}", **RETRYING)
-def rollback_task(run_id: str, database: str) -> list[str]:
+def rollback_task(run_id: str, database: str, force: bool) -> list[str]:
     with run_log.stage(run_id, "rollback"):
-        return rollback(open_run(run_id, database))
+        return rollback(open_run(run_id, database), force)
 
 
 @task(name="contract", task_run_name="contract {run_id}", **RETRYING)

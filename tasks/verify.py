@@ -99,15 +99,16 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
 
 
 def _target(run: Run, target: Target[Any], gates: Gates, last: Difference | None, tell: Tell) -> TargetReport:
-    shadow, name, notes = shadow_of(run, target), target.collection.name, list[str]()
+    shadow, name = shadow_of(run, target), target.collection.name
+    notes, settled = shadow.notes(), list[str]()
     proven = last and last.compared and not last.touched
     difference = last if last and proven else shadow.compare(part(tell, 0, 2))
     moved = difference.touched
     if last and moved <= len(difference.ids):
-        difference = _settled(shadow, difference, notes)
-    moving = bool(notes) or shadow.in_use()
+        difference = _settled(shadow, difference, settled)
+    moving = bool(settled) or shadow.in_use()
     queued = queue_checks(shadow.stuck(), difference) if last else []
-    notes += _waiting(run, target)
+    notes += [*settled, *_waiting(run, target)]
     if difference.foreign:
         notes.append(f"{counted(difference.foreign, 'row', 'were')} written or changed by somebody else and left alone")
     with shadow.made() as made, shadow.old() or nullcontext() as old:

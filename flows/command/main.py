@@ -18,7 +18,7 @@ from flows.command.show.plan import show_parameters, show_plan
 from flows.command.show.run import show_restored, show_run, show_runs
 from flows.forms.form import parse
 from flows.forms.registry import FLOWS
-from flows.forms.shared import Base, Checked, Contract, Migration, OfRun, Restore
+from flows.forms.shared import Base, Checked, Contract, Migration, OfRun, Restore, Rollback
 from tasks.base import memory
 from tasks.base.errors import UsageError, VecferryError
 from tasks.base.words import plural
@@ -187,7 +187,19 @@ app.command("cutover", help="Catch up, verify once more and switch to the new ve
 app.command("catch-up", help="Bring a run's vectors up to date with their source, before or after the cutover.")(
     _doing("catch-up", Checked)
 )
-app.command("rollback", help="Take a run back: what was used before it is used again.")(_doing("rollback", OfRun))
+
+
+@app.command()
+def rollback(
+    run_id: RunId,
+    force: Annotated[
+        bool, typer.Option("--force", help="overwrite what somebody has put in the place of a search function since")
+    ] = False,
+    p: Parameters = None,
+    as_json: Json = False,
+) -> None:
+    """Take a run back: what was used before it is used again."""
+    of_run("rollback", Rollback, run_id, [*(p or []), *(["force=true"] if force else [])], as_json)
 
 
 @app.command()

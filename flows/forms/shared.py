@@ -52,6 +52,14 @@ class Checked(OfRun, Gated):
     )
 
 
+class Rollback(OfRun):
+    """The form of rollback."""
+
+    force: bool = Field(
+        False, description="overwrite what somebody has put in the place of a search function since the cutover"
+    )
+
+
 class Contract(OfRun):
     """The form of contract."""
 

@@ -26,6 +26,7 @@ class LiveTable(BaseModel):
     old_column: str = Field("embedding", description="column of the old vectors")
     new_column: str = Field("embedding_1536", description="column of the new vectors")
     function: str | None = Field(None, description="search function to switch (default: match_TABLE)")
+    function_sql: str | None = Field(None, description="body of that function for the new vectors (default: derived)")
     limit: int | None = Field(None, ge=0, description="only so many of its rows, as a smoke run; 0: all rows")
 
     def resolved(self) -> dict[str, Any]:
@@ -73,6 +74,10 @@ class Text384To1536(Migration):
     queries: str | None = Field(
         None,
         description='a file of JSON lines {"query": text, "relevant": {id: grade}}; the report compares old and new',
+    )
+    probe_settings: dict[str, str] = Field(
+        {},
+        description="settings that policies and filters read, for trying the search function: {request.jwt.claims: …}",
     )
 
     flow: ClassVar[str] = "text-384-to-1536"

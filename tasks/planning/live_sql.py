@@ -8,10 +8,10 @@ from psycopg import sql
 from tasks.planning.shown_sql import group, lines, note
 from tasks.runs.names import index_names
 from tasks.runs.plan import Target
-from tasks.shadows.postgres import dispatcher, generated, live_access, live_place, search_functions
+from tasks.shadows.postgres import dispatcher, live_access, live_place, search_functions
 from tasks.shadows.postgres.live_statements import statements_of
 from tasks.stores.postgres import hnsw, relations
-from tasks.stores.postgres.catalogue import find
+from tasks.stores.postgres.catalogue import find, is_generated
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import SCHEMA, LivePlace
@@ -68,7 +68,7 @@ def _switched(connection: Connection, target: Target[LivePlace]) -> Iterator[str
     if function is None or not (own := find(connection, schema, function, switched=True)):
         return
     yield _chooses(schema, function)
-    if not generated.is_generated(own):
+    if not is_generated(own):
         yield note(f"what {schema}.{function} is now is kept beside it under another name, for the way back")
     yield note(f"all of them are for those to execute who may execute {schema}.{function}")
 

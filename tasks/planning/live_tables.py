@@ -41,6 +41,7 @@ class Asked:
     old_column: str
     new_column: str
     function: str | None
+    function_sql: str | None
     limit: int | None
 
 
@@ -66,6 +67,7 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
                     live=live,
                     new_column=asked.new_column,
                     function=asked.function or f"match_{table}",
+                    function_sql=asked.function_sql,
                 ),
                 dimensions=space.dimensions,
                 space=space.fingerprint,

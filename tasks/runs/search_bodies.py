@@ -1,6 +1,9 @@
 """The functions that search the models of live tables: which one searches a model for those who call another one."""
 
 from dataclasses import dataclass
+from typing import Any
+
+from psycopg.types.json import Jsonb
 
 from tasks.runs import models
 from tasks.runs.models import COLUMNS, Model
@@ -16,26 +19,29 @@ class Searched:
     """In the schema of the live table."""
     own: bool
     """Whether it is what the application's own function was."""
+    origin: dict[str, Any] | None
+    """The application's own function, from which this one was derived; None where an earlier version made it."""
 
 
 def of_function(connection: Connection, schema: str, function: str) -> list[Searched]:
     """The models that a function of this name searches, or will, in the order in which they came."""
     if not models.exists(connection):
         return []
+    # An older ledger, which is only read, has no origins.
     rows = connection.execute(
-        f"SELECT body, own, {COLUMNS} FROM vecferry.search_function JOIN vecferry.model USING (model) "
+        f"SELECT body, own, to_jsonb(f) -> 'origin', {COLUMNS} FROM vecferry.search_function f JOIN vecferry.model USING (model) "
         "WHERE table_schema = %s AND function = %s AND state <> 'retired' ORDER BY model",
         (schema, function),
     ).fetchall()
-    return [Searched(Model(*row[2:]), row[0], row[1]) for row in rows]
+    return [Searched(Model(*row[3:]), *row[:3]) for row in rows]
 
 
-def note(connection: Connection, model: Model, function: str, body: str, own: bool) -> None:
-    """Notes that ``body`` searches the model for those who call ``function``."""
+def note(connection: Connection, searched: Searched, function: str) -> None:
+    """Notes what searches a model for those who call ``function``."""
     connection.execute(
-        "INSERT INTO vecferry.search_function (model, function, body, own) VALUES (%s, %s, %s, %s) "
-        "ON CONFLICT (model, function) DO UPDATE SET body = excluded.body, own = excluded.own",
-        (model.model, function, body, own),
+        "INSERT INTO vecferry.search_function (model, function, body, own, origin) VALUES (%s, %s, %s, %s, %s) "
+        "ON CONFLICT (model, function) DO UPDATE SET body = excluded.body, own = excluded.own, origin = excluded.origin",
+        (searched.model.model, function, searched.body, searched.own, searched.origin and Jsonb(searched.origin)),
     )
 
 
@@ -46,7 +52,7 @@ def note_own(connection: Connection, model: Model, function: str) -> None:
         "AND s.function = %s AND s.body = %s AND (m.table_schema, m.table_name) = (%s, %s)",
         (function, function, model.table_schema, model.table_name),
     )
-    note(connection, model, function, function, own=True)
+    note(connection, Searched(model, function, True, None), function)
 
 
 def of_model(connection: Connection, model: Model) -> list[tuple[str, str]]:

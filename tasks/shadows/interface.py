@@ -78,6 +78,10 @@ class Shadow(Protocol):
         """What the run has changed in all, given what the passes of this start did."""
         ...
 
+    def notes(self) -> list[str]:
+        """What people have to know of the place beside what is checked."""
+        ...
+
 
 class Unit(Protocol):
     """The shadows of one store, which are switched, taken back and contracted as one."""
@@ -94,8 +98,13 @@ class Unit(Protocol):
         """What changed at the source and does not arrive, a line a target."""
         ...
 
-    def switch(self, mark: Mark) -> None:
-        """Makes the new what people use. Raises TransientError where others hold it for too long."""
+    def switch(self, mark: Mark) -> list[str]:
+        """Makes the new what people use; says what is to be known of it. Raises TransientError where others hold it for too
+        long, and VerificationRefused where people would be answered otherwise than before."""
+        ...
+
+    def replaced(self) -> list[str]:
+        """What people have put in the place of what the switch made, which ``take_back`` would overwrite."""
         ...
 
     def take_back(self, switched: bool, mark: Mark) -> list[str]:

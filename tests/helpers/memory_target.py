@@ -153,6 +153,9 @@ class CollectionShadow:
     def stuck(self) -> None:
         return None
 
+    def notes(self) -> list[str]:
+        return []
+
     def changed(self, passes: Difference) -> Difference:
         return passes
 
@@ -214,9 +217,13 @@ class AliasUnit:
     def stuck(self) -> list[str]:
         return []
 
-    def switch(self, mark: Mark) -> None:
+    def switch(self, mark: Mark) -> list[str]:
         aliases.update({_alias(shadow): shadow.name for shadow in self.shadows})
         mark.alone()
+        return []
+
+    def replaced(self) -> list[str]:
+        return []
 
     def take_back(self, switched: bool, mark: Mark) -> list[str]:
         lines = []

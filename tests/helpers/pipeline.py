@@ -4,6 +4,7 @@ from typing import Any
 
 from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from flows.forms.form import parse
+from flows.forms.shared import Migration
 from tasks import snapshot
 from tasks.base import settings
 from tasks.begin import begin
@@ -23,9 +24,9 @@ def gates(**changed: Any) -> Gates:
     return Gates(**{**ChromaToPgvector().gates.model_dump(), **changed})
 
 
-def build(run_id: str, **parameters: Any) -> Run:
-    """Snapshot, load, index and catch up; ``parameters`` are those of chroma-to-pgvector. The table is still hidden."""
-    form = parse(ChromaToPgvector, parameters)
+def build(run_id: str, kind: type[Migration] = ChromaToPgvector, **parameters: Any) -> Run:
+    """Snapshot, load, index and catch up; ``parameters`` are those of the form ``kind``. Nobody reads the new vectors yet."""
+    form = parse(kind, parameters)
     begin(form.request(), run_id, form.given())
     run = open_run(run_id, settings.DEFAULT_DATABASE)
     expand(run)

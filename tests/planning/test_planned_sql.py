@@ -36,7 +36,7 @@ LEDGER = re.compile(r"ledger_\d+_.*|expand_(schema|version|functions|note_change
 NAMED = re.compile(r'CREATE OR REPLACE FUNCTION ("[^"]+"\."[^"]+")')
 """A function. Of one whose body the registry of models decides the plan shows the name."""
 PARAMETER, BODY = re.compile(r"\$\d+|%[bs]"), re.compile(r"\$vecferry\$.*?\$vecferry\$", re.DOTALL)
-NOTED = re.compile(r"cutover_function_(copy|comment|owner)|grant_function|contract_function")
+NOTED = re.compile(r"cutover_function_(copy|comment|owner)|grant_function(_no_more)?|contract_function")
 """Files of what comes with such functions: the plan has a note of it."""
 
 

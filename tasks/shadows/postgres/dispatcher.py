@@ -1,5 +1,6 @@
 """The functions that people call, generated from the registry of models: each looks at the dimensions of the query and calls
-the function that searches the model of so many, so that old and new instances of an application are both right.
+the function that searches the model of so many, so that old and new instances of an application are both right
+where their dimensions differ.
 
     match_docs                 what the application calls. Until the first cutover, and after its rollback, it is the
                                application's own; otherwise it answers for the active model and those under it.
@@ -30,15 +31,14 @@ the active one, unless the table came with it; then what was built first; and wh
 
 from collections.abc import Iterator, Sequence
 
-from tasks.base.errors import FatalError
-from tasks.base.words import plural
+from tasks.base.words import counted
 from tasks.runs import models, search_bodies
 from tasks.runs.models import Model
 from tasks.runs.plan import Target
 from tasks.runs.search_bodies import Searched
 from tasks.shadows.postgres import generated, search_functions
-from tasks.shadows.postgres.generated import Body
-from tasks.stores.postgres.catalogue import find
+from tasks.stores.postgres import relations
+from tasks.stores.postgres.catalogue import find, is_generated
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.places import LivePlace
 
@@ -50,13 +50,33 @@ def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
         yield f"{line}: drop it, or name another with `function`"
 
 
+def replaced(connection: Connection, target: Target[LivePlace]) -> list[str]:
+    """The functions that somebody has replaced since they were switched, which the rollback of the run would overwrite."""
+    return [
+        line
+        for name in generated.called(connection, target)
+        if (line := _replaced(connection, target, name)) is not None
+    ]
+
+
+def notes(connection: Connection, target: Target[LivePlace]) -> list[str]:
+    """What people have to know of the functions that are there."""
+    if target.place.function is None or not models.exists(connection):
+        return []
+    return [
+        *(f"{line}: it searches what its own text says, whatever is switched" for line in replaced(connection, target)),
+        *generated.without_rights(connection, target),
+        *_equal(connection, target),
+    ]
+
+
 def _replaced(connection: Connection, target: Target[LivePlace], name: str) -> str | None:
     """What is to be said of a function that somebody has replaced since it was switched."""
     function = find(connection, target.place.schema, name, switched=True)
     own = next((s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own), None)
-    if function is None or own is None or own.body == name or generated.is_generated(function):
+    if function is None or own is None or own.body == name or is_generated(function):
         return None
-    return f"{target.place.schema}.{name} was replaced after it was switched, so vecferry may not change it"
+    return f"{target.place.schema}.{name} was replaced after it was switched"
 
 
 def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
@@ -69,16 +89,27 @@ def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
             f"{target.place.schema}.{second} exists and is not vecferry's, so no function is made to try the "
             "new vectors with"
         )
-    live = target.place.live
-    dimensions = {live.vectors: live.layout.dimensions}
-    dimensions |= {m.column_name: m.dimensions for m in models.ways_back(connection, live.schema, live.table)}
-    for column in sorted(column for column, size in dimensions.items() if size == target.dimensions):
+    yield from _equal(connection, target)
+
+
+def _equal(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
+    """Vectors whose queries cannot be told from those of the new ones."""
+    live, function = target.place.live, target.place.function
+    if function is None:
+        return
+    chain = models.ways_back(connection, live.schema, live.table)
+    size, column = target.dimensions, f"{live.schema}.{live.table}.{live.vectors}"
+    kept = dict[str, str]()
+    if live.layout.dimensions == size and relations.has_column(connection, live.identifier, live.vectors):
+        kept[live.vectors] = generated.body_name(function, size, "", column)
+    kept |= {m.column_name: generated.name_of(function, m) for m in chain if m.dimensions == size}
+    for column, name in sorted(kept.items()):
         if column != target.place.new_column:
             yield (
-                f"{target.name} and {live.schema}.{live.table}.{column} both have {target.dimensions} "
-                f"{plural(target.dimensions or 0, 'dimension')}, so {target.place.function} cannot tell their queries "
-                f"apart: after the cutover it searches {target.place.new_column} alone, and queries of the old "
-                "model get the wrong rows"
+                f"{target.name} and {live.schema}.{live.table}.{column} both have {counted(size or 0, 'dimension')}, so {function} "
+                f"cannot tell their queries apart: from the cutover on it searches {target.place.new_column} alone. Every "
+                f"instance of the application has to move to the new model with it; one that stays behind has to call {name}, "
+                f"which the cutover makes, and one that goes ahead {generated.second_name(function)}"
             )
 
 
@@ -90,7 +121,7 @@ def names(run_id: str, target: Target[LivePlace]) -> list[str]:
     return [made, generated.second_name(target.place.function)]
 
 
-def ready(connection: Connection, run_id: str, target: Target[LivePlace], body: Body = search_functions.make) -> None:
+def ready(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
     """Makes what searches the run's new vectors, and match_…_v2. No function that people call for old ones is changed."""
     models.hold(connection)
     model, name = _model(connection, run_id, target), target.place.function
@@ -99,10 +130,11 @@ def ready(connection: Connection, run_id: str, target: Target[LivePlace], body: 
         return
     known = search_bodies.of_function(connection, target.place.schema, name)
     function = find(connection, target.place.schema, name)
-    if function and not generated.is_generated(function):
+    if function and not is_generated(function):
         _note_own(connection, target, model, known, name)
-    if not any(s.model.model == model.model for s in known):
-        generated.make_body(connection, target, model, name, body)
+    made = next((s for s in known if s.model.model == model.model), None)
+    if made is None or generated.is_outdated(connection, target, made, name):
+        generated.make_body(connection, target, model, name)
     generated.make_second(connection, target, name)
 
 
@@ -120,9 +152,9 @@ def _note_own(
     search_bodies.note_own(connection, searched, name)
 
 
-def switch(connection: Connection, run_id: str, target: Target[LivePlace], body: Body = search_functions.make) -> None:
+def switch(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
     """Makes the run's model the one that is searched."""
-    ready(connection, run_id, target, body)
+    ready(connection, run_id, target)
     models.activate(connection, _model(connection, run_id, target))
     if target.place.function:
         generated.keep_own(connection, target, target.place.function)
@@ -130,14 +162,15 @@ def switch(connection: Connection, run_id: str, target: Target[LivePlace], body:
 
 
 def take_back(connection: Connection, run_id: str, target: Target[LivePlace]) -> Model | None:
-    """Makes the model that was searched before the one that is searched; returns it. Raises UsageError when another run
-    has taken over meanwhile, and FatalError when somebody has replaced what people call."""
+    """Makes the model that was searched before the one that is searched; returns it. What somebody has put in the place of the
+    functions is overwritten. Raises UsageError when another run has taken over meanwhile."""
     models.hold(connection)
-    for name in generated.called(connection, target):
-        if line := _replaced(connection, target, name):
-            raise FatalError(f"{line}: drop it, and the rollback puts back what it was")
     before = models.go_back(connection, _model(connection, run_id, target))
-    generated.generate(connection, target, generated.called(connection, target))
+    called = generated.called(connection, target)
+    for name in called:
+        if _replaced(connection, target, name):
+            generated.drop_replaced(connection, target, name)
+    generated.generate(connection, target, called)
     return before
 
 

@@ -1,7 +1,7 @@
 """The functions that people call, as the registry of models wants them: match_docs, once it was switched, and match_docs_v2.
 Both are PL/pgSQL that chooses by the dimensions of the query; what the application's own function was is kept beside."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from psycopg import sql
@@ -13,39 +13,57 @@ from tasks.runs.names import short, suffix
 from tasks.runs.plan import Target
 from tasks.runs.search_bodies import Searched
 from tasks.shadows.postgres import search_functions
-from tasks.shadows.postgres.search_functions import columns
+from tasks.shadows.postgres.derive import KINDS
+from tasks.shadows.postgres.search_functions import argument_of_query, from_json, origin_of
 from tasks.stores.postgres.catalogue import (
     MADE,
     Function,
-    close,
-    define_as,
-    describe_as,
+    define,
     drop,
+    executors,
     find,
-    give_body,
-    give_to,
-    open_alike,
+    give,
+    is_generated,
+    is_of_0_1,
+    note,
 )
 from tasks.stores.postgres.connection import Connection, pgvector_schema
 from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import LivePlace
 
-Body = Callable[[Connection, Target[LivePlace], str], None]
-"""Makes a function, of the name that it gets, that searches a target's new vectors: what the application calls decides with
-which arguments, ``search_functions.make`` with those of match_docs."""
 
-
-def make_body(
-    connection: Connection, target: Target[LivePlace], model: Model, name: str, body: Body = search_functions.make
-) -> None:
+def make_body(connection: Connection, target: Target[LivePlace], model: Model, name: str) -> None:
     """Makes and notes what searches the model, that of the target, for those who call ``name``."""
-    made, function = name_of(name, model), find(connection, target.place.schema, name, switched=True)
-    body(connection, target, made)
+    made = name_of(name, model)
+    origin = search_functions.make(connection, target, made)
+    search_bodies.note(connection, Searched(model, made, False, origin.to_json() if origin else None), name)
+
+
+def is_outdated(connection: Connection, target: Target[LivePlace], made: Searched, name: str) -> bool:
+    """Whether the application's own function is not what the one for new vectors was derived from."""
+    origin = origin_of(connection, target, name)
+    return origin is not None and made.origin is not None and not origin.is_alike(from_json(made.origin))
+
+
+def without_rights(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
+    """Who may call the functions that people call, and not what these call: it was granted since they were made."""
+    for name in called(connection, target):
+        function = find(connection, target.place.schema, name, switched=True)
+        if function is None or function.definer or not is_generated(function):
+            continue
+        may = executors(connection, function)
+        for searched in search_bodies.of_function(connection, target.place.schema, name):
+            body = find(connection, target.place.schema, searched.body, switched=True)
+            for role in sorted(may - executors(connection, body)) if body else []:
+                granted = f"GRANT EXECUTE ON FUNCTION {body.signature} TO {quoted(role)}" if body else ""
+                yield f"{role} may execute {name}, and not {searched.body}, which it calls: {granted}"
+
+
+def drop_replaced(connection: Connection, target: Target[LivePlace], name: str) -> None:
+    """Takes away what somebody has put in the place of a function, so that what it was is put there."""
+    function = find(connection, target.place.schema, name, switched=True)
     if function:
-        copy = find(connection, target.place.schema, made)
-        assert copy
-        open_alike(connection, function, copy)
-    search_bodies.note(connection, model, name, made, own=False)
+        drop(connection, function)
 
 
 def generate(connection: Connection, target: Target[LivePlace], called: Sequence[str]) -> None:
@@ -61,9 +79,9 @@ def generate(connection: Connection, target: Target[LivePlace], called: Sequence
             function = _recreated(connection, target, name)
         if function and serving and is_generated(function):
             if len(serving) == 1 and serving[0].own:
-                _restore_own(connection, function, serving[0])
+                _restore_own(connection, target, function, serving[0])
             else:
-                give_body(connection, function, _choice(connection, function, serving))
+                _choose(connection, target, name, function, serving)
         make_second(connection, target, name)
 
 
@@ -80,26 +98,29 @@ def _complete(connection: Connection, chain: Sequence[Model], name: str) -> None
 def make_second(connection: Connection, target: Target[LivePlace], name: str) -> None:
     """match_…_v2, where the name is free or ours."""
     _move_second(connection, target, name)
-    second, function = second_name(name), find(connection, target.place.schema, name, switched=True)
-    there = find(connection, target.place.schema, second, switched=True)
+    schema, second = target.place.schema, second_name(name)
+    there = find(connection, schema, second, switched=True)
     if there and not there.made:
         return
-    known = search_bodies.of_function(connection, target.place.schema, name)
-    if not any(s.model.run_id for s in known):
-        if there:
-            drop(connection, there)
-        return
-    returned = columns(target, function)
-    if there and there.columns != returned:
+    known = search_bodies.of_function(connection, schema, name)
+    if there:
         drop(connection, there)  # what a function returns cannot be replaced
-        there = None
-    what = f"the vectors of {target.place.schema}.{target.place.table} that have the query's dimensions"
-    connection.execute(search_functions.created(target.place.schema, second, returned, what, "BEGIN\nEND", "plpgsql"))
-    made = find(connection, target.place.schema, second, switched=True)
-    assert made
-    give_body(connection, made, _choice(connection, made, _for_second(known, function)))
-    if function and there is None:
-        open_alike(connection, function, made)
+    if not any(s.model.run_id for s in known):
+        return
+    origin, function = origin_of(connection, target, name), find(connection, schema, name, switched=True)
+    if origin:
+        as_it_is = function or origin.function
+        made = define(
+            connection,
+            replace(origin.function, owner=as_it_is.owner, grants=as_it_is.grants),
+            second,
+            "BEGIN\nEND",
+            "plpgsql",
+        )
+    else:
+        made = search_functions.make_usual(connection, target, second)
+    note(connection, made, f"the vectors of {schema}.{target.place.table} that have the query's dimensions")
+    _choose(connection, target, name, made, _for_second(known, function))
     # PostgREST looks at the catalogue again; elsewhere nobody listens.
     connection.execute("NOTIFY pgrst, 'reload schema'")
 
@@ -108,30 +129,57 @@ def _for_second(known: Sequence[Searched], function: Function | None) -> list[Se
     """The models in the order in which match_…_v2 looks for one; what the application's own function searches comes last,
     and that function is asked for it, lest rights of its owner's be open to others."""
     ordered = sorted(known, key=lambda s: (not (s.model.state == "active" and s.model.run_id), not s.model.run_id))
-    if function is None or _is_of_0_1(function):  # which calls match_…_v2
+    if function is None or is_of_0_1(function):  # which calls match_…_v2
         return ordered
     return [replace(s, body=function.name) if s.own else s for s in ordered]
 
 
-def _choice(connection: Connection, function: Function, known: Sequence[Searched]) -> str:
-    """PL/pgSQL that calls the function of the model with the query's dimensions; the first of several that have as many."""
-    dims = f"{pgvector_schema(connection)}.vector_dims({quoted(function.query)})"
-    arguments = ", ".join(map(quoted, function.names))
-    bodies: dict[int | None, str] = {}
+def _choose(
+    connection: Connection, target: Target[LivePlace], name: str, function: Function, known: Sequence[Searched]
+) -> None:
+    """Gives the function a body that calls the function of the model with the query's dimensions; the first of several that
+    have as many, and of all where the query has none: it is NULL, or there is no vector among the arguments."""
+    query = argument_of_query(connection, target, name)
+    bodies: dict[int | None, list[str]] = {}
     for searched in known:
-        call = f"{sql.Identifier(function.schema, searched.body).as_string()}({arguments})"
-        bodies.setdefault(searched.model.dimensions, f"RETURN QUERY SELECT * FROM {call};")
-    any_dimensions = bodies.pop(None, None)
+        called = find(connection, function.schema, searched.body, switched=True)
+        bodies.setdefault(searched.model.dimensions, _call(function, called, searched.body))
+    first = next(iter(bodies.values()))
     lines = [f"-- {MADE}, from vecferry.model and vecferry.search_function.", "BEGIN"]
-    for dimensions in sorted(filter(None, bodies)):
-        lines += [
-            f"    IF {dims} = {dimensions} THEN",
-            f"        {bodies[dimensions]}",
-            "        RETURN;",
-            "    END IF;",
-        ]
-    lines.append(f"    {any_dimensions or _refusal(function.name, sorted(filter(None, bodies)), dims)}")
-    return "\n".join([*lines, "END"])
+    if query is None:
+        lines += [f"    {line}" for line in first]
+    else:
+        any_dimensions = bodies.pop(None, None)
+        extension = pgvector_schema(connection)
+        cast = "" if function.inputs[query].kind in KINDS else f"::{extension}.vector"
+        dims = f"{extension}.vector_dims(${query + 1}{cast})"
+        for dimensions in sorted(filter(None, bodies)):
+            lines += [
+                f"    IF {dims} = {dimensions} THEN",
+                *(f"        {line}" for line in bodies[dimensions]),
+                "    END IF;",
+            ]
+        if not function.strict:
+            lines += [f"    IF ${query + 1} IS NULL THEN", *(f"        {line}" for line in first), "    END IF;"]
+        refusal = _refusal(function.name, sorted(filter(None, bodies)), dims)
+        lines += [f"    {line}" for line in any_dimensions or [refusal]]
+    define(connection, function, body="\n".join(["", *lines, "END", ""]), language="plpgsql")
+
+
+def _call(function: Function, called: Function | None, name: str) -> list[str]:
+    """Statements of PL/pgSQL that return what another function returns for the same arguments."""
+    given = []
+    for number, parameter in enumerate(function.inputs):
+        theirs = called.inputs[number] if called else parameter
+        cast = f"::{theirs.type}" if theirs.kind != parameter.kind and parameter.kind in KINDS else ""
+        given.append(f"{'VARIADIC ' if parameter.direction == 'v' else ''}${number + 1}{cast}")
+    call = f"{sql.Identifier(function.schema, name).as_string()}({', '.join(given)})"
+    outputs = [quoted(n) for n, _ in function.outputs]
+    if function.returns_set:
+        return [f"RETURN QUERY SELECT * FROM {call};", "RETURN;"]
+    if outputs:
+        return [f"SELECT * INTO {', '.join(outputs)} FROM {call};", "RETURN;"]
+    return [f"RETURN {call};"]
 
 
 def _refusal(name: str, served: Sequence[int], dims: str) -> str:
@@ -147,38 +195,39 @@ def keep_own(connection: Connection, target: Target[LivePlace], name: str) -> No
     own = next(
         (s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own and s.body == name), None
     )
-    if function is None or own is None:
+    origin = origin_of(connection, target, name)
+    if function is None or own is None or origin is None:
         return
     kept = name_of(name, own.model)
-    copy = define_as(connection, function, kept)
-    give_to(connection, copy, function.owner)
-    if function.definer:
-        close(connection, replace(copy, owner=function.owner))  # the function calls it with the rights of its owner
-    else:
-        open_alike(connection, function, copy)
-    search_bodies.note(connection, own.model, name, kept, own=True)
-    give_body(connection, function, f"-- {MADE}\nBEGIN\nEND")
+    chain = models.ways_back(connection, target.place.schema, target.place.table)
+    equal = any(m.model != own.model.model and m.dimensions == own.model.dimensions for m in chain)
+    note(connection, search_functions.keep(connection, origin, kept, called=equal), f"what {name} was")
+    search_bodies.note(connection, Searched(own.model, kept, True, origin.to_json()), name)
+    define(connection, function, body=f"-- {MADE}\nBEGIN\nEND", language="plpgsql")
 
 
 def _recreated(connection: Connection, target: Target[LivePlace], name: str) -> Function | None:
     """A function that somebody dropped since it was switched, to be given a body; None where there was none."""
     own = next((s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own), None)
-    was = find(connection, target.place.schema, own.body) if own and own.body != name else None
-    if was is None:
+    origin = origin_of(connection, target, name)
+    if own is None or own.body == name or origin is None:
         return None
-    function = define_as(connection, was, name)
-    give_to(connection, function, was.owner)
-    open_alike(connection, was, function)
-    give_body(connection, function, f"-- {MADE}\nBEGIN\nEND")
-    return find(connection, target.place.schema, name, switched=True)
+    define(connection, origin.function, body=f"-- {MADE}\nBEGIN\nEND", language="plpgsql")
+    function = find(connection, target.place.schema, name)
+    assert function
+    give(connection, function, origin.function.owner, origin.function.grants)
+    return find(connection, target.place.schema, name)
 
 
-def _restore_own(connection: Connection, function: Function, own: Searched) -> None:
+def _restore_own(connection: Connection, target: Target[LivePlace], function: Function, own: Searched) -> None:
     """The application's function as it was."""
-    if was := find(connection, function.schema, own.body):
-        define_as(connection, was, function.name)
+    was = find(connection, function.schema, own.body)
+    origin = from_json(own.origin) if own.origin else was and origin_of(connection, target, function.name)
+    if origin:
+        define(connection, origin.function)
+    if was and own.body != function.name:
         drop(connection, was)
-        search_bodies.note(connection, own.model, function.name, function.name, own=True)
+    search_bodies.note(connection, replace(own, body=function.name, origin=None), function.name)
 
 
 def _move_second(connection: Connection, target: Target[LivePlace], name: str) -> None:
@@ -187,10 +236,9 @@ def _move_second(connection: Connection, target: Target[LivePlace], name: str) -
     for searched in search_bodies.of_function(connection, target.place.schema, name):
         if second and searched.body == second.name:
             made = name_of(name, searched.model)
-            copy = define_as(connection, second, made)
-            describe_as(connection, copy, f"the nearest rows by {searched.model.table}.{searched.model.column_name}")
-            open_alike(connection, second, copy)
-            search_bodies.note(connection, searched.model, name, made, own=False)
+            copy = define(connection, second, made)
+            note(connection, copy, f"the nearest rows by {searched.model.table}.{searched.model.column_name}")
+            search_bodies.note(connection, replace(searched, body=made, own=False), name)
 
 
 def drop_bodies(connection: Connection, target: Target[LivePlace], model: Model, only: str | None = None) -> None:
@@ -211,16 +259,6 @@ def called(connection: Connection, target: Target[LivePlace]) -> list[str]:
 
 def second_name(name: str) -> str:
     return f"{short(name, 60)}_v2"
-
-
-def is_generated(function: Function) -> bool:
-    """Whether its body is one that we gave it."""
-    return MADE in function.definition or _is_of_0_1(function)
-
-
-def _is_of_0_1(function: Function) -> bool:
-    """Whether 0.1 gave it its body, which is known by what it calls."""
-    return f'"{function.name}_v2"("{function.query}"' in function.definition
 
 
 def name_of(function: str, model: Model) -> str:

@@ -8,7 +8,6 @@ from sql import statement
 from tasks.runs.names import short
 from tasks.runs.plan import Target
 from tasks.stores.postgres import relations
-from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import text_columns
 from tasks.stores.postgres.places import SCHEMA, LivePlace
@@ -20,16 +19,10 @@ def view_name(target: Target[LivePlace]) -> str:
 
 
 def view_statement(connection: Connection, target: Target[LivePlace]) -> sql.Composed:
-    """What makes the view: key, text and what the search function returns, with the new vectors beside. Who may read the live
+    """What makes the view: key and text, with the new vectors beside. Who may read the live
     table may read these rows of it."""
     live = target.place.live
-    function = find(connection, target.place.schema, target.place.function) if target.place.function else None
-    returned = (
-        [name for name, _ in function.columns if relations.has_column(connection, target.place.live.identifier, name)]
-        if function
-        else []
-    )
-    columns = dict.fromkeys([*(c.name for c in live.key), *text_columns(live.text), *returned])
+    columns = dict.fromkeys([*(c.name for c in live.key), *text_columns(live.text)])
     return statement(
         "expand_view",
         view=view_name(target),
@@ -55,7 +48,10 @@ def share_statements(connection: Connection, target: Target[LivePlace]) -> Itera
         yield from _guard(connection, target)
     names = [target.place.shadow, view_name(target)] if target.place.beside else []
     shared = sql.SQL(", ").join(sql.Identifier(SCHEMA, name) for name in [*names, "active_space"])
-    for role in relations.readers(connection, target.place.live.identifier):
+    live = target.place.live
+    columns = relations.column_grants(connection, live.identifier, live.vectors)
+    by_column = [role for role, privilege, _ in columns if privilege == "SELECT"]
+    for role in dict.fromkeys([*relations.readers(connection, live.identifier), *by_column]):
         yield statement("grant_reading", role=sql.SQL(role), relations=shared)
 
 

@@ -30,6 +30,7 @@ from tasks.shadows.difference import Difference, Named
 from tasks.shadows.postgres import dispatcher, live_comparison, live_place, live_queue
 from tasks.shadows.postgres.live_access import share, view_name
 from tasks.shadows.postgres.live_rows import LiveRows
+from tasks.shadows.postgres.proof import Change, Proof, proofs
 from tasks.shadows.postgres.strangers import refuse_strangers
 from tasks.stores.interface import Built, Records
 from tasks.stores.postgres import hnsw, relations
@@ -136,6 +137,17 @@ class LiveColumn(LiveRows):
                 if model := models.of_run(connection, self.run.run_id, self.target.number):
                     models.may_drop(connection, model)
                 self.empty_column(connection)
+
+    def replaced(self, connection: Connection) -> list[str]:
+        return dispatcher.replaced(connection, self.target)
+
+    def notes(self) -> list[str]:
+        with self.run.connection() as connection:
+            return dispatcher.notes(connection, self.target)
+
+    def proofs(self, connection: Connection, change: Change, share: float) -> Iterator[Proof]:
+        if self.target.place.function:
+            yield from proofs(connection, self.run, self.target, change, lambda: self.switch(connection), share)
 
     def take_back(self, connection: Connection, switched: bool) -> str:
         target = self.target

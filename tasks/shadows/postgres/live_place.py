@@ -1,6 +1,7 @@
 """What a live table gets for its new vectors: a column or a table beside it, a table of what is known of each row, a
 queue of the rows that changed, and the triggers that fill it."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -51,7 +52,8 @@ def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None
     if not target.place.beside and not relations.has_column(
         connection, target.place.live.identifier, target.place.new_column
     ):
-        connection.execute(_column_statement(target))
+        for one in _column_statements(connection, target):
+            connection.execute(one)
     _note_changes(connection, target)
     if target.place.beside:
         connection.execute(view_statement(connection, target))
@@ -71,7 +73,7 @@ def _note_changes(connection: Connection, target: Target[LivePlace]) -> None:
 
 def statements(connection: Connection, run_id: str, target: Target[LivePlace]) -> list[sql.Composed]:
     """What ``make`` sends that names this target, for the plan."""
-    column = [] if target.place.beside else [_column_statement(target)]
+    column = [] if target.place.beside else [*_column_statements(connection, target)]
     view = [view_statement(connection, target), *share_statements(connection, target)] if target.place.beside else []
     return [_side_statement(target), _key_statement(run_id, target), *column, _queue_statement(target), *view]
 
@@ -102,6 +104,16 @@ def _key_statement(run_id: str, target: Target[LivePlace]) -> sql.Composed:
 
 def _column_statement(target: Target[LivePlace]) -> sql.Composed:
     return statement("expand_column", column=target.place.new_column, **_where(target), **_dims(target))
+
+
+def _column_statements(connection: Connection, target: Target[LivePlace]) -> Iterator[sql.Composed]:
+    """The column, for those who may read or write that of the old vectors by itself."""
+    yield _column_statement(target)
+    live, column = target.place.live, target.place.new_column
+    for role, privilege, grantable in relations.column_grants(connection, live.identifier, live.vectors):
+        option = sql.SQL("WITH GRANT OPTION" if grantable else "")
+        granted = {"privilege": sql.SQL(privilege), "role": sql.SQL(role), "option": option}
+        yield statement("grant_column_alike", column=column, **granted, **_where(target))
 
 
 def _queue_statement(target: Target[LivePlace]) -> sql.Composed:
@@ -221,6 +233,23 @@ def side_table(place: LivePlace) -> sql.Identifier:
     """The table of what is known of each row: its key, the hash of the text that was embedded, and, in the layout
     side_table, the vector."""
     return sql.Identifier(SCHEMA, place.shadow)
+
+
+def joined(target: Target[LivePlace]) -> Callable[[str, str], str]:
+    """SQL that joins the vectors that lie beside a table, by what the table is called and what they are: each of one column,
+    called as the plan says, beside a key that hides no column of the table."""
+    place, live = target.place, target.place.live
+    keys = [f"s.{n} AS beside_{n}" for n in live.numbered()]
+    vectors = (
+        f"SELECT {', '.join(keys)}, s.embedding AS {quoted(place.new_column)} FROM {side_table(place).as_string()} AS s"
+    )
+
+    def join(table: str, beside: str) -> str:
+        pairs = zip(live.numbered(), live.key, strict=True)
+        same = " AND ".join(f"{beside}.beside_{n} = {table}.{column.quoted}" for n, column in pairs)
+        return f"JOIN ({vectors}) AS {beside} ON {same}"
+
+    return join
 
 
 def queue(place: LivePlace) -> sql.Identifier:

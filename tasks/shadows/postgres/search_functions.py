@@ -1,59 +1,243 @@
-"""The function that searches the vectors of one model, and what keeps the application's own from being switched."""
+"""The function that searches the vectors of one model: derived from the application's own, or, where it has none, a usual one."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
 
 from psycopg import sql
 
 from sql import statement
 from tasks.runs import search_bodies
 from tasks.runs.plan import Target
-from tasks.shadows.postgres.live_access import view_name
-from tasks.stores.postgres import pgvector, relations
-from tasks.stores.postgres.catalogue import MADE, Function, dollars, find
+from tasks.shadows.postgres.derive import KINDS, Routine, Underivable, Vectors, derive, parsed, rename, searches
+from tasks.shadows.postgres.live_place import joined
+from tasks.shadows.postgres.mentions import Table
+from tasks.shadows.postgres.scopes import Relation
+from tasks.stores.postgres import catalogue, pgvector
+from tasks.stores.postgres.catalogue import MADE, Function, define, dollars, find, functions, is_generated
 from tasks.stores.postgres.connection import Connection, pgvector_schema
 from tasks.stores.postgres.live_table import quoted
-from tasks.stores.postgres.places import SCHEMA, LivePlace
-
-SIMILARITY = ("similarity", "score")
-"""Result columns that are filled with 1 − distance."""
-
-Columns = tuple[tuple[str, str], ...]
-"""Name and type of each result column."""
+from tasks.stores.postgres.places import LivePlace
+from tasks.stores.postgres.syntax import tokens
 
 
-def problems(connection: Connection, target: Target[LivePlace]) -> list[str]:
+@dataclass(frozen=True)
+class Origin:
+    """The application's own function, and which vectors of the live table it searches."""
+
+    function: Function
+    column: str
+    dimensions: int | None
+    returns_row: bool
+    query: int | None = None
+    """The argument that is the query, by number; None where there is none, or it is not known yet."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "function": self.function.to_json()}
+
+    def is_alike(self, other: "Origin") -> bool:
+        """Whether the same is derived from both."""
+        return _compared(self) == _compared(other)
+
+
+def origin_of(connection: Connection, target: Target[LivePlace], name: str) -> Origin | None:
+    """The application's own function of that name, as it is or, once it was switched, as it was; None where it has none."""
+    live, known = target.place.live, search_bodies.of_function(connection, target.place.schema, name)
+    function = find(connection, target.place.schema, name, switched=True)
+    if function is None or is_generated(function):
+        for searched in reversed(known):
+            if searched.origin:
+                return from_json(searched.origin)
+        own = next((s for s in known if s.own), None)
+        function = find(connection, target.place.schema, own.body) if own else None
+        if own is None or function is None:
+            return None
+        function, column, dimensions = replace(function, name=name), own.model.column_name, own.model.dimensions
+    else:
+        own = next((s for s in known if s.own and s.body == name), None)
+        column, dimensions = live.vectors, live.layout.dimensions
+        if own and not searches(
+            _routine(Origin(function, column, dimensions, False)),
+            column,
+            _relation(connection, function, column, target),
+        ):
+            column, dimensions = own.model.column_name, own.model.dimensions
+    table = connection.execute("SELECT to_regclass(%s)::oid::int8", (live.identifier.as_string(),)).fetchone()
+    return Origin(function, column, dimensions, table == (function.row_of,))
+
+
+def _compared(origin: Origin) -> Origin:
+    return replace(origin, query=None, function=replace(origin.function, oid=0, made=False))
+
+
+def from_json(data: dict[str, Any]) -> Origin:
+    return Origin(**{**data, "function": Function.from_json(data["function"])})
+
+
+def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     """What keeps the search function from being switched."""
-    if target.place.function is None:
-        return []
-    name = f"{target.place.schema}.{target.place.function}"
-    others = {s.model.table for s in search_bodies.of_function(connection, target.place.schema, target.place.function)}
-    if others - {f"{target.place.schema}.{target.place.table}"}:
-        return [
-            f"{name} searches {', '.join(sorted(others))}: name the search function of {target.place.table} with `function`"
-        ]
-    function = find(connection, target.place.schema, target.place.function)
-    if function is None:
-        return []
-    unknown = [
-        column
-        for column, _ in function.columns
-        if column not in SIMILARITY and not relations.has_column(connection, target.place.live.identifier, column)
-    ]
-    if not function.columns:
-        return [f"{name} returns {function.result}, not a table with named columns"]
-    if unknown:
-        return [f"{name} returns {', '.join(unknown)}, which {target.place.table} does not have"]
-    if len(function.names) != 3:
-        return [f"{name} takes ({function.arguments}), not a query, a threshold and a count"]
-    return []
+    place = target.place
+    if place.function is None:
+        return
+    name = f"{place.schema}.{place.function}"
+    others = {s.model.table for s in search_bodies.of_function(connection, place.schema, place.function)}
+    if others - {f"{place.schema}.{place.table}"}:
+        yield f"{name} searches {', '.join(sorted(others))}: name the search function of {place.table} with `function`"
+        return
+    if origin := origin_of(connection, target, place.function):
+        try:
+            searching(connection, target, origin, place.function)
+        except Underivable as e:
+            if place.function_sql:
+                yield f"the `function_sql` of {name} is not what PostgreSQL takes for its body: {e}"
+                return
+            yield (
+                f"no function for the new vectors can be derived from {name}: {e}. Give its body for them with `function_sql`, "
+                f"or name another function with `function`"
+            )
 
 
-def make(connection: Connection, target: Target[LivePlace], name: str) -> None:
-    """Makes a function of that name that finds the nearest rows by the target's new vectors."""
-    connection.execute(body_statement(connection, target, name))
+def argument_of_query(connection: Connection, target: Target[LivePlace], name: str) -> int | None:
+    """The argument that says which vectors are meant, by number; None where none does."""
+    known = search_bodies.of_function(connection, target.place.schema, name)
+    for searched in known:
+        if searched.origin and not searched.own:
+            number: int | None = searched.origin["query"]
+            return number
+    function = find(connection, target.place.schema, name, switched=True)
+    vectors = [n for n, p in enumerate(function.inputs) if p.kind in KINDS] if function else []
+    return vectors[0] if vectors else None
+
+
+@dataclass(frozen=True)
+class Searching:
+    """A function for one model's vectors."""
+
+    body: str
+    query: int | None
+    """The argument that a distance is taken to, by number; None where none is."""
+    types: dict[int, str]
+    """Types of arguments that differ from the origin's."""
+
+
+def searching(connection: Connection, target: Target[LivePlace], origin: Origin, name: str) -> Searching:
+    """What a function called ``name`` says that searches the target's vectors as ``origin`` searches its own. Raises Underivable."""
+    function, new = origin.function, _vectors(connection, target)
+    kinds = [p.kind for p in function.inputs]
+    if target.place.function_sql:
+        query = next((n for n, kind in enumerate(kinds) if kind in KINDS), None)
+        body = target.place.function_sql
+        parsed(replace(_routine(origin), body=body, definition=f"{function.head}\nAS {dollars(body)}"))
+    else:
+        derived = derive(
+            _routine(origin),
+            name,
+            _old(target, origin, new),
+            new,
+            _relation(connection, function, origin.column, target),
+        )
+        body, query = derived.body, derived.query
+    types = {query: f"{new.extension}.{new.compared_as}"} if query is not None and kinds[query] in KINDS else {}
+    return Searching(body, query, types)
+
+
+def make(connection: Connection, target: Target[LivePlace], name: str) -> Origin | None:
+    """A function of that name, in the schema of the live table, that finds the nearest rows by the target's new vectors; returns
+    what it was derived from."""
+    origin = origin_of(connection, target, target.place.function) if target.place.function else None
+    if origin is None:
+        make_usual(connection, target, name)
+        return None
+    _refuse_taken(connection, target, name)
+    says = searching(connection, target, origin, name)
+    made = define(connection, origin.function, name, body=says.body, types=says.types)
+    if origin.function.definer:  # the function that calls it has its owner's rights; nobody else needs it
+        catalogue.give(connection, made, origin.function.owner, ())
+    catalogue.note(connection, made, f"the nearest rows by {target.name}")
+    return replace(origin, query=says.query)
 
 
 def body_statement(connection: Connection, target: Target[LivePlace], name: str) -> sql.Composed:
-    """What makes it, in the schema of the live table."""
-    function = find(connection, target.place.schema, target.place.function) if target.place.function else None
+    """What ``make`` sends first, for the plan."""
+    origin = origin_of(connection, target, target.place.function) if target.place.function else None
+    if origin is None:
+        return _usual(connection, target, name)
+    with suppress(Underivable):  # which is a problem of the plan
+        says = searching(connection, target, origin, name)
+        return catalogue.defined(origin.function, name, says.body, types=says.types)
+    return sql.Composed([])
+
+
+def keep(connection: Connection, origin: Origin, name: str, called: bool) -> Function:
+    """The application's own function under another name; ``called`` where people call it by that."""
+    kept = define(connection, origin.function, name, body=rename(_routine(origin), name))
+    if origin.function.definer and not called:
+        catalogue.give(connection, kept, origin.function.owner, ())
+    return kept
+
+
+def _refuse_taken(connection: Connection, target: Target[LivePlace], name: str) -> None:
+    for there in functions(connection, target.place.schema, name):
+        if not there.made:
+            raise Underivable(f"{there.signature} is there already, and not vecferry's")
+        catalogue.drop(connection, there)
+
+
+def _routine(origin: Origin) -> Routine:
+    f = origin.function
+    names = tuple(p.name for p in f.inputs)
+    return Routine(f.name, f.language, f.body, f.definition, origin.returns_row, names, tuple(p.kind for p in f.inputs))
+
+
+def _vectors(connection: Connection, target: Target[LivePlace]) -> Vectors:
+    layout, place = target.place.layout, target.place
+    beside = joined(target) if place.beside else None
+    return Vectors(
+        place.new_column,
+        layout.type,
+        layout.dimensions,
+        layout.index_type or layout.type,
+        pgvector_schema(connection) or "public",
+        beside,
+    )
+
+
+def _old(target: Target[LivePlace], origin: Origin, new: Vectors) -> Vectors:
+    layout = target.place.live.layout
+    return Vectors(origin.column, layout.type, origin.dimensions, layout.type, new.extension)
+
+
+def _relation(connection: Connection, function: Function, column: str, target: Target[LivePlace]) -> Relation:
+    """Tables as the function sees them: by its own search_path, where it sets one."""
+    path = next((c.partition("=")[2] for c in function.config if c.startswith("search_path=")), None)
+    schemas = [None] if path is None else ["pg_catalog", *(t.name for t in tokens(path) if t.name)]
+    live = target.place.live.identifier.as_string()
+
+    def look(schema: str | None, name: str) -> Table | None:
+        places = [sql.Identifier(*filter(None, (s, name))).as_string() for s in ([schema] if schema else schemas)]
+        row = connection.execute(
+            "SELECT c.oid = to_regclass(%s), ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 "
+            "AND NOT attisdropped ORDER BY attnum) FROM unnest(%s::text[]) WITH ORDINALITY AS p(place, n) "
+            "JOIN pg_class c ON c.oid = to_regclass(place) ORDER BY n LIMIT 1",
+            (live, places),
+        ).fetchone()
+        if row is None:
+            return None
+        # A contract has dropped the column since, perhaps.
+        return Table(tuple(dict.fromkeys([*row[1], *([column] if row[0] else [])])), bool(row[0]))
+
+    return look
+
+
+def make_usual(connection: Connection, target: Target[LivePlace], name: str) -> Function:
+    """A function of its own for an application that has none."""
+    connection.execute(_usual(connection, target, name))
+    return functions(connection, target.place.schema, name)[-1]
+
+
+def _usual(connection: Connection, target: Target[LivePlace], name: str) -> sql.Composed:
+    """Key, text and similarity by query, threshold and count."""
     live, layout, column = target.place.live, target.place.layout, f"t.{quoted(target.place.new_column)}"
     # By its schema: an application's search_path need not lead to pgvector, nor that of the function that calls this.
     extension = pgvector_schema(connection)
@@ -64,36 +248,25 @@ def body_statement(connection: Connection, target: Target[LivePlace], name: str)
     if layout.index_type and layout.index_type != layout.type:
         kind = f"{extension}.{layout.index_type}({layout.dimensions})"
         nearest = f"({column}::{kind}) {operator} query_embedding::{kind}"  # what the index is on
-    chosen = [
-        f"({similarity})::{kind}" if name in SIMILARITY else f"({_column(target, name, function is None)})::{kind}"
-        for name, kind in columns(target, function)
-    ]
-    place = sql.Identifier(SCHEMA, view_name(target)) if target.place.beside else live.identifier
+    place = live.identifier.as_string() + " AS b"
+    if target.place.beside:
+        place = f"({place} {joined(target)('b', 's')})"
+        column_of = f"s.{quoted(target.place.new_column)}"
+    else:
+        column_of = f"b.{quoted(target.place.new_column)}"
+    keys = [f"b.{c.quoted}" for c in live.key]
+    nearest, similarity = (text.replace(column, column_of) for text in (nearest, similarity))
     body = (
-        f"SELECT {', '.join(chosen)} FROM {place.as_string()} AS t WHERE {similarity} > match_threshold "
-        f"ORDER BY {nearest} LIMIT match_count"
+        f"SELECT {', '.join(keys)}, {live.document('b')}, ({similarity})::double precision FROM {place} "
+        f"WHERE {similarity} > match_threshold ORDER BY {nearest} LIMIT match_count"
     )
-    return created(target.place.schema, name, columns(target, function), target.name, body)
-
-
-def created(schema: str, name: str, returned: "Columns", what: str, body: str, language: str = "sql") -> sql.Composed:
-    """What makes a function that takes query, threshold and count; its comment says by ``what`` it finds the nearest rows."""
+    columns = [*((c.name, c.type) for c in live.key), ("content", "text"), ("similarity", "double precision")]
     return statement(
         "expand_search_function",
-        schema=schema,
+        schema=target.place.schema,
         function=name,
-        columns=sql.SQL(", ".join(f"{quoted(column)} {kind}" for column, kind in returned)),
-        language=sql.SQL(language),
+        columns=sql.SQL(", ".join(f"{quoted(column)} {kind}" for column, kind in columns)),
+        language=sql.SQL("sql"),
         body=sql.SQL(dollars(body)),
-        comment=f"{MADE}: the nearest rows by {what}",
+        comment=f"{MADE}: the nearest rows by {target.name}",
     )
-
-
-def columns(target: Target[LivePlace], function: Function | None) -> Columns:
-    """What the function that is there returns; where there is none, key, text and similarity."""
-    keys = [(column.name, column.type) for column in target.place.live.key]
-    return function.columns if function else (*keys, ("content", "text"), ("similarity", "double precision"))
-
-
-def _column(target: Target[LivePlace], name: str, default: bool) -> str:
-    return target.place.live.document("t") if default and name == "content" else f"t.{quoted(name)}"

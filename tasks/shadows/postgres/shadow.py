@@ -1,7 +1,7 @@
 """What all shadows in PostgreSQL share: a page goes in, or the last piece of it, in the transaction that marks its batch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from tasks.runs.checkpoints import Mark
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.difference import Difference, Named
+from tasks.shadows.postgres.proof import Change, Proof
 from tasks.stores.interface import Built, Records, Turn
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
@@ -52,6 +53,15 @@ class PostgresShadow(ABC):
 
     def dependents(self, connection: Connection) -> list[str]:
         """What would silently stay with the old when this is switched."""
+        return []
+
+    def proofs(self, connection: Connection, change: Change, share: float) -> Iterable[Proof]:
+        """What that change has to prove before it is kept; asked for outside of its transaction. Within it, calls that were
+        measured may take that share of the time there is."""
+        return ()
+
+    def replaced(self, connection: Connection) -> list[str]:
+        """What ``take_back`` would overwrite that somebody else has made."""
         return []
 
     @abstractmethod
@@ -113,3 +123,6 @@ class PostgresShadow(ABC):
 
     def changed(self, passes: Difference) -> Difference:
         return passes
+
+    def notes(self) -> list[str]:
+        return []

@@ -8,9 +8,14 @@ from tasks.base.words import counted
 from tasks.runs.checkpoints import Mark
 from tasks.runs.run import Run
 from tasks.shadows.difference import Named
+from tasks.shadows.postgres.probe import Clock, TooSlow
+from tasks.shadows.postgres.proof import SHARE, Change
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
+
+TRIES = 6
+"""How often a change is tried that takes too long to be proven."""
 
 
 @dataclass(frozen=True)
@@ -31,27 +36,62 @@ class PostgresUnit:
         left = [(shadow.target.name, shadow.stuck() or Named()) for shadow in self.shadows]
         return [f"{counted(rows.count, 'row')}{rows.first} of {name}" for name, rows in left if rows.count]
 
-    def switch(self, mark: Mark) -> None:
+    def replaced(self) -> list[str]:
+        with self.run.connection() as connection:
+            return [line for shadow in self.shadows for line in shadow.replaced(connection)]
+
+    def switch(self, mark: Mark) -> list[str]:
         def switched(shadow: PostgresShadow, connection: Connection) -> list[str]:
             shadow.switch(connection)
             return []
 
-        self._change(switched, mark)
+        lines = self._change(switched, mark, "switch")
+        return [*lines, *(note for shadow in self.shadows for note in shadow.notes())]
 
     def take_back(self, switched: bool, mark: Mark) -> list[str]:
         for shadow in self.shadows if not switched else ():
             shadow.clear()
-        return self._change(lambda shadow, connection: [shadow.take_back(connection, switched)], mark)
+
+        def taken_back(shadow: PostgresShadow, connection: Connection) -> list[str]:
+            return [shadow.take_back(connection, switched)]
+
+        return self._change(taken_back, mark, "take_back" if switched else None)
 
     def contract(self, mark: Mark) -> list[str]:
-        return self._change(lambda shadow, connection: shadow.contract(connection), mark)
+        return self._change(lambda shadow, connection: shadow.contract(connection), mark, "contract")
 
-    def _change(self, change: Callable[[PostgresShadow, Connection], list[str]], mark: Mark) -> list[str]:
+    def _change(
+        self, change: Callable[[PostgresShadow, Connection], list[str]], mark: Mark, proving: Change | None
+    ) -> list[str]:
         with self.run.connection() as connection:
+            for attempt in range(TRIES):
+                try:
+                    return self._proven(connection, change, mark, proving, SHARE / 2**attempt)
+                except TooSlow:  # fewer are tried in the change the next time
+                    if attempt == TRIES - 1:
+                        raise
+        raise AssertionError("unreachable")
 
-            def whole() -> list[str]:
-                lines = [line for shadow in self.shadows for line in change(shadow, connection)]
-                mark.write(connection)
-                return lines
+    def _proven(
+        self,
+        connection: Connection,
+        change: Callable[[PostgresShadow, Connection], list[str]],
+        mark: Mark,
+        proving: Change | None,
+        share: float,
+    ) -> list[str]:
+        proofs = [p for shadow in self.shadows if proving for p in shadow.proofs(connection, proving, share)]
 
-            return locked(connection, whole)
+        def whole() -> list[str]:
+            if proofs:  # of one moment: what others write meanwhile would be a difference
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            clock = Clock()
+            for proof in proofs:
+                proof.before(connection, clock)
+            lines = [line for shadow in self.shadows for line in change(shadow, connection)]
+            for proof in proofs:
+                lines += proof.after(connection, clock)
+            mark.write(connection)
+            return lines
+
+        return locked(connection, whole)

@@ -1,187 +1,280 @@
 """Functions as PostgreSQL's catalogue has them, and how they are written again: under another name, or with other bodies."""
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from sql import statement
+from tasks.base import stored
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
 from tasks.stores.postgres.connection import Connection
 
 MADE = "Made by vecferry"
 """How the comments on functions of ours begin, and the bodies of those of the user's that we have given another."""
-EMPTY_PATH = '""'
-"""What the catalogue holds for SET search_path = ''."""
+_TAG = "$vecferry$"
+_DIRECTIONS = {"i": "", "o": "OUT ", "b": "INOUT ", "v": "VARIADIC "}
+_FUNCTIONS = """
+SELECT p.oid::int8, coalesce(p.proargnames, '{}') AS names, coalesce(p.proargmodes::text[], '{}') AS modes, a.types, a.kinds,
+  ARRAY(SELECT pg_get_function_arg_default(p.oid, n) FROM generate_series(1, cardinality(a.types)) n) AS defaults,
+  pg_get_function_arguments(p.oid) AS arguments, p.proretset AS returns_set, nullif(r.typrelid, 0)::int8 AS row_of,
+  l.lanname AS language, p.prosrc AS source, pg_get_function_sqlbody(p.oid) AS parsed, pg_get_functiondef(p.oid) AS definition,
+  p.oid::regprocedure::text AS signature, p.proisstrict AS strict, p.prosecdef AS definer, coalesce(p.proconfig, '{}') AS config,
+  pg_get_userbyid(p.proowner) AS owner, coalesce(g.roles, '{}') AS roles, coalesce(g.grantable, '{}') AS grantable,
+  coalesce(starts_with(obj_description(p.oid, 'pg_proc'), %(made)s), false) AS made
+FROM pg_proc p
+JOIN pg_language l ON l.oid = p.prolang
+JOIN pg_type r ON r.oid = p.prorettype
+CROSS JOIN LATERAL (SELECT coalesce(array_agg(format_type(t.oid, NULL) ORDER BY n), '{}') AS types,
+  coalesce(array_agg(t.typname::text ORDER BY n), '{}') AS kinds
+  FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) WITH ORDINALITY AS u(type, n) JOIN pg_type t ON t.oid = u.type) AS a
+CROSS JOIN LATERAL (SELECT array_agg(CASE WHEN grantee <> 0 THEN pg_get_userbyid(grantee) END) AS roles,
+  array_agg(is_grantable) AS grantable FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner)))) AS g
+WHERE p.pronamespace = to_regnamespace(quote_ident(%(schema)s)) AND p.proname = %(name)s AND p.prokind = 'f'
+ORDER BY p.oid
+"""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An argument that callers give, or an output."""
+
+    direction: str
+    """As pg_proc.proargmodes has it: i, o, b, v, t."""
+    name: str
+    """Empty where it has none."""
+    type: str
+    kind: str
+    """Its type by itself, without schema and dimensions: vector."""
+    default: str | None
+
+    @property
+    def given(self) -> bool:
+        """Whether callers give it."""
+        return self.direction in "ibv"
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A role that may execute a function; None stands for everybody."""
+
+    role: str | None
+    grantable: bool
 
 
 @dataclass(frozen=True)
 class Function:
-    """A search function as the catalogue has it."""
+    """A function as the catalogue has it."""
 
     oid: int
     schema: str
     name: str
+    parameters: tuple[Parameter, ...]
     arguments: str
     """With names, types and defaults, as CREATE FUNCTION takes them."""
-    names: tuple[str, ...]
-    result: str
-    columns: tuple[tuple[str, str], ...]
-    """Name and type of each result column."""
+    returns_set: bool
+    row_of: int | None
+    """The table or composite type whose rows it returns."""
+    language: str
+    body: str
+    parsed: bool
+    """Whether the catalogue holds the body parsed (BEGIN ATOMIC), not as text."""
     definition: str
-    volatility: str
+    """CREATE OR REPLACE FUNCTION, whole."""
+    signature: str
+    """What names it in ALTER and DROP."""
+    strict: bool
     definer: bool
     config: tuple[str, ...]
     owner: str
+    grants: tuple[Grant, ...]
     made: bool
     """Whether vecferry made it."""
 
     @property
-    def query(self) -> str:
-        """The argument that is the query's vector."""
-        return self.names[0]
+    def inputs(self) -> tuple[Parameter, ...]:
+        return tuple(p for p in self.parameters if p.given)
+
+    @property
+    def outputs(self) -> tuple[tuple[str, str], ...]:
+        """Name and type of each column of its result, or output argument."""
+        return tuple((p.name, p.type) for p in self.parameters if p.direction in "obt")
+
+    @property
+    def head(self) -> str:
+        """The definition as far as the body."""
+        return self.definition[: self.definition.index("\nBEGIN ATOMIC\n" if self.parsed else "\nAS $")]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Function":
+        parameters = tuple(stored.read(Parameter, p) for p in data["parameters"])
+        grants = tuple(stored.read(Grant, g) for g in data["grants"])
+        return stored.read(cls, {**data, "parameters": parameters, "grants": grants, "config": tuple(data["config"])})
 
 
-def find(
-    connection: Connection, schema: str, name: str, like: Function | None = None, switched: bool = False
-) -> Function | None:
-    """The function of that name, with the arguments of ``like``. Raises UsageError when there are several; of a name that was
-    ``switched``, the one that was is told from others by its body or its arguments."""
-    rows = connection.execute(
-        "SELECT p.oid::int8, pg_get_function_arguments(p.oid), coalesce(p.proargnames, '{}'), p.pronargs, "
-        "pg_get_function_result(p.oid), coalesce(p.proargmodes::text[], '{}'), "
-        "ARRAY(SELECT format_type(t, NULL) FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[])) t), "
-        "pg_get_functiondef(p.oid), p.provolatile::text, p.prosecdef, coalesce(p.proconfig, '{}'), pg_get_userbyid(p.proowner), "
-        "coalesce(starts_with(obj_description(p.oid, 'pg_proc'), %s), false) "
-        "FROM pg_proc p WHERE p.pronamespace = to_regnamespace(quote_ident(%s)) AND p.proname = %s AND p.prokind = 'f' "
-        "AND (%s::oid IS NULL OR p.proargtypes = (SELECT proargtypes FROM pg_proc WHERE oid = %s))",
-        (MADE, schema, name, like and like.oid, like and like.oid),
-    ).fetchall()
-    if switched and len(rows) > 1:
-        rows = [r for r in rows if MADE in r[7] or r[12]] or [r for r in rows if _is_usual(r[6][: r[3]])] or rows
-    if len(rows) > 1:
-        raise UsageError(
-            f"{counted(len(rows), 'function', 'are')} called {schema}.{name}: drop those that are not used, "
-            "or name another with `function`"
-        )
-    if not rows:
-        return None
-    oid, arguments, names, inputs, result, modes, types, definition, volatility, definer, config, owner, made = rows[0]
-    columns = [(n, t) for n, t, m in zip(names, types, modes, strict=False) if m in ("t", "o")]
+def functions(connection: Connection, schema: str, name: str) -> list[Function]:
+    """All functions of that name, whatever they take."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(_FUNCTIONS, {"made": MADE, "schema": schema, "name": name}).fetchall()
+    return [_function(schema, name, row) for row in rows]
+
+
+def _function(schema: str, name: str, row: dict[str, Any]) -> Function:
+    types, parsed = row["types"], row["parsed"] is not None
+    names = [*row["names"], *[""] * (len(types) - len(row["names"]))]
+    modes = row["modes"] or ["i"] * len(types)
+    whole = zip(modes, names, types, row["kinds"], row["defaults"], strict=True)
+    kept = (
+        "oid",
+        "arguments",
+        "returns_set",
+        "row_of",
+        "language",
+        "definition",
+        "signature",
+        "strict",
+        "definer",
+        "owner",
+        "made",
+    )
     return Function(
-        oid,
-        schema,
-        name,
-        arguments,
-        tuple(names[:inputs]),
-        result,
-        tuple(columns),
-        definition,
-        {"i": "IMMUTABLE", "s": "STABLE", "v": "VOLATILE"}[volatility],
-        definer,
-        tuple(config),
-        owner,
-        made,
+        schema=schema,
+        name=name,
+        parameters=tuple(Parameter(*parameter) for parameter in whole),
+        body=row["parsed"].removeprefix("BEGIN ATOMIC").removesuffix("END") if parsed else row["source"],
+        parsed=parsed,
+        config=tuple(row["config"]),
+        grants=tuple(Grant(*grant) for grant in zip(row["roles"], row["grantable"], strict=True)),
+        **{key: row[key] for key in kept},
     )
 
 
-def _is_usual(types: Sequence[str]) -> bool:
-    """Whether these are query, threshold and count, as most write them."""
-    return [kind.rpartition(".")[2] for kind in types] == ["vector", "double precision", "integer"]
+def find(connection: Connection, schema: str, name: str, switched: bool = False) -> Function | None:
+    """The function of that name. Raises UsageError when there are several; of a name that was ``switched``, the one that was is
+    told from others by its body or its arguments."""
+    every = functions(connection, schema, name)
+    if switched and len(every) > 1:
+        every = [f for f in every if is_generated(f) or f.made] or [f for f in every if _is_usual(f)] or every
+    if len(every) > 1:
+        raise UsageError(
+            f"{schema}.{name} is the name of {counted(len(every), 'function')}: drop what is not used, or name another "
+            f"with `function`"
+        )
+    return every[0] if every else None
 
 
-def define_as(connection: Connection, function: Function, name: str) -> Function:
-    """The same function under another name, in its schema."""
-    definition = re.sub(r"CREATE OR REPLACE FUNCTION .+?(?=\()", "", function.definition, count=1, flags=re.DOTALL)
-    connection.execute(
-        statement("cutover_function_copy", schema=function.schema, function=name, definition=sql.SQL(definition))
+def is_generated(function: Function) -> bool:
+    """Whether its body is one that we gave it."""
+    return MADE in function.body or is_of_0_1(function)
+
+
+def is_of_0_1(function: Function) -> bool:
+    """Whether 0.1 gave it its body, which is known by what it calls."""
+    return bool(function.inputs) and f'"{function.name}_v2"("{function.inputs[0].name}"' in function.body
+
+
+def _is_usual(function: Function) -> bool:
+    """Whether it takes query, threshold and count, as most are written."""
+    return [p.kind for p in function.inputs] == ["vector", "float8", "int4"]
+
+
+def defined(
+    function: Function,
+    name: str | None = None,
+    body: str | None = None,
+    language: str | None = None,
+    types: Mapping[int, str] | None = None,
+) -> sql.Composed:
+    """What makes the function once more with all its options, and with what is given in its stead. ``types`` are those of
+    arguments that callers give, by number."""
+    options = function.head[function.head.index(f"({function.arguments})\n RETURNS") + len(function.arguments) + 2 :]
+    if language:
+        options = options.replace(
+            f"\n LANGUAGE {sql.Identifier(function.language).as_string()[1:-1]}\n", f"\n LANGUAGE {language}\n", 1
+        )
+    arguments = _arguments(function, types) if types else function.arguments
+    says = body or function.body
+    body = f"BEGIN ATOMIC\n{says}\nEND" if function.parsed and language is None else f"AS {dollars(says)}"
+    definition = sql.SQL(f"({arguments}){options}\n{body}")
+    return statement(
+        "cutover_function_copy", schema=function.schema, function=name or function.name, definition=definition
     )
-    copy = find(connection, function.schema, name, like=function)
-    assert copy
-    return copy
+
+
+def define(
+    connection: Connection,
+    function: Function,
+    name: str | None = None,
+    body: str | None = None,
+    language: str | None = None,
+    types: Mapping[int, str] | None = None,
+) -> Function:
+    """Makes what ``defined`` says: in the function's place, or under another name with the same owner and grants."""
+    connection.execute(defined(function, name, body, language, types))
+    if name is None or name == function.name:
+        return function
+    made = max(functions(connection, function.schema, name), key=lambda f: f.oid)
+    give(connection, made, function.owner, function.grants)
+    return made
+
+
+def give(connection: Connection, function: Function, owner: str, grants: tuple[Grant, ...]) -> None:
+    """Gives the function this owner, and those who may execute it these rights and nobody else any, whatever default
+    privileges say."""
+    name = sql.SQL(function.signature)
+    connection.execute(statement("cutover_function_owner", function=name, role=owner))
+    for grant in {*function.grants, Grant(None, False)}:
+        if grant.role != function.owner or function.owner != owner:
+            connection.execute(statement("grant_function_no_more", function=name, role=_role(grant.role)))
+    for grant in grants:
+        further = sql.SQL(" WITH GRANT OPTION" if grant.grantable and grant.role != owner else "")
+        connection.execute(statement("grant_function", function=name, role=_role(grant.role) + further))
+
+
+def executors(connection: Connection, function: Function) -> frozenset[str]:
+    """The roles that may execute the function, those aside that may do anything."""
+    rows = connection.execute(
+        "SELECT rolname FROM pg_roles WHERE NOT rolsuper AND has_function_privilege(oid, %s::oid, 'EXECUTE')",
+        (function.oid,),
+    ).fetchall()
+    return frozenset(name for (name,) in rows)
 
 
 def drop(connection: Connection, function: Function) -> None:
     """Takes the function away."""
-    connection.execute(statement("contract_function", function=signature(connection, function)))
+    connection.execute(statement("contract_function", function=sql.SQL(function.signature)))
 
 
-def give_to(connection: Connection, function: Function, owner: str) -> None:
-    """Makes that role its owner."""
-    connection.execute(statement("cutover_function_owner", function=signature(connection, function), role=owner))
-
-
-def describe_as(connection: Connection, function: Function, what: str) -> None:
-    """Gives it a comment that says that it is ours, and what it is."""
-    comment = f"{MADE}: {what}"
-    connection.execute(statement("cutover_function_comment", function=signature(connection, function), comment=comment))
-
-
-def open_alike(connection: Connection, function: Function, copy: Function) -> None:
-    """Lets those execute ``copy`` who may execute ``function``."""
-    for role in _executors(connection, function) - {copy.owner}:
-        connection.execute(statement("grant_function", function=signature(connection, copy), role=_grantee(role)))
-
-
-def close(connection: Connection, function: Function) -> None:
-    """Lets nobody execute it but its owner."""
-    for role in _executors(connection, function) - {function.owner}:
-        name = signature(connection, function)
-        connection.execute(statement("grant_function_no_more", function=name, role=_grantee(role)))
-
-
-def _grantee(role: str | None) -> sql.Composable:
-    return sql.Identifier(role) if role else sql.SQL("PUBLIC")
-
-
-def _executors(connection: Connection, function: Function) -> set[str | None]:
-    """The roles that may execute it; None stands for everybody."""
-    rows = connection.execute(
-        "SELECT CASE WHEN g.grantee <> 0 THEN pg_get_userbyid(g.grantee) END FROM pg_proc p, "
-        "aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) g WHERE p.oid = %s AND g.privilege_type = 'EXECUTE'",
-        (function.oid,),
-    ).fetchall()
-    return {role for (role,) in rows} | {function.owner}
-
-
-def give_body(connection: Connection, function: Function, body: str) -> None:
-    """The same function, with its arguments, result, owner, grants and settings, and this body of PL/pgSQL."""
-    options = [
-        function.volatility,
-        *(["SECURITY DEFINER"] if function.definer else []),
-        *map(_setting, function.config),
-    ]
-    connection.execute(
-        statement(
-            "cutover_function_body",
-            schema=function.schema,
-            function=function.name,
-            arguments=sql.SQL(function.arguments),
-            result=sql.SQL(function.result),
-            options=sql.SQL(" ".join(options)),
-            body=sql.SQL(dollars(body)),
-        )
-    )
-
-
-def signature(connection: Connection, function: Function) -> sql.SQL:
-    """What names the function in ALTER and DROP."""
-    row = connection.execute("SELECT %s::oid::regprocedure::text", (function.oid,)).fetchone()
-    assert row
-    return sql.SQL(row[0])
+def note(connection: Connection, function: Function, comment: str) -> None:
+    """Says what a function of ours is."""
+    name = sql.SQL(function.signature)
+    connection.execute(statement("cutover_function_comment", function=name, comment=f"{MADE}: {comment}"))
 
 
 def dollars(body: str) -> str:
     """The body as a literal."""
-    tag = "$vecferry$"
-    assert tag not in body
-    return f"{tag}\n{body}\n{tag}"
+    assert _TAG not in body
+    return f"{_TAG}{body}{_TAG}"
 
 
-def _setting(setting: str) -> str:
-    name, _, value = setting.partition("=")
-    if name == "search_path":  # a list of quoted names already; the empty one has no such form in SQL
-        return f"SET search_path = {value if value != EMPTY_PATH else sql.Literal('').as_string()}"
-    return f"SET {name} = {sql.Literal(value).as_string()}"
+def _arguments(function: Function, types: Mapping[int, str]) -> str:
+    written, given = [], 0
+    for parameter in function.parameters:
+        if parameter.direction == "t":
+            continue
+        kind = types.get(given, parameter.type) if parameter.given else parameter.type
+        given += parameter.given
+        name = f"{sql.Identifier(parameter.name).as_string()} " if parameter.name else ""
+        default = f" DEFAULT {parameter.default}" if parameter.default else ""
+        written.append(f"{_DIRECTIONS[parameter.direction]}{name}{kind}{default}")
+    return ", ".join(written)
+
+
+def _role(name: str | None) -> sql.Composed:
+    return sql.Composed([sql.Identifier(name) if name is not None else sql.SQL("PUBLIC")])

@@ -24,7 +24,7 @@ def locked(connection: Connection, change: Callable[[], T]) -> T:
             with connection.transaction():
                 connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
                 return change()
-        except errors.LockNotAvailable:
+        except (errors.LockNotAvailable, errors.SerializationFailure):
             time.sleep(min(1.0, 0.02 * 2 ** min(attempt, 6)) * random.uniform(0.5, 1.5))
     raise TransientError(
         f"no lock within {LOCK_TIMEOUT} in {counted(LOCK_TRIES, 'attempt')}: a long transaction holds the "

@@ -120,6 +120,8 @@ class LivePlace(PostgresPlace):
     """The column that the new vectors are searched in."""
     function: str | None
     """The search function that switches; None where there is none."""
+    function_sql: str | None = None
+    """Its body for the new vectors, where the user gives it."""
 
     @property
     def name(self) -> str:

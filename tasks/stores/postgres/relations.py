@@ -62,6 +62,15 @@ def is_guarded(connection: Connection, relation: sql.Identifier) -> bool:
     return bool(_value(connection, "SELECT relrowsecurity FROM pg_class WHERE oid = to_regclass(%s)", relation))
 
 
+def column_grants(connection: Connection, relation: sql.Identifier, column: str) -> list[tuple[str, str, bool]]:
+    """Role, privilege and whether it may be passed on, of what is granted on the column by itself."""
+    return connection.execute(
+        f"SELECT {ROLE}, g.privilege_type, g.is_grantable FROM pg_attribute a, aclexplode(a.attacl) AS g "
+        "WHERE a.attrelid = to_regclass(%s) AND a.attname = %s",
+        (relation.as_string(), column),
+    ).fetchall()
+
+
 def readers(connection: Connection, relation: sql.Identifier) -> list[str]:
     """The roles that may read it, as GRANT takes them; its owner is one."""
     rows = connection.execute(

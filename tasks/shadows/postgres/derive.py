@@ -1,0 +1,274 @@
+"""The function that searches new vectors, derived from the application's own: its text, with the new column for the old one.
+
+Filters, joins, caps, languages and results stay as they are written. What cannot be derived is refused with the reason.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import Any
+
+from psycopg import sql
+
+from tasks.shadows.postgres.mentions import Item, Mention, Reading
+from tasks.shadows.postgres.scopes import Relation, read
+from tasks.stores.postgres.syntax import Edit, NotParsed, Piece, Token, edited, expressions, statements, tokens
+
+KINDS = ("vector", "halfvec")
+"""pgvector's types that a search compares."""
+
+
+class Underivable(Exception):
+    """Why a function cannot be derived, as the end of a sentence about it."""
+
+
+@dataclass(frozen=True)
+class Routine:
+    """A function, as far as its body goes."""
+
+    name: str
+    language: str
+    """sql or plpgsql."""
+    body: str
+    definition: str
+    """As CREATE FUNCTION, with ``body`` in dollar quotes."""
+    returns_row: bool
+    """Whether it returns rows of the table itself."""
+    arguments: tuple[str, ...]
+    """What callers give, by name; empty where it has none."""
+    kinds: tuple[str, ...]
+    """Their types."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A column of the live table, and how a search compares with it."""
+
+    column: str
+    type: str
+    """vector or halfvec: that of the column."""
+    dimensions: int | None
+    compared_as: str
+    """That of the index: where it differs from the column's, the column is cast."""
+    extension: str
+    """The schema of pgvector, quoted."""
+    beside: Callable[[str, str], str] | None = None
+    """Where the vectors lie beside the table: what is joined, by what the table is called and what this is."""
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A function's body for other vectors."""
+
+    body: str
+    query: int | None
+    """The argument to which a distance is taken, by number; None where it is taken between rows."""
+
+
+def derive(routine: Routine, name: str, old: Vectors, new: Vectors, relation: Relation) -> Derived:
+    """The body of a function called ``name`` that does by ``new`` what ``routine`` does by ``old``. Raises Underivable."""
+    readings = [(piece, read(piece, old.column, relation)) for piece in parsed(routine)]
+    words = tokens(routine.body)
+    _refuse_untraced(words, readings, old.column, routine.name)
+    if not any(m.compared for _, r in readings for m in r.mentions):
+        raise Underivable(f"it takes no distance from {old.column}")
+    edits = chain(
+        *(_of_piece(piece, reading, routine, old, new) for piece, reading in readings),
+        *(_renamed(piece, reading, routine, name) for piece, reading in readings),
+        _of_types(words, old, new),
+    )
+    return Derived(edited(routine.body, list(edits)), _query(routine, [r for _, r in readings]))
+
+
+def searches(routine: Routine, column: str, relation: Relation) -> bool:
+    """Whether the function takes a distance from that column."""
+    with suppress(Underivable):
+        return any(m.compared for piece in parsed(routine) for m in read(piece, column, relation).mentions)
+    return False
+
+
+def rename(routine: Routine, name: str) -> str:
+    """The body of the same function called ``name``: PL/pgSQL and SQL know arguments after their function's name. Raises
+    Underivable."""
+    try:
+        readings = [(piece, read(piece, "", lambda schema, table: None)) for piece in parsed(routine)]
+    except Underivable:
+        words = tokens(routine.body)
+        if any(w.name == routine.name and n.text == "." for w, n in pairwise(words)):
+            raise
+        return routine.body
+    edits = chain(*(_renamed(piece, reading, routine, name) for piece, reading in readings))
+    return edited(routine.body, list(edits))
+
+
+def parsed(routine: Routine) -> list[Piece]:
+    """The statements and expressions of its body. Raises Underivable."""
+    try:
+        if routine.language == "sql":
+            return statements(routine.body)
+        if routine.language == "plpgsql":
+            return expressions(routine.definition, routine.body)
+    except NotParsed as e:
+        raise Underivable(str(e)) from e
+    raise Underivable(f"it is written in {routine.language}")
+
+
+def _query(routine: Routine, readings: Sequence[Reading]) -> int | None:
+    """The argument that is compared with the vectors; where that is a variable, the only vector among the arguments."""
+    compared = {n for reading in readings for node in reading.compared_with for n in _arguments(node, routine)}
+    vectors = {n for n, kind in enumerate(routine.kinds) if kind in KINDS}
+    if len(compared) > 1:
+        raise Underivable("it takes distances to several of its arguments")
+    if compared:
+        return compared.pop()
+    return vectors.pop() if len(vectors) == 1 else None
+
+
+def _arguments(node: Any, routine: Routine) -> Iterator[int]:
+    """The arguments that an expression names."""
+    if isinstance(node, list):
+        for child in node:
+            yield from _arguments(child, routine)
+    elif isinstance(node, dict):
+        for kind, child in node.items():
+            if kind == "ParamRef":
+                yield child["number"] - 1
+            elif kind == "ColumnRef":
+                fields = [f["String"]["sval"] for f in child["fields"] if "String" in f]
+                if fields[-1:] and fields[-1] in routine.arguments and fields[:-1] in ([], [routine.name]):
+                    yield routine.arguments.index(fields[-1])
+            else:
+                yield from _arguments(child, routine)
+
+
+def _refuse_untraced(
+    words: Sequence[Token], readings: Sequence[tuple[Piece, Reading]], column: str, routine: str
+) -> None:
+    """Raises Underivable for a mention of the column of which nobody can say what it means."""
+    for _, reading in readings:
+        for _, fields in reading.others:
+            if fields[-1] == column and fields[0] != routine:  # else it is an argument
+                raise Underivable(f"it is not clear what {'.'.join(fields)} is")
+    spans = [(piece.start, piece.start + len(piece.text)) for piece, _ in readings]
+    for word in words:
+        if word.name == column and not any(start <= word.start < end for start, end in spans):
+            raise Underivable(f"it names {column} outside of any statement")
+
+
+def _of_piece(piece: Piece, reading: Reading, routine: Routine, old: Vectors, new: Vectors) -> Iterator[Edit]:
+    joined = set[str]()
+    for mention in reading.mentions:
+        if mention.outermost and routine.returns_row:
+            continue  # a row of the table has what the column has
+        if mention.itself and new.beside:
+            joined.add(mention.item.name)
+        yield _column(piece, mention, new)
+    for item in reading.tables:
+        if new.beside and (item.name in joined or _starred(reading, item, routine)):
+            yield from _join(piece, item, new)
+    if new.beside:
+        yield from _stars(piece, reading, new)
+
+
+def _renamed(piece: Piece, reading: Reading, routine: Routine, name: str) -> Iterator[Edit]:
+    """Arguments after the name of their function."""
+    for location, fields in reading.others:
+        if fields[0] == routine.name:
+            start = piece.place(location)
+            yield Edit(start, _end_of_name(piece, start, 1), _quoted(name))
+
+
+def _column(piece: Piece, mention: Mention, new: Vectors) -> Edit:
+    start = piece.place(mention.location)
+    end = _end_of_name(piece, start, len(mention.fields))
+    text = _text(piece)[start:end]
+    if mention.itself:
+        qualifier = ".".join(map(_quoted, mention.fields[:-1])) or _quoted(mention.item.name)
+        lies_beside = new.beside and mention.item.table
+        text = f"{_beside(mention.item) if lies_beside else qualifier}.{_quoted(new.column)}"
+    following = _text(piece)[end:].lstrip()
+    if mention.compared and new.compared_as != new.type and not following.startswith("::"):
+        text = f"({text}::{new.extension}.{new.compared_as}({new.dimensions}))"
+    if mention.itself and mention.unnamed:
+        text += f" AS {_quoted(mention.fields[-1])}"
+    return Edit(start, end, text)
+
+
+def _join(piece: Piece, item: Item, new: Vectors) -> Iterator[Edit]:
+    """The table, joined with what lies beside it."""
+    assert item.table
+    assert new.beside
+    start = piece.place(item.table["location"])
+    end = _end_of_name(piece, start, 2 if "schemaname" in item.table else 1)
+    if alias := item.table.get("alias"):
+        end = _end_of_alias(piece, end, alias["aliasname"])
+    yield Edit(start, start, "(")
+    yield Edit(end, end, " " + new.beside(_quoted(item.name), _beside(item)) + ")")
+
+
+def _starred(reading: Reading, item: Item, routine: Routine) -> bool:
+    """Whether a subquery hands on all columns of the table, and its vectors with them."""
+    return any(item in star.items and not star.outermost for star in reading.stars)
+
+
+def _stars(piece: Piece, reading: Reading, new: Vectors) -> Iterator[Edit]:
+    """What lies beside a table is none of its own columns; a subquery that hands on all of them hands it on too."""
+    for star in reading.stars:
+        start = piece.place(star.location)
+        end = start + 1 if not star.qualified else _end_of_star(piece, start)
+        text = ", ".join(f"{_quoted(item.name)}.*" for item in star.items)
+        if not star.outermost:
+            text += "".join(f", {_beside(i)}.{_quoted(new.column)}" for i in star.items if i.table)
+        yield Edit(start, end, text)
+
+
+def _of_types(words: Sequence[Token], old: Vectors, new: Vectors) -> Iterator[Edit]:
+    """vector(384) becomes vector(1536), in casts and declarations; a cast without dimensions becomes one to what is compared."""
+    for i, word in enumerate(words):
+        if word.name not in KINDS:
+            continue
+        texts = [w.text for w in words[i + 1 : i + 4]]
+        if len(texts) == 3 and texts[0] == "(" and texts[2] == ")" and texts[1] == str(old.dimensions):
+            yield Edit(word.start, words[i + 3].end, f"{new.compared_as}({new.dimensions})")
+        elif word.name != new.compared_as and texts[:1] != ["("] and _is_cast(words, i):
+            yield Edit(word.start, word.end, new.compared_as)
+
+
+def _is_cast(words: Sequence[Token], i: int) -> bool:
+    before = words[i - 3].text if i >= 3 and words[i - 1].text == "." else words[i - 1].text if i else ""
+    return before == "::"
+
+
+def _text(piece: Piece) -> str:
+    """The text with as much before it as stands before it in the body."""
+    return " " * piece.start + piece.text
+
+
+def _end_of_name(piece: Piece, start: int, parts: int) -> int:
+    pattern = r"\s*\.\s*".join([r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'] * parts)
+    match = re.compile(pattern).match(_text(piece), start)
+    if match is None:
+        raise Underivable("a comment stands within a name")
+    return match.end()
+
+
+def _end_of_star(piece: Piece, start: int) -> int:
+    return _text(piece).index("*", start) + 1
+
+
+def _end_of_alias(piece: Piece, start: int, alias: str) -> int:
+    """Where the alias ends that follows the name of a table."""
+    for word in tokens(_text(piece)[start:]):
+        if word.name == alias:
+            return start + word.end
+    raise Underivable(f"the name {alias} is not where it should be")
+
+
+def _beside(item: Item) -> str:
+    return _quoted(f"{item.name}_beside")
+
+
+def _quoted(name: str) -> str:
+    return sql.Identifier(name).as_string()

@@ -1,0 +1,249 @@
+"""Calls of a search function as those who may execute it, and what their answers have to agree in."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, product
+from typing import Any
+
+from psycopg import Error, errors, sql
+
+from tasks.base.errors import VerificationRefused
+from tasks.base.words import counted
+from tasks.stores.postgres.catalogue import Function, Parameter
+from tasks.stores.postgres.connection import Connection
+
+LIMIT = 0.2
+"""Seconds that calls within a switch may take in all."""
+ROWS = 10
+"""How many rows are asked for, where a function takes a count."""
+TRIES = 16
+"""How many combinations of arguments are tried until one finds something."""
+TOLERANCE = 2e-3
+"""Relative difference of distances: those of half vectors are as coarse."""
+
+Row = tuple[Any, ...]
+Answers = dict[tuple[str, int], "Answer"]
+"""By the role that asked, and the dimensions of its query."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a call came to: rows, or the class of its refusal."""
+
+    rows: tuple[Row, ...] = ()
+    refused: str | None = None
+    columns: tuple[str, ...] = field(default=(), compare=False)
+
+    def __str__(self) -> str:
+        return f"is refused ({self.refused})" if self.refused else f"finds {counted(len(self.rows), 'row')}"
+
+
+@dataclass(frozen=True)
+class Role:
+    """Who searches."""
+
+    name: str
+    taken: bool
+    """Whether our own role may act as this one."""
+
+
+class TooSlow(VerificationRefused):
+    """The calls take longer than a switch may last."""
+
+
+@dataclass
+class Clock:
+    """The time that calls within one switch have taken so far."""
+
+    seconds: float = 0.0
+
+    def spend(self, seconds: float, name: str) -> None:
+        """Raises TooSlow once it is too much."""
+        self.seconds += seconds
+        if self.seconds > LIMIT:
+            raise TooSlow(
+                f"{name} takes longer to be tried than a switch may last ({LIMIT * 1000:.0f} ms), so nothing was switched: "
+                "try when the database is less busy"
+            )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The calls of one function."""
+
+    function: Function
+    calls: Mapping[int, str]
+    """By the dimensions of the query, SQL of a call."""
+    by_vector: Callable[[str], str] | None
+    """SQL of a call by a vector in pgvector's text; None where the function takes none."""
+    roles: tuple[Role, ...]
+    settings: Mapping[str, str]
+    """What policies and filters read."""
+    before: Mapping[tuple[str, int], Answer] = field(default_factory=dict)
+    """What each role got before the change."""
+    exact: Mapping[tuple[str, int], Answer] = field(default_factory=dict)
+    """What exact search gives each role after it."""
+
+    def ask(self, connection: Connection, role: str, dimensions: int, *before: str) -> Answer:
+        """What a role gets for a query of so many dimensions, after the statements ``before``."""
+        return ask(connection, self.calls[dimensions], role, self.settings, *before)
+
+    @property
+    def taken(self) -> list[str]:
+        """Those who can be tried."""
+        return [role.name for role in self.roles if role.taken]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was not tried, and for want of what."""
+        return [
+            f"{self.function.name} was not tried as {role.name}: GRANT {sql.Identifier(role.name).as_string()} TO CURRENT_USER"
+            for role in self.roles
+            if not role.taken
+        ]
+
+
+def ask(connection: Connection, call: str, role: str, settings: Mapping[str, str], *before: str) -> Answer:
+    """What a role gets for a call, of which nothing is kept; after the statements ``before``."""
+    answer = Answer()
+    try:
+        with connection.transaction(force_rollback=True):
+            for statement in before:
+                connection.execute(statement)
+            for name, value in settings.items():
+                connection.execute("SELECT set_config(%s, %s, true)", (name, value))
+            connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
+            cursor = connection.execute(call)
+            answer = Answer(tuple(cursor.fetchall()), columns=tuple(c.name for c in cursor.description or ()))
+    except (errors.QueryCanceled, errors.LockNotAvailable):
+        raise
+    except Error as e:
+        if connection.closed:
+            raise
+        answer = Answer(refused=type(e).__name__)
+    return answer
+
+
+def differences(
+    probe: Probe, before: Mapping[tuple[str, int], Answer], after: Mapping[tuple[str, int], Answer]
+) -> list[str]:
+    """Where an answer is not what it was, to the letter."""
+    return [
+        f"as {role}, {probe.function.name} {before[role, size]} for a query of {counted(size, 'dimension')} before, and after it {answer}"
+        if str(answer) != str(before[role, size])
+        else f"as {role}, {probe.function.name} gives other rows for a query of {counted(size, 'dimension')} than before"
+        for (role, size), answer in after.items()
+        if (role, size) in before and answer != before[role, size]
+    ]
+
+
+def deviations(probe: Probe, after: Mapping[tuple[str, int], Answer]) -> list[str]:
+    """Where an answer by index is not of what exact search gives the same role, with the same distances."""
+    lines = []
+    for (role, size), answer in after.items():
+        exact = probe.exact.get((role, size))
+        if exact is None:
+            continue
+        if answer.refused != exact.refused:
+            lines.append(
+                f"as {role}, {probe.function.name} {answer} for a query of {counted(size, 'dimension')}, and exact search {exact}"
+            )
+        elif (answer.rows or exact.rows) and not _agree(answer.rows, exact.rows):
+            lines.append(
+                f"as {role}, {probe.function.name} finds other rows for a query of {counted(size, 'dimension')} than exact search"
+            )
+    return lines
+
+
+def _agree(rows: Sequence[Row], exact: Sequence[Row]) -> bool:
+    """Whether the nearest row is the same, and all but a few of the others: an index finds most, and never others."""
+    if not rows or not exact or not _same(rows[0], exact[0]):
+        return False
+    common = sum(any(_same(row, other) for other in exact) for row in rows)
+    return common >= len(rows) / 2
+
+
+def _same(row: Row, other: Row) -> bool:
+    return len(row) == len(other) and all(
+        math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+        if isinstance(a, float) and isinstance(b, float)
+        else a == b
+        for a, b in zip(row, other, strict=True)
+    )
+
+
+def roles(connection: Connection, function: Function) -> tuple[Role, ...]:
+    """Those who may execute the function and can be somebody: they log in, or others act as them."""
+    rows = connection.execute(
+        "SELECT r.rolname, pg_has_role(r.oid, 'MEMBER') FROM pg_roles r "
+        "WHERE r.rolname !~ '^pg_' AND (NOT r.rolsuper OR r.rolname = current_user) "
+        "AND has_function_privilege(r.oid, %s::oid, 'EXECUTE') AND has_schema_privilege(r.oid, to_regnamespace(quote_ident(%s)), 'USAGE') "
+        "AND (r.rolcanlogin OR EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = r.oid)) ORDER BY r.rolname <> %s, 1",
+        (function.oid, function.schema, function.owner),
+    ).fetchall()
+    return tuple(Role(*row) for row in rows)
+
+
+def calls(
+    function: Function, query: int | None, sample: Mapping[str, Any], dropped: str | None = None
+) -> Iterator[Callable[[str], str]]:
+    """Calls with several arguments, likely ones first, each as SQL by the query's vector. ``sample`` is a row of the table, of
+    whose columns one is about to be ``dropped``."""
+    whole = f"to_jsonb(found) - {sql.Literal(dropped).as_string()}" if dropped and function.row_of else "*"
+    named = all(p.name for p in function.inputs)
+    choices = [
+        [""] if number == query else _candidates(parameter, sample) for number, parameter in enumerate(function.inputs)
+    ]
+    for chosen in islice(product(*choices), TRIES):
+        given = list[tuple[str, str | None]]()
+        for number, (parameter, value) in enumerate(zip(function.inputs, chosen, strict=True)):
+            if value is None and not named:
+                break  # from here on all have defaults
+            if value is None:
+                continue
+            prefix = "VARIADIC " if parameter.direction == "v" else ""
+            prefix += f"{sql.Identifier(parameter.name).as_string()} => " if named else ""
+            given.append((prefix, None if number == query else f"{value}::{parameter.type}"))
+
+        def call(vector: str, given: Sequence[tuple[str, str | None]] = tuple(given)) -> str:
+            arguments = ", ".join(f"{prefix}{vector if value is None else value}" for prefix, value in given)
+            name = sql.Identifier(function.schema, function.name).as_string()
+            return f"SELECT {whole} FROM {name}({arguments}) AS found"
+
+        yield call
+
+
+def _candidates(parameter: Parameter, sample: Mapping[str, Any]) -> list[str | None]:
+    """Values of an argument, as SQL; None leaves it and what follows to their defaults."""
+    if parameter.kind in ("int2", "int4", "int8"):
+        named = _of_column(parameter.name, sample)
+        return [*named, str(ROWS)]
+    usual: dict[str, list[str | None]] = {
+        "float4": ["-1", "2", "0"],
+        "float8": ["-1", "2", "0"],
+        "numeric": ["-1", "2", "0"],
+        "bool": ["true", "false"],
+        "json": ["'{}'"],
+        "jsonb": ["'{}'"],
+    }
+    first: list[str | None] = [None] if parameter.default is not None else []
+    return [*_of_column(parameter.name, sample), *(first or usual.get(parameter.kind, ["NULL"]))]
+
+
+def _of_column(name: str, sample: Mapping[str, Any]) -> list[str | None]:
+    """The sample's value of the column that an argument is called after: of_user_id, p_user_id, match_user_id."""
+    for column, value in sample.items():
+        if (
+            value is not None
+            and isinstance(value, str | int | bool)
+            and (name == column or name.endswith(f"_{column}"))
+        ):
+            return [sql.Literal(str(value)).as_string()]
+    return []
+
+
+def refuse(lines: Sequence[str]) -> None:
+    """Raises VerificationRefused with all differences, which rolls the change back."""
+    if lines:
+        raise VerificationRefused("people would be answered otherwise: " + "; ".join(lines))

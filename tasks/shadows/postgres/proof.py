@@ -1,0 +1,207 @@
+"""What a change of the functions that people call has to prove, before it is kept: a switch, its rollback, a contract. Everybody
+who searches gets what he got before, and of new vectors what exact search gives; who was refused is refused.
+
+A switch is made once before and taken back, for what takes long: exact search, all roles, whether the index is used. In the
+change itself are searches by index only, each in a savepoint that is rolled back.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from psycopg import sql
+
+from tasks.base.words import counted
+from tasks.runs import models, search_bodies
+from tasks.runs.models import Model
+from tasks.runs.plan import Target
+from tasks.runs.run import Run
+from tasks.shadows.postgres import generated, probe
+from tasks.shadows.postgres.probe import Answer, Answers, Clock, Probe
+from tasks.shadows.postgres.rehearsal import rehearsed
+from tasks.shadows.postgres.search_functions import argument_of_query
+from tasks.stores.postgres.catalogue import Function, executors, find, is_generated
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.live_table import quoted
+from tasks.stores.postgres.places import LivePlace
+
+Change = Literal["switch", "take_back", "contract"]
+SHARE = 0.5
+"""Of the time that calls may take in a change, what those may take that were measured before it."""
+
+
+@dataclass
+class Proof:
+    """That one function answers as before, and by new vectors as exact search does. ``before`` and ``after`` are called in the
+    transaction of the change."""
+
+    probe: Probe
+    kept: tuple[int, ...]
+    """Dimensions of queries that are answered as before, to the letter."""
+    made: tuple[int, ...] = ()
+    """Those that are answered by new vectors."""
+    roles: tuple[str, ...] = ()
+    """Those who are tried in the change."""
+    _before: Answers = field(default_factory=dict)
+    _executors: frozenset[str] = frozenset()
+
+    def before(self, connection: Connection, clock: Clock) -> None:
+        self._executors = executors(connection, self.probe.function)
+        self._before = self._ask(connection, self.kept, clock)
+
+    def after(self, connection: Connection, clock: Clock) -> list[str]:
+        """What is to be told of it. Raises VerificationRefused for any difference, which rolls the change back."""
+        answers = self._ask(connection, (*self.kept, *self.made), clock)
+        probe.refuse(
+            [
+                *self._opened(connection),
+                *probe.differences(self.probe, self._before, answers),
+                *probe.deviations(self.probe, answers),
+            ]
+        )
+        name = self.probe.function.name
+        answered = {role for (role, _), answer in answers.items() if answer != Answer()}
+        unseen = sorted({role for role, _ in answers} - answered)
+        rest = [role for role in self.probe.taken if role not in self.roles]
+        return [
+            *self.probe.notes,
+            *(f"{name} finds nothing as {role}, before or after" for role in unseen),
+            *(
+                [f"{name} was tried as {counted(len(rest), 'role')} before the switch alone: {', '.join(rest)}"]
+                if rest
+                else []
+            ),
+        ]
+
+    def _ask(self, connection: Connection, dimensions: tuple[int, ...], clock: Clock) -> Answers:
+        answers: Answers = {}
+        for role in self.roles:
+            for size in dimensions:
+                started = time.perf_counter()
+                answers[role, size] = self.probe.ask(connection, role, size)
+                clock.spend(time.perf_counter() - started, self.probe.function.name)
+        return answers
+
+    def _opened(self, connection: Connection) -> Iterator[str]:
+        """Who may execute by now what was not for them to execute, and who no longer may."""
+        schema, name = self.probe.function.schema, self.probe.function.name
+        bodies = [s.body for s in search_bodies.of_function(connection, schema, name)]
+        for called in dict.fromkeys([name, generated.second_name(name), *bodies]):
+            function = find(connection, schema, called, switched=True)
+            if function is None or (called != name and not function.made):
+                continue
+            allowed = executors(connection, function)
+            for role in sorted(allowed - self._executors):
+                yield f"{role} may execute {called}, and could not execute {name} before"
+            for role in sorted(self._executors - allowed) if called == name else []:
+                yield f"{role} may not execute {name} any longer"
+
+
+def proofs(
+    connection: Connection,
+    run: Run,
+    target: Target[LivePlace],
+    change: Change,
+    rehearsal: Callable[[], object],
+    share: float = SHARE,
+) -> Iterator[Proof]:
+    """What is to be proven of a change that ``rehearsal`` makes; it is taken back here. Raises VerificationRefused where that
+    shows a difference."""
+    settings: Mapping[str, str] = run.plan.request.own.get("probe_settings", {})
+    model = models.of_run(connection, run.run_id, target.number)
+    chain = models.ways_back(connection, target.place.schema, target.place.table)
+    gone = _gone(connection, change, model)
+    for name in dict.fromkeys([*generated.called(connection, target), *filter(None, [target.place.function])]):
+        function = find(connection, target.place.schema, name, switched=True)
+        if function is None:
+            continue
+        known = {s.model.model for s in search_bodies.of_function(connection, target.place.schema, name)}
+        served = {m.dimensions or 0: m for m in reversed(chain) if m.model in known}
+        query = argument_of_query(connection, target, name)
+        new = {model.dimensions or 0: model} if model and change == "switch" else {}
+        dropped = gone.column_name if gone and change == "contract" else None
+        call, chosen = _calls(connection, target, function, query, dropped, settings, served, served | new)
+        if call is None:
+            continue
+        kept = {size for size, m in served.items() if gone is None or m.model != gone.model}
+        if change == "take_back" and (query is None or not is_generated(function)):
+            kept = set()  # one name for whatever is active, or what somebody has put in its place
+        if change == "switch":
+            kept = kept - new.keys() if query is not None else set()
+        by_vector = call if query is not None else None
+        tried = Probe(function, chosen, by_vector, probe.roles(connection, function), settings)
+        proof = Proof(tried, tuple(sorted(kept & chosen.keys())), tuple(sorted(new.keys() & chosen.keys())))
+        before, proof.roles = _timed(connection, proof, share)
+        if change == "switch":
+            now = [size for size in served if size in chosen]
+            proof.probe = rehearsed(connection, target, replace(tried, before=before), now, proof.made, rehearsal)
+        yield proof
+
+
+def _gone(connection: Connection, change: Change, model: Model | None) -> Model | None:
+    """The model that is no longer searched after the change."""
+    if model is None or change == "switch":
+        return None
+    return models.predecessor(connection, model) if change == "contract" else model
+
+
+def _timed(connection: Connection, proof: Proof, share: float) -> tuple[Answers, tuple[str, ...]]:
+    """What all roles get now, and those of them who can be tried within a change: both before and after it."""
+    answers: Answers = {}
+    roles, spent, sizes = list[str](), 0.0, len(proof.kept) + len(proof.made)
+    for role in proof.probe.taken:
+        started = time.perf_counter()
+        for size in proof.kept:
+            answers[role, size] = proof.probe.ask(connection, role, size)
+        each = (time.perf_counter() - started) / max(1, len(proof.kept))
+        spent += each * (len(proof.kept) + sizes)
+        if not roles or spent < share * probe.LIMIT:
+            roles.append(role)
+    return answers, tuple(roles)
+
+
+def _calls(
+    connection: Connection,
+    target: Target[LivePlace],
+    function: Function,
+    query: int | None,
+    dropped: str | None,
+    settings: Mapping[str, str],
+    served: Mapping[int, Model],
+    wanted: Mapping[int, Model],
+) -> tuple[Callable[[str], str] | None, dict[int, str]]:
+    """A call by the query's vector, with arguments that find something, and that of each number of dimensions; none where nothing
+    is stored to ask for."""
+    live = target.place.live
+    row = connection.execute(
+        sql.SQL("SELECT to_jsonb(t) FROM {} AS t WHERE {} IS NOT NULL LIMIT 1").format(
+            live.identifier, sql.SQL(live.document("t"))
+        )
+    ).fetchone()
+    sample: dict[str, Any] = row[0] if row else {}
+    vectors = {size: vector for size, m in wanted.items() if (vector := _vector(connection, m))}
+    if not vectors:
+        return None, {}
+    kind = function.inputs[query].type if query is not None else ""
+    first, chosen = next((size for size in served if size in vectors), None), None
+
+    def by_text(call: Callable[[str], str]) -> Callable[[str], str]:
+        return lambda vector: call(f"{sql.Literal(vector).as_string()}::{kind}")
+
+    for call in map(by_text, probe.calls(function, query, sample, dropped)):
+        chosen = chosen or call
+        if first is not None and probe.ask(connection, call(vectors[first]), function.owner, settings).rows:
+            chosen = call
+            break
+    return chosen, {size: chosen(vector) for size, vector in vectors.items()} if chosen else {}
+
+
+def _vector(connection: Connection, model: Model) -> str | None:
+    """One of the stored vectors of a model."""
+    place = sql.Identifier(model.place_schema, model.place_name)
+    column = sql.SQL(quoted(model.column_name))
+    row = connection.execute(
+        sql.SQL("SELECT {}::text FROM {} WHERE {} IS NOT NULL LIMIT 1").format(column, place, column)
+    ).fetchone()
+    return row[0] if row else None
