@@ -162,6 +162,7 @@ REDEPLOYED = (
     "DROP FUNCTION match_docs; CREATE FUNCTION match_docs(query_embedding vector, match_threshold float, match_count int) "
     "RETURNS TABLE (id bigint) LANGUAGE sql STABLE AS $$ SELECT 1::bigint $$"
 )
+CALLED = f"SELECT * FROM match_docs('[{', '.join(['1'] * 8)}]'::vector, 0, 1)"
 FORBIDDEN = (
     "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'docs is frozen'; END $$; "
     "UPDATE docs SET content = 'changed' WHERE id = 3; "
@@ -170,11 +171,18 @@ FORBIDDEN = (
 
 
 @pytest.mark.parametrize(
-    ("verb", "more", "plant", "reason"),
+    ("verb", "more", "plant", "reason", "status"),
     [
-        ("contract", ("-p", "rollback_days=0"), "CREATE VIEW old AS SELECT embedding FROM docs", "view old depends on"),
-        ("rollback", (), REDEPLOYED, "match_docs"),
-        ("catch-up", (), FORBIDDEN, "docs is frozen"),
+        (
+            "contract",
+            ("-p", "rollback_days=0"),
+            "CREATE VIEW old AS SELECT embedding FROM docs",
+            "view old depends on",
+            1,
+        ),
+        ("rollback", (), REDEPLOYED, "match_docs was replaced", 3),
+        ("rollback", ("--force",), f"{REDEPLOYED}; CREATE VIEW used AS {CALLED}", "view used depends on", 1),
+        ("catch-up", (), FORBIDDEN, "docs is frozen", 1),
     ],
 )
 def test_what_a_verb_did_not_do_is_no_success(
@@ -185,16 +193,28 @@ def test_what_a_verb_did_not_do_is_no_success(
     more: tuple[str, ...],
     plant: str,
     reason: str,
+    status: int,
 ) -> None:
     """Exit ≠ 0, in JSON too, one line that says what stood in the way, and in Prefect a failed run."""
     connection.execute(plant)  # type: ignore[arg-type]
     for form in ((), ("--json",)):
         ended = command(capsys, verb, "r", *more, *form)
-        assert ended.exit == 1, ended
+        assert ended.exit == status, ended
         assert reason in ended.complaint
-        assert not form or ended.json["exit"] == 1
+        assert not form or ended.json["exit"] == status
     assert ledger.get(connection, "r").state == "cut_over"
     assert last_flow_run(verb).state.type == "FAILED"
+
+
+def test_a_rollback_that_is_told_to_puts_back_what_was_replaced(
+    connection: Connection, switched: Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --force, also where what is there by now returns something else."""
+    connection.execute(REDEPLOYED)
+    assert command(capsys, "rollback", "r", "--force").exit == 0
+    assert connection.execute("SELECT pg_get_function_result('match_docs'::regproc)").fetchone() == (
+        "TABLE(id bigint, content text, similarity double precision)",
+    )
 
 
 def test_a_rollback_puts_back_a_function_that_was_dropped(
