@@ -90,8 +90,8 @@ class Account(Protocol):
     """Who pays for the vectors of a model that costs money."""
 
     @property
-    def price(self) -> float:
-        """Dollars per million tokens."""
+    def price(self) -> float | None:
+        """Dollars per million tokens; None where it is not known."""
         ...
 
     @property

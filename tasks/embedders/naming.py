@@ -1,10 +1,14 @@
 """How a model is written: ``provider/model[@revision][?option=value&…]``, values percent-encoded where they must be."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from tasks.base.errors import UsageError
+
+_REVISION = re.compile(r"(?<=[^/])@")
+"""An @ that begins a part of a path belongs to the name: ``@cf/baai/bge-m3``."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def parse_model(written: str) -> ModelName:
     """The parts of a model's name. Raises UsageError where an option has no value, or is there twice."""
     provider, _, rest = written.partition("/")
     model, _, query = rest.partition("?")
-    model, _, revision = model.partition("@")
+    model, *revision = _REVISION.split(model, maxsplit=1)
     options: dict[str, str] = {}
     for pair in query.split("&") if query else ():
         option, equals, value = pair.partition("=")
@@ -70,4 +74,4 @@ def parse_model(written: str) -> ModelName:
         if option in options:
             raise UsageError(f"embedder {written!r}: {option} is given twice")
         options[option] = unquote(value)
-    return ModelName(written, provider, model, revision, options)
+    return ModelName(written, provider, model, "".join(revision), options)

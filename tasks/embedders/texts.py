@@ -1,5 +1,6 @@
 """Texts before a model: which of them no model takes, how long they are, and how an over-long one is cut."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -11,8 +12,9 @@ OnTooLong = Literal["quarantine", "truncate", "mean"]
 """What becomes of a text with more tokens than the model takes."""
 
 RUNGS = (4.0, 3.5, 3.0, 2.5, 2.0, 1.5, 1.0)
-"""Bytes a token assumed when cutting, one after the other until it fits; the last always does. Fixed steps rather than
-an exact cut, so that a text is cut alike with and without a vocabulary, in the first run and in the next."""
+"""Bytes a token assumed when cutting, one after the other until it fits; the last always does where the limit is the model's.
+Fixed steps rather than an exact cut, so that a text is cut alike with and without a vocabulary, in the first run and in the
+next."""
 
 
 def size(text: str) -> int:
@@ -48,13 +50,15 @@ def cut(text: str, size_limit: int) -> list[str]:
     return [*pieces, rest.decode()] if rest else pieces
 
 
-def cuts(text: str, max_tokens: int, after: int = -1) -> Iterator[tuple[int, list[str]]]:
-    """The ways to cut ``text``, from the fewest pieces to the most: an index into RUNGS, beyond ``after``, and the pieces.
+def cuts(
+    text: str, max_tokens: int, rungs: Sequence[float] = RUNGS, below: float = math.inf
+) -> Iterator[tuple[int, list[str]]]:
+    """The ways to cut ``text``, from the fewest pieces to the most: the most bytes of a piece, less than ``below``, and the pieces.
     The first whose pieces have ``max_tokens`` at most is the one to take."""
-    for rung in range(after + 1, len(RUNGS)):
-        limit = int(RUNGS[rung] * max_tokens)
-        if limit < size(text):
-            yield rung, cut(text, limit)
+    for rung in rungs:
+        limit = int(rung * max_tokens)
+        if 0 < limit < min(size(text), below):
+            yield limit, cut(text, limit)
 
 
 def mean(vectors: np.ndarray, lengths: Sequence[int]) -> np.ndarray:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tasks.base.errors import FatalError, TransientError
+from tasks.embedders.budget import UNPRICED
 from tasks.embedders.registry import open_embedder
 from tasks.planning.planned import Cost, Planned
 from tasks.runs import ledger
-from tasks.runs.vectors import keys_of
+from tasks.runs.vectors import keys_of, whole_keys
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 
@@ -31,17 +32,27 @@ def cost_of(connection: Connection, model: str, pages: Iterable[list[str]]) -> C
     for page in pages:
         keys = keys_of(embedder, page)
         new = [at for at, is_new in enumerate(seen.note(keys)) if is_new]
-        kept = _kept(connection, embedder.space.fingerprint, [keys[at] for at in new]) if indexed and new else set()
-        texts = [page[at] for at in new if keys[at] not in kept]
+        whole = whole_keys(embedder, [page[at] for at in new])
+        sought = [*(keys[at] for at in new), *whole.values()]
+        kept = _kept(connection, embedder.space.fingerprint, sought) if indexed and new else set()
+        texts = [page[at] for at in new if keys[at] not in kept and whole.get(keys[at]) not in kept]
         fresh, known = fresh + len(texts), known + len(new) - len(texts)
         bytes_ += sum(len(text.encode()) for text in texts)
         tokens += sum(account.count(text) or 0 for text in texts)
     return Cost(fresh, known, tokens if exact else bytes_ // 4, exact, tokens if exact else bytes_, account.price)
 
 
+def unpriced(models: Iterable[str | None], budget: float | None) -> Iterator[str]:
+    """That a budget cannot hold, where the price of a model is not known."""
+    for model in models if budget is not None else ():
+        account = open_embedder(model).account if model else None
+        if account and account.price is None:
+            yield f"embedder {model!r}: {UNPRICED}"
+
+
 def over_budget(cost: Cost | None, budget: float | None) -> Iterator[str]:
     """That the money will not last, where it will not."""
-    if cost and budget is not None and cost.dollars > budget:
+    if cost and budget is not None and cost.price is not None and cost.dollars > budget:
         yield f"about ${cost.dollars:.4f} is needed and budget_usd is ${budget:.4f}: the run will stop there"
 
 

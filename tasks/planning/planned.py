@@ -52,16 +52,17 @@ class Cost:
     """Whether the tokens were counted; else they are the usual quarter of the bytes."""
     most_tokens: int
     """The bytes: no token has less than one."""
-    price: float
-    """Dollars per million tokens."""
+    price: float | None
+    """Dollars per million tokens; None where it is not known."""
 
     @property
     def dollars(self) -> float:
-        return self.tokens * self.price / 1e6
+        """0 where the price is not known."""
+        return self.tokens * (self.price or 0.0) / 1e6
 
     @property
     def most_dollars(self) -> float:
-        return self.most_tokens * self.price / 1e6
+        return self.most_tokens * (self.price or 0.0) / 1e6
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from tasks.base.errors import UsageError
 from tasks.planning import collections, live_tables
-from tasks.planning.account import is_paid
+from tasks.planning.account import is_paid, unpriced
 from tasks.planning.in_postgres import InPostgres
 from tasks.planning.planned import Draft, Planned, Planner
 from tasks.runs import spending
@@ -30,7 +30,8 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
     name is not there."""
     drafted = planner_of(request.flow).draft(_lent(connection), request, run_id)
     lacking = spending.lacking(connection) if is_paid(request.embedder) else ()
-    return replace(drafted, problems=[*drafted.problems, *lacking])
+    priceless = unpriced((request.embedder, request.old_embedder), request.budget_usd)
+    return replace(drafted, problems=[*drafted.problems, *lacking, *priceless])
 
 
 def examined(connection: Connection, request: Request, run_id: str) -> Draft:

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 
 import numpy as np
@@ -36,6 +35,17 @@ def keys_of(embedder: Embedder, items: Sequence[Item]) -> list[bytes]:
     return [sha256(_named(*pair)).digest() for pair in zip(items, embedder.variants(items), strict=True)]
 
 
+def whole_keys(embedder: Embedder, items: Sequence[Item]) -> dict[bytes, bytes]:
+    """Of the items that have a variant: their keys, and those that the same items have without it. What is kept under these was
+    taken whole, and so serves every variant."""
+    keys, variants = keys_of(embedder, items), embedder.variants(items)
+    return {
+        key: sha256(_named(item, "")).digest()
+        for key, item, variant in zip(keys, items, variants, strict=True)
+        if variant
+    }
+
+
 def _named(item: Item, variant: str) -> bytes:
     content = item.encode() if isinstance(item, str) else item
     return b"%s\0%s" % (content, variant.encode()) if variant else content
@@ -55,13 +65,19 @@ def embedded(
     documents = page.column("document").to_pylist()
     rows = [row for row, document in enumerate(documents) if document is not None]
     made = _Made(np.zeros((len(documents), embedder.space.dimensions), np.float32), np.zeros(len(documents), bool), {})
+    whole: dict[bytes, bytes] = {}
+
+    def keys(items: Sequence[Item]) -> list[bytes]:
+        whole.update(whole_keys(embedder, items))
+        return keys_of(embedder, items)
+
     with run.connection() as connection:
-        for part in target.content.slices([documents[row] for row in rows], partial(keys_of, embedder)):
+        for part in target.content.slices([documents[row] for row in rows], keys):
             by_key = defaultdict[bytes, list[int]](list)
             for at, key in zip(part.rows, part.keys, strict=True):
                 by_key[key].append(rows[at])
             made.refused.update({rows[at]: error for at, error in part.refused.items()})
-            _Filling(purse, connection, embedder, part, by_key, made).fill(tally)
+            _Filling(purse, connection, embedder, part, by_key, made, whole).fill(tally)
     column, at = vector_column(made.vectors, made.present), page.schema.get_field_index("embedding")
     page = page.append_column("embedding", column) if at < 0 else page.set_column(at, "embedding", column)
     return page, made.refused
@@ -89,6 +105,8 @@ class _Filling:
     rows: Mapping[bytes, Sequence[int]]
     """Of the page, for each key of the slice."""
     made: _Made
+    whole: Mapping[bytes, bytes]
+    """Of keys with a variant, those without."""
 
     @property
     def run(self) -> Run:
@@ -107,18 +125,26 @@ class _Filling:
 
     def _find(self, keys: list[bytes]) -> list[bytes]:
         """Takes over what is kept, a segment at a time, and returns the keys that are not."""
-        if not keys:
+        missing = self._take_over({key: key for key in keys})
+        left = set(self._take_over({self.whole[key]: key for key in missing if key in self.whole}))
+        return [key for key in missing if key in left or key not in self.whole]
+
+    def _take_over(self, kept_as: Mapping[bytes, bytes]) -> list[bytes]:
+        """The same for keys by what they are kept under."""
+        if not kept_as:
             return []
-        missing = set(keys)
-        for segment, (names, positions) in _segments(self.run, self.connection, self.embedder, keys).items():
+        missing = dict.fromkeys(kept_as.values())
+        for segment, (names, positions) in _segments(self.run, self.connection, self.embedder, list(kept_as)).items():
             try:
                 kept = vectors(_read(self.run, self.embedder, segment))
             except FileNotFoundError:  # somebody cleared the folder: these are made again
                 self.connection.execute("DELETE FROM vecferry.vector WHERE segment = %s", (segment,))
                 continue
-            self._place(names, kept[positions])
-            missing.difference_update(names)
-        return [key for key in keys if key in missing]
+            keys = [kept_as[name] for name in names]
+            self._place(keys, kept[positions])
+            for key in keys:
+                missing.pop(key, None)
+        return list(missing)
 
     def _buy(self, keys: list[bytes]) -> set[bytes]:
         """Makes the vectors that no other process makes; returns which. Those of the others are waited for a moment."""

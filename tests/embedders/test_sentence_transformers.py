@@ -147,13 +147,14 @@ def test_every_way_to_cut_loses_nothing() -> None:
     """Each way to cut a text gives all of it back, in more pieces than the one before."""
     text = "".join(f"wörd{i} " for i in range(50))
     counts = []
-    for rung, pieces in cuts(text, 20):
+    for at, (limit, pieces) in enumerate(cuts(text, 20)):
+        assert limit == (4 - at / 2) * 20
         assert "".join(pieces) == text
-        assert max(size(piece) for piece in pieces) <= (4 - rung / 2) * 20
+        assert max(size(piece) for piece in pieces) <= limit
         counts.append(len(pieces))
     assert counts == sorted(counts)
     assert len(counts) == 7
-    assert [rung for rung, _ in cuts(text, 20, after=3)] == [4, 5, 6]
+    assert [limit for limit, _ in cuts(text, 20, below=50)] == [40, 30, 20]
 
 
 # Tiny models

@@ -39,6 +39,7 @@ class Call:
     key: str
     faulty: bool
     """Whether a planted fault concerned it."""
+    path: str = ""
 
 
 @dataclass
@@ -91,6 +92,25 @@ class Fault:
     times: float = math.inf
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A request as it came."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: dict[str, Any]
+
+    @property
+    def texts(self) -> list[str]:
+        given = self.body["input"]
+        return given if isinstance(given, list) else [given]
+
+
+Reply = tuple[int, Mapping[str, str], bytes]
+"""Status, headers and body."""
+Before = Callable[[Asked], Reply | None]
+
+
 @dataclass
 class OpenAIServer:
     """Answers every request until told otherwise. A key ending in ``-wrong`` is refused."""
@@ -111,6 +131,8 @@ class OpenAIServer:
     tokens_of: Callable[[str], int] = lambda text: max(1, -(-len(text.encode()) // 4))
     requests: Limit | None = None
     tokens: Limit | None = None
+    before: "Before | None" = None
+    """What another kind of server answers, or a gateway in front of this one; None where it has nothing to say."""
     faults: list[Fault] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -295,13 +317,16 @@ def openai_server(**settings: Any) -> Iterator[OpenAIServer]:
             started = time.monotonic()
             body = orjson.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
             key = self.headers.get("authorization", "").removeprefix("Bearer ")
-            status, headers, content, fault, tokens = server.answer(body, key)
+            early = server.before(Asked(self.path, self.headers, body)) if server.before else None  # type: ignore[arg-type]
+            status, headers, content, fault, tokens = (*early, None, 0) if early else server.answer(body, key)
             if delay := server.delay + (fault.delay if fault else 0.0):
                 time.sleep(delay)
             with server._lock:
                 texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
                 rest = {name: value for name, value in body.items() if name != "input"}
-                server.calls.append(Call(started, time.monotonic(), status, texts, tokens, rest, key, bool(fault)))
+                server.calls.append(
+                    Call(started, time.monotonic(), status, texts, tokens, rest, key, bool(fault), self.path)
+                )
             lines = [f"HTTP/1.1 {status} planted", "Content-Type: application/json", f"Content-Length: {len(content)}"]
             lines += [f"{name}: {value}" for name, value in headers.items()]
             head = ("\r\n".join(lines) + "\r\n\r\n").encode()

@@ -72,6 +72,18 @@ def test_a_key_that_is_refused_is_a_problem_of_the_plan(
     assert "could be checked" in asked.warnings[-1]
 
 
+@pytest.mark.parametrize("role", ["embedder", "old_embedder"])
+def test_a_budget_needs_prices(connection: Connection, server: OpenAIServer, role: str) -> None:
+    """That of a model whose price nobody knows would hold nothing: a problem of the plan, which says what to write, and before any
+    request."""
+    make_table(connection, 5)
+    unknown = f"openai/nobody?dimensions={OLD.dimensions if role == 'old_embedder' else 1536}"
+    assert "price is not known" in plan(connection, **{role: unknown}, budget_usd=1).problems[-1]
+    assert plan(connection, **{role: unknown}).problems == []
+    assert plan(connection, **{role: f"{unknown}&price=0.1"}, budget_usd=1).problems == []
+    assert server.calls == []
+
+
 @pytest.mark.parametrize("layout", ["column", "side_table"])
 def test_both_layouts_tell_what_they_rewrite(connection: Connection, layout: str) -> None:
     """The chosen layout comes first; a column rewrites every row and its entry in every index there is, a table beside it

@@ -81,10 +81,15 @@ def _figures(planned: Planned) -> Iterator[str]:
         )
     if cost := planned.cost:
         about = "" if cost.exact else "about "
-        most = "" if cost.exact else f", at most {counted(cost.most_tokens, 'token')} and ${cost.most_dollars:.4f}"
+        spent, most_spent = (
+            (f"${cost.dollars:.4f}", f"${cost.most_dollars:.4f}") if cost.price is not None else ("", "")
+        )
+        most = "" if cost.exact else f", at most {counted(cost.most_tokens, 'token')}{_and(most_spent)}"
         kept = f"; {counted(cost.kept, 'more text', 'are')} kept already" if cost.kept else ""
-        tokens = f"{about}{counted(cost.tokens, 'token')} and ${cost.dollars:.4f}"
+        tokens = f"{about}{counted(cost.tokens, 'token')}{_and(spent)}"
         yield f"{counted(cost.texts, 'distinct text')} to embed: {tokens}{most}{kept}"
+        if cost.price is None:
+            yield "the price of the model is not known; ?price= after its name gives it, in dollars per million tokens"
     if planned.allowed and planned.least_seconds is not None:
         limits = ((planned.allowed.requests, "request"), (planned.allowed.tokens, "token"))
         allowed = " and ".join(counted(round(limit), what) for limit, what in limits if limit)
@@ -95,6 +100,10 @@ def _figures(planned: Planned) -> Iterator[str]:
             else "the server does not tell the limits of the account"
         )
     yield from map(_layout, planned.layouts)
+
+
+def _and(dollars: str) -> str:
+    return f" and {dollars}" if dollars else ""
 
 
 def _as_json(planned: Planned) -> dict[str, Any]:

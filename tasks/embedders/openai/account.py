@@ -7,7 +7,8 @@ from tasks.embedders.interface import Allowed
 from tasks.embedders.openai.limiter import Limiter
 from tasks.embedders.openai.limits import least_seconds
 from tasks.embedders.openai.packing import count_tokens
-from tasks.embedders.openai.server import ATTEMPTS, Probe, Server, Terms
+from tasks.embedders.openai.probing import Probe, probed
+from tasks.embedders.openai.server import ATTEMPTS, Server, Terms
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,16 @@ class OpenAIAccount:
     server: Server
     terms: Terms
     shortens: bool = False
-    """Whether the model takes ``dimensions``."""
+    """Whether ``dimensions`` is sent: to all but a model that is known not to take it."""
+    counts: bool = True
+    """Whether the model's tokens are those of OpenAI's."""
 
     @property
     def limiter(self) -> Limiter:
         return self.terms.limiter or self.server.limiter
 
     @property
-    def price(self) -> float:
+    def price(self) -> float | None:
         return self.terms.price
 
     @property
@@ -32,8 +35,8 @@ class OpenAIAccount:
         return self.terms.budget
 
     def count(self, text: str) -> int | None:
-        counted = count_tokens(text)
-        return counted.tokens if counted.exact else None
+        counted = count_tokens(text) if self.counts else None
+        return counted.tokens if counted and counted.exact else None
 
     def prepare(self) -> None:
         """Forgets an earlier fatal answer, whose cause may have been put right, and probes the server."""
@@ -51,8 +54,8 @@ class OpenAIAccount:
 
     def probe(self, attempts: int = ATTEMPTS) -> Probe:
         """One request of two short texts, once a process: the dimension and norm of the vectors, and whether the server
-        takes base64 and ``dimensions``. How many inputs it takes is learned from the first request that it refuses.
+        takes base64, ``encoding_format`` and ``dimensions``. How many inputs it takes is learned from the first request that it refuses.
 
         Raises TransientError and FatalError; FatalError for another dimension than the space's.
         """
-        return self.server.probe(self.terms, sends_dimensions=self.shortens, attempts=attempts)
+        return probed(self.server, self.terms, self.shortens, attempts)

@@ -1,8 +1,9 @@
 """OpenAI's embedding models, and servers that speak their API.
 
-    openai/MODEL[?dimensions=1536&on_too_long=quarantine|truncate|mean&base_url=…&max_tokens=…&price=…]
+    openai/MODEL[?dimensions=1536&on_too_long=quarantine|truncate|mean&base_url=…&max_tokens=…&price=…
+                 &timeout=60&max_inputs=2048&api_version=2024-10-21]
 
-The key is in OPENAI_API_KEY; OPENAI_BASE_URL, or base_url, names a compatible server.
+The key is in OPENAI_API_KEY; OPENAI_BASE_URL, or base_url, names a compatible server, Azure's among them.
 """
 
 import os
@@ -10,23 +11,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, get_args
-from urllib.parse import urlsplit
 
 from tasks.base import settings
 from tasks.base.errors import UsageError
 from tasks.base.words import plural
-from tasks.embedders.budget import Budget
+from tasks.embedders.budget import UNPRICED, Budget
 from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Rates, Space, as_texts
 from tasks.embedders.naming import ModelName
 from tasks.embedders.openai.account import OpenAIAccount
+from tasks.embedders.openai.address import OFFICIAL
 from tasks.embedders.openai.batch import Batch
+from tasks.embedders.openai.limits import MAX_INPUTS
 from tasks.embedders.openai.packing import MAX_INPUT_TOKENS
 from tasks.embedders.openai.server import Terms, server
 from tasks.embedders.texts import OnTooLong, size
 
-OFFICIAL = "https://api.openai.com/v1"
 KEY = "OPENAI_API_KEY"
-OPTIONS = ("dimensions", "on_too_long", "base_url", "max_tokens", "price")
+OPTIONS = ("dimensions", "on_too_long", "base_url", "max_tokens", "price", "timeout", "max_inputs", "api_version")
+SURELY_SHORT = 128
+"""Bytes that every model takes."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class OpenAIEmbedder:
     on_too_long: OnTooLong = "quarantine"
     max_tokens: int = MAX_INPUT_TOKENS
     """Tokens an input may have."""
+    may_cut: int = MAX_INPUT_TOKENS
+    """Bytes from which a text may turn out to be too long."""
     takes: ClassVar[frozenset[Kind]] = frozenset({"text"})
 
     @cached_property
@@ -74,7 +79,7 @@ class OpenAIEmbedder:
 
     def _variant(self, text: str) -> str:
         """``truncate`` or ``mean`` for a text that may be too long; as good without a vocabulary as with."""
-        return self.on_too_long if self.on_too_long != "quarantine" and size(text) > self.max_tokens else ""
+        return self.on_too_long if self.on_too_long != "quarantine" and size(text) > self.may_cut else ""
 
 
 def open_openai(name: ModelName, budget: Budget | None = None, rates: Rates | None = None) -> OpenAIEmbedder:
@@ -101,24 +106,31 @@ def open_openai(name: ModelName, budget: Budget | None = None, rates: Rates | No
             f"embedder {name}: {name.model} has {most}{known.dimensions} {plural(known.dimensions, 'dimension')}"
         )
     base_url = (name.options.get("base_url") or os.environ.get("OPENAI_BASE_URL") or OFFICIAL).rstrip("/")
-    if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname:
-        raise UsageError(f"embedder {name}: base_url must be an http or https URL, got {base_url!r}")
     key = settings.secret(KEY, "embedder")
     if not key:
         raise UsageError(
             f"embedder {name}: {KEY} is not set; for a compatible server that needs no key, set it to anything"
         )
-    shared = server(base_url, key, name.model)
+    try:
+        shared = server(base_url, key, name.model, name.options.get("api_version"))
+    except ValueError as error:
+        raise UsageError(f"embedder {name}: base_url {error}") from None
     price = name.number("price")
     terms = Terms(
         dimensions,
-        price=price if price is not None else known.price if known else 0.0,
+        price=known.price if price is None and known else price,
         budget=budget or shared.budget,
         limiter=shared.limiter_in(rates) if rates else None,
+        timeout=name.number("timeout") or None,
+        max_inputs=name.whole("max_inputs", 1, MAX_INPUTS),
     )
+    if terms.price is None and terms.budget.limit is not None:
+        raise UsageError(f"embedder {name}: {UNPRICED}")
+    max_tokens = name.whole("max_tokens", 1, 1_000_000)
     return OpenAIEmbedder(
         model=name.model,
-        account=OpenAIAccount(shared, terms, shortens=known is not None and known.shortens),
+        account=OpenAIAccount(shared, terms, shortens=known is None or known.shortens, counts=known is not None),
         on_too_long=name.one_of("on_too_long", get_args(OnTooLong)) or "quarantine",  # type: ignore[arg-type]
-        max_tokens=name.whole("max_tokens", 1, 1_000_000) or MAX_INPUT_TOKENS,
+        max_tokens=max_tokens or MAX_INPUT_TOKENS,
+        may_cut=max_tokens or MAX_INPUT_TOKENS if known else min(SURELY_SHORT, max_tokens or SURELY_SHORT),
     )

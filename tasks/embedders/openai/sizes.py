@@ -1,0 +1,59 @@
+"""How many texts a request may have: few at first, then as many as the measured time allows, and what the server has shown."""
+
+import threading
+
+from tasks.embedders.openai.limits import MAX_INPUTS
+
+FIRST = 16
+"""Few enough for a model on a processor that takes a second for each."""
+GROWTH = 8.0
+"""The most by which the next request is larger than one that has passed."""
+SHARE = 0.25
+"""Of the timeout that a request should take at most: eight at a time may wait for one another."""
+PROOF = 64
+"""Requests of a size that have to pass before a larger one is tried, after that was too much once."""
+
+
+class Sizes:
+    """Threads share it."""
+
+    def __init__(self, told: int = MAX_INPUTS) -> None:
+        self.told = told
+        """What the server says, or has shown by refusing more."""
+        self.known = False
+        """Whether a request was answered; before that one goes by itself, and the probe is none."""
+        self._grown = float(FIRST)
+        self._passed = 0
+        self._bound = float(MAX_INPUTS)
+        self._proofs, self._wanted = 0, PROOF // 2
+        self._lock = threading.Lock()
+
+    @property
+    def most(self) -> int:
+        """Texts that the next request may have."""
+        return max(1, min(self.told, int(self._bound), int(self._grown)))
+
+    def passes(self, texts: int, seconds: float, timeout: float) -> None:
+        """A request was answered in time."""
+        with self._lock:
+            fits = SHARE * timeout / max(seconds, 1e-6)
+            self._passed = max(self._passed, texts)
+            if fits >= 1:
+                self._grown = max(self._grown, texts * min(fits, GROWTH))
+            else:
+                self._grown = max(1.0, min(self._grown, texts * fits))
+            if self._bound < MAX_INPUTS and texts >= int(self._bound):
+                self._proofs += 1
+                if self._proofs >= self._wanted:
+                    self._bound, self._proofs = self._bound * 2, 0
+
+    def fails(self, texts: int) -> None:
+        """A request of so many had no answer in time, and fewer might have. What has passed before is kept to."""
+        self.shows(self._passed if self._passed < texts else texts // 2)
+
+    def shows(self, works: int) -> None:
+        """So many were answered where more were not."""
+        with self._lock:
+            if works < self._bound:
+                self._bound, self._proofs, self._wanted = float(max(1, works)), 0, self._wanted * 2
+                self._passed = min(self._passed, int(self._bound))
