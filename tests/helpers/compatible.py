@@ -108,8 +108,8 @@ def cloudflare() -> Before:
 
     def before(asked: Asked) -> Reply | None:
         if "encoding_format" in asked.body:
-            said = [{"message": "AiError: Bad input: Unsupported field encoding_format", "code": 5006}]
-            return 400, {}, orjson.dumps({"success": False, "errors": said, "result": {}, "messages": []})
+            reasons = [{"message": "AiError: Bad input: Unsupported field encoding_format", "code": 5006}]
+            return 400, {}, orjson.dumps({"success": False, "errors": reasons, "result": {}, "messages": []})
         return None
 
     return before

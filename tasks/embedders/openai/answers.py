@@ -77,7 +77,7 @@ class Words:
     """Whether it is a page for people: no API has spoken."""
 
 
-def words_of(status: int, text: str) -> Words:
+def words_of(text: str) -> Words:
     """The body of a refusal in its server's own words: OpenAI's form, those of others, a page, or nothing at all."""
     try:
         body = json.loads(text)
@@ -85,7 +85,7 @@ def words_of(status: int, text: str) -> Words:
         page = "<html" in text[:2000].lower() or "<!doctype" in text[:200].lower()
         title = _TITLE.search(text)
         shown = f"{title[1] if title else ''} {_UNSEEN.sub(' ', text)}" if page else text
-        return Words(" ".join(shown.split()) or f"status {status} without a word", page=page)
+        return Words(" ".join(shown.split()) or "no more is said", page=page)
     inner = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(inner, dict):
         message = _first(inner, "message", "detail", "msg", "errors") or json.dumps(inner, ensure_ascii=False)

@@ -80,11 +80,11 @@ class Sender:
                 options={"headers": self._headers, "timeout": timeout},
             )
         except openai.APIStatusError as error:
-            status, said = error.status_code, words_of(error.status_code, error.response.text)
-            verdict = classify(status, said.code, said.message, said.param, said.page)
-            words = f"{status} {said.code if said.code != str(status) else ''} {said.message}"
+            status, body = error.status_code, words_of(error.response.text)
+            verdict = classify(status, body.code, body.message, body.param, body.page)
+            words = f"{status} {body.code if body.code != str(status) else ''} {body.message}"
             late = status in (408, 504, 524)
-            return Failure(verdict, " ".join(words.split()), status, said.param, error.response.headers, late)
+            return Failure(verdict, " ".join(words.split()), status, body.param, error.response.headers, late)
         except openai.APITimeoutError:
             return Failure("transient", f"no answer within {timeout:g} s", late=True)
         except openai.APIConnectionError as error:
