@@ -18,16 +18,18 @@ from typing import Any
 import psycopg
 
 from tests.helpers.live import Writers, faults, make_table
+from tests.helpers.readers import FUNCTIONS, USER, Readers, searched_by
 from tests.helpers.servers import prefect_server
 from tests.kill.chaos import BACK, BUILD, ORDER, RUN, SWITCH, Place, Step, hit, new_database, postgres_server
 
 LAYOUTS = ("column", "side_table")
+PROBE = ("-p", f"probe_settings={{app.reader: {USER}}}")
 
 
 def steps(layout: str, batch_rows: int, share: float) -> list[Step]:
     """The life of a run that takes ``share`` of the database's time beside the writers, and the kills of a cycle."""
     target = '[{"table": "docs", "text": "content"}]'
-    migrate = ("run", "text-384-to-1536", "-p", f"targets={target}", "-p", "embedder=hashing/1536")
+    migrate = ("run", "text-384-to-1536", "-p", f"targets={target}", "-p", "embedder=hashing/1536", *PROBE)
     options = ("-p", "old_embedder=hashing/384", "-p", f"layout={layout}", "-p", f"batch_rows={batch_rows}")
     # Half of a small table is replaced while it is verified, and an index full of dead rows finds less.
     lenient = ("-p", "gates.min_recall=0.3")
@@ -53,6 +55,9 @@ class Chaos:
     """Kills while a switch's transaction was open."""
     compared: int = 0
     wrote: Counter[str] = field(default_factory=Counter)
+    asked: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    """Answers to readers."""
     different: list[str] = field(default_factory=list)
 
 
@@ -115,14 +120,16 @@ def cycle(
     rows: int,
     writers: int,
     say: Callable[[str], None],
+    function: str = "filtered, by its owner",
 ) -> None:
-    """One run through ``life`` with at most ``kills`` kills, and people writing all the while."""
+    """One run through ``life`` with at most ``kills`` kills, people writing and searching by the ``function`` all the while."""
     with place.connection() as connection:
         make_table(connection, rows)
+        searched_by(connection, function)
     planned = [(step.name, stage) for step in life for stage, count in step.kills for _ in range(count)]
     chosen = sorted(chaos.random.sample(range(len(planned)), min(kills, len(planned))))
-    people = Writers(place.url, writers)
-    with people.writing():
+    people, readers = Writers(place.url, writers), Readers(place.url, function)
+    with people.writing(), readers.reading():
         for step in life:
             for stage in [stage for name, stage in (planned[i] for i in chosen) if name == step.name]:
                 if attempt(chaos, place, layout, step, stage):
@@ -135,8 +142,11 @@ def cycle(
                     result = faults(connection)
                     chaos.different += [f"{layout}, after {step.name}: {line}" for line in result]
                     chaos.compared += 1
-            say(f"{layout:<11} {step.name:<14} {chaos.kills.total()} kills so far, {len(chaos.different)} differences")
+            done = f"{chaos.kills.total()} kills so far, {len(chaos.different)} differences, {len(readers.wrong)} wrong answers"
+            say(f"{layout:<11} {step.name:<14} {done}")
     chaos.wrote += people.wrote
+    chaos.asked += readers.asked
+    chaos.wrong += [f"{layout}, {function}, {line}" for line in readers.wrong]
 
 
 def main() -> int:
@@ -164,10 +174,11 @@ def main() -> int:
             wanted = 0 if number < 2 else options.kills - chaos.kills.total()
             layout = LAYOUTS[number % 2]
             life = steps(layout, max(1, options.rows // 20), options.share)
-            cycle(chaos, place, layout, life, wanted, options.rows, options.writers, say)
+            function = [*FUNCTIONS][(number + number // 2) % len(FUNCTIONS)]
+            cycle(chaos, place, layout, life, wanted, options.rows, options.writers, say, function)
             number += 1
         show(chaos, time.monotonic() - started)
-    return 1 if chaos.different else 0
+    return 1 if chaos.different or chaos.wrong else 0
 
 
 def _place(server: Any, folder: Path, number: int, api: str) -> Place:
@@ -181,6 +192,11 @@ def show(chaos: Chaos, seconds: float) -> None:
         print(f"{stage:<10} {chaos.kills[stage]:>6}")
     print(f"{'all':<10} {chaos.kills.total():>6}, {chaos.inside} of them inside a switch's transaction")
     print(f"\n{chaos.wrote.total()} writes by others ({', '.join(f'{k} {n}' for k, n in chaos.wrote.items())})")
+    print(
+        f"{chaos.asked.total()} searches ({', '.join(f'{k} {n}' for k, n in chaos.asked.items())}), {len(chaos.wrong)} wrong"
+    )
+    for line in chaos.wrong[:50]:
+        print(f"WRONG      {line}")
     for line in chaos.different[:50]:
         print(f"DIFFERENT  {line}")
     print(f"{len(chaos.different)} differences in {chaos.compared} comparisons; {seconds:.0f} s")

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.helpers.readers import FUNCTIONS
 from tests.helpers.sampling import sampled
 from tests.kill import chaos_live
 from tests.kill.chaos import (
@@ -178,10 +179,14 @@ def test_postgresql_restarted_in_the_middle(prefect_url: str, source: Any, tmp_p
 
 @pytest.mark.parametrize("layout", sampled(chaos_live.LAYOUTS, "side_table"))
 def test_kills_while_people_write(place: Callable[[str], Place], layout: str) -> None:
-    """Killed a few times while four connections write to the table: no vector missing, stale or orphaned in the end."""
+    """Killed a few times while four connections write to the table and one searches it: no vector missing, stale or orphaned in
+    the end, and no wrong answer, of old vectors or new ones."""
     chaos = chaos_live.Chaos(random.Random(7))
     life = [step for step in chaos_live.steps(layout, 15, 1.0) if step.name in SHORT]
-    chaos_live.cycle(chaos, place(f"live_{layout}"), layout, life, 3, 300, 4, lambda line: None)
+    function = dict(zip(chaos_live.LAYOUTS, FUNCTIONS, strict=True))[layout]
+    chaos_live.cycle(chaos, place(f"live_{layout}"), layout, life, 3, 300, 4, lambda line: None, function)
     assert chaos.different == []
+    assert chaos.wrong == []
+    assert min(chaos.asked["old"], chaos.asked["new"]) > 20
     assert chaos.kills.total() > 0
     assert min(chaos.wrote.values()) > 20

@@ -52,6 +52,10 @@ class TooSlow(VerificationRefused):
     """The calls take longer than a switch may last."""
 
 
+class Different(VerificationRefused):
+    """People would be answered otherwise. An index whose rows others change meanwhile may find others, too."""
+
+
 @dataclass
 class Clock:
     """The time that calls within one switch have taken so far."""
@@ -80,8 +84,6 @@ class Probe:
     roles: tuple[Role, ...]
     settings: Mapping[str, str]
     """What policies and filters read."""
-    before: Mapping[tuple[str, int], Answer] = field(default_factory=dict)
-    """What each role got before the change."""
     exact: Mapping[tuple[str, int], Answer] = field(default_factory=dict)
     """What exact search gives each role after it."""
 
@@ -244,6 +246,6 @@ def _of_column(name: str, sample: Mapping[str, Any]) -> list[str | None]:
 
 
 def refuse(lines: Sequence[str]) -> None:
-    """Raises VerificationRefused with all differences, which rolls the change back."""
+    """Raises Different with all differences, which rolls the change back."""
     if lines:
-        raise VerificationRefused("people would be answered otherwise: " + "; ".join(lines))
+        raise Different("people would be answered otherwise: " + "; ".join(lines))

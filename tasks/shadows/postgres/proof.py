@@ -7,7 +7,7 @@ change itself are searches by index only, each in a savepoint that is rolled bac
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from psycopg import sql
@@ -132,10 +132,10 @@ def proofs(
         by_vector = call if query is not None else None
         tried = Probe(function, chosen, by_vector, probe.roles(connection, function), settings)
         proof = Proof(tried, tuple(sorted(kept & chosen.keys())), tuple(sorted(new.keys() & chosen.keys())))
-        before, proof.roles = _timed(connection, proof, share)
+        proof.roles = _in_time(connection, proof, share)
         if change == "switch":
             now = [size for size in served if size in chosen]
-            proof.probe = rehearsed(connection, target, replace(tried, before=before), now, proof.made, rehearsal)
+            proof.probe = rehearsed(connection, target, tried, now, proof.kept, proof.made, rehearsal)
         yield proof
 
 
@@ -146,19 +146,18 @@ def _gone(connection: Connection, change: Change, model: Model | None) -> Model 
     return models.predecessor(connection, model) if change == "contract" else model
 
 
-def _timed(connection: Connection, proof: Proof, share: float) -> tuple[Answers, tuple[str, ...]]:
-    """What all roles get now, and those of them who can be tried within a change: both before and after it."""
-    answers: Answers = {}
+def _in_time(connection: Connection, proof: Proof, share: float) -> tuple[str, ...]:
+    """The roles who can be tried within a change, before it and after it, by how long their calls take now."""
     roles, spent, sizes = list[str](), 0.0, len(proof.kept) + len(proof.made)
     for role in proof.probe.taken:
         started = time.perf_counter()
         for size in proof.kept:
-            answers[role, size] = proof.probe.ask(connection, role, size)
+            proof.probe.ask(connection, role, size)
         each = (time.perf_counter() - started) / max(1, len(proof.kept))
         spent += each * (len(proof.kept) + sizes)
         if not roles or spent < share * probe.LIMIT:
             roles.append(role)
-    return answers, tuple(roles)
+    return tuple(roles)
 
 
 def _calls(

@@ -34,17 +34,20 @@ def rehearsed(
     target: Target[LivePlace],
     tried: Probe,
     served: Sequence[int],
+    kept: Sequence[int],
     made: Sequence[int],
     switch: Callable[[], object],
 ) -> Probe:
-    """The probe, with what exact search gives each role after the ``switch``, for queries of ``made`` dimensions; before it those
-    of ``served`` are answered. Raises VerificationRefused for any difference."""
+    """The probe, with what exact search gives each role after the ``switch``, for queries of ``made`` dimensions. Before it those
+    of ``served`` are answered, those of ``kept`` as after it. Raises VerificationRefused for any difference."""
     exact: Answers = {}
     with connection.transaction(force_rollback=True):
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # what others write would be a difference
+        before = {(role, size): tried.ask(connection, role, size) for role in tried.taken for size in kept}
         was_indexed = any(_uses_index(connection, target, tried, size) for size in served)
         switch()
-        after = {(role, size): tried.ask(connection, role, size) for role, size in tried.before}
-        lines = probe.differences(tried, tried.before, after)
+        after = {(role, size): tried.ask(connection, role, size) for role, size in before}
+        lines = probe.differences(tried, before, after)
         for size in made:
             for role in tried.taken:
                 answer = exact[role, size] = tried.ask(connection, role, size, *EXACT)

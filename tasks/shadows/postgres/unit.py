@@ -8,14 +8,14 @@ from tasks.base.words import counted
 from tasks.runs.checkpoints import Mark
 from tasks.runs.run import Run
 from tasks.shadows.difference import Named
-from tasks.shadows.postgres.probe import Clock, TooSlow
+from tasks.shadows.postgres.probe import Clock, Different, TooSlow
 from tasks.shadows.postgres.proof import SHARE, Change
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
 
 TRIES = 6
-"""How often a change is tried that takes too long to be proven."""
+"""How often a change is tried whose proof takes too long, or shows a difference: what others write may cause one."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class PostgresUnit:
             for attempt in range(TRIES):
                 try:
                     return self._proven(connection, change, mark, proving, SHARE / 2**attempt)
-                except TooSlow:  # fewer are tried in the change the next time
+                except (TooSlow, Different):  # fewer are tried in the change the next time
                     if attempt == TRIES - 1:
                         raise
         raise AssertionError("unreachable")

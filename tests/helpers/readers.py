@@ -1,0 +1,117 @@
+"""People who search a live table all the while through its own function, each with rights of his own, and count wrong answers."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from tests.helpers.live import NEW, OLD, text_of
+
+USER = "user 1"
+ROLE = "app_reader"
+RESULT = "RETURNS TABLE (id bigint, content text, similarity float)"
+SELECT = (
+    "SELECT d.id, d.content, 1 - (d.embedding <=> query_embedding) FROM docs d WHERE {where} "
+    "ORDER BY d.embedding <=> query_embedding LIMIT match_count"
+)
+OF_OWNER = "d.owner = current_setting('app.reader', true)"
+FUNCTIONS = {
+    "filtered, by its owner": (
+        f"CREATE FUNCTION match_docs(query_embedding vector(384), match_threshold float, match_count int) {RESULT} "
+        f"LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public AS $$ {SELECT.format(where=OF_OWNER)} $$",
+        "SELECT * FROM match_docs({vector}, -1, 8)",
+    ),
+    "a jsonb filter": (
+        f"CREATE FUNCTION match_docs(query_embedding vector(384), match_count int DEFAULT 5, filter jsonb DEFAULT '{{}}') {RESULT} "
+        "LANGUAGE plpgsql STABLE AS $$ #variable_conflict use_column\nBEGIN RETURN QUERY "
+        f"{SELECT.format(where='d.metadata @> filter')}; END $$",
+        'SELECT * FROM match_docs({vector}, 8, \'{{"owner": "user 1"}}\')',
+    ),
+}
+"""By name, what makes a function and what calls it. Of each only the rows of one user are to be had."""
+
+
+def searched_by(connection: "psycopg.Connection[Any]", function: str) -> None:
+    """Gives the table of ``make_table`` the function, in place of its own, and somebody who may call it."""
+    create, _ = FUNCTIONS[function]
+    connection.execute(
+        "DROP FUNCTION match_docs; ALTER TABLE docs ADD owner text GENERATED ALWAYS AS ('user ' || (id % 3)::text) STORED, "
+        "ADD metadata jsonb GENERATED ALWAYS AS (('{\"owner\": \"user ' || (id % 3)::text || '\"}')::jsonb) STORED"
+    )
+    connection.execute(create)  # type: ignore[call-overload]
+    connection.execute(
+        f"DO $$ BEGIN CREATE ROLE {ROLE}; EXCEPTION WHEN duplicate_object THEN NULL; END $$; "
+        "REVOKE ALL ON FUNCTION match_docs FROM PUBLIC"
+    )
+    connection.execute(f"GRANT EXECUTE ON FUNCTION match_docs TO {ROLE}")
+    if function == "a jsonb filter":
+        connection.execute(f"GRANT SELECT ON docs TO {ROLE}")
+
+
+@dataclass
+class Readers:
+    """Somebody who asks with old vectors all the while, and with new ones as soon as the new are in use."""
+
+    url: str
+    function: str
+    asked: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        stop = threading.Event()
+        thread = threading.Thread(target=self._until, args=(stop,))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _until(self, stop: threading.Event) -> None:
+        old, new = (str(model.embed([text_of(7)]).whole[0].tolist()) for model in (OLD, NEW))
+        with (
+            psycopg.connect(self.url, autocommit=True, application_name="reader") as connection,
+            psycopg.connect(self.url, autocommit=True, application_name="reader") as owner,
+        ):
+            connection.execute(f"SET app.reader = '{USER}'; SET ROLE {ROLE}")
+            while not stop.wait(0.02):
+                self._ask(connection, "old", old)
+                if _active(owner) == 1536:
+                    wrong = len(self.wrong)
+                    self._ask(connection, "new", new)
+                    if _active(owner) != 1536:  # it was taken back meanwhile
+                        del self.wrong[wrong:]
+
+    def _ask(self, connection: "psycopg.Connection[Any]", kind: str, vector: str) -> None:
+        call = FUNCTIONS[self.function][1].format(vector=sql.Literal(vector).as_string() + "::vector")
+        self.asked[kind] += 1
+        try:
+            rows = connection.execute(call).fetchall()  # type: ignore[call-overload]
+        except psycopg.Error as error:
+            self.wrong.append(f"{kind}: {error}")
+            return
+        if not rows:
+            self.wrong.append(f"{kind}: nothing")
+        self.wrong += [f"{kind}: row {id} of somebody else" for id, *_ in rows if id % 3 != 1]
+        if kind == "old":
+            query = OLD.embed([text_of(7)]).whole[0]
+            texts = OLD.embed([content for _, content, _ in rows]).whole if rows else []
+            self.wrong += [
+                f"old: row {row[0]} at {row[2]}"
+                for row, vector_of in zip(rows, texts, strict=True)
+                if abs(float(query @ vector_of) - row[2]) > 1e-3
+            ]
+
+
+def _active(connection: "psycopg.Connection[Any]") -> int | None:
+    there = connection.execute("SELECT to_regclass('vecferry.active_space') IS NOT NULL").fetchone()
+    if there != (True,):
+        return None
+    row = connection.execute("SELECT dimensions FROM vecferry.active_space WHERE table_name = 'docs'").fetchone()
+    return row[0] if row else None
