@@ -106,7 +106,7 @@ def follow(parameters: Checked) -> State[Result]:
         for caught_up in passes:
             caught_up.result()
     targets = outcome(run_id, parameters.database).targets
-    lines = [f"caught up run {run_id}: {t.name} → {t.table}: {t.touched}" for t in targets]
+    lines = [f"caught up run {run_id}: {t.name} → {t.table}: {t.touched}{t.left}" for t in targets]
     return ended(run_id, parameters.database, lines)
 
 

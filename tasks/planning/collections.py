@@ -17,7 +17,7 @@ from tasks.runs import ledger
 from tasks.runs.names import check_run_id, shadow_name, table_name
 from tasks.runs.plan import CARRIED, Plan, Request, Target
 from tasks.stores.interface import Collection, Metric, Selected, Source
-from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.connection import Connection, encoding
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.places import SCHEMA, NewTable, ReplacedTable, SyncedTable, TablePlace
 from tasks.stores.postgres.table import describe
@@ -63,7 +63,7 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
         problems += [problem] if problem else []
     plan = Plan(check_run_id(run_id), request, tuple(targets))
     problems += _name_problems(connection, plan, asked.schema)
-    return Draft(plan, problems, [*server.warnings(connection), *settled.warnings])
+    return Draft(plan, problems, [*server.warnings(connection), *_letters(connection), *settled.warnings])
 
 
 def examine(connection: Connection, draft: Draft) -> Draft:
@@ -75,6 +75,14 @@ def estimate(connection: Connection, draft: Draft) -> Planned:
     """What it will do, take and cost."""
     source = _source(draft.plan.request, fresh=False)
     return collection_estimate.estimate(connection, draft, source, list(table_sql.statements(connection, draft.plan)))
+
+
+def _letters(connection: Connection) -> Iterator[str]:
+    if (name := encoding(connection)) not in ("UTF8", "SQL_ASCII"):
+        yield (
+            f"the encoding of the database is {name}: a batch fails that has a letter which {name} lacks; a database whose "
+            "encoding is UTF8 takes them all"
+        )
 
 
 def _source(request: Request, fresh: bool = True) -> Source:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from tasks.runs import ledger
 from tasks.stores.postgres import pgvector
-from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.connection import Connection, encoding
 from tasks.stores.postgres.places import SCHEMA
 
 
@@ -20,8 +20,7 @@ def problems(connection: Connection) -> Iterator[str]:
     ).fetchone()
     assert row
     installed, available, may_create, database, role, may_install = row
-    encoding = connection.info.parameter_status("server_encoding")
-    if encoding == "SQL_ASCII":
+    if encoding(connection) == "SQL_ASCII":
         yield (
             f"the encoding of the database {database} is SQL_ASCII, in which nobody can say what the bytes of a text mean: "
             "dump it, and restore it into a database whose encoding is UTF8"

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 from tasks.base.errors import Stopped
 from tasks.runs.dataset import part_of
 from tasks.runs.details import Detail
-from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.connection import Connection, expressible
 
 D = TypeVar("D", bound=Detail, covariant=True)
 KINDS: dict[str, type[Detail]] = {kind.stage: kind for kind in get_args(Detail)}
@@ -134,7 +134,7 @@ def failed(connection: Connection, run_id: str, stage: str, number: int, error: 
         "INSERT INTO vecferry.batch AS b (run_id, stage, batch, status, attempts, error) VALUES (%s, %s, %s, 'failed', 1, %s) "
         "ON CONFLICT (run_id, stage, batch) DO UPDATE SET status = 'failed', attempts = b.attempts + 1, error = excluded.error, "
         "updated_at = now() WHERE b.status <> 'done'",
-        (run_id, stage, number, error[:2000]),
+        (run_id, stage, number, expressible(connection, error[:2000])),
     )
 
 
@@ -158,7 +158,7 @@ def request_stop(connection: Connection, run_id: str, reason: str | None) -> Non
     """Asks every worker of the run to stop before its next batch; None takes that back."""
     connection.execute(
         "UPDATE vecferry.run SET stop = %s, updated_at = now() WHERE run_id = %s AND stop IS DISTINCT FROM %s",
-        (reason, run_id, reason),
+        (text := reason and expressible(connection, reason), run_id, text),
     )
 
 

@@ -13,7 +13,7 @@ from tasks.base.errors import UsageError
 from tasks.runs import checkpoints, ledger_versions, locks
 from tasks.runs import plan as plans
 from tasks.runs.plan import Plan
-from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.connection import Connection, expressible
 
 State = Literal["planned", "running", "failed", "verified", "cut_over", "rolled_back", "contracted"]
 Verb = Literal["run", "snapshot", "cutover", "rollback", "contract", "catch-up", "verify"]
@@ -141,7 +141,7 @@ def set_state(
         "                   WHEN %(state)s = 'rolled_back' THEN NULL ELSE cut_over_at END WHERE run_id = %(run_id)s",
         {
             "state": state,
-            "error": error,
+            "error": error and expressible(connection, error),
             "exit": int(unfinished) if exit_status is None else exit_status,
             "run_id": run_id,
         },
@@ -165,7 +165,7 @@ def end_badly(connection: Connection, before: RunRecord, kept: bool, error: str,
         "report = CASE WHEN state <> 'running' THEN report WHEN %(kept)s THEN %(report)s ELSE report END, "
         "state = CASE WHEN state <> 'running' THEN state ELSE %(state)s END WHERE run_id = %(run_id)s",
         {
-            "error": error,
+            "error": error and expressible(connection, error),
             "exit": before.exit_status if kept else exit_status,
             "kept": kept,
             "report": before.report,
@@ -180,7 +180,7 @@ def set_error(connection: Connection, run_id: str, error: str | None) -> None:
     connection.execute(
         "UPDATE vecferry.run SET error = %s, updated_at = now() WHERE run_id = %s AND state <> 'failed' "
         "AND error IS DISTINCT FROM %s",
-        (error, run_id, error),
+        (text := error and expressible(connection, error), run_id, text),
     )
 
 

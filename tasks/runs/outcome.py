@@ -43,6 +43,11 @@ class TargetOutcome:
     queue: Waiting | None = None
     """Its rows that changed and wait for the next pass; None where nobody notes what changes."""
 
+    @property
+    def left(self) -> str:
+        """``; 3 rows in the queue, …``: what waits once it is caught up; empty where nothing does."""
+        return f"; {self.queue}" if self.queue and self.queue.rows else ""
+
     def __str__(self) -> str:
         """What the run did to it, for people."""
         if self.loads:

@@ -1,5 +1,6 @@
 """Rows of live tables by keys whose text depends on who writes, and in databases of other encodings: each change is followed."""
 
+import re
 import uuid
 from collections.abc import Callable
 
@@ -7,6 +8,7 @@ import numpy as np
 import psycopg
 import pytest
 
+from tasks.runs import ledger
 from tasks.stores.postgres.connection import Connection, connect
 from tests.helpers.live import NEW, OLD, text_of
 from tests.helpers.sampling import sampled
@@ -138,3 +140,7 @@ def test_letters_of_any_encoding(
         connection.execute("UPDATE docs SET content = %s WHERE n = 3", (f"{letter} once more",))
         drained(shadow)
         assert (faults(connection), waiting(connection), shadow.compare().touched) == ([], 0, 0)
+        ledger.set_state(connection, "live", "failed", f"recall is not ≥ 0.9 of {letter}… ✓")
+        told = ledger.get(connection, "live").error
+        assert told
+        assert re.fullmatch(f"recall is not [≥≧?] 0.9 of {letter}[…?] [✓?]", told)

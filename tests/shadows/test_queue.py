@@ -15,6 +15,7 @@ from tasks.runs.run import Run
 from tasks.shadows.postgres.live_column import LiveColumn
 from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.stores.postgres.connection import Connection, connect
+from tests.helpers.live import faults
 from tests.helpers.pipeline import gates
 from tests.kill.chaos_live import LAYOUTS
 from tests.shadows.test_live_sync import begun, drained, loaded, meanwhile
@@ -146,3 +147,27 @@ def test_a_queue_of_an_earlier_version(connection: Connection) -> None:
     left = waiting.waiting(connection, shadow.target.place)
     assert left
     assert left.oldest_seconds is not None
+
+
+OFF = {
+    "off": "ALTER TABLE docs DISABLE TRIGGER ALL",
+    "off and on": "ALTER TABLE docs DISABLE TRIGGER ALL; ALTER TABLE docs ENABLE TRIGGER ALL",
+    "another table": "ALTER TABLE docs RENAME TO docs_before; CREATE TABLE docs (LIKE docs_before INCLUDING ALL); "
+    "INSERT INTO docs SELECT * FROM docs_before",
+}
+
+
+@pytest.mark.parametrize("off", OFF)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_triggers_that_were_switched_off(connection: Connection, layout: str, off: str) -> None:
+    """What was changed meanwhile is brought in line by the next pass, which switches them on; later changes are noted."""
+    shadow = built(connection, layout)
+    connection.execute(OFF[off])
+    connection.execute("UPDATE docs SET content = 'unnoted ' || id WHERE id IN (7, 8); DELETE FROM docs WHERE id = 9")
+    connection.execute("INSERT INTO docs (id, content) VALUES (900, 'a new row')")
+    drained(shadow)
+    assert faults(connection) == []
+    connection.execute("UPDATE docs SET content = 'noted' WHERE id = 8")
+    assert waiting.waiting(connection, shadow.target.place) != waiting.Waiting(0, None)
+    drained(shadow)
+    assert (faults(connection), shadow.compare().touched) == ([], 0)

@@ -60,10 +60,24 @@ def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None
         share(connection, target)
 
 
-def bring_forward(connection: Connection, target: Target[LivePlace]) -> None:
-    """Makes queue and triggers of an earlier version into those of this one."""
-    if not relations.has_column(connection, queue(target.place), "noted_in"):
+def is_noted(connection: Connection, target: Target[LivePlace]) -> bool:
+    """Whether its triggers note every change: somebody may have switched them off, as ``pg_restore --disable-triggers`` does, or
+    have put another table into its place."""
+    names = [trigger_name(target.place, kind) for kind in TRIGGERS]
+    row = connection.execute(
+        "SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND tgname = ANY(%s) AND tgenabled = 'A'",
+        (target.place.live.identifier.as_string(), names),
+    ).fetchone()
+    return row == (len(TRIGGERS),)
+
+
+def bring_forward(connection: Connection, target: Target[LivePlace]) -> bool:
+    """Makes queue and triggers into what they should be, where an earlier version made them or somebody has changed them; whether
+    changes may have gone unnoted."""
+    noted = is_noted(connection, target)
+    if not noted or not relations.has_column(connection, queue(target.place), "noted_in"):
         locked(connection, lambda: _note_changes(connection, target))
+    return not noted
 
 
 def _note_changes(connection: Connection, target: Target[LivePlace]) -> None:

@@ -1,5 +1,6 @@
 """Catching up with a live table: what its triggers noted is embedded again, written, and taken off the queue."""
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.runs.vectors import embedded
 from tasks.shadows.difference import Difference, Named, named
+from tasks.shadows.postgres.live_comparison import compare
 from tasks.shadows.postgres.live_place import bring_forward, queue, side_table
 from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.shadows.postgres.live_statements import statements_of
@@ -21,6 +23,7 @@ from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.table import READ_ROWS
 from tasks.stores.records import with_hash
 
+logger = logging.getLogger("vecferry")
 WORKERS = 2
 DEAD = 0.2
 """Share of replaced rows from which the side table is vacuumed: autovacuum's own, which comes a minute later."""
@@ -33,20 +36,34 @@ def follow(rows: LiveRows, only: list[str] | None = None) -> Difference:
         with run.connection() as connection:
             return renew(rows, connection, only, [])
     with run.connection() as connection:
-        bring_forward(connection, target)
+        missed = _unnoted(rows, connection) if bring_forward(connection, target) else Difference()
         row = connection.execute(
             sql.SQL("SELECT count(*), coalesce(max(seq), 0) FROM {}").format(queue(target.place))
         ).fetchone()
     assert row
     total, last = row
     if not total:
-        return Difference()
+        return missed
     workers = min(WORKERS, -(-total // READ_ROWS))
     with ThreadPoolExecutor(workers, "catch-up") as pool:
         shares = [pool.submit(_drain, rows, worker, workers, last) for worker in range(workers)]
-        total = sum((share.result() for share in shares), Difference())
+        total = sum((share.result() for share in shares), missed)
     if target.place.beside:
         _tidy(run, target, total.touched)
+    return total
+
+
+def _unnoted(rows: LiveRows, connection: Connection) -> Difference:
+    """Brings in line what was changed while nobody noted it, by a comparison of every row."""
+    logger.warning(
+        "%s: triggers of vecferry's were switched off or gone, and are back; every row is compared",
+        rows.target.collection.name,
+    )
+    total, ids = Difference(), compare(rows.run, rows.target).ids
+    while ids:
+        total += renew(rows, connection, ids, [])
+        left = compare(rows.run, rows.target).ids
+        ids = left if left != ids else []
     return total
 
 
@@ -55,7 +72,8 @@ def stuck(rows: LiveRows) -> Named:
     none of them."""
     run, queued = rows.run, queue(rows.target.place)
     with run.connection() as connection:
-        bring_forward(connection, rows.target)
+        if bring_forward(connection, rows.target):
+            _unnoted(rows, connection)
         row = connection.execute(
             sql.SQL("SELECT pg_current_snapshot()::text, EXISTS (SELECT 1 FROM {})").format(queued)
         ).fetchone()

@@ -18,7 +18,7 @@ from tasks.shadows.postgres.live_statements import statements_of
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.interface import AT_ONCE, Turn
 from tasks.stores.postgres import relations
-from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.connection import Connection, expressible
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.wire import copy_rows, key_columns, vector_array, vector_values
 
@@ -55,7 +55,8 @@ class LiveRows(PostgresShadow):
         """Notes rows whose text has no vector, with why, so that they are neither missing nor tried again."""
         ids = rejected["id"].to_pylist()
         self.remove(connection, ids)
-        hashes, messages = rejected["content_hash"].to_pylist(), rejected["message"].to_pylist()
+        hashes = rejected["content_hash"].to_pylist()
+        messages = [expressible(connection, message) for message in rejected["message"].to_pylist()]
         connection.execute(statements_of(self.target.place).refuse, (ids, hashes, messages))
         self._recheck(connection, ids, hashes)
 

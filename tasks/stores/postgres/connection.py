@@ -1,5 +1,7 @@
 """Connections to PostgreSQL: how they are made, what they hand over, and what their errors mean."""
 
+import codecs
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -117,6 +119,23 @@ def pgvector_schema(connection: Connection) -> str | None:
         "WHERE e.extname = 'vector'"
     ).fetchone()
     return row[0] if row else None
+
+
+def encoding(connection: Connection) -> str:
+    """The encoding of the database, by PostgreSQL's name: UTF8, LATIN1, …"""
+    return connection.info.parameter_status("server_encoding") or "UTF8"
+
+
+def expressible(connection: Connection, message: str) -> str:
+    """A message of ours or of a provider's in letters that the database has; a question mark stands for any other."""
+    name = encoding(connection)
+    if name == "UTF8":
+        return message
+    try:
+        codec = codecs.lookup(re.sub("^WIN", "cp", name)).name
+    except LookupError:
+        codec = "ascii"
+    return message.encode(codec, "replace").decode(codec)
 
 
 def server_version(connection: Connection) -> dict[str, str]:
