@@ -202,8 +202,14 @@ def _join(piece: Piece, item: Item, new: Vectors) -> Iterator[Edit]:
     assert new.beside
     start = piece.place(item.table["location"])
     end = _end_of_name(piece, start, 2 if "schemaname" in item.table else 1)
+    text = _text(piece)
+    if only := re.search(r"\bONLY\s*(\(?)\s*$", text[:start], re.IGNORECASE):
+        start = only.start()
+        end = text.index(")", end) + 1 if only[1] else end
     if alias := item.table.get("alias"):
         end = _end_of_alias(piece, end, alias["aliasname"])
+    if re.match(r"\s*TABLESAMPLE\b", text[end:], re.IGNORECASE):
+        raise Underivable("it searches a sample of the table")
     yield Edit(start, start, "(")
     yield Edit(end, end, " " + new.beside(_quoted(item.name), _beside(item)) + ")")
 
