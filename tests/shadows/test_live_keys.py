@@ -10,6 +10,8 @@ import pytest
 
 from tasks.runs import ledger
 from tasks.stores.postgres.connection import Connection, connect
+from tasks.stores.postgres.live_table import Column, LiveTable
+from tasks.stores.postgres.pgvector import Layout
 from tests.helpers.live import NEW, OLD, text_of
 from tests.helpers.sampling import sampled
 from tests.kill.chaos_live import LAYOUTS
@@ -144,3 +146,31 @@ def test_letters_of_any_encoding(
         told = ledger.get(connection, "live").error
         assert told
         assert re.fullmatch(f"recall is not [≥≧?] 0.9 of {letter}[…?] [✓?]", told)
+
+
+@pytest.mark.parametrize(
+    ("bare", "value"), [("character", "a key of 14 "), ("bit", "101100"), ("character varying", "abc")]
+)
+def test_plans_of_earlier_versions_name_types_without_a_length(connection: Connection, bare: str, value: str) -> None:
+    """A key of theirs is read whole all the same."""
+    layout = Layout("vector", 384, "cosine")
+    live = LiveTable("public", "docs", (Column("id", bare),), "{content}", "embedding", layout)
+    (part,) = live.parts("%s")
+    assert connection.execute(f"SELECT ({part})::text", (value,)).fetchone() == (value.rstrip(),)
+
+
+def test_an_old_column_that_is_generated_is_left_alone(connection: Connection) -> None:
+    """After the switch changed rows get old vectors again, save where PostgreSQL makes those itself."""
+    connection.execute(
+        "CREATE FUNCTION made(text) RETURNS vector IMMUTABLE LANGUAGE sql AS $$ SELECT array_fill(length($1), ARRAY[384])::vector $$"
+    )
+    connection.execute(
+        "CREATE TABLE docs (id bigint PRIMARY KEY, content text, embedding vector(384) GENERATED ALWAYS AS (made(content)) STORED)"
+    )
+    connection.execute("INSERT INTO docs SELECT n, 'row ' || n FROM generate_series(1, 5) AS n")
+    shadow = loaded(begun_over("column", old_embedder="hashing/384"))
+    drained(shadow)
+    ledger.set_state(connection, "live", "cut_over")
+    connection.execute("UPDATE docs SET content = 'other words' WHERE id = 3")
+    drained(shadow)
+    assert shadow.compare().touched == 0

@@ -158,4 +158,6 @@ def _of_old_model(run: Run, target: Target[LivePlace], connection: Connection, f
         return None
     if not relations.has_column(connection, live.identifier, live.vectors):
         return None  # dropped by a contract, or beside and kept current by its own run
+    if relations.is_generated(connection, live.identifier, live.vectors):
+        return None  # it is up to date by itself
     return embedded(run, target, fetched, model=request.old_embedder)[0]

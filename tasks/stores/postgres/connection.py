@@ -187,7 +187,10 @@ def refusable(doing: str) -> Iterator[None]:
         with classified(doing):
             yield
     except psycopg.Error as error:
-        words = [error.diag.message_primary or _first_line(error), error.diag.message_detail, error.diag.message_hint]
+        hint = error.diag.message_hint
+        if isinstance(error, errors.DependentObjectsStillExist):  # PostgreSQL would have them dropped
+            hint = "have them do without it, then run this command again"
+        words = [error.diag.message_primary or _first_line(error), error.diag.message_detail, hint]
         raise FatalError(f"{doing}: {'; '.join(' '.join(w.split()) for w in words if w)}") from error
 
 

@@ -57,6 +57,12 @@ def may_be_null(connection: Connection, relation: sql.Identifier, column: str) -
     return bool(_value(connection, query, relation, column))
 
 
+def is_generated(connection: Connection, relation: sql.Identifier, column: str) -> bool:
+    """Whether PostgreSQL makes the column's values, and takes no others."""
+    query = "SELECT attgenerated <> '' FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = %s"
+    return bool(_value(connection, query, relation, column))
+
+
 def is_guarded(connection: Connection, relation: sql.Identifier) -> bool:
     """Whether policies decide who sees which of its rows."""
     return bool(_value(connection, "SELECT relrowsecurity FROM pg_class WHERE oid = to_regclass(%s)", relation))
