@@ -63,7 +63,8 @@ def play(directory: Path) -> None:
     with connect(url, "demo") as connection:
         make(connection, texts)
         out.print(
-            f"   {counted(texts.rows, 'row')} in docstrings, searched by match_docstrings(query, threshold, count)"
+            f"   {counted(texts.rows, 'row')} in docstrings; match_docstrings(query, threshold, count) shows the public ones "
+            "to a role that may not read the table"
         )
         out.print(
             "   From here to the end the application inserts, updates, deletes and searches, in a process of its own."
