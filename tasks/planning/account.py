@@ -10,7 +10,7 @@ from tasks.embedders.budget import UNPRICED
 from tasks.embedders.registry import open_embedder
 from tasks.planning.planned import Cost, Planned
 from tasks.runs import ledger
-from tasks.runs.vectors import keys_of, whole_keys
+from tasks.runs.vectors import keyed
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 
@@ -30,10 +30,9 @@ def cost_of(connection: Connection, model: str, pages: Iterable[list[str]]) -> C
     seen, indexed, exact = Seen(), ledger.exists(connection), account.count("") is not None
     fresh = known = tokens = bytes_ = 0
     for page in pages:
-        keys = keys_of(embedder, page)
+        keys, whole = keyed(embedder, page)
         new = [at for at, is_new in enumerate(seen.note(keys)) if is_new]
-        whole = whole_keys(embedder, [page[at] for at in new])
-        sought = [*(keys[at] for at in new), *whole.values()]
+        sought = [key for at in new for key in (keys[at], whole.get(keys[at])) if key]
         kept = _kept(connection, embedder.space.fingerprint, sought) if indexed and new else set()
         texts = [page[at] for at in new if keys[at] not in kept and whole.get(keys[at]) not in kept]
         fresh, known = fresh + len(texts), known + len(new) - len(texts)

@@ -32,17 +32,16 @@ from tasks.stores.postgres.connection import Connection
 def keys_of(embedder: Embedder, items: Sequence[Item]) -> list[bytes]:
     """What the vector of each item is kept under within the embedder's space: SHA-256 of the item, and of its variant where
     it has one, lest that of a text that was cut be taken for a mean of all its pieces."""
-    return [sha256(_named(*pair)).digest() for pair in zip(items, embedder.variants(items), strict=True)]
+    return keyed(embedder, items)[0]
 
 
-def whole_keys(embedder: Embedder, items: Sequence[Item]) -> dict[bytes, bytes]:
-    """Of the items that have a variant: their keys, and those that the same items have without it. What is kept under these was
+def keyed(embedder: Embedder, items: Sequence[Item]) -> tuple[list[bytes], dict[bytes, bytes]]:
+    """The items' keys; and of those that have a variant, the keys of the same items without it: what is kept under these was
     taken whole, and so serves every variant."""
-    keys, variants = keys_of(embedder, items), embedder.variants(items)
-    return {
-        key: sha256(_named(item, "")).digest()
-        for key, item, variant in zip(keys, items, variants, strict=True)
-        if variant
+    pairs = list(zip(items, embedder.variants(items), strict=True))
+    keys = [sha256(_named(*pair)).digest() for pair in pairs]
+    return keys, {
+        key: sha256(_named(item, "")).digest() for key, (item, variant) in zip(keys, pairs, strict=True) if variant
     }
 
 
@@ -67,12 +66,13 @@ def embedded(
     made = _Made(np.zeros((len(documents), embedder.space.dimensions), np.float32), np.zeros(len(documents), bool), {})
     whole: dict[bytes, bytes] = {}
 
-    def keys(items: Sequence[Item]) -> list[bytes]:
-        whole.update(whole_keys(embedder, items))
-        return keys_of(embedder, items)
+    def keys_in(items: Sequence[Item]) -> list[bytes]:
+        keys, without = keyed(embedder, items)
+        whole.update(without)
+        return keys
 
     with run.connection() as connection:
-        for part in target.content.slices([documents[row] for row in rows], keys):
+        for part in target.content.slices([documents[row] for row in rows], keys_in):
             by_key = defaultdict[bytes, list[int]](list)
             for at, key in zip(part.rows, part.keys, strict=True):
                 by_key[key].append(rows[at])

@@ -20,7 +20,7 @@ from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.postgres.live_statements import statements_of
 from tasks.stores.postgres.connection import Connection, classified_error
-from tasks.stores.postgres.live_table import LiveTable, text_columns
+from tasks.stores.postgres.live_table import text_columns
 from tasks.stores.postgres.places import LivePlace
 
 logger = logging.getLogger("vecferry")
@@ -43,34 +43,19 @@ class Row:
     """A number for what each holds; None where it is null."""
 
 
-def firing(connection: Connection, live: LiveTable, column: str) -> list[str]:
-    """The application's triggers that fire when the column is written, by name."""
-    rows = connection.execute(
-        "SELECT t.tgname FROM pg_trigger t WHERE t.tgrelid = to_regclass(%s) AND NOT t.tgisinternal AND t.tgtype & 16 <> 0 "
-        "AND t.tgenabled IN ('O', 'A') AND t.tgfoid IS DISTINCT FROM to_regproc('vecferry.note_change')::oid "
-        "AND (t.tgattr::text = '' OR EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = t.tgrelid AND a.attname = %s "
-        "AND a.attnum = ANY(t.tgattr))) ORDER BY 1",
-        (live.identifier.as_string(), column),
-    ).fetchall()
-    return [name for (name,) in rows]
-
-
 @contextmanager
 def watched(
     run: Run,
     target: Target[LivePlace],
     connection: Connection,
     column: str,
+    triggers: Sequence[str],
     ids: Sequence[str],
     hashes: Sequence[bytes | None] = (),
 ) -> Iterator[None]:
-    """While the body writes the column of these rows, in a transaction: raises FatalError, so that it is rolled back, where a
-    trigger changes what the migration stands on, or does not let it be written. With ``hashes``, of the texts, each row that
-    still says its text gets a vector."""
-    triggers = firing(connection, target.place.live, column)
-    if not triggers:
-        yield
-        return
+    """While the body writes the column of these rows, in a transaction, on which ``triggers`` fire: raises FatalError, so that it
+    is rolled back, where one changes what the migration stands on, or does not let it be written. With ``hashes``, of the texts,
+    each row that still says its text gets a vector."""
     before = _rows(connection, target, ids)
     try:
         yield

@@ -5,8 +5,11 @@ Each write is followed by a look at what the texts are by then, with a snapshot 
 out and noted again. So a row is right, or it is in the queue.
 """
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +27,17 @@ from tasks.stores.postgres.wire import copy_rows, key_columns, vector_array, vec
 
 PIECE_ROWS = 10
 """Rows of a live table that are updated at once: a few milliseconds where the table has an HNSW index."""
+
+FRESH = 1.0
+"""Seconds for which the triggers of a table are taken to be those that were looked up: a look at each piece takes a round trip."""
+
+
+@dataclass
+class Looked:
+    """The application's triggers, by target and column, and when they were looked up."""
+
+    triggers: dict[tuple[int, str], list[str]] = field(default_factory=dict)
+    at: dict[tuple[int, str], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,7 @@ class LiveRows(PostgresShadow):
         if not place.beside:
             turn = AT_ONCE  # rows of the live table are locked until the caller's transaction ends
             packed = vector_array(connection, page, place.layout.type)
-            with watched(self.run, self.target, connection, place.new_column, ids, hashes):
+            with self._watched(connection, place.new_column, ids, hashes):
                 connection.execute(statements.update, (ids, hashes, packed), prepare=False)
         elif fresh and statements.copies:
             kinds = [column.type for column in place.live.key]
@@ -100,7 +114,7 @@ class LiveRows(PostgresShadow):
             texts = zip(page["document"].to_pylist(), page["content_hash"].to_pylist(), strict=True)
             hashes = [None if text is None else hashed for text, hashed in texts]
             query = statements_of(self.target.place).update_old
-            with watched(self.run, self.target, connection, live.vectors, ids):
+            with self._watched(connection, live.vectors, ids):
                 connection.execute(query, (ids, hashes, vector_array(connection, page, kind)), prepare=False)
 
     def remove(self, connection: Connection, ids: Sequence[str], keep_column: bool = False) -> int:
@@ -139,8 +153,26 @@ class LiveRows(PostgresShadow):
         return rows
 
     def _empty(self, connection: Connection, ids: Sequence[str]) -> None:
-        with watched(self.run, self.target, connection, self.target.place.new_column, ids):
+        with self._watched(connection, self.target.place.new_column, ids):
             connection.execute(statements_of(self.target.place).empty, (ids,), prepare=False)
+
+    @cached_property
+    def _looked(self) -> Looked:
+        return self.run.own(Looked, Looked)
+
+    def _watched(
+        self, connection: Connection, column: str, ids: Sequence[str], hashes: Sequence[bytes | None] = ()
+    ) -> AbstractContextManager[None]:
+        """Guards a write to a column of the live table where triggers of the application's fire on it."""
+        looked, key, now = self._looked, (self.target.number, column), time.monotonic()
+        if key not in looked.at or now - looked.at[key] > FRESH:
+            rows = connection.execute(statements_of(self.target.place).firing, (column,)).fetchall()
+            looked.triggers[key] = [name for (name,) in rows]
+            looked.at[key] = now
+        triggers = looked.triggers[key]
+        if not triggers:
+            return nullcontext()
+        return watched(self.run, self.target, connection, column, triggers, ids, hashes)
 
     def known(self, connection: Connection, ids: list[str]) -> set[str]:
         """Those of ``ids`` of which something is known."""

@@ -44,6 +44,8 @@ class Statements:
     """Page: names. What is known of them."""
     empty: sql.Composed
     """Page: names. Their vectors in the column."""
+    firing: sql.Composed
+    """The application's triggers that fire when a column, by its name, is written."""
     rows: sql.Composed
     """Page: names. Their hashes, and what their columns hold; they are locked."""
     known: sql.Composed
@@ -90,12 +92,23 @@ def statements_of(place: LivePlace) -> Statements:
             same=sql.SQL(" AND ".join(f"s.{n} = p.{n}" for n in live.numbered())),
         ),
         empty=statement("sync_live_empty", **table, column=place.new_column, page=names, same=same),
+        firing=firing(live),
         rows=statement(
             "sync_live_rows", **table, id=sql.SQL(numbered_id(place, "p")), hash=hashed, page=names, same=same
         ),
         known=statement("sync_live_known", **side, id=sql.SQL(numbered_id(place, "s")), page=names),
         truncated=statement("sync_live_truncated", **table, side=place.shadow, same=sql.SQL(live.same("s", "b"))),
     )
+
+
+def firing(live: LiveTable) -> sql.Composed:
+    """The statement of the application's triggers that fire when a column of the table, by its name, is written: their names."""
+    return sql.SQL(
+        "SELECT t.tgname FROM pg_trigger t WHERE t.tgrelid = to_regclass({}) AND NOT t.tgisinternal AND t.tgtype & 16 <> 0 "
+        "AND t.tgenabled IN ('O', 'A') AND t.tgfoid IS DISTINCT FROM to_regproc('vecferry.note_change')::oid "
+        "AND (t.tgattr::text = '' OR EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = t.tgrelid AND a.attname = %s "
+        "AND a.attnum = ANY(t.tgattr))) ORDER BY 1"
+    ).format(sql.Literal(live.identifier.as_string()))
 
 
 def _page(live: LiveTable, *more: str) -> sql.SQL:
