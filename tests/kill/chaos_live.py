@@ -190,7 +190,9 @@ def show(chaos: Chaos, seconds: float) -> None:
     print("\nstage       kills")
     for stage in ORDER:
         print(f"{stage:<10} {chaos.kills[stage]:>6}")
-    print(f"{'all':<10} {chaos.kills.total():>6}, {chaos.inside} of them inside a switch's transaction")
+    print(
+        f"{'all':<10} {chaos.kills.total():>6}, {chaos.inside} of them inside the transaction of a switch or of its rehearsal"
+    )
     print(f"\n{chaos.wrote.total()} writes by others ({', '.join(f'{k} {n}' for k, n in chaos.wrote.items())})")
     print(
         f"{chaos.asked.total()} searches ({', '.join(f'{k} {n}' for k, n in chaos.asked.items())}), {len(chaos.wrong)} wrong"

@@ -11,6 +11,7 @@ from tasks.shadows.postgres import live_place, probe
 from tasks.shadows.postgres.probe import Answer, Answers, Probe
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import quoted
+from tasks.stores.postgres.locking import locked
 from tasks.stores.postgres.places import LivePlace
 
 EXACT = (
@@ -40,14 +41,14 @@ def rehearsed(
 ) -> Probe:
     """The probe, with what exact search gives each role after the ``switch``, for queries of ``made`` dimensions. Before it those
     of ``served`` are answered, those of ``kept`` as after it. Raises VerificationRefused for any difference."""
-    exact: Answers = {}
-    with connection.transaction(force_rollback=True):
+
+    def whole() -> tuple[list[str], Answers]:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # what others write would be a difference
         before = {(role, size): tried.ask(connection, role, size) for role in tried.taken for size in kept}
         was_indexed = any(_uses_index(connection, target, tried, size) for size in served)
         switch()
         after = {(role, size): tried.ask(connection, role, size) for role, size in before}
-        lines = probe.differences(tried, before, after)
+        lines, exact = probe.differences(tried, before, after), Answers()
         for size in made:
             for role in tried.taken:
                 answer = exact[role, size] = tried.ask(connection, role, size, *EXACT)
@@ -55,6 +56,9 @@ def rehearsed(
                     lines += _not_for(connection, target, tried, role, answer)
             if was_indexed and not _uses_index(connection, target, tried, size):
                 lines.append(f"{tried.function.name} does not use the index of {target.name}")
+        return lines, exact
+
+    lines, exact = locked(connection, whole, keep=False)
     probe.refuse(lines)
     return replace(tried, exact=exact)
 

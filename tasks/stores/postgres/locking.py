@@ -17,11 +17,12 @@ LOCK_TIMEOUT = "50ms"
 LOCK_TRIES = 200
 
 
-def locked(connection: Connection, change: Callable[[], T]) -> T:
-    """Runs ``change`` in one transaction that never makes a reader wait behind it for longer than LOCK_TIMEOUT."""
+def locked(connection: Connection, change: Callable[[], T], keep: bool = True) -> T:
+    """Runs ``change`` in one transaction that never makes a reader wait behind it for longer than LOCK_TIMEOUT; without ``keep``
+    it is taken back in the end."""
     for attempt in range(LOCK_TRIES):
         try:
-            with connection.transaction():
+            with connection.transaction(force_rollback=not keep):
                 connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
                 return change()
         except (errors.LockNotAvailable, errors.SerializationFailure):
