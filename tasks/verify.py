@@ -27,7 +27,7 @@ from tasks.checks.report import TargetReport, Work
 from tasks.checks.rows import count_checks, queue_checks, row_checks
 from tasks.checks.sample import sample_check
 from tasks.checks.searches import cut_short, probe_vectors, search_checks
-from tasks.runs import artifacts, checkpoints, figures, ledger, run_log, spending
+from tasks.runs import artifacts, checkpoints, figures, ledger, quarantine, run_log, spending
 from tasks.runs.checkpoints import Done
 from tasks.runs.commands import command
 from tasks.runs.details import Verified
@@ -56,6 +56,7 @@ class Verification:
         lines = "; ".join(f"{t.table}: {c.name} ({c.result}, required {c.wanted})" for t, c in bad)
         gates = sorted({f"gates.{c.gate}" for _, c in bad if c.gate})
         decided = f" If that is acceptable, set {' and '.join(gates)} with -p." if gates else ""
+        decided += "".join(f" {line}." for t, c in bad if c.gate == "max_quarantined" for line in t.set_aside)
         raise VerificationRefused(f"verification failed: {lines}.{decided} Report: {self.path}")
 
 
@@ -108,7 +109,9 @@ def _target(run: Run, target: Target[Any], gates: Gates, last: Difference | None
         difference = _settled(shadow, difference, settled)
     moving = bool(settled) or shadow.in_use()
     queued = queue_checks(shadow.stuck(), difference) if last else []
-    notes += [*settled, *_waiting(run, target)]
+    bad = difference.quarantined
+    set_aside = quarantine.reasons(run, target.number, bad.ids, bad.count)
+    notes += [*settled, *_waiting(run, target), *set_aside]
     if difference.foreign:
         notes.append(f"{counted(difference.foreign, 'row', 'were')} written or changed by somebody else and left alone")
     with shadow.made() as made, shadow.old() or nullcontext() as old:
@@ -124,7 +127,9 @@ def _target(run: Run, target: Target[Any], gates: Gates, last: Difference | None
         probes = probe_vectors(made)
         if not len(probes):
             notes.append("no record has a vector, so there is nothing to search")
-            return TargetReport(name, target.name, rows, checks, notes=notes, quarantined=quarantined)
+            return TargetReport(
+                name, target.name, rows, checks, notes=notes, quarantined=quarantined, set_aside=set_aside
+            )
         searched = search_checks(run, target, made, probes, gates, difference, part(tell, 1, 2))
         benchmark = searched.benchmark
         notes += [*cut_short(benchmark), *_other_metric(run, target, searched.checks)]
@@ -136,7 +141,7 @@ def _target(run: Run, target: Target[Any], gates: Gates, last: Difference | None
             checks, notes = checks + compared.checks, notes + compared.notes
             benchmark = replace(benchmark, change=compared.change)
         checks += [*searched.checks, sample_check(run, target, made, gates, difference)]
-    return TargetReport(name, target.name, rows, checks, benchmark, notes, quarantined)
+    return TargetReport(name, target.name, rows, checks, benchmark, notes, quarantined, set_aside)
 
 
 def _waiting(run: Run, target: Target[Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +51,8 @@ class TargetReport:
     """None where there was nothing to search."""
     notes: list[str] = field(default_factory=list)
     quarantined: int = 0
+    set_aside: Sequence[str] = ()
+    """Why rows are quarantined, and how to go on with them; in the notes too."""
 
     @property
     def passed(self) -> bool:

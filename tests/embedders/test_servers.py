@@ -11,6 +11,8 @@ from urllib.parse import quote
 import numpy as np
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tasks.base.errors import FatalError, TransientError, UsageError, VecferryError
 from tasks.embedders.budget import Budget
@@ -158,6 +160,49 @@ def test_nothing_is_set_aside_where_the_server_takes_no_text_any_more(server: Op
     assert len(server.calls) - begun <= (under_way + ATTEMPTS + 1 if transient else 10)
     good = {text for call in server.calls[:begun] for text in call.inputs} - set(PROBES)
     assert good <= {texts[row] for row in bought.rows}
+
+
+BODIES = {
+    "OpenAI's": b'{"error": {"message": "no", "type": "server_error", "param": null, "code": null}}',
+    "another's": b'{"detail": "no"}',
+    "a page": compatible.PAGE,
+    "a word": b"no",
+    "nothing": b"",
+}
+
+
+@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@given(
+    st.sampled_from([400, 403, 404, 406, 413, 422, 451, 500, 502, 503, 504, 520]),
+    st.sampled_from(sorted(BODIES)),
+    st.sets(st.integers(0, 49), max_size=4),
+    st.integers(1, 50),
+)
+def test_whatever_a_server_says_of_a_text(status: int, body: str, bad: set[int], most: int) -> None:
+    """By whichever status and body some texts are refused, and however many go together: those are set aside, and each of the others
+    is bought once."""
+    texts, bought = [f"poison {n}" if n in bad else text for n, text in enumerate(texts_of(50))], Bought()
+    with openai_server(dimensions=8, max_inputs=most) as server:
+        server.before = lambda asked: (
+            (status, {}, BODIES[body]) if any("poison" in text for text in asked.texts) else None
+        )
+        assert set(model(server).embed(texts, bought).rejected) == bad
+        assert set(bought.rows) == set(range(50)) - bad
+        assert set(paid(server).values()) == {1}
+
+
+def test_a_server_that_stays_down_is_hardly_asked(server: OpenAIServer) -> None:
+    """What waited for it in vain once does not wait as long the next time, and one request asks for all."""
+    own = model(server, max_inputs=4)
+    own.embed(["a"])
+    server.before = lambda asked: (500, {}, b"")
+    for most in (CONCURRENCY + ATTEMPTS, 2, 2):
+        before = len(server.calls)
+        with pytest.raises(TransientError, match="500 no more is said"):
+            own.embed(texts_of(100))
+        assert len(server.calls) - before <= most
+    server.before = None
+    assert not own.embed(texts_of(100)).rejected
 
 
 # A server that is slow, or stands behind an impatient gateway

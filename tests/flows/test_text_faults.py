@@ -210,8 +210,14 @@ def test_a_text_that_is_refused_is_set_aside_alone(
     its vector, a row whose text is refused later loses its own, and one that says something else gets one."""
     table = Table(connection, new=provider.vectors)
     provider.plant(status=400, message="bad input", text="row 7")
-    with pytest.raises(VerificationRefused, match=r"quarantined \(1 \('7'\), required ≤ 0\)"):
+    with pytest.raises(VerificationRefused, match=r"quarantined \(1 \('7'\), required ≤ 0\)") as raised:
         migration_of(table, layout, MODEL, gates=SAMPLED).run(run_id="life")
+    assert "row '7': refused, text-embedding-3-small at http://127.0.0.1:" in str(raised.value)
+    assert (
+        ": 400 invalid_request_error bad input. To go on: change what it says, then vecferry run text-384-to-1536 "
+        in str(raised.value)
+    )
+    assert "--run-id life, or vecferry rerun life --batch 0 to have it tried as before. " in str(raised.value)
     outcome = status.outcome(connection, "life")
     assert (outcome.state, outcome.exit, outcome.targets[0].quarantined) == ("failed", 3, 1)
     with pytest.raises(VerificationRefused, match="quarantined"):

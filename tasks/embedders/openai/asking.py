@@ -15,6 +15,9 @@ LONGEST_WAIT = 120.0
 PATIENT = 2
 """How often a request is sent that fails at once, before it is asked whose fault that is."""
 
+BRIEF = 2
+"""Attempts of a request that finds the server sick."""
+
 
 @dataclass(frozen=True)
 class Refused:
@@ -56,7 +59,8 @@ class Asking:
 
     def _run(self) -> Decoded | Refused:
         health, failures, bouts = self.server.health, 0, 0
-        self._attempt, self._failed = 0, 0.0
+        # Where an earlier request has waited for a sick server, the next does not wait as long once more.
+        self._attempt, self._failed = (self.attempts - BRIEF if health.sick and not self.first else 0), 0.0
         while True:
             health.enter(self._halted)
             failures, bouts = (failures if health.bouts == bouts else 0), health.bouts

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -40,10 +41,10 @@ def probed(server: Server, terms: Terms, sends_dimensions: bool, attempts: int =
 
 def _probe(server: Server, terms: Terms, dimensions: int | None, attempts: int) -> Probe:
     refusals: list[Refused] = []
-    shapes = _shapes(dimensions)
+    shapes, texts = _shapes(dimensions), list(PROBES)
     while shapes:
         shape = shapes.pop(0)
-        ask = Ask(PROBES, lambda: sum(map(size, PROBES)), shape, terms)
+        ask = Ask(texts, partial(sum, [*map(size, texts)]), shape, terms)
         try:
             answer = Asking(server, ask, attempts=attempts, first=True).run()
         except FatalError as error:
@@ -55,6 +56,9 @@ def _probe(server: Server, terms: Terms, dimensions: int | None, attempts: int) 
             return Probe(answer.vectors.shape[1], float(np.linalg.norm(answer.vectors, axis=1).mean()), shape)
         if answer.verdict == "doubtful":
             raise server.fail(answer.message)
+        if answer.verdict == "too_many" and len(texts) > 1:
+            shapes, texts, server.sizes.told = [shape, *shapes], texts[:1], 1
+            continue
         refusals.append(answer)
         shapes = _left(shapes, shape, _words(answer))
     raise server.fail(
