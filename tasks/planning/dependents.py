@@ -4,10 +4,11 @@ and writes nothing."""
 from collections.abc import Iterator
 
 from tasks.runs.plan import Target
+from tasks.shadows.postgres import bystanders, live_statements
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.places import LivePlace
-from tasks.stores.postgres.row_shapes import Routine, Scope, Unreadable, breaks
+from tasks.stores.postgres.row_shapes import Routine, Scope, Unreadable, assigned, breaks
 
 _ROUTINES = """
     SELECT p.oid::regprocedure::text, p.proname, l.lanname, pg_get_functiondef(p.oid), p.prosrc, p.prorettype = c.reltype,
@@ -42,6 +43,7 @@ def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
     unread = [name for name, stops in _read(connection, target) if stops is None]
     if unread:
         yield f"{table}: what one more column does to {', '.join(unread)} could not be read; layout=side_table adds none"
+    yield from _fired(connection, target)
     everything, published = _publications(connection, target)
     if published and not target.place.beside:
         yield (
@@ -53,6 +55,28 @@ def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
             f"{', '.join(everything)} publishes all tables, and so those of the schema vecferry: a subscriber stops that has no "
             "such tables"
         )
+
+
+def _fired(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
+    """Triggers that fire when the column is filled, and what they set."""
+    live, table = target.place.live, target.collection.name
+    if target.place.beside:
+        return
+    firing = [name for (name,) in connection.execute(live_statements.firing(live), (target.place.new_column,))]
+    if not firing:
+        return
+    rows = connection.execute(
+        "SELECT tgname, pg_get_functiondef(tgfoid) FROM pg_trigger JOIN pg_proc p ON p.oid = tgfoid "
+        "JOIN pg_language l ON l.oid = prolang WHERE tgrelid = to_regclass(%s) AND tgname = ANY(%s) AND lanname = 'plpgsql' "
+        "AND tgtype & 2 <> 0 ORDER BY 1",
+        (live.identifier.as_string(), firing),
+    ).fetchall()
+    sets = {name: columns for name, definition in rows if (columns := assigned(definition))}
+    told = [f"{name} (which sets {', '.join(sets[name])})" if name in sets else name for name in firing]
+    yield f"{table}: filling a column fires {', '.join(told)} for every row; layout=side_table avoids that"
+    kept = set(bystanders.kept(connection, target)) | {target.place.new_column}
+    if setting := [f"{name} sets {', '.join(own)}" for name, columns in sets.items() if (own := kept & set(columns))]:
+        yield f"{table}: {'; '.join(setting)}: a run stops at the first rows where that happens when the new column is filled"
 
 
 def _read(connection: Connection, target: Target[LivePlace]) -> Iterator[tuple[str, bool | None]]:

@@ -15,7 +15,7 @@ from tasks.planning.planned import Draft, Planned
 from tasks.runs import models
 from tasks.runs.names import check_run_id, shadow_name
 from tasks.runs.plan import Plan, Request, Target
-from tasks.shadows.postgres import dispatcher, live_statements, strangers
+from tasks.shadows.postgres import dispatcher, strangers
 from tasks.stores.interface import Collection
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
@@ -234,16 +234,5 @@ def _problems(connection: Connection, run_id: str, target: Target[LivePlace]) ->
 
 
 def _warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
-    live = target.place.live
     yield from dispatcher.warnings(connection, target)
     yield from dependents.warnings(connection, target)
-    triggers = (
-        []
-        if target.place.beside
-        else [name for (name,) in connection.execute(live_statements.firing(live), (target.place.new_column,))]
-    )
-    if triggers:
-        yield (
-            f"{target.collection.name}: filling a column fires {', '.join(triggers)} for every row; layout=side_table "
-            "avoids that"
-        )

@@ -166,3 +166,20 @@ def test_publications(connection: Connection) -> None:
     assert planned(connection, layout="side_table").warnings == []
     connection.execute("DROP PUBLICATION app; CREATE PUBLICATION everything FOR ALL TABLES")
     assert "everything publishes all tables" in planned(connection, layout="side_table").warnings[0]
+
+
+def test_triggers_that_fire(connection: Connection) -> None:
+    """They are told with what they set; where that is a vector, a text or a key, with what comes of it."""
+    made(connection)
+    connection.execute("ALTER TABLE docs ADD changed_at timestamptz")
+    fires_on_update = "CREATE TRIGGER {0} BEFORE UPDATE ON docs FOR EACH ROW EXECUTE FUNCTION {0}()"
+    sets = "CREATE FUNCTION {} () RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} RETURN new; END $$; "
+    touch = 'new.changed_at := now(); IF new.id > 9 THEN New . "changed_at" = NULL; END IF;'
+    connection.execute(sets.format("touch", touch) + fires_on_update.format("touch"))
+    (warning,) = planned(connection).warnings
+    assert warning.startswith("public.docs: filling a column fires touch (which sets changed_at) for every row")
+    connection.execute(sets.format("clear", "new.embedding := NULL;") + fires_on_update.format("clear"))
+    assert (
+        planned(connection).warnings[1].startswith("public.docs: clear sets embedding: a run stops at the first rows")
+    )
+    assert planned(connection, layout="side_table").warnings == []

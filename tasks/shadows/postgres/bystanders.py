@@ -72,7 +72,7 @@ def watched(
         for name in row.columns
         if name != column and row.columns[name] != after.get(i, Row(None, {})).columns.get(name)
     )
-    if lost := [name for name in _kept(connection, target) if changed[name]]:
+    if lost := [name for name in kept(connection, target) if changed[name]]:
         rows = f"{max(changed[name] for name in lost):,} of {counted(len(before), 'row')}"
         raise _refusal(run, target, f"writing {column} changes {', '.join(lost)} too, in {rows}", triggers)
     sent = dict(zip(ids, hashes, strict=False))
@@ -88,7 +88,7 @@ def _rows(connection: Connection, target: Target[LivePlace], ids: Sequence[str])
     return {name: Row(hashed, columns) for name, hashed, columns in rows}
 
 
-def _kept(connection: Connection, target: Target[LivePlace]) -> list[str]:
+def kept(connection: Connection, target: Target[LivePlace]) -> list[str]:
     """The columns that must not change: those of the key and the text, and all vectors."""
     live = target.place.live
     vectors = connection.execute(

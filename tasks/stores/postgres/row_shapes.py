@@ -13,6 +13,7 @@ import pgparse
 
 Node = dict[str, Any]
 WHOLE_ROW = re.compile(r"\s*(new|old)\s*:?=\s*(row\s*)?\([^()]*,", re.IGNORECASE)
+FIELD = re.compile(r'\s*new\s*\.\s*(?:"(?P<quoted>[^"]+)"|(?P<plain>\w+))\s*:?=', re.IGNORECASE)
 WRITES = ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt")
 
 
@@ -58,6 +59,16 @@ def breaks(routine: Routine, scope: Scope) -> bool:
     statements = _queries(routine.body) if routine.body else _atomic(_queries(routine.definition)[0])
     results = [_misfits(statement, routine, scope) for statement in statements[-1:]]
     return any(results) or any(_breaks(statement, scope) for statement in statements)
+
+
+def assigned(definition: str) -> list[str]:
+    """The columns of NEW that a trigger function in PL/pgSQL sets, as far as it can be read."""
+    try:
+        tree = _parsed_plpgsql(definition)
+    except Unreadable:
+        return []
+    texts = [node["expr"]["PLpgSQL_expr"]["query"] for kind, node in _walk(tree) if kind == "PLpgSQL_stmt_assign"]
+    return list(dict.fromkeys(m["quoted"] or m["plain"].lower() for m in map(FIELD.match, texts) if m))
 
 
 def _breaks_plpgsql(tree: Any, routine: Routine, scope: Scope) -> Iterator[bool]:
