@@ -62,7 +62,7 @@ def _fired(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     live, table = target.place.live, target.collection.name
     if target.place.beside:
         return
-    firing = [name for (name,) in connection.execute(live_statements.firing(live), (target.place.new_column,))]
+    firing = [name for (name,) in connection.execute(live_statements.triggers(live, target.place.new_column))]
     if not firing:
         return
     rows = connection.execute(

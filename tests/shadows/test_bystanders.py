@@ -1,7 +1,9 @@
 """The application's triggers fire when a column is filled: what they change of the old vectors stops the run, at the first rows."""
 
 import logging
+from contextlib import AbstractContextManager
 
+import psycopg
 import pytest
 
 from tasks.base.errors import FatalError
@@ -119,3 +121,26 @@ def test_other_columns_that_change_are_told(connection: Connection, caplog: pyte
             drained(shadow)
     told = [r.getMessage() for r in caplog.records if "writing" in r.getMessage()]
     assert told[0] == "public.docs: writing embedding_1536 changes seen too, by mine; layout=side_table avoids that"
+
+
+def test_a_trigger_that_is_made_meanwhile(
+    connection: Connection, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is noticed by the very next rows: not one old vector is lost to it."""
+    make_table(connection, ROWS)
+    before, look, pieces = old_vectors(connection), LiveColumn._looked_up, list[int]()
+
+    def planting(self: LiveColumn, own: Connection) -> AbstractContextManager[None]:
+        pieces.append(1)
+        if len(pieces) == 2:
+            with psycopg.connect(database, autocommit=True) as other:
+                other.execute(
+                    f"CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ begin {CLEARS} end $$; {BEFORE}"
+                )
+        return look(self, own)
+
+    monkeypatch.setattr(LiveColumn, "_looked_up", planting)
+    with pytest.raises(FatalError, match="by the trigger mine"):
+        loading()
+    assert len(pieces) == 2
+    assert old_vectors(connection) == before

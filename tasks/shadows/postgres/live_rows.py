@@ -5,11 +5,9 @@ Each write is followed by a look at what the texts are by then, with a snapshot 
 out and noted again. So a row is right, or it is in the queue.
 """
 
-import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +15,7 @@ from psycopg import sql
 
 from tasks.runs.plan import Target
 from tasks.shadows.postgres.bystanders import watched
-from tasks.shadows.postgres.live_statements import statements_of
+from tasks.shadows.postgres.live_statements import firing, statements_of
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.interface import AT_ONCE, Turn
 from tasks.stores.postgres import relations
@@ -28,16 +26,12 @@ from tasks.stores.postgres.wire import copy_rows, key_columns, vector_array, vec
 PIECE_ROWS = 10
 """Rows of a live table that are updated at once: a few milliseconds where the table has an HNSW index."""
 
-FRESH = 1.0
-"""Seconds for which the triggers of a table are taken to be those that were looked up: a look at each piece takes a round trip."""
-
 
 @dataclass
 class Looked:
-    """The application's triggers, by target and column, and when they were looked up."""
+    """The application's triggers as transactions of this run's have looked them up, by connection."""
 
-    triggers: dict[tuple[int, str], list[str]] = field(default_factory=dict)
-    at: dict[tuple[int, str], float] = field(default_factory=dict)
+    triggers: dict[int, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,8 +47,7 @@ class LiveRows(PostgresShadow):
             return page
         last = max(0, page.num_rows - 1) // PIECE_ROWS * PIECE_ROWS
         for at in range(0, last, PIECE_ROWS):
-            with connection.transaction():
-                connection.execute("SET LOCAL synchronous_commit = off")  # the batch's own commit waits for these too
+            with connection.transaction(), self._looked_up(connection):
                 self.write(connection, page.slice(at, PIECE_ROWS), reloading, turn)
             turn.rest()
         return page.slice(last)
@@ -156,20 +149,31 @@ class LiveRows(PostgresShadow):
         with self._watched(connection, self.target.place.new_column, ids):
             connection.execute(statements_of(self.target.place).empty, (ids,), prepare=False)
 
-    @cached_property
-    def _looked(self) -> Looked:
-        return self.run.own(Looked, Looked)
+    @contextmanager
+    def _looked_up(self, connection: Connection) -> Iterator[None]:
+        """Looks up, in the round trip that begins a piece, which triggers fire; while the body runs nothing looks for them."""
+        looked = self.run.own(Looked, Looked).triggers
+        looked[id(connection)] = self._firing(connection, statements_of(self.target.place).piece)
+        try:
+            yield
+        finally:
+            del looked[id(connection)]
+
+    def _firing(self, connection: Connection, look: sql.Composed) -> list[str]:
+        cursor = connection.execute(look)
+        while cursor.nextset():
+            pass
+        row = cursor.fetchone()
+        assert row
+        return list(row[0])
 
     def _watched(
         self, connection: Connection, column: str, ids: Sequence[str], hashes: Sequence[bytes | None] = ()
     ) -> AbstractContextManager[None]:
         """Guards a write to a column of the live table where triggers of the application's fire on it."""
-        looked, key, now = self._looked, (self.target.number, column), time.monotonic()
-        if key not in looked.at or now - looked.at[key] > FRESH:
-            rows = connection.execute(statements_of(self.target.place).firing, (column,)).fetchall()
-            looked.triggers[key] = [name for (name,) in rows]
-            looked.at[key] = now
-        triggers = looked.triggers[key]
+        triggers = self.run.own(Looked, Looked).triggers.get(id(connection))
+        if triggers is None:
+            triggers = self._firing(connection, firing(self.target.place.live, column))
         if not triggers:
             return nullcontext()
         return watched(self.run, self.target, connection, column, triggers, ids, hashes)

@@ -44,8 +44,8 @@ class Statements:
     """Page: names. What is known of them."""
     empty: sql.Composed
     """Page: names. Their vectors in the column."""
-    firing: sql.Composed
-    """The application's triggers that fire when a column, by its name, is written."""
+    piece: sql.Composed
+    """What begins the transaction of a piece of rows: which triggers of the application's fire when the new column is written."""
     rows: sql.Composed
     """Page: names. Their hashes, and what their columns hold; they are locked."""
     known: sql.Composed
@@ -92,7 +92,8 @@ def statements_of(place: LivePlace) -> Statements:
             same=sql.SQL(" AND ".join(f"s.{n} = p.{n}" for n in live.numbered())),
         ),
         empty=statement("sync_live_empty", **table, column=place.new_column, page=names, same=same),
-        firing=firing(live),
+        # The batch's own commit waits for the pieces' too.
+        piece=sql.SQL("SET LOCAL synchronous_commit = off; {}").format(firing(live, place.new_column)),
         rows=statement(
             "sync_live_rows", **table, id=sql.SQL(numbered_id(place, "p")), hash=hashed, page=names, same=same
         ),
@@ -101,14 +102,20 @@ def statements_of(place: LivePlace) -> Statements:
     )
 
 
-def firing(live: LiveTable) -> sql.Composed:
-    """The statement of the application's triggers that fire when a column of the table, by its name, is written: their names."""
+def firing(live: LiveTable, column: str) -> sql.Composed:
+    """The application's triggers that fire when the column is written, as an array of their names."""
+    return sql.SQL("SELECT ARRAY({})").format(triggers(live, column))
+
+
+def triggers(live: LiveTable, column: str) -> sql.Composed:
+    """The query of their names."""
     return sql.SQL(
-        "SELECT t.tgname FROM pg_trigger t WHERE t.tgrelid = to_regclass({}) AND NOT t.tgisinternal AND t.tgtype & 16 <> 0 "
-        "AND t.tgenabled IN ('O', 'A') AND t.tgfoid IS DISTINCT FROM to_regproc('vecferry.note_change')::oid "
-        "AND (t.tgattr::text = '' OR EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = t.tgrelid AND a.attname = %s "
+        "SELECT t.tgname::text FROM pg_trigger t WHERE t.tgrelid = to_regclass({}) AND NOT t.tgisinternal "
+        "AND t.tgtype & 16 <> 0 AND t.tgenabled IN ('O', 'A') "
+        "AND t.tgfoid IS DISTINCT FROM to_regproc('vecferry.note_change')::oid "
+        "AND (t.tgattr::text = '' OR EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = t.tgrelid AND a.attname = {} "
         "AND a.attnum = ANY(t.tgattr))) ORDER BY 1"
-    ).format(sql.Literal(live.identifier.as_string()))
+    ).format(sql.Literal(live.identifier.as_string()), sql.Literal(column))
 
 
 def _page(live: LiveTable, *more: str) -> sql.SQL:
