@@ -23,6 +23,21 @@ def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
         yield from _unwritable(connection, target)
 
 
+def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
+    """What a person should know of the text."""
+    live, table = target.place.live, target.collection.name
+    rows = connection.execute(
+        "SELECT attname, CASE atttypid WHEN 'money'::regtype THEN 'lc_monetary' ELSE 'timezone' END FROM pg_attribute "
+        "WHERE attrelid = to_regclass(%s) AND attname = ANY(%s) AND atttypid IN ('timestamptz'::regtype, 'money'::regtype)",
+        (live.identifier.as_string(), text_columns(live.text)),
+    ).fetchall()
+    for name, setting in rows:
+        yield (
+            f"{table}.{name} is part of the text, and reads by the {setting} of vecferry's sessions: keep that the same for all of "
+            f"them, ALTER ROLE … SET {setting} = …, or every row is embedded anew"
+        )
+
+
 def unique_index(connection: Connection, target: Target[LivePlace]) -> bool:
     """Whether an index tells rows apart by the key, all of them, and by nothing else."""
     live = target.place.live

@@ -144,3 +144,18 @@ def test_an_encoding_without_letters_is_refused(postgres: Callable[[str], str]) 
     with connect(postgres("ascii")) as connection:
         make_table(connection, 5)
         check(problems(connection), "SQL_ASCII.*UTF8")
+
+
+def test_a_text_that_reads_by_the_session(connection: Connection) -> None:
+    """A moment, or an amount of money, in the text is told with the setting that it reads by; a day is not."""
+    make_table(connection, 5)
+    connection.execute("ALTER TABLE docs ADD at timestamptz, ADD day date, ADD price money")
+    form = parse(
+        Text384To1536,
+        {"targets": [{"table": "docs", "text": "{at} {day} {price}: {content}"}], "embedder": "hashing/1536"},
+    )
+    told = [w for w in make_plan(connection, form.request(), "planned").warnings if "part of the text" in w]
+    assert [re.sub(" is part.* by the (\\w+) .*", r" \1", line) for line in told] == [
+        "public.docs.at timezone",
+        "public.docs.price lc_monetary",
+    ]
