@@ -4,6 +4,7 @@ user ends."""
 import atexit
 import os
 import re
+import signal
 import threading
 import warnings
 from pathlib import Path
@@ -27,6 +28,8 @@ def close() -> None:
     """Stops them as ``stop`` does, and for good: a thread that is still at work would start one that nobody ends."""
     with _starting:
         _closed.set()
+        for server in _servers.values():
+            _signal(server)  # pg_ctl takes longer to start than a process that is interrupted may have
         stop()
 
 
@@ -92,6 +95,14 @@ def release(home: str) -> None:
         if not _living(server) and running is not None and running.is_running():
             server._postmaster_info = running
             server._stop()
+
+
+def _signal(server: Any) -> None:
+    """Has a server that nobody else uses begin to stop."""
+    with server._lock:
+        running = server._postmaster_info
+        if running and running.is_running() and set(_living(server)) <= {os.getpid()}:
+            running.process.send_signal(signal.SIGINT)
 
 
 def _forget_killed(server: Any) -> None:
