@@ -28,7 +28,7 @@ KEYS = {
     "bytea": ("bytea", "int4send(n)"),
     "several": ("date", "date '2024-01-01' + n / 2"),
     "numeric": ("numeric(10, 2)", "n + 0.5"),
-    "enum array": ("text[]", "ARRAY['a', n::text]"),
+    "an array": ("text[]", "ARRAY['a', n::text]"),
 }
 OTHER = (
     "SET datestyle = 'SQL, DMY'; SET timezone = 'Asia/Kolkata'; SET extra_float_digits = -10; SET bytea_output = 'escape'; "
