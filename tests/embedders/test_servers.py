@@ -162,6 +162,20 @@ def test_nothing_is_set_aside_where_the_server_takes_no_text_any_more(server: Op
     assert good <= {texts[row] for row in bought.rows}
 
 
+@pytest.mark.parametrize("fault", [{"cut": True}, {"status": 500}, {"status": 403}, {"delay": 0.8}])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_text_that_comes_alone_is_not_set_aside_by_chance(
+    server: OpenAIServer, fault: dict[str, Any], times: int
+) -> None:
+    """It fails a few times, and others pass meanwhile."""
+    own = model(server, timeout=0.5)
+    own.embed(["another"])
+    if fault.get("status") == 403:
+        times = 1
+    server.plant(**fault, text="alone", times=times)
+    np.testing.assert_array_equal(own.embed(["alone"]).whole, [server.vector("alone")])
+
+
 BODIES = {
     "OpenAI's": b'{"error": {"message": "no", "type": "server_error", "param": null, "code": null}}',
     "another's": b'{"detail": "no"}',

@@ -13,7 +13,8 @@ from tasks.embedders.texts import size
 LONGEST_WAIT = 120.0
 """A retry-after beyond this fails the batch: the run goes on with others and names it for a rerun."""
 PATIENT = 2
-"""How often a request is sent that fails at once, before it is asked whose fault that is."""
+"""How often a request is sent that fails at once, before it is asked whose fault that is; and once that is known, again, where it
+is a single text."""
 
 BRIEF = 2
 """Attempts of a request that finds the server sick."""
@@ -59,6 +60,7 @@ class Asking:
 
     def _run(self) -> Decoded | Refused:
         health, failures, bouts = self.server.health, 0, 0
+        self._proofs = 0
         # Where an earlier request has waited for a sick server, the next does not wait as long once more.
         self._attempt, self._failed = (self.attempts - BRIEF if health.sick and not self.first else 0), 0.0
         while True:
@@ -83,7 +85,7 @@ class Asking:
             if self._is_doubted(failure, failures):
                 if health.sick:
                     self._back_off(failure)
-                if self._at_fault(failure, bouts):
+                if self._at_fault(failure, bouts) and self._proven(failure):
                     return answer if isinstance(answer, Decoded) else self._refused(failure)
             if self._may_be_any(failure):
                 health.one_tries(self._failed, self._halted)
@@ -101,7 +103,7 @@ class Asking:
             return False
         several = len(self.ask.texts) > 1 and not self.server.health.sick
         hasty = several and (failure.late or self.suspect_since is not None)
-        return failures >= (1 if hasty else PATIENT)
+        return failures >= (1 if hasty or self._proofs else PATIENT)
 
     def _at_fault(self, failure: Failure, bouts: int) -> bool:
         """Whether the texts are: one that was taken before is taken now too. It is not asked where a request that was sent since
@@ -128,6 +130,13 @@ class Asking:
             server.health.ill()
         self._attempt += 1
         return False
+
+    def _proven(self, failure: Failure) -> bool:
+        """Whether it is enough that this was refused and another was not. A text that comes alone, and of which no API says what is
+        wrong, is sent a few times more: that it failed while others passed may have been chance."""
+        chance = len(self.ask.texts) == 1 and self.suspect_since is None and failure.verdict != "row"
+        self._proofs += 1
+        return not chance or self._proofs > PATIENT
 
     def _back_off(self, failure: Failure) -> None:
         """Waits before the next attempt. Raises TransientError where there is none."""
