@@ -7,12 +7,6 @@ from dataclasses import dataclass
 
 from tasks.base.errors import FatalError
 
-UNPRICED = (
-    "its price is not known, so that budget_usd cannot hold: add price= to its name, in dollars per million tokens "
-    "(?price=0.02; ?price=0 where it costs nothing)"
-)
-"""Why a model is not bought from."""
-
 
 @dataclass(frozen=True)
 class Spent:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tasks.base.errors import FatalError, TransientError
-from tasks.embedders.budget import UNPRICED
 from tasks.embedders.registry import open_embedder
 from tasks.planning.planned import Cost, Planned
 from tasks.runs import ledger
@@ -46,7 +45,10 @@ def unpriced(models: Iterable[str | None], budget: float | None) -> Iterator[str
     for model in models if budget is not None else ():
         account = open_embedder(model).account if model else None
         if account and account.price is None:
-            yield f"embedder {model!r}: {UNPRICED}"
+            yield (
+                f"embedder {model!r}: its price is not known, so that budget_usd cannot hold: add price= to its name, in dollars "
+                "per million tokens (?price=0.02; ?price=0 where it costs nothing)"
+            )
 
 
 def over_budget(cost: Cost | None, budget: float | None) -> Iterator[str]:

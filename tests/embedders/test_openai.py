@@ -375,7 +375,7 @@ def test_a_storm_that_does_not_pass_fails_the_batch_and_keeps_what_was_bought(se
 )
 def test_a_fatal_answer_midway_stops_all_calls(server: OpenAIServer, status: int, code: str) -> None:
     """At most ten more calls in the whole process; what was bought is handed over; the same again asks nothing."""
-    own, texts, bought = embedder(server), texts_of(20_000), Bought()
+    own, texts, bought = embedder(server, haste=1.0), texts_of(20_000), Bought()
     server.delay = 0.005
     server.plant(status=status, code=code, after=6)
     with pytest.raises(FatalError, match=str(status)):

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.base.errors import FatalError, TransientError, UsageError, VecferryError
+from tasks.base.errors import FatalError, TransientError, VecferryError
 from tasks.embedders.budget import Budget
 from tasks.embedders.interface import Embedder
 from tasks.embedders.openai import address, packing
@@ -379,14 +379,21 @@ def test_a_firewalled_wrong_key_is_told(server: OpenAIServer) -> None:
 # What it costs
 
 
-def test_a_budget_needs_a_price(server: OpenAIServer) -> None:
-    """A name whose price is unknown is refused with a budget, before any request; with a price the budget holds."""
-    with pytest.raises(UsageError, match=r"price is not known, so that budget_usd cannot hold.*\?price=0\.02"):
-        model(server, budget=Budget(1.0))
-    assert not server.calls
-    assert model(server, budget=Budget(1.0), price=0).embed(["a"]).vectors.any()
+def test_a_budget_holds_by_the_price_that_is_given(server: OpenAIServer) -> None:
+    """For a name whose price nobody knows; a plan refuses a budget without it."""
+    own = model(server, budget=Budget(0.0001), price=10)
+    assert own.account
+    assert own.account.price == 10
     with pytest.raises(FatalError, match="budget of"):
-        model(server, budget=Budget(0.0001), price=10).embed(texts_of(1000))
+        own.embed(texts_of(1000))
+    assert own.account.budget.spent.dollars <= 0.0001
+    free = model(server, budget=Budget(0.0), price=0)
+    assert free.account
+    assert free.account.price == 0
+    assert free.embed(["a"]).whole.any()
+    unknown = model(server).account
+    assert unknown
+    assert unknown.price is None
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import ClassVar, get_args
 from tasks.base import settings
 from tasks.base.errors import UsageError
 from tasks.base.words import plural
-from tasks.embedders.budget import UNPRICED, Budget
+from tasks.embedders.budget import Budget
 from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Rates, Space, as_texts
 from tasks.embedders.naming import ModelName
 from tasks.embedders.openai.account import OpenAIAccount
@@ -124,8 +124,6 @@ def open_openai(name: ModelName, budget: Budget | None = None, rates: Rates | No
         timeout=name.number("timeout") or None,
         max_inputs=name.whole("max_inputs", 1, MAX_INPUTS),
     )
-    if terms.price is None and terms.budget.limit is not None:
-        raise UsageError(f"embedder {name}: {UNPRICED}")
     max_tokens = name.whole("max_tokens", 1, 1_000_000)
     return OpenAIEmbedder(
         model=name.model,
