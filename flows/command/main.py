@@ -244,7 +244,7 @@ def restore(
 def demo(
     flow: Annotated[
         str,
-        typer.Argument(help=f"one of: {', '.join(demos.names())}", metavar="[FLOW]", autocompletion=completion.demos),
+        typer.Argument(help=f"one of: {', '.join(demos.names())}", metavar="FLOW", autocompletion=completion.demos),
     ] = demos.FIRST,
     directory: Annotated[
         Path, typer.Option("--dir", help="where the demo keeps everything", metavar="DIRECTORY")
