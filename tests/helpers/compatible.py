@@ -1,8 +1,10 @@
 """How servers behave that speak OpenAI's API, by their documentation and by reports of their users: what each answers before
 ``OpenAIServer`` does. Tried against a local server only."""
 
+import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
@@ -151,11 +153,13 @@ def impatient_gateway(inputs: int, seconds: float = 0.05) -> Before:
     return before
 
 
-def slow(seconds: float) -> Before:
-    """A model on a processor: so many seconds a text."""
+def slow(seconds: float, one_by_one: bool = False) -> Before:
+    """A model on a processor: so many seconds a text; requests at the same time, or one after the other."""
+    turn = threading.Lock() if one_by_one else nullcontext()
 
     def before(asked: Asked) -> Reply | None:
-        time.sleep(seconds * len(asked.texts))
+        with turn:
+            time.sleep(seconds * len(asked.texts))
         return None
 
     return before

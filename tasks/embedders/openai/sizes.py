@@ -8,8 +8,9 @@ FIRST = 16
 """Few enough for a model on a processor that takes a second for each."""
 GROWTH = 8.0
 """The most by which the next request is larger than one that has passed."""
-SHARE = 0.25
-"""Of the timeout that a request should take at most: eight at a time may wait for one another."""
+QUICK, SLOW = 0.1, 0.5
+"""Shares of the timeout: what is answered within the first lets requests grow, and what takes longer than the second makes them
+smaller. A server may take eight requests one after the other."""
 PROOF = 64
 """Requests of a size that have to pass before a larger one is tried, after that was too much once."""
 
@@ -36,12 +37,12 @@ class Sizes:
     def passes(self, texts: int, seconds: float, timeout: float) -> None:
         """A request was answered in time."""
         with self._lock:
-            fits = SHARE * timeout / max(seconds, 1e-6)
             self._passed = max(self._passed, texts)
-            if fits >= 1:
-                self._grown = max(self._grown, texts * min(fits, GROWTH))
-            else:
-                self._grown = max(1.0, min(self._grown, texts * fits))
+            share = max(seconds, 1e-6) / timeout
+            if share <= QUICK:
+                self._grown = max(self._grown, texts * min(QUICK / share, GROWTH))
+            elif share > SLOW:
+                self._grown = max(1.0, min(self._grown, texts * SLOW / share))
             if self._bound < MAX_INPUTS and texts >= int(self._bound):
                 self._proofs += 1
                 if self._proofs >= self._wanted:
