@@ -45,6 +45,8 @@ STEP = 0.8
 """Seconds that each thing that is ended by force may take."""
 LONGEST = 2.6
 """Seconds from Ctrl-C to the end at most."""
+LEAST = 0.3
+"""Seconds more, where those are over, for an embedded server to be told to stop: nothing else would."""
 SHOW_CURSOR, WIPE_LINE = b"\x1b[?25h", b"\r\x1b[2K"
 
 
@@ -194,7 +196,7 @@ def _end_process() -> None:
             # A transaction of ours is in the way, a switch: it is taken back.
             _within(until, lambda: holding.end_connections(connection, run[0]))
             noted = _within(until, lambda: _note(connection, run[0], typed))
-        _within(until, embedded.close)
+        _within(max(until, time.monotonic() + LEAST), embedded.close)
         _within(until, copy_folders.remove_own)
         if run and connection and holding.holds(run[0]):
             # The last thing that happens: who loses a connection must not have the time to blame a batch for it.
