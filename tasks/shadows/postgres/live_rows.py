@@ -7,7 +7,8 @@ out and noted again. So a row is right, or it is in the queue.
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +16,7 @@ from psycopg import sql
 
 from tasks.runs.plan import Target
 from tasks.shadows.postgres.bystanders import watched
-from tasks.shadows.postgres.live_statements import firing, statements_of
+from tasks.shadows.postgres.live_statements import statements_of
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.interface import AT_ONCE, Turn
 from tasks.stores.postgres import relations
@@ -25,13 +26,6 @@ from tasks.stores.postgres.wire import copy_rows, key_columns, vector_array, vec
 
 PIECE_ROWS = 10
 """Rows of a live table that are updated at once: a few milliseconds where the table has an HNSW index."""
-
-
-@dataclass
-class Looked:
-    """The application's triggers as transactions of this run's have looked them up, by connection."""
-
-    triggers: dict[int, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -149,15 +143,19 @@ class LiveRows(PostgresShadow):
         with self._watched(connection, self.target.place.new_column, ids):
             connection.execute(statements_of(self.target.place).empty, (ids,), prepare=False)
 
+    @cached_property
+    def _triggers(self) -> dict[int, list[str]]:
+        """The application's triggers as transactions under way have looked them up, by connection."""
+        return {}
+
     @contextmanager
     def _looked_up(self, connection: Connection) -> Iterator[None]:
         """Looks up, in the round trip that begins a piece, which triggers fire; while the body runs nothing looks for them."""
-        looked = self.run.own(Looked, Looked).triggers
-        looked[id(connection)] = self._firing(connection, statements_of(self.target.place).piece)
+        self._triggers[id(connection)] = self._firing(connection, statements_of(self.target.place).piece)
         try:
             yield
         finally:
-            del looked[id(connection)]
+            del self._triggers[id(connection)]
 
     def _firing(self, connection: Connection, look: sql.Composed) -> list[str]:
         cursor = connection.execute(look)
@@ -171,9 +169,11 @@ class LiveRows(PostgresShadow):
         self, connection: Connection, column: str, ids: Sequence[str], hashes: Sequence[bytes | None] = ()
     ) -> AbstractContextManager[None]:
         """Guards a write to a column of the live table where triggers of the application's fire on it."""
-        triggers = self.run.own(Looked, Looked).triggers.get(id(connection))
+        triggers = self._triggers.get(id(connection))
         if triggers is None:
-            triggers = self._firing(connection, firing(self.target.place.live, column))
+            place, statements = self.target.place, statements_of(self.target.place)
+            look = statements.firing if column == place.new_column else statements.firing_old
+            triggers = self._firing(connection, look)
         if not triggers:
             return nullcontext()
         return watched(self.run, self.target, connection, column, triggers, ids, hashes)

@@ -46,6 +46,10 @@ class Statements:
     """Page: names. Their vectors in the column."""
     piece: sql.Composed
     """What begins the transaction of a piece of rows: which triggers of the application's fire when the new column is written."""
+    firing: sql.Composed
+    """Which triggers of the application's fire when the new column is written, and no more."""
+    firing_old: sql.Composed
+    """The same of the old column."""
     rows: sql.Composed
     """Page: names. Their hashes, and what their columns hold; they are locked."""
     known: sql.Composed
@@ -94,6 +98,8 @@ def statements_of(place: LivePlace) -> Statements:
         empty=statement("sync_live_empty", **table, column=place.new_column, page=names, same=same),
         # The batch's own commit waits for the pieces' too.
         piece=sql.SQL("SET LOCAL synchronous_commit = off; {}").format(firing(live, place.new_column)),
+        firing=firing(live, place.new_column),
+        firing_old=firing(live, live.vectors),
         rows=statement(
             "sync_live_rows", **table, id=sql.SQL(numbered_id(place, "p")), hash=hashed, page=names, same=same
         ),
