@@ -19,6 +19,7 @@ from tasks.embedders.budget import Budget
 from tasks.embedders.interface import Embedder
 from tasks.embedders.openai import address, packing
 from tasks.embedders.openai import server as servers
+from tasks.embedders.openai.embedder import OpenAIEmbedder
 from tasks.embedders.openai.server import ATTEMPTS, CONCURRENCY, PROBES, Server
 from tasks.embedders.registry import open_embedder
 from tasks.embedders.texts import cut
@@ -48,6 +49,13 @@ def model(server: OpenAIServer, name: str = "bge-m3", budget: Budget | None = No
     """The model at that server, by its name with options."""
     given = {"dimensions": 8, "base_url": quote(server.base_url, safe=""), **options}
     return open_embedder(f"openai/{name}?" + "&".join(f"{key}={value}" for key, value in given.items()), budget)
+
+
+def embedder(server: OpenAIServer) -> OpenAIEmbedder:
+    """The same by its class, with what it shares with others of the process."""
+    opened = model(server)
+    assert isinstance(opened, OpenAIEmbedder)
+    return opened
 
 
 def texts_of(count: int) -> list[str]:
@@ -160,6 +168,60 @@ def test_nothing_is_set_aside_where_the_server_takes_no_text_any_more(server: Op
     assert len(server.calls) - begun <= (under_way + ATTEMPTS + 1 if transient else 10)
     good = {text for call in server.calls[:begun] for text in call.inputs} - set(PROBES)
     assert good <= {texts[row] for row in bought.rows}
+
+
+@pytest.mark.parametrize("status", [403, 503, 200])
+@pytest.mark.parametrize("earlier", [[], ["another"]])
+def test_the_good_rows_of_a_spoilt_answer_are_bought_once(
+    server: OpenAIServer, earlier: Sequence[str], status: int
+) -> None:
+    """The last row of each is spoilt, and the server fails when it is asked about that: the others are kept, and nothing is set
+    aside."""
+    own, texts, bought, spoilt = embedder(server), texts_of(300), Bought(), set[str]()
+    own.account.probe()
+    own.embed(earlier)
+    server.calls.clear()
+
+    def before(asked: Asked) -> Reply | None:
+        if status != 200 and asked.texts == [PROBES[0]]:
+            return compatible.error(status, "no")
+        spoilt.add(asked.texts[-1])
+        return spoil(asked.texts[-1], "NaN")(server)(asked)
+
+    server.before = before
+    with pytest.raises(TransientError if status == 503 else FatalError):
+        own.embed(texts, bought)
+    assert {texts[row] for row in bought.rows} == paid(server).keys() - spoilt
+    assert {times for text, times in paid(server).items() if text not in spoilt} == {1}
+    if status != 503:
+        assert sum(call.at > server.calls[0].ended for call in server.calls) <= 10
+    server.before = None
+    own.account.server.mend()
+    left = [texts[row] for row in range(300) if row not in bought.rows]
+    assert not own.embed(left).rejected
+    assert {times for text, times in paid(server).items() if text not in spoilt} == {1}
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+def test_only_spoilt_rows_are_asked_for_again_of_a_server_that_was_sick(server: OpenAIServer, lasts: bool) -> None:
+    """It spoils a row, is down for a moment, and is well again: that row has its vector then, or is set aside if it still has none."""
+    own, texts, bought, down = model(server), [*texts_of(12), "poison", *texts_of(40)[12:]], Bought(), [503] * 2
+    own.embed(["another"])
+    broken, spoilt = spoil("poison", "NaN")(server), Counter[str]()
+
+    def before(asked: Asked) -> Reply | None:
+        if asked.texts == [PROBES[0]] and down:
+            return compatible.error(down.pop(), "no")
+        poisoned = any("poison" in text for text in asked.texts)
+        spoilt.update(["poison"] if poisoned else [])
+        return broken(asked) if lasts or spoilt["poison"] == 1 else None
+
+    server.before = before
+    assert own.embed(texts, bought).rejected.keys() == ({12} if lasts else set())
+    assert len(bought.rows) == (40 if lasts else 41)
+    assert {times for text, times in paid(server).items() if text != "poison"} == {1}
+    assert lasts or paid(server)["poison"] == 2
+    assert paid(server)["poison"] <= 8
 
 
 @pytest.mark.parametrize("fault", [{"cut": True}, {"status": 500}, {"status": 403}, {"delay": 0.8}])

@@ -125,6 +125,13 @@ class Decoded:
     """float32[n, d]"""
     spoilt: Mapping[int, str]
     """Of the rows that are no vectors, why, by position."""
+    proven: bool = True
+    """Whether the server was seen to be well, so that these texts are at fault."""
+
+    @property
+    def partly(self) -> bool:
+        """Whether some rows are vectors and some are none."""
+        return 0 < len(self.spoilt) < len(self.vectors)
 
 
 def decode(body: Any, count: int, dimensions: int) -> Decoded:

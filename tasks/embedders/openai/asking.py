@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, replace
 
-from tasks.base.errors import TransientError
+from tasks.base.errors import TransientError, VecferryError
 from tasks.embedders.openai.answers import Decoded, Verdict
 from tasks.embedders.openai.health import Paused
 from tasks.embedders.openai.sending import Failure
@@ -17,7 +17,7 @@ PATIENT = 2
 is a single text."""
 
 BRIEF = 2
-"""Attempts of a request that finds the server sick."""
+"""Attempts of a request that finds the server sick, after one that has waited for it in vain."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Asking:
     """Whether the server has taken nothing yet, so that nothing can be held against the texts."""
 
     def run(self) -> Decoded | Refused:
-        """The vectors, one row a text, or why the server will not take these texts.
+        """The vectors, one row a text, or why the server will not take these texts. An answer that has some is returned even where
+        the server is then found to be sick, or refuses a text that it took before: the next request meets that.
 
         A failure that may be the fault of the texts, the account or the server is held against the texts only where one is taken
         that was taken before. Raises TransientError when the server is not well for long, FatalError for what will not pass by
@@ -62,7 +63,7 @@ class Asking:
         health, failures, bouts = self.server.health, 0, 0
         self._proofs = 0
         # Where an earlier request has waited for a sick server, the next does not wait as long once more.
-        self._attempt, self._failed = (self.attempts - BRIEF if health.sick and not self.first else 0), 0.0
+        self._attempt, self._failed = (self.attempts - BRIEF if health.waited and not self.first else 0), 0.0
         while True:
             health.enter(self._halted)
             failures, bouts = (failures if health.bouts == bouts else 0), health.bouts
@@ -73,6 +74,8 @@ class Asking:
             self._attempt, failures, self._failed = self._attempt + 1, failures + 1, self.server.clock()
             if isinstance(answer, Decoded) and not answer.spoilt:
                 return answer
+            if isinstance(answer, Decoded) and answer.partly and not self.first:
+                return self._kept(answer, bouts)
             failure = answer if isinstance(answer, Failure) else _spoilt(answer)
             if failure.verdict == "fatal":
                 raise self.server.fail(self.server.says(failure.words))
@@ -90,6 +93,14 @@ class Asking:
             if self._may_be_any(failure):
                 health.one_tries(self._failed, self._halted)
             self._back_off(failure)
+
+    def _kept(self, answer: Decoded, bouts: int) -> Decoded:
+        """An answer that has some vectors, which are paid for: whatever becomes of the server, they are not lost by it."""
+        try:
+            proven = not self.server.health.sick and self._at_fault(_spoilt(answer), bouts)
+        except VecferryError:  # which whoever asks for the other rows meets too
+            proven = False
+        return replace(answer, proven=proven)
 
     def _may_be_any(self, failure: Failure) -> bool:
         """Whether it may be the fault of anything: it is none that the server explains and that passes."""

@@ -212,7 +212,7 @@ class Batch:
         if pack.refusal:
             pack.refusal.faulty = True  # whatever becomes of them, it was not too many
             pack.refusal.open += len(parts) - 1
-        now = self._server.clock()
+        now = self._server.clock() if answer.proven else None
         self._split.extend(Pack(part, pack.refusal, now, now) for part in parts)
 
     def _closed(self, pack: Pack, faulty: bool) -> None:

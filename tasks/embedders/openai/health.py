@@ -20,6 +20,8 @@ class Health:
     def __init__(self) -> None:
         self.sick = False
         """Nothing that was sent since has passed."""
+        self.waited = False
+        """Somebody has waited for that, in vain."""
         self.bouts = 0
         """How often it was found to be sick."""
         self.passed = float("-inf")
@@ -38,7 +40,7 @@ class Health:
             if self._trier is not None:
                 self._turn.notify_all()
             if self.sick:
-                self.sick = False
+                self.sick = self.waited = False
                 self._leave()
 
     def ill(self) -> None:
@@ -49,6 +51,7 @@ class Health:
     def give_up(self, why: str) -> TransientError:
         """Those who wait fail with the same; returns the error to raise."""
         with self._turn:
+            self.waited = True
             self._given_up = (self._given_up[0] + 1, why)
             self._leave()
         return TransientError(why)
