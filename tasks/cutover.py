@@ -67,11 +67,14 @@ def rollback(run: Run, force: bool = False) -> list[str]:
         if state == "contracted":
             raise UsageError(f"run {run.run_id} is contracted and cannot be rolled back: what that needs was dropped")
         switched, units = state == "cut_over", units_of(run)
+        forced = f"{command('rollback', run.run_id, run.plan.request.database)} --force"
         if switched and not force and (replaced := [line for unit in units for line in unit.replaced()]):
-            forced = f"{command('rollback', run.run_id, run.plan.request.database)} --force"
             raise VerificationRefused(f"{'; '.join(replaced)}. A rollback would overwrite that: {forced}")
         mark = _becomes(run, "rolled_back", () if switched else ("load", "index", "catch_up", "verify"))
-        return _through(run, units, lambda unit, end: unit.take_back(switched, end), mark)
+        try:
+            return _through(run, units, lambda unit, end: unit.take_back(switched, end, force), mark)
+        except VerificationRefused as refused:
+            raise VerificationRefused(f"{refused}. To go back all the same: {forced}") from refused
 
 
 def contract(run: Run, rollback_days: float | None, now: datetime | None = None) -> list[str]:

@@ -107,8 +107,9 @@ class Unit(Protocol):
         """What people have put in the place of what the switch made, which ``take_back`` would overwrite."""
         ...
 
-    def take_back(self, switched: bool, mark: Mark) -> list[str]:
-        """The reverse of ``switch``, or of everything where nothing was switched yet; says what was done."""
+    def take_back(self, switched: bool, mark: Mark, force: bool = False) -> list[str]:
+        """The reverse of ``switch``, or of everything where nothing was switched yet; says what was done. Raises
+        VerificationRefused where people would be answered otherwise than before; with ``force`` that is said only."""
         ...
 
     def contract(self, mark: Mark) -> list[str]:

@@ -188,7 +188,8 @@ def test_live_tables_from_the_deployments(api: Api) -> None:
         }
         run = api.ended(api.start("text-384-to-1536/manual", parameters=asked))
         assert run["state_type"] == "FAILED"
-        assert "1 batch failed in load: 0 (RaiseException: row 7 is frozen" in run["state"]["message"]
+        assert "1 batch failed in load: 0 (WriteRefused: public.docs: writing" in run["state"]["message"]
+        assert "refused (row 7 is frozen), by the trigger frozen" in run["state"]["message"]
 
         shown = api.artifact("frozen-rerun")
         parameters = json.loads(re.search(r"```json\n(.*)\n```", shown["description"], re.DOTALL)[1])  # type: ignore[index]

@@ -225,7 +225,7 @@ class AliasUnit:
     def replaced(self) -> list[str]:
         return []
 
-    def take_back(self, switched: bool, mark: Mark) -> list[str]:
+    def take_back(self, switched: bool, mark: Mark, force: bool = False) -> list[str]:
         lines = []
         for shadow in self.shadows:
             if aliases.get(_alias(shadow)) == shadow.name:

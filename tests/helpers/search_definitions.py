@@ -46,6 +46,7 @@ DEFINITIONS = [
         ),
     ),
     Definition("published rows", _usual("d.published AND")),
+    Definition("volatile, as it is without a word", _usual().replace("LANGUAGE sql STABLE", "LANGUAGE sql")),
     Definition("strict, parallel, cost and rows", _usual(options="STRICT PARALLEL SAFE COST 50 ROWS 8")),
     Definition(
         "count first",

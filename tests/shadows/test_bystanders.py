@@ -1,6 +1,7 @@
 """The application's triggers fire when a column is filled: what they change of the old vectors stops the run, at the first rows."""
 
 import logging
+import re
 from contextlib import AbstractContextManager
 
 import psycopg
@@ -95,11 +96,20 @@ def test_a_trigger_that_fires(connection: Connection, trigger: str) -> None:
     if refusal is None:
         loading()
     else:
-        with pytest.raises(FatalError, match=refusal) as raised:
-            loading()
-        assert "by the trigger mine" in str(raised.value)
-        assert "layout=side_table" in str(raised.value)
-        assert "vecferry rollback live" in str(raised.value)
+        if "refused" in refusal:  # its batches fail, and may be run again once the trigger lets them pass
+            with pytest.raises(AssertionError):
+                loading()
+            errors = connection.execute("SELECT error FROM vecferry.batch WHERE stage = 'load'").fetchall()
+            words = [str(error) for (error,) in errors]
+        else:
+            with pytest.raises(FatalError) as raised:
+                loading()
+            words = [str(raised.value)]
+        for text in words:
+            assert re.search(refusal, text)
+            assert "by the trigger mine" in text
+            assert "layout=side_table" in text
+            assert "vecferry rollback live" in text
     assert old_vectors(connection) == before
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from flows.forms.text_384_to_1536 import Text384To1536
-from tasks.base.errors import VerificationRefused
+from tasks.base.errors import UsageError, VerificationRefused
 from tasks.cutover import contract, cutover, rollback
 from tasks.planning.registry import make_plan
 from tasks.shadows.postgres import probe
@@ -14,7 +14,7 @@ from tasks.shadows.registry import shadow_of
 from tasks.stores.postgres import catalogue
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.search_definitions import DEFINITIONS
-from tests.helpers.searched import FUNCTION, NEW, OLD, USER, answers, fill, grant, literal, migrated
+from tests.helpers.searched import FUNCTION, NEW, OLD, USER, answers, fill, grant, literal, migrated, verified
 
 BY_NAME = {definition.name: definition for definition in DEFINITIONS}
 USUAL, OF_A_USER = BY_NAME["usual"], BY_NAME["own rows of a user, by the function's owner"]
@@ -222,3 +222,165 @@ def test_rights_that_a_change_opens_are_not_kept(
     assert connection.execute(FUNCTION).fetchall() == before
     monkeypatch.undo()
     cutover(run)
+
+
+UNLIKE = {
+    "another table's vectors too": (
+        USUAL.create[: USUAL.create.index("AS $$")]
+        + "AS $$ SELECT id, content, 1 - (docs.embedding <=> query_embedding) FROM app.docs UNION ALL SELECT 0, name, "
+        "1 - (u.embedding::vector <=> query_embedding) FROM app.users u ORDER BY 3 DESC LIMIT match_count $$",
+        "takes a distance, <=>, from something else",
+    ),
+    "by a field of the row": (
+        USUAL.create.replace("SELECT d.id, d.content, 1 - (d.embedding", "SELECT d.id, d.content, 1 - ((d).embedding"),
+        "takes a distance, <=>, from something else",
+    ),
+    "coarse": (
+        USUAL.create.replace(
+            "ORDER BY d.embedding <=> query_embedding",
+            "ORDER BY binary_quantize(d.embedding)::bit({d}) <~> binary_quantize(query_embedding)",
+        ),
+        "searches by binary_quantize",
+    ),
+    "a variable of that name": (
+        "CREATE FUNCTION {schema}.match_docs(embedding vector, match_threshold float, match_count int) "
+        "RETURNS TABLE (id bigint, content text, similarity float) LANGUAGE plpgsql STABLE AS $$ #variable_conflict use_variable\n"
+        "BEGIN RETURN QUERY SELECT d.id, d.content, 1 - (d.embedding <=> embedding) FROM app.docs d "
+        "ORDER BY d.embedding <=> embedding LIMIT match_count; END $$",
+        "may be a variable",
+    ),
+    "a jsonb query": (
+        "CREATE FUNCTION {schema}.match_docs(q jsonb, match_count int) RETURNS SETOF bigint LANGUAGE sql STABLE AS $$ SELECT id "
+        "FROM app.docs ORDER BY embedding <=> q::text::vector LIMIT match_count $$",
+        "its query is of the type jsonb",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_what_would_be_derived_wrong_is_refused_by_the_plan(
+    connection: Connection, people: tuple[str, str, str], name: str
+) -> None:
+    """Another column in the place of the old one would change what the function means: the plan names it and the reason."""
+    create, reason = UNLIKE[name]
+    searched(connection, people, create)
+    target = {"table": "app.docs", "text": "content", "new_column": "embedding_24"}
+    form = Text384To1536.model_validate({"targets": [target], "embedder": "hashing/24"})
+    (problem,) = make_plan(connection, form.request(), "r").problems
+    assert problem.startswith("no function for the new vectors can be derived from app.match_docs")
+    assert reason in problem
+
+
+@pytest.mark.parametrize(
+    ("middle", "reason"),
+    [
+        ("coalesce(1 - (d.embedding <=> query_embedding), 5) FROM app.docs d", "rows without a vector"),
+        ("1 - min(d.embedding <=> query_embedding) FROM app.docs d GROUP BY d.id", "groups rows"),
+        (
+            "1 - (d.embedding <=> query_embedding) FROM "
+            "(SELECT * FROM app.docs JOIN (SELECT user_id, name FROM app.users) u USING (user_id)) d",
+            "columns that a join has merged",
+        ),
+    ],
+)
+def test_what_a_table_beside_cannot_do_is_refused_for_it(
+    connection: Connection, people: tuple[str, str, str], middle: str, reason: str
+) -> None:
+    """In the layout side_table; in the table's own column it is derived."""
+    head = USUAL.create[: USUAL.create.index("AS $$")]
+    searched(connection, people, f"{head} AS $$ SELECT d.id, d.content, {middle} ORDER BY 3 DESC LIMIT match_count $$")
+    target = {"table": "app.docs", "text": "content", "new_column": "embedding_24"}
+    for layout in ("column", "side_table"):
+        form = Text384To1536.model_validate({"targets": [target], "embedder": "hashing/24", "layout": layout})
+        problems = make_plan(connection, form.request(), "r").problems
+        assert bool(problems) == (layout == "side_table"), problems
+    assert reason in problems[0]
+
+
+def test_what_fails_with_new_vectors_is_told_before_any_is_made(
+    connection: Connection, people: tuple[str, str, str]
+) -> None:
+    """A function that raises for other dimensions is called once where the new vectors are about to lie."""
+    head = USUAL.create[: USUAL.create.index("LANGUAGE")]
+    searched(
+        connection,
+        people,
+        f"{head} LANGUAGE plpgsql STABLE AS $$ BEGIN IF vector_dims(query_embedding) <> 16 THEN RAISE 'sixteen, please'; END IF; "
+        "RETURN QUERY SELECT d.id, d.content, 1 - (d.embedding <=> query_embedding) FROM app.docs d "
+        "ORDER BY d.embedding <=> query_embedding LIMIT match_count; END $$",
+    )
+    with pytest.raises(UsageError, match=r"app\.match_docs for the new vectors fails: sixteen, please.*function_sql"):
+        migrated(connection)
+    assert connection.execute("SELECT count(*) FROM vecferry.vector").fetchone() == (0,)
+
+
+def test_ties_zero_vectors_and_other_answers_each_time_are_no_differences(
+    connection: Connection, people: tuple[str, str, str]
+) -> None:
+    """Many rows of one text, a row whose vector is zero, and a column that is another one each time do not keep a table from being
+    switched and taken back; the column is told."""
+    create = USUAL.create.replace("similarity float)", "similarity float, search uuid)").replace(
+        "AS similarity ", "AS similarity, gen_random_uuid() "
+    )
+    searched(connection, people, create.replace("STABLE", ""))
+    connection.execute(
+        f"UPDATE app.docs SET embedding = '{[0] * 16}' WHERE id = 0; "
+        "UPDATE app.docs SET content = c, embedding = e FROM (SELECT content AS c, embedding AS e FROM app.docs WHERE id = 1) AS one "
+        "WHERE id BETWEEN 1 AND 30; CREATE INDEX ON app.docs USING hnsw (embedding vector_cosine_ops)"
+    )
+    run = migrated(connection)
+    assert "match_docs gives another search each time" in cutover(run)
+    rollback(run)
+    cutover(verified(connection, run))
+
+
+def test_a_rollback_is_not_kept_back_by_its_proof_when_it_is_told_to(
+    connection: Connection, people: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An overloaded server proves nothing in time: the refusal names --force, which goes back and says what was not proven."""
+    searched(connection, people, USUAL.create)
+    run, before = migrated(connection), connection.execute(FUNCTION).fetchall()
+    cutover(run)
+    monkeypatch.setattr(probe, "LIMIT", 1e-9)
+    with pytest.raises(VerificationRefused, match=r"To go back all the same: vecferry rollback switched --force"):
+        rollback(run)
+    assert rollback(run, force=True)[-1].startswith("not proven: ")
+    assert connection.execute(FUNCTION).fetchall() == before
+
+
+def test_a_right_that_was_taken_since_is_named_with_its_revoke(
+    connection: Connection, people: tuple[str, str, str]
+) -> None:
+    """Who may no longer execute a SECURITY DEFINER function may still execute match_docs_v2: verify's notes have the statement."""
+    searched(connection, people, OF_A_USER.create)
+    run = migrated(connection)
+    cutover(run)
+    connection.execute(f"REVOKE EXECUTE ON FUNCTION app.match_docs FROM {people[1]}")
+    (note,) = shadow_of(run, run.plan.targets[0]).notes()
+    assert note.startswith(f"{people[1]} may execute match_docs_v2, and match_docs no longer: REVOKE")
+    connection.execute(note[note.index("REVOKE") :])
+    call = f"SELECT * FROM app.match_docs_v2('{literal(NEW, 7)}'::vector, -1, 8)"
+    assert answers(connection, call, people[1:2]) == {"app": "InsufficientPrivilege"}
+
+
+@pytest.mark.parametrize("argument", ["text", "vector({d})"])
+def test_a_given_body_is_chosen_by_the_query_too(
+    connection: Connection, people: tuple[str, str, str], argument: str
+) -> None:
+    """With function_sql as without it, old instances are answered as before, also where the query is a text."""
+    create = USUAL.create.replace("query_embedding vector({d})", f"query_embedding {argument}", 1)
+    searched(
+        connection,
+        people,
+        create.replace("query_embedding)", "query_embedding::vector)")
+        .replace("query_embedding LIMIT", "query_embedding::vector LIMIT")
+        .replace("> match", "> match"),
+    )
+    old = USUAL.call.format(schema="app", q=literal(OLD, 7)).replace(
+        "::vector", "" if argument == "text" else "::vector"
+    )
+    before = answers(connection, old, people)
+    body = RENAMED.format(where="").replace("query_embedding", "query_embedding::vector")
+    cutover(migrated(connection, target={"function_sql": body}))
+    assert answers(connection, old, people) == before
+    assert len(answers(connection, old.replace(literal(OLD, 7), literal(NEW, 7)), people)["app"]) == 8

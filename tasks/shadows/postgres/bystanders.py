@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from tasks.base.errors import FatalError
+from tasks.base.errors import FatalError, VecferryError
 from tasks.base.words import counted
 from tasks.runs.commands import command
 from tasks.runs.plan import Target
@@ -24,6 +24,10 @@ from tasks.stores.postgres.live_table import text_columns
 from tasks.stores.postgres.places import LivePlace
 
 logger = logging.getLogger("vecferry")
+
+
+class WriteRefused(VecferryError):
+    """A trigger of the application's raises for rows of a batch, which fails with them."""
 
 
 @dataclass
@@ -62,7 +66,9 @@ def watched(
     except psycopg.Error as error:
         if error.diag.context and classified_error("", error) is error:
             words = " ".join((error.diag.message_primary or "").split())
-            raise _refusal(run, target, f"writing {column} is refused ({words})", triggers) from error
+            raise WriteRefused(
+                f"{target.collection.name}: writing {column} is refused ({words}), {_by(triggers)}. {_way_on(run, target)}"
+            ) from error
         raise
     connection.execute("SET CONSTRAINTS ALL IMMEDIATE")  # what is deferred would come too late
     after = _rows(connection, target, ids)
@@ -100,12 +106,20 @@ def kept(connection: Connection, target: Target[LivePlace]) -> list[str]:
 
 
 def _refusal(run: Run, target: Target[LivePlace], what: str, triggers: Sequence[str]) -> FatalError:
-    by = f"the trigger {triggers[0]}" if len(triggers) == 1 else f"one of the triggers {', '.join(triggers)}"
-    rollback = command("rollback", run.run_id, run.plan.request.database)
     return FatalError(
-        f"{target.collection.name}: {what}, by {by}. That was rolled back, and the run stops here. Have the trigger let "
-        f"{target.place.new_column} be written and nothing else change, or take this run back, {rollback}, and start one "
-        "with layout=side_table, which writes to no row of the table"
+        f"{target.collection.name}: {what}, {_by(triggers)}. That was rolled back, and the run stops here. {_way_on(run, target)}"
+    )
+
+
+def _by(triggers: Sequence[str]) -> str:
+    return f"by the trigger {triggers[0]}" if len(triggers) == 1 else f"by one of the triggers {', '.join(triggers)}"
+
+
+def _way_on(run: Run, target: Target[LivePlace]) -> str:
+    rollback = command("rollback", run.run_id, run.plan.request.database)
+    return (
+        f"Have the trigger let {target.place.new_column} be written and nothing else change, or take this run back, {rollback}, "
+        "and start one with layout=side_table, which writes to no row of the table"
     )
 
 

@@ -4,58 +4,25 @@ Filters, joins, caps, languages and results stay as they are written. What canno
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from typing import Any
 
 from psycopg import sql
 
 from tasks.shadows.postgres.mentions import Item, Mention, Reading
 from tasks.shadows.postgres.scopes import Relation, read
+from tasks.shadows.postgres.underivable import (
+    KINDS,
+    Routine,
+    Underivable,
+    Vectors,
+    query_among,
+    refuse_unlike,
+    refuse_untraced,
+)
 from tasks.stores.postgres.syntax import Edit, NotParsed, Piece, Token, edited, expressions, statements, tokens
-
-KINDS = ("vector", "halfvec")
-"""pgvector's types that a search compares."""
-
-
-class Underivable(Exception):
-    """Why a function cannot be derived, as the end of a sentence about it."""
-
-
-@dataclass(frozen=True)
-class Routine:
-    """A function, as far as its body goes."""
-
-    name: str
-    language: str
-    """sql or plpgsql."""
-    body: str
-    definition: str
-    """As CREATE FUNCTION, with ``body`` in dollar quotes."""
-    returns_row: bool
-    """Whether it returns rows of the table itself."""
-    arguments: tuple[str, ...]
-    """What callers give, by name; empty where it has none."""
-    kinds: tuple[str, ...]
-    """Their types."""
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """A column of the live table, and how a search compares with it."""
-
-    column: str
-    type: str
-    """vector or halfvec: that of the column."""
-    dimensions: int | None
-    compared_as: str
-    """That of the index: where it differs from the column's, the column is cast."""
-    extension: str
-    """The schema of pgvector, quoted."""
-    beside: Callable[[str, str], str] | None = None
-    """Where the vectors lie beside the table: what is joined, by what the table is called and what this is."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +38,28 @@ def derive(routine: Routine, name: str, old: Vectors, new: Vectors, relation: Re
     """The body of a function called ``name`` that does by ``new`` what ``routine`` does by ``old``. Raises Underivable."""
     readings = [(piece, read(piece, old.column, relation)) for piece in parsed(routine)]
     words = tokens(routine.body)
-    _refuse_untraced(words, readings, old.column, routine.name)
+    refuse_untraced(words, readings, old.column, routine.name)
     if not any(m.compared for _, r in readings for m in r.mentions):
         raise Underivable(f"it takes no distance from {old.column}")
+    refuse_unlike(words, [r for _, r in readings], routine, old, new)
     edits = chain(
         *(_of_piece(piece, reading, routine, old, new) for piece, reading in readings),
         *(_renamed(piece, reading, routine, name) for piece, reading in readings),
-        _of_types(words, old, new),
+        _of_types(words, old, new, declared=routine.language == "plpgsql"),
     )
-    return Derived(edited(routine.body, list(edits)), _query(routine, [r for _, r in readings]))
+    return Derived(edited(routine.body, list(edits)), query_among(routine, [r for _, r in readings]))
+
+
+def query_of(routine: Routine, column: str, relation: Relation) -> int | None:
+    """The argument of a function that is compared with the column, by number. Raises Underivable."""
+    return query_among(routine, [read(piece, column, relation) for piece in parsed(routine)])
+
+
+def hands_out_rows(routine: Routine, column: str, relation: Relation) -> bool:
+    """Whether the function names whole rows of the table, as to_jsonb(d) does, which have what the table has."""
+    with suppress(Underivable):
+        return any(read(piece, column, relation).whole_rows for piece in parsed(routine))
+    return False
 
 
 def searches(routine: Routine, column: str, relation: Relation) -> bool:
@@ -113,48 +93,6 @@ def parsed(routine: Routine) -> list[Piece]:
     except NotParsed as e:
         raise Underivable(str(e)) from e
     raise Underivable(f"it is written in {routine.language}")
-
-
-def _query(routine: Routine, readings: Sequence[Reading]) -> int | None:
-    """The argument that is compared with the vectors; where that is a variable, the only vector among the arguments."""
-    compared = {n for reading in readings for node in reading.compared_with for n in _arguments(node, routine)}
-    vectors = {n for n, kind in enumerate(routine.kinds) if kind in KINDS}
-    if len(compared) > 1:
-        raise Underivable("it takes distances to several of its arguments")
-    if compared:
-        return compared.pop()
-    return vectors.pop() if len(vectors) == 1 else None
-
-
-def _arguments(node: Any, routine: Routine) -> Iterator[int]:
-    """The arguments that an expression names."""
-    if isinstance(node, list):
-        for child in node:
-            yield from _arguments(child, routine)
-    elif isinstance(node, dict):
-        for kind, child in node.items():
-            if kind == "ParamRef":
-                yield child["number"] - 1
-            elif kind == "ColumnRef":
-                fields = [f["String"]["sval"] for f in child["fields"] if "String" in f]
-                if fields[-1:] and fields[-1] in routine.arguments and fields[:-1] in ([], [routine.name]):
-                    yield routine.arguments.index(fields[-1])
-            else:
-                yield from _arguments(child, routine)
-
-
-def _refuse_untraced(
-    words: Sequence[Token], readings: Sequence[tuple[Piece, Reading]], column: str, routine: str
-) -> None:
-    """Raises Underivable for a mention of the column of which nobody can say what it means."""
-    for _, reading in readings:
-        for _, fields in reading.others:
-            if fields[-1] == column and fields[0] != routine:  # else it is an argument
-                raise Underivable(f"it is not clear what {'.'.join(fields)} is")
-    spans = [(piece.start, piece.start + len(piece.text)) for piece, _ in readings]
-    for word in words:
-        if word.name == column and not any(start <= word.start < end for start, end in spans):
-            raise Underivable(f"it names {column} outside of any statement")
 
 
 def _of_piece(piece: Piece, reading: Reading, routine: Routine, old: Vectors, new: Vectors) -> Iterator[Edit]:
@@ -230,15 +168,21 @@ def _stars(piece: Piece, reading: Reading, new: Vectors) -> Iterator[Edit]:
         yield Edit(start, end, text)
 
 
-def _of_types(words: Sequence[Token], old: Vectors, new: Vectors) -> Iterator[Edit]:
-    """vector(384) becomes vector(1536), in casts and declarations; a cast without dimensions becomes one to what is compared."""
+def _of_types(words: Sequence[Token], old: Vectors, new: Vectors, declared: bool) -> Iterator[Edit]:
+    """vector(384) becomes vector(1536), in casts and declarations; a cast or, before the first BEGIN of what is ``declared``, a
+    variable without dimensions becomes one of what is compared."""
     for i, word in enumerate(words):
+        declared = declared and word.name != "begin"
         if word.name not in KINDS:
             continue
         texts = [w.text for w in words[i + 1 : i + 4]]
         if len(texts) == 3 and texts[0] == "(" and texts[2] == ")" and texts[1] == str(old.dimensions):
             yield Edit(word.start, words[i + 3].end, f"{new.compared_as}({new.dimensions})")
-        elif word.name != new.compared_as and texts[:1] != ["("] and _is_cast(words, i):
+        elif (
+            word.name != new.compared_as
+            and texts[:1] != ["("]
+            and (_is_cast(words, i) or (declared and texts[:1] in ([":"], [";"], ["="])))
+        ):
             yield Edit(word.start, word.end, new.compared_as)
 
 

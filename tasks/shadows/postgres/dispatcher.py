@@ -65,7 +65,7 @@ def notes(connection: Connection, target: Target[LivePlace]) -> list[str]:
         return []
     return [
         *(f"{line}: it searches what its own text says, whatever is switched" for line in replaced(connection, target)),
-        *generated.without_rights(connection, target),
+        *generated.unlike_rights(connection, target),
         *_equal(connection, target),
     ]
 
@@ -89,6 +89,7 @@ def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
             f"{target.place.schema}.{second} exists and is not vecferry's, so no function is made to try the "
             "new vectors with"
         )
+    yield from search_functions.told(connection, target)
     yield from _equal(connection, target)
 
 

@@ -13,14 +13,14 @@ from tasks.runs.names import short, suffix
 from tasks.runs.plan import Target
 from tasks.runs.search_bodies import Searched
 from tasks.shadows.postgres import search_functions
-from tasks.shadows.postgres.derive import KINDS
 from tasks.shadows.postgres.search_functions import argument_of_query, from_json, origin_of
+from tasks.shadows.postgres.underivable import KINDS
+from tasks.shadows.postgres.usual_function import make_usual
 from tasks.stores.postgres.catalogue import (
     MADE,
     Function,
     define,
     drop,
-    executors,
     find,
     give,
     is_generated,
@@ -45,18 +45,34 @@ def is_outdated(connection: Connection, target: Target[LivePlace], made: Searche
     return origin is not None and made.origin is not None and not origin.is_alike(from_json(made.origin))
 
 
-def without_rights(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
-    """Who may call the functions that people call, and not what these call: it was granted since they were made."""
+def unlike_rights(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
+    """Where rights on a function that people call were changed since, and not those on what was made of it."""
     for name in called(connection, target):
         function = find(connection, target.place.schema, name, switched=True)
-        if function is None or function.definer or not is_generated(function):
+        if function is None or not is_generated(function):
             continue
-        may = executors(connection, function)
-        for searched in search_bodies.of_function(connection, target.place.schema, name):
-            body = find(connection, target.place.schema, searched.body, switched=True)
-            for role in sorted(may - executors(connection, body)) if body else []:
-                granted = f"GRANT EXECUTE ON FUNCTION {body.signature} TO {quoted(role)}" if body else ""
-                yield f"{role} may execute {name}, and not {searched.body}, which it calls: {granted}"
+        may = {g.role for g in function.grants} - {function.owner}
+        bodies = [s.body for s in search_bodies.of_function(connection, target.place.schema, name)]
+        for other in dict.fromkeys([second_name(name), *bodies]):
+            made = find(connection, target.place.schema, other, switched=True)
+            if made is None or not made.made:
+                continue
+            have = {g.role for g in made.grants} - {made.owner}
+            for role in sorted(have - may, key=str):
+                who, what = _who(role), f"REVOKE EXECUTE ON FUNCTION {made.signature} FROM {_grantee(role)}"
+                yield f"{who} may execute {other}, and {name} no longer: {what}"
+            needed = other in bodies and not function.definer
+            for role in sorted(may - have, key=str) if needed else []:
+                what = f"GRANT EXECUTE ON FUNCTION {made.signature} TO {_grantee(role)}"
+                yield f"{_who(role)} may execute {name}, and not {other}, which it calls: {what}"
+
+
+def _who(role: str | None) -> str:
+    return "everybody" if role is None else role
+
+
+def _grantee(role: str | None) -> str:
+    return "PUBLIC" if role is None else quoted(role)
 
 
 def drop_replaced(connection: Connection, target: Target[LivePlace], name: str) -> None:
@@ -118,7 +134,7 @@ def make_second(connection: Connection, target: Target[LivePlace], name: str) ->
             "plpgsql",
         )
     else:
-        made = search_functions.make_usual(connection, target, second)
+        made = make_usual(connection, target, second)
     note(connection, made, f"the vectors of {schema}.{target.place.table} that have the query's dimensions")
     _choose(connection, target, name, made, _for_second(known, function))
     # PostgREST looks at the catalogue again; elsewhere nobody listens.

@@ -32,6 +32,7 @@ from tasks.shadows.postgres.live_access import share, view_name
 from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.shadows.postgres.proof import Change, Proof, proofs
 from tasks.shadows.postgres.strangers import refuse_strangers
+from tasks.shadows.postgres.trial import call_once
 from tasks.stores.interface import Built, Records
 from tasks.stores.postgres import hnsw, relations
 from tasks.stores.postgres.connection import Connection
@@ -58,6 +59,7 @@ class LiveColumn(LiveRows):
         with self.run.connection() as connection:
             refuse_strangers(connection, self.run.run_id, self.target)
             locked(connection, lambda: live_place.make(connection, self.run.run_id, self.target))
+            call_once(connection, self.run, self.target)
 
     def index(self) -> Built:
         with self.run.connection() as connection:

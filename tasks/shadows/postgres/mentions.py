@@ -69,3 +69,13 @@ class Reading:
     """Names with a qualifier that no FROM has: arguments after the function's name, fields of a record."""
     compared_with: list[Node] = field(default_factory=list)
     """What distances are taken to."""
+    other_distances: list[tuple[str, Node]] = field(default_factory=list)
+    """Distances, with their operators, in which the column is not named."""
+    whole_rows: int = 0
+    """How often a whole row of its table is named: to_jsonb(d)."""
+    of_nulls: bool = False
+    """Whether it says what becomes of rows without a vector."""
+    grouped: bool = False
+    """Whether the rows of its table are grouped."""
+    merged: bool = False
+    """Whether a star stands for columns that a join has merged."""

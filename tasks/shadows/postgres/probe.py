@@ -1,4 +1,4 @@
-"""Calls of a search function as those who may execute it, and what their answers have to agree in."""
+"""Calls of a search function, as those who may execute it."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,9 +9,10 @@ from typing import Any
 from psycopg import Error, errors, sql
 
 from tasks.base.errors import VerificationRefused
-from tasks.base.words import counted
+from tasks.shadows.postgres.answers import Answer, Answers, without
 from tasks.stores.postgres.catalogue import Function, Parameter
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.live_table import LiveTable
 
 LIMIT = 0.2
 """Seconds that calls within a switch may take in all."""
@@ -19,24 +20,14 @@ ROWS = 10
 """How many rows are asked for, where a function takes a count."""
 TRIES = 16
 """How many combinations of arguments are tried until one finds something."""
-TOLERANCE = 2e-3
-"""Relative difference of distances: those of half vectors are as coarse."""
-
-Row = tuple[Any, ...]
-Answers = dict[tuple[str, int], "Answer"]
-"""By the role that asked, and the dimensions of its query."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a call came to: rows, or the class of its refusal."""
-
-    rows: tuple[Row, ...] = ()
-    refused: str | None = None
-    columns: tuple[str, ...] = field(default=(), compare=False)
-
-    def __str__(self) -> str:
-        return f"is refused ({self.refused})" if self.refused else f"finds {counted(len(self.rows), 'row')}"
+PASSING = (
+    errors.QueryCanceled,
+    errors.LockNotAvailable,
+    errors.SerializationFailure,
+    errors.DeadlockDetected,
+    errors.AdminShutdown,
+)
+"""What says nothing of the function: the change is tried again."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +75,18 @@ class Probe:
     roles: tuple[Role, ...]
     settings: Mapping[str, str]
     """What policies and filters read."""
-    exact: Mapping[tuple[str, int], Answer] = field(default_factory=dict)
-    """What exact search gives each role after it."""
+    exact: Answers = field(default_factory=dict)
+    """What exact search gives each role after the change."""
+    unsteady: frozenset[str] = frozenset()
+    """Columns that are others each time that they are asked for."""
 
     def ask(self, connection: Connection, role: str, dimensions: int, *before: str) -> Answer:
         """What a role gets for a query of so many dimensions, after the statements ``before``."""
         return ask(connection, self.calls[dimensions], role, self.settings, *before)
+
+    def compared(self, answers: Answers) -> Answers:
+        """What of these answers is compared with others."""
+        return without(answers, self.unsteady)
 
     @property
     def taken(self) -> list[str]:
@@ -117,62 +114,22 @@ def ask(connection: Connection, call: str, role: str, settings: Mapping[str, str
                 connection.execute("SELECT set_config(%s, %s, true)", (name, value))
             connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
             cursor = connection.execute(call)
-            answer = Answer(tuple(cursor.fetchall()), columns=tuple(c.name for c in cursor.description or ()))
-    except (errors.QueryCanceled, errors.LockNotAvailable):
+            answer = Answer(
+                tuple(tuple(map(_comparable, row)) for row in cursor),
+                columns=tuple(c.name for c in cursor.description or ()),
+            )
+    except PASSING:
         raise
     except Error as e:
         if connection.closed:
             raise
-        answer = Answer(refused=type(e).__name__)
+        answer = Answer(refused=type(e).__name__, words=" ".join((e.diag.message_primary or "").split()))
     return answer
 
 
-def differences(
-    probe: Probe, before: Mapping[tuple[str, int], Answer], after: Mapping[tuple[str, int], Answer]
-) -> list[str]:
-    """Where an answer is not what it was, to the letter."""
-    return [
-        f"as {role}, {probe.function.name} {before[role, size]} for a query of {counted(size, 'dimension')} before, and after it {answer}"
-        if str(answer) != str(before[role, size])
-        else f"as {role}, {probe.function.name} gives other rows for a query of {counted(size, 'dimension')} than before"
-        for (role, size), answer in after.items()
-        if (role, size) in before and answer != before[role, size]
-    ]
-
-
-def deviations(probe: Probe, after: Mapping[tuple[str, int], Answer]) -> list[str]:
-    """Where an answer by index is not of what exact search gives the same role, with the same distances."""
-    lines = []
-    for (role, size), answer in after.items():
-        exact = probe.exact.get((role, size))
-        if exact is None:
-            continue
-        if answer.refused != exact.refused:
-            lines.append(
-                f"as {role}, {probe.function.name} {answer} for a query of {counted(size, 'dimension')}, and exact search {exact}"
-            )
-        elif (answer.rows or exact.rows) and not _agree(answer.rows, exact.rows):
-            lines.append(
-                f"as {role}, {probe.function.name} finds other rows for a query of {counted(size, 'dimension')} than exact search"
-            )
-    return lines
-
-
-def _agree(rows: Sequence[Row], exact: Sequence[Row]) -> bool:
-    """Whether the nearest row is the same, and all but a few of the others: an index finds most, and never others."""
-    if not rows or not exact or not _same(rows[0], exact[0]):
-        return False
-    common = sum(any(_same(row, other) for other in exact) for row in rows)
-    return common >= len(rows) / 2
-
-
-def _same(row: Row, other: Row) -> bool:
-    return len(row) == len(other) and all(
-        math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
-        if isinstance(a, float) and isinstance(b, float)
-        else a == b
-        for a, b in zip(row, other, strict=True)
-    )
+def _comparable(value: Any) -> Any:
+    """NaN, the distance from a zero vector, equals itself."""
+    return "NaN" if isinstance(value, float) and math.isnan(value) else value
 
 
 def roles(connection: Connection, function: Function) -> tuple[Role, ...]:
@@ -185,6 +142,16 @@ def roles(connection: Connection, function: Function) -> tuple[Role, ...]:
         (function.oid, function.schema, function.owner),
     ).fetchall()
     return tuple(Role(*row) for row in rows)
+
+
+def sample(connection: Connection, live: LiveTable) -> dict[str, Any]:
+    """A row of the table, by its columns; empty where there is none."""
+    row = connection.execute(
+        sql.SQL("SELECT to_jsonb(t) FROM {} AS t WHERE {} IS NOT NULL LIMIT 1").format(
+            live.identifier, sql.SQL(live.document("t"))
+        )
+    ).fetchone()
+    return row[0] if row else {}
 
 
 def calls(

@@ -7,8 +7,8 @@ change itself are searches by index only, each in a savepoint that is rolled bac
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from psycopg import sql
 
@@ -17,16 +17,19 @@ from tasks.runs import models, search_bodies
 from tasks.runs.models import Model
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
-from tasks.shadows.postgres import generated, probe
-from tasks.shadows.postgres.probe import Answer, Answers, Clock, Probe
+from tasks.shadows.postgres import answers, generated, probe
+from tasks.shadows.postgres.answers import Answer, Answers
+from tasks.shadows.postgres.probe import Clock, Probe
 from tasks.shadows.postgres.rehearsal import rehearsed
 from tasks.shadows.postgres.search_functions import argument_of_query
 from tasks.stores.postgres.catalogue import Function, executors, find, is_generated
-from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.connection import Connection, pgvector_schema
 from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import LivePlace
 
 Change = Literal["switch", "take_back", "contract"]
+WHOLE = 0.8
+"""The same of one role's calls alone; above it old answers are compared before the change only."""
 SHARE = 0.5
 """Of the time that calls may take in a change, what those may take that were measured before it."""
 
@@ -52,20 +55,21 @@ class Proof:
 
     def after(self, connection: Connection, clock: Clock) -> list[str]:
         """What is to be told of it. Raises VerificationRefused for any difference, which rolls the change back."""
-        answers = self._ask(connection, (*self.kept, *self.made), clock)
+        tried, name = self.probe, self.probe.function.name
+        asked = self._ask(connection, (*self.kept, *self.made), clock)
         probe.refuse(
             [
                 *self._opened(connection),
-                *probe.differences(self.probe, self._before, answers),
-                *probe.deviations(self.probe, answers),
+                *answers.differences(name, *map(tried.compared, (self._before, asked))),
+                *answers.deviations(name, *map(tried.compared, (tried.exact, asked))),
             ]
         )
-        name = self.probe.function.name
-        answered = {role for (role, _), answer in answers.items() if answer != Answer()}
-        unseen = sorted({role for role, _ in answers} - answered)
+        answered = {role for (role, _), answer in asked.items() if answer != Answer()}
+        unseen = sorted({role for role, _ in asked} - answered)
         rest = [role for role in self.probe.taken if role not in self.roles]
         return [
             *self.probe.notes,
+            *([f"{name} gives another {u} each time" for u in sorted(self.probe.unsteady)]),
             *(f"{name} finds nothing as {role}, before or after" for role in unseen),
             *(
                 [f"{name} was tried as {counted(len(rest), 'role')} before the switch alone: {', '.join(rest)}"]
@@ -75,13 +79,13 @@ class Proof:
         ]
 
     def _ask(self, connection: Connection, dimensions: tuple[int, ...], clock: Clock) -> Answers:
-        answers: Answers = {}
+        asked: Answers = {}
         for role in self.roles:
             for size in dimensions:
                 started = time.perf_counter()
-                answers[role, size] = self.probe.ask(connection, role, size)
+                asked[role, size] = self.probe.ask(connection, role, size)
                 clock.spend(time.perf_counter() - started, self.probe.function.name)
-        return answers
+        return asked
 
     def _opened(self, connection: Connection) -> Iterator[str]:
         """Who may execute by now what was not for them to execute, and who no longer may."""
@@ -132,10 +136,12 @@ def proofs(
         by_vector = call if query is not None else None
         tried = Probe(function, chosen, by_vector, probe.roles(connection, function), settings)
         proof = Proof(tried, tuple(sorted(kept & chosen.keys())), tuple(sorted(new.keys() & chosen.keys())))
-        proof.roles = _in_time(connection, proof, share)
+        proof.probe, proof.roles, whole = _asked_twice(connection, proof, share)
         if change == "switch":
             now = [size for size in served if size in chosen]
             proof.probe = rehearsed(connection, target, tried, now, proof.kept, proof.made, rehearsal)
+            if not whole:  # that old answers stay is shown by the rehearsal
+                proof.kept = ()
         yield proof
 
 
@@ -146,18 +152,23 @@ def _gone(connection: Connection, change: Change, model: Model | None) -> Model 
     return models.predecessor(connection, model) if change == "contract" else model
 
 
-def _in_time(connection: Connection, proof: Proof, share: float) -> tuple[str, ...]:
-    """The roles who can be tried within a change, before it and after it, by how long their calls take now."""
-    roles, spent, sizes = list[str](), 0.0, len(proof.kept) + len(proof.made)
-    for role in proof.probe.taken:
-        started = time.perf_counter()
-        for size in proof.kept:
-            proof.probe.ask(connection, role, size)
-        each = (time.perf_counter() - started) / max(1, len(proof.kept))
-        spent += each * (len(proof.kept) + sizes)
-        if not roles or spent < share * probe.LIMIT:
-            roles.append(role)
-    return tuple(roles)
+def _asked_twice(connection: Connection, proof: Proof, share: float) -> tuple[Probe, tuple[str, ...], bool]:
+    """The probe, with the columns that are others each time; the roles who can be tried within a change, before it and after it,
+    by how long their calls take now; and whether there is the time for one of them."""
+    first, second, roles, spent, whole = Answers(), Answers(), list[str](), 0.0, True
+    sizes, tried = len(proof.kept) + len(proof.made), proof.probe
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        for role in tried.taken:
+            started = time.perf_counter()
+            first |= {(role, size): tried.ask(connection, role, size) for size in proof.kept}
+            spent += (time.perf_counter() - started) / max(1, len(proof.kept)) * (len(proof.kept) + sizes)
+            if not roles:
+                whole = spent < WHOLE * probe.LIMIT
+            if not roles or (whole and spent < share * probe.LIMIT):
+                roles.append(role)
+            second |= {(role, size): tried.ask(connection, role, size) for size in proof.kept}
+    return replace(tried, unsteady=answers.unsteady(first, second)), tuple(roles), whole
 
 
 def _calls(
@@ -172,14 +183,8 @@ def _calls(
 ) -> tuple[Callable[[str], str] | None, dict[int, str]]:
     """A call by the query's vector, with arguments that find something, and that of each number of dimensions; none where nothing
     is stored to ask for."""
-    live = target.place.live
-    row = connection.execute(
-        sql.SQL("SELECT to_jsonb(t) FROM {} AS t WHERE {} IS NOT NULL LIMIT 1").format(
-            live.identifier, sql.SQL(live.document("t"))
-        )
-    ).fetchone()
-    sample: dict[str, Any] = row[0] if row else {}
-    vectors = {size: vector for size, m in wanted.items() if (vector := _vector(connection, m))}
+    sample = probe.sample(connection, target.place.live)
+    vectors = _vectors(connection, target, wanted)
     if not vectors:
         return None, {}
     kind = function.inputs[query].type if query is not None else ""
@@ -196,11 +201,23 @@ def _calls(
     return chosen, {size: chosen(vector) for size, vector in vectors.items()} if chosen else {}
 
 
-def _vector(connection: Connection, model: Model) -> str | None:
-    """One of the stored vectors of a model."""
-    place = sql.Identifier(model.place_schema, model.place_name)
-    column = sql.SQL(quoted(model.column_name))
-    row = connection.execute(
-        sql.SQL("SELECT {}::text FROM {} WHERE {} IS NOT NULL LIMIT 1").format(column, place, column)
-    ).fetchone()
-    return row[0] if row else None
+def _vectors(connection: Connection, target: Target[LivePlace], models: Mapping[int, Model]) -> dict[int, str]:
+    """By the models' dimensions, stored vectors of one row, if there is a row that has all of them; none is a zero vector, from
+    which all is equally far."""
+    name, operator = target.place.live.id(), f"OPERATOR({pgvector_schema(connection)}.<#>)"
+    vectors, rows = dict[int, str](), list[str]()
+    for size, model in models.items():
+        place = sql.Identifier(model.place_schema, model.place_name)
+        column = sql.SQL(quoted(model.column_name))
+        query = sql.SQL("SELECT {name}, {c}::text FROM {place} WHERE ({c} {operator} {c}) < 0 LIMIT 1").format(
+            name=sql.SQL(name), c=column, place=place, operator=sql.SQL(operator)
+        )
+        of_row = sql.SQL("SELECT {name}, {c}::text FROM {place} WHERE ({c} {operator} {c}) < 0 AND {name} = %s").format(
+            name=sql.SQL(name), c=column, place=place, operator=sql.SQL(operator)
+        )
+        row = connection.execute(of_row, (rows[0],)).fetchone() if rows else None
+        row = row or connection.execute(query).fetchone()
+        if row:
+            rows.append(row[0])
+            vectors[size] = row[1]
+    return vectors

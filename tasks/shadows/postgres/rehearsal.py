@@ -2,14 +2,15 @@
 that are found are for the role to see, and whether the index is used."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from psycopg import sql
 
 from tasks.runs.plan import Target
-from tasks.shadows.postgres import live_place, probe
-from tasks.shadows.postgres.probe import Answer, Answers, Probe
+from tasks.shadows.postgres import answers, live_place, probe
+from tasks.shadows.postgres.answers import Answer, Answers
+from tasks.shadows.postgres.probe import Probe
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.locking import locked
@@ -45,28 +46,35 @@ def rehearsed(
     """The probe, with what exact search gives each role after the ``switch``, for queries of ``made`` dimensions. Before it those
     of ``served`` are answered, those of ``kept`` as after it. Raises VerificationRefused for any difference."""
 
-    def whole() -> tuple[list[str], Answers]:
+    def whole() -> tuple[list[str], Probe]:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # what others write would be a difference
-        before = {(role, size): tried.ask(connection, role, size) for role in tried.taken for size in kept}
+        before, second = (_asked(connection, tried, {*served, *kept}) for _ in range(2))
+        steady = replace(tried, unsteady=answers.unsteady(before, second))
         was_indexed = any(_uses_index(connection, target, tried, size) for size in served)
         switch()
-        after = {(role, size): tried.ask(connection, role, size) for role, size in before}
-        lines, exact, started = probe.differences(tried, before, after), Answers(), time.monotonic()
+        after = _asked(connection, tried, kept)
+        name, exact, started = tried.function.name, Answers(), time.monotonic()
+        lines = answers.differences(name, *map(steady.compared, (before, after)))
         for size in made:
             for role in tried.taken:
                 exactly = time.monotonic() - started < EXACT_SECONDS
                 answer = tried.ask(connection, role, size, *(EXACT if exactly else ()))
                 if exactly:
                     exact[role, size] = answer
+                lines += answers.losses(name, before, {(role, size): answer})
                 if size not in served:  # else the old function is no longer asked by that name
                     lines += _not_for(connection, target, tried, role, answer)
             if was_indexed and not _uses_index(connection, target, tried, size):
                 lines.append(f"{tried.function.name} does not use the index of {target.name}")
-        return lines, exact
+        return lines, replace(steady, exact=exact)
 
-    lines, exact = locked(connection, whole, keep=False)
+    lines, proven = locked(connection, whole, keep=False)
     probe.refuse(lines)
-    return replace(tried, exact=exact)
+    return proven
+
+
+def _asked(connection: Connection, tried: Probe, sizes: Collection[int]) -> Answers:
+    return {(role, size): tried.ask(connection, role, size) for role in tried.taken for size in sizes}
 
 
 def _uses_index(connection: Connection, target: Target[LivePlace], tried: Probe, dimensions: int) -> bool:

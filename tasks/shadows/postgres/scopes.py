@@ -60,6 +60,10 @@ class _Reader:
         scopes, conditions = [scope, *outer], list[Any]()
         for source in node.get("fromClause", []):
             self.source(source, scope, scopes, ctes, conditions)
+        if any(i.table for i in scope):
+            self.reading.grouped |= "groupClause" in node
+            stars = any(_fields(t["ResTarget"].get("val", {}))[0] == ("*",) for t in node.get("targetList", []))
+            self.reading.merged |= stars and any(map(_merges, node["fromClause"]))
         for condition in conditions:
             self.expression(condition, scopes, ctes)
         columns: Columns = {}
@@ -162,6 +166,10 @@ class _Reader:
                     self.reference(fields, location, scopes, compared)
             elif kind == "SelectStmt":
                 self.select(child, scopes, ctes)
+            elif kind in ("CoalesceExpr", "NullTest") and child.get("nulltesttype") != "IS_NOT_NULL":
+                mentioned = len(self.reading.mentions)
+                self.expression(child, scopes, ctes)
+                self.reading.of_nulls |= len(self.reading.mentions) > mentioned
             elif kind == "A_Expr" and _strings(child.get("name"))[-1:] and _strings(child["name"])[-1] in DISTANCES:
                 self.distance(child, scopes, ctes)
             else:
@@ -173,6 +181,8 @@ class _Reader:
             self.expression(node.get(side), scopes, ctes, compared=True)
         if any(m.compared for m in self.reading.mentions[before:]):
             self.reading.compared_with += [node[s] for s in ("lexpr", "rexpr") if s in node]
+        else:
+            self.reading.other_distances.append((_strings(node["name"])[-1], node))
 
     def reference(
         self,
@@ -188,6 +198,8 @@ class _Reader:
         if item is None:
             if len(fields) > 1:
                 self.reading.others.append((location, fields))
+            elif any(i.name == fields[0] and i.table for scope in scopes for i in scope):
+                self.reading.whole_rows += 1
             return False
         kind = (item.columns or {}).get(fields[-1], False)
         if kind is not False:
@@ -204,6 +216,14 @@ def _item(fields: tuple[str, ...], scopes: list[Scope]) -> Item | None:
             elif item.name == fields[-2] and (len(fields) == 2 or item.schema == fields[-3]):
                 return item
     return None
+
+
+def _merges(tree: Node) -> bool:
+    """Whether it is a join with USING, or a natural one."""
+    join: Node = tree.get("JoinExpr", {})
+    return bool(join) and (
+        "usingClause" in join or bool(join.get("isNatural")) or _merges(join["larg"]) or _merges(join["rarg"])
+    )
 
 
 def _renamed(columns: Columns | None, names: Sequence[str]) -> Columns | None:

@@ -7,17 +7,17 @@ from typing import Any
 
 from psycopg import sql
 
-from sql import statement
 from tasks.runs import search_bodies
 from tasks.runs.plan import Target
-from tasks.shadows.postgres.derive import KINDS, Routine, Underivable, Vectors, derive, parsed, rename, searches
+from tasks.shadows.postgres.derive import derive, hands_out_rows, parsed, query_of, rename, searches
 from tasks.shadows.postgres.live_place import joined
 from tasks.shadows.postgres.mentions import Table
 from tasks.shadows.postgres.scopes import Relation
-from tasks.stores.postgres import catalogue, pgvector
-from tasks.stores.postgres.catalogue import MADE, Function, define, dollars, find, functions, is_generated
+from tasks.shadows.postgres.underivable import KINDS, Routine, Underivable, Vectors
+from tasks.shadows.postgres.usual_function import make_usual, usual
+from tasks.stores.postgres import catalogue
+from tasks.stores.postgres.catalogue import Function, define, dollars, find, functions, is_generated
 from tasks.stores.postgres.connection import Connection, pgvector_schema
-from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.syntax import tokens
 
@@ -126,8 +126,7 @@ def searching(connection: Connection, target: Target[LivePlace], origin: Origin,
     function, new = origin.function, _vectors(connection, target)
     kinds = [p.kind for p in function.inputs]
     if target.place.function_sql:
-        query = next((n for n, kind in enumerate(kinds) if kind in KINDS), None)
-        body = target.place.function_sql
+        body, query = target.place.function_sql, _query_of(connection, target, origin)
         parsed(replace(_routine(origin), body=body, definition=f"{function.head}\nAS {dollars(body)}"))
     else:
         derived = derive(
@@ -140,6 +139,34 @@ def searching(connection: Connection, target: Target[LivePlace], origin: Origin,
         body, query = derived.body, derived.query
     types = {query: f"{new.extension}.{new.compared_as}"} if query is not None and kinds[query] in KINDS else {}
     return Searching(body, query, types)
+
+
+def _query_of(connection: Connection, target: Target[LivePlace], origin: Origin) -> int | None:
+    """The query among the arguments of a function that nothing can be derived from, perhaps."""
+    function = origin.function
+    try:
+        return query_of(_routine(origin), origin.column, _relation(connection, function, origin.column, target))
+    except Underivable:
+        return next((n for n, parameter in enumerate(function.inputs) if parameter.kind in KINDS), None)
+
+
+def told(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
+    """What is to be known of the application's own function before a run."""
+    origin = origin_of(connection, target, target.place.function) if target.place.function else None
+    if origin is None:
+        return
+    name, relation = origin.function.name, _relation(connection, origin.function, origin.column, target)
+    with suppress(Underivable):
+        if searching(connection, target, origin, name).query is None and target.dimensions != origin.dimensions:
+            yield (
+                f"no argument of {name} tells which vectors are meant: from the cutover on it searches "
+                f"{target.place.new_column} alone, and every instance of the application has to move to the new model with it"
+            )
+    if not target.place.beside and hands_out_rows(_routine(origin), origin.column, relation):
+        yield (
+            f"{name} hands out whole rows, which have {target.place.new_column} too once that is there: name the columns, or "
+            "take layout=side_table"
+        )
 
 
 def make(connection: Connection, target: Target[LivePlace], name: str) -> Origin | None:
@@ -162,7 +189,7 @@ def body_statement(connection: Connection, target: Target[LivePlace], name: str)
     """What ``make`` sends first, for the plan."""
     origin = origin_of(connection, target, target.place.function) if target.place.function else None
     if origin is None:
-        return _usual(connection, target, name)
+        return usual(connection, target, name)
     with suppress(Underivable):  # which is a problem of the plan
         says = searching(connection, target, origin, name)
         return catalogue.defined(origin.function, name, says.body, types=says.types)
@@ -228,45 +255,3 @@ def _relation(connection: Connection, function: Function, column: str, target: T
         return Table(tuple(dict.fromkeys([*row[1], *([column] if row[0] else [])])), bool(row[0]))
 
     return look
-
-
-def make_usual(connection: Connection, target: Target[LivePlace], name: str) -> Function:
-    """A function of its own for an application that has none."""
-    connection.execute(_usual(connection, target, name))
-    return functions(connection, target.place.schema, name)[-1]
-
-
-def _usual(connection: Connection, target: Target[LivePlace], name: str) -> sql.Composed:
-    """Key, text and similarity by query, threshold and count."""
-    live, layout, column = target.place.live, target.place.layout, f"t.{quoted(target.place.new_column)}"
-    # By its schema: an application's search_path need not lead to pgvector, nor that of the function that calls this.
-    extension = pgvector_schema(connection)
-    operator = f"OPERATOR({extension}.{pgvector.OPERATOR[layout.metric]})"
-    distance = f"{column} {operator} query_embedding"
-    similarity = {"cosine": f"1 - ({distance})", "l2": f"1 / (1 + ({distance}))", "ip": f"-({distance})"}[layout.metric]
-    nearest = distance
-    if layout.index_type and layout.index_type != layout.type:
-        kind = f"{extension}.{layout.index_type}({layout.dimensions})"
-        nearest = f"({column}::{kind}) {operator} query_embedding::{kind}"  # what the index is on
-    place = live.identifier.as_string() + " AS b"
-    if target.place.beside:
-        place = f"({place} {joined(target)('b', 's')})"
-        column_of = f"s.{quoted(target.place.new_column)}"
-    else:
-        column_of = f"b.{quoted(target.place.new_column)}"
-    keys = [f"b.{c.quoted}" for c in live.key]
-    nearest, similarity = (text.replace(column, column_of) for text in (nearest, similarity))
-    body = (
-        f"SELECT {', '.join(keys)}, {live.document('b')}, ({similarity})::double precision FROM {place} "
-        f"WHERE {similarity} > match_threshold ORDER BY {nearest} LIMIT match_count"
-    )
-    columns = [*((c.name, c.type) for c in live.key), ("content", "text"), ("similarity", "double precision")]
-    return statement(
-        "expand_search_function",
-        schema=target.place.schema,
-        function=name,
-        columns=sql.SQL(", ".join(f"{quoted(column)} {kind}" for column, kind in columns)),
-        language=sql.SQL("sql"),
-        body=sql.SQL(dollars(body)),
-        comment=f"{MADE}: the nearest rows by {target.name}",
-    )

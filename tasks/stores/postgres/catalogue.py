@@ -1,5 +1,6 @@
 """Functions as PostgreSQL's catalogue has them, and how they are written again: under another name, or with other bodies."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -195,9 +196,9 @@ def defined(
     arguments that callers give, by number."""
     options = function.head[function.head.index(f"({function.arguments})\n RETURNS") + len(function.arguments) + 2 :]
     if language:
-        options = options.replace(
-            f"\n LANGUAGE {sql.Identifier(function.language).as_string()[1:-1]}\n", f"\n LANGUAGE {language}\n", 1
-        )
+        named = re.escape(sql.Identifier(function.language).as_string()[1:-1])
+        options, count = re.subn(rf"(?<=\n LANGUAGE ){named}(?=\n|$)", language, options, count=1)
+        assert count, f"{function.name} has no language"
     arguments = _arguments(function, types) if types else function.arguments
     says = body or function.body
     body = f"BEGIN ATOMIC\n{says}\nEND" if function.parsed and language is None else f"AS {dollars(says)}"
@@ -229,8 +230,9 @@ def give(connection: Connection, function: Function, owner: str, grants: tuple[G
     privileges say."""
     name = sql.SQL(function.signature)
     connection.execute(statement("cutover_function_owner", function=name, role=owner))
-    for grant in {*function.grants, Grant(None, False)}:
-        if grant.role != function.owner or function.owner != owner:
+    now = next(f for f in functions(connection, function.schema, function.name) if f.oid == function.oid)
+    for grant in {*now.grants, Grant(None, False)}:
+        if grant.role != owner:
             connection.execute(statement("grant_function_no_more", function=name, role=_role(grant.role)))
     for grant in grants:
         further = sql.SQL(" WITH GRANT OPTION" if grant.grantable and grant.role != owner else "")

@@ -1,0 +1,134 @@
+"""What a search function answers, and what two of its answers have to agree in."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tasks.base.words import counted
+
+TOLERANCE = 2e-3
+"""Relative difference of distances: those of half vectors are as coarse."""
+
+Row = tuple[Any, ...]
+Answers = dict[tuple[str, int], "Answer"]
+"""By the role that asked, and the dimensions of its query."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a call came to: rows, or the class of its refusal."""
+
+    rows: tuple[Row, ...] = ()
+    refused: str | None = None
+    columns: tuple[str, ...] = field(default=(), compare=False)
+    words: str = field(default="", compare=False)
+    """The server's, of the refusal."""
+
+    def __str__(self) -> str:
+        return f"fails ({self.words or self.refused})" if self.refused else f"finds {counted(len(self.rows), 'row')}"
+
+
+def unsteady(first: Answers, second: Answers) -> frozenset[str]:
+    """The columns of an answer that are others each time that it is asked for; all, where the rows are."""
+    names = set[str]()
+    for key, answer in first.items():
+        other = second[key]
+        if len(answer.rows) != len(other.rows):
+            return frozenset({*names, *answer.columns})
+        for row, later in zip(answer.rows, other.rows, strict=True):
+            names |= {name for name, a, b in zip(answer.columns, row, later, strict=True) if a != b}
+    return frozenset(names)
+
+
+def without(answers: Answers, names: frozenset[str]) -> Answers:
+    """The answers without some of their columns."""
+    if not names:
+        return answers
+    return {
+        key: replace(
+            answer,
+            columns=tuple(c for c in answer.columns if c not in names),
+            rows=tuple(
+                tuple(v for c, v in zip(answer.columns, row, strict=True) if c not in names) for row in answer.rows
+            ),
+        )
+        for key, answer in answers.items()
+    }
+
+
+def losses(name: str, before: Answers, after: Answers) -> list[str]:
+    """Where a role that gets rows by old vectors gets none by new ones."""
+    finds = {role for (role, _), answer in before.items() if answer.rows}
+    return [
+        f"as {role}, {name} {answer} for a query of {counted(size, 'dimension')}, and finds rows by old vectors"
+        for (role, size), answer in after.items()
+        if role in finds and not answer.rows
+    ]
+
+
+def differences(name: str, before: Answers, after: Answers) -> list[str]:
+    """Where an answer is not what it was, to the letter."""
+    return [
+        f"as {role}, {name} {before[role, size]} for a query of {counted(size, 'dimension')} before, and after it {answer}"
+        if str(answer) != str(before[role, size])
+        else f"as {role}, {name} gives other rows for a query of {counted(size, 'dimension')} than before"
+        for (role, size), answer in after.items()
+        if (role, size) in before and answer != before[role, size]
+    ]
+
+
+def deviations(name: str, exact: Answers, after: Answers) -> list[str]:
+    """Where an answer by index is not of what exact search gives the same role, with the same distances."""
+    lines = []
+    for (role, size), answer in after.items():
+        if (role, size) not in exact:
+            continue
+        best = exact[role, size]
+        if answer.refused != best.refused:
+            lines.append(
+                f"as {role}, {name} {answer} for a query of {counted(size, 'dimension')}, and exact search {best}"
+            )
+        elif (answer.rows or best.rows) and not _agree(answer.rows, best.rows):
+            lines.append(
+                f"as {role}, {name} finds other rows for a query of {counted(size, 'dimension')} than exact search"
+            )
+    return lines
+
+
+def _agree(rows: Sequence[Row], exact: Sequence[Row]) -> bool:
+    """Whether the nearest row is as near, and most of the others are the same or, where several are as near, as near: an index
+    finds most, and never nearer ones."""
+    if not rows or not exact:
+        return False
+    if not _distances(exact[0]):
+        return sum(any(_same(row, other) for other in exact) for row in rows) >= len(rows) / 2
+    if not _same(_distances(rows[0]), _distances(exact[0])):
+        return False
+    alike = sum(
+        any(
+            _same(row, other) or (n > 1 and _same(_distances(row), _distances(other)))
+            for other, n in zip(exact, _ties(exact), strict=True)
+        )
+        for row in rows
+    )
+    return alike >= len(rows) / 2
+
+
+def _distances(row: Row) -> Row:
+    return tuple(value for value in row if isinstance(value, float))
+
+
+def _ties(rows: Sequence[Row]) -> list[int]:
+    """Of each row, how many are as near; the last may be one of more that are not among them."""
+    counts = [sum(_same(_distances(row), _distances(other)) for other in rows) for row in rows]
+    return [n + 1 if _same(_distances(row), _distances(rows[-1])) else n for row, n in zip(rows, counts, strict=True)]
+
+
+def _same(row: Row, other: Row) -> bool:
+    return len(row) == len(other) and all(
+        math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+        if isinstance(a, float) and isinstance(b, float)
+        else a == b
+        for a, b in zip(row, other, strict=True)
+    )

@@ -1,0 +1,55 @@
+"""A derived function is called once where its vectors are about to lie, before any of them is made: what PostgreSQL has against it
+is told before anything is paid."""
+
+from psycopg import Error, sql
+
+from tasks.base.errors import UsageError
+from tasks.runs.plan import Target
+from tasks.runs.run import Run
+from tasks.shadows.postgres import dispatcher, probe, search_functions
+from tasks.shadows.postgres.live_place import side_table
+from tasks.stores.postgres.catalogue import find
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.places import LivePlace
+
+
+def call_once(connection: Connection, run: Run, target: Target[LivePlace]) -> None:
+    """Makes the function, calls it, and takes it back. Raises UsageError where it fails for the arguments that the application's own
+    is called with; what has vectors already has been tried."""
+    function = target.place.function
+    origin = search_functions.origin_of(connection, target, function) if function else None
+    there = connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(side_table(target.place))).fetchone()
+    if origin is None or there == (True,):
+        return
+    settings, called = run.plan.request.own.get("probe_settings", {}), dispatcher.names(run.run_id, target)[0]
+    with connection.transaction(force_rollback=True):
+        try:
+            with connection.transaction():
+                query = search_functions.make(connection, target, called)
+        except Error as error:
+            raise _refusal(target, error.diag.message_primary or str(error)) from error
+        made = find(connection, target.place.schema, called)
+        assert made
+        assert query
+        number = query.query
+        old, new = (
+            "" if number is None else f"'[{', '.join('1' * (size or 1))}]'::{of.inputs[number].type}"
+            for size, of in ((origin.dimensions, origin.function), (target.dimensions, made))
+        )
+        tries = (probe.calls(f, number, probe.sample(connection, target.place.live)) for f in (origin.function, made))
+        for call_old, call_new in zip(*tries, strict=True):
+            if probe.ask(connection, call_old(old), origin.function.owner, settings).refused:
+                continue
+            answer = probe.ask(connection, call_new(new), origin.function.owner, settings)
+            if answer.refused:
+                raise _refusal(target, answer.words)
+            return
+
+
+def _refusal(target: Target[LivePlace], words: str) -> UsageError:
+    name = f"{target.place.schema}.{target.place.function}"
+    given = "the `function_sql` of" if target.place.function_sql else "what is derived from"
+    return UsageError(
+        f"{given} {name} for the new vectors fails: {words}. Nothing was paid yet: give its body for them with `function_sql`, or "
+        "name another function with `function`"
+    )
