@@ -47,6 +47,7 @@ def flaky(chroma_server: int) -> Iterator[faults.Faults]:
         yield proxy
 
 
+@pytest.mark.whole
 @pytest.mark.slow
 def test_a_failed_batch_is_rerun_with_the_parameters_shown(api: Api, flaky: faults.Faults) -> None:
     """`manual` ends Failed and names the batch, the others done; `rerun-failed` with the parameters of the artifact
@@ -210,6 +211,7 @@ def test_live_tables_from_the_deployments(api: Api) -> None:
         assert live.faults(connection) == []
 
 
+@pytest.mark.whole
 @pytest.mark.slow
 def test_deploying_again_keeps_what_was_set_in_the_ui(api: Api) -> None:
     """What `make ui` and work.sh do at every start makes what is missing and renews what belongs to the code; parameters,

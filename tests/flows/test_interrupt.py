@@ -162,6 +162,7 @@ def test_while_a_model_is_asked_and_resumed(place: Place, provider: OpenAIServer
     assert ledger.get(place.connection, RUN).state == "cut_over"
 
 
+@pytest.mark.whole
 def test_during_the_wait_before_a_retry(place: Place, provider: OpenAIServer, api: str) -> None:
     """A task that waits half a minute before it is tried again is not waited for."""
     provider.plant(status=503, after=1)
@@ -203,6 +204,7 @@ def test_during_the_switch(place: Place, api: str) -> None:
     assert f"{into} is incomplete. Remove it and start again: vecferry restore {RUN} --into {into}" in text
 
 
+@pytest.mark.whole
 def test_as_json(place: Place, api: str) -> None:
     """Standard output holds one object, as at any other end, and standard error the line."""
     _slow(place, "CREATE INDEX", "%hnsw%")
@@ -229,6 +231,7 @@ def test_as_json(place: Place, api: str) -> None:
     assert err == f"vecferry: interrupted; what is done of run {RUN} is kept. Go on with: {outcome['next']}\n"
 
 
+@pytest.mark.whole
 def test_during_verification_twice(place: Place, api: str) -> None:
     """An impatient second Ctrl-C ends it no worse."""
     with terminal(*place.command(), environment={"PREFECT_API_URL": api}) as shown:
@@ -263,6 +266,7 @@ def test_while_postgresql_hangs(place: Place, api: str) -> None:
                     process.resume()
 
 
+@pytest.mark.whole
 def test_while_an_approval_is_waited_for(place: Place, api: str) -> None:
     """With a Prefect server the command says where to approve; interrupted there, the run stays verified."""
     with terminal(

@@ -96,6 +96,7 @@ def ui(tmp_path: Path) -> Ui:
     return Ui(tmp_path / "home", free_port())
 
 
+@pytest.mark.whole
 def test_nothing_is_left_however_it_ends(ui: Ui) -> None:
     """It says its steps and none of Prefect's banner; a second start finds the first; killed with -9 it leaves no server, worker
     or database, save one that another command uses. The next start keeps what was set in the UI; interrupted, it leaves

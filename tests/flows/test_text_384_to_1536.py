@@ -106,6 +106,7 @@ PAID: dict[str, Any] = {
 }
 
 
+@pytest.mark.whole
 def test_a_key_that_is_revoked_midway(connection: Connection, provider: OpenAIServer) -> None:
     """After a 401 at most 10 calls follow and nothing is quarantined; a rerun with the key restored buys only the rest."""
     Table(connection, rows=400)

@@ -202,6 +202,7 @@ def test_a_key_that_is_revoked_later(connection: Connection, provider: OpenAISer
         assert migration.served() == migration.expected()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("layout", sampled(LAYOUTS, "side_table"))
 def test_a_text_that_is_refused_is_set_aside_alone(
     connection: Connection, provider: OpenAIServer, layout: str, tmp_path: Path

@@ -81,10 +81,10 @@ def test_a_failure_is_logged_with_its_class_and_without_the_row(connection: Conn
         )
     failed = [line for line in lines(tmp_path / "home", "docs") if line["error"]]
     assert [(line["stage"], line["batch"], line["error"]) for line in failed] == [
-        ("load", 0, "RaiseException"),
+        ("load", 0, "WriteRefused"),
         ("end", None, "BatchesFailed"),
     ]
-    assert failed[0]["message"] == "SQLSTATE P0001"
+    assert failed[0]["message"] == "public.docs: RaiseException: SQLSTATE P0001"
     assert failed[1]["message"] == "batch 0 failed"
     assert SECRET not in (tmp_path / "home" / "logs" / "docs.jsonl").read_text()
     assert SECRET in str(status.failures(connection, "docs")[0].error), "the ledger has what was said"

@@ -124,6 +124,7 @@ def test_a_second_switch_keeps_what_the_first_made(docs: Connection, layout: str
     assert served(docs).keys() == {8, 16, 32}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("layout", sampled(LAYOUTS, "column"))
 def test_migrations_follow_each_other(docs: Connection, layout: str) -> None:
     """8 → 16 → 32 → 64: each is run, cut over, taken back, cut over again and contracted while the earlier one serves; one
