@@ -108,7 +108,8 @@ SAMPLED = {
 def runs() -> Iterator[Any]:
     """Fixture, kind and ways."""
     for kind, ways in KINDS["ledger_0_1_0"].items():
-        yield pytest.param("ledger_0_1_0", kind, ways, id=f"ledger_0_1_0-{kind}")
+        marks = [pytest.mark.whole] if kind == "side_table" else []  # which the larger fixture has too
+        yield pytest.param("ledger_0_1_0", kind, ways, id=f"ledger_0_1_0-{kind}", marks=marks)
     for kind, ways in KINDS["ledger_before_versions"].items():
         name, rest = f"ledger_before_versions-{kind}", [way for way in ways if way not in SAMPLED[kind]]
         yield pytest.param("ledger_before_versions", kind, SAMPLED[kind], id=name)

@@ -95,6 +95,7 @@ def test_its_whole_life(connection: Connection, store: tuple[str, MemoryStore]) 
     drive(migration_of(*store, connection))
 
 
+@pytest.mark.whole
 def test_its_ledger_needs_no_pgvector(
     postgres: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
