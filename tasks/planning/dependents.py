@@ -8,7 +8,8 @@ from tasks.shadows.postgres import bystanders, live_statements
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.places import LivePlace
-from tasks.stores.postgres.row_shapes import Routine, Scope, Unreadable, assigned, breaks
+from tasks.stores.postgres.row_shapes import Routine, Scope, assigned, breaks
+from tasks.stores.postgres.syntax import NotParsed
 
 _ROUTINES = """
     SELECT p.oid::regprocedure::text, p.proname, l.lanname, pg_get_functiondef(p.oid), p.prosrc, p.prorettype = c.reltype,
@@ -93,7 +94,7 @@ def _read(connection: Connection, target: Target[LivePlace]) -> Iterator[tuple[s
         named = f"{signature} of the trigger {', '.join(triggers)}" if triggers else signature
         try:
             yield named, breaks(routine, scope)
-        except Unreadable:
+        except NotParsed:
             if triggers or returns_rows:
                 yield named, None
 

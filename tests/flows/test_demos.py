@@ -65,13 +65,13 @@ def test_a_demo_is_found_by_its_migration() -> None:
     assert all(callable(demos.demo(flow).play) for flow in demos.names())
 
 
-@pytest.mark.parametrize(("flow", "hint"), [("text-384-to-1537", f"did you mean {LIVE}? "), ("siglip", "")])
+@pytest.mark.parametrize(("flow", "hint"), [("text-384-to-1537", f"Did you mean {LIVE}? "), ("siglip", "")])
 def test_a_migration_without_a_demo(flow: str, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those that have one are listed, and nothing is made."""
     ended = command(capsys, "demo", flow, "--dir", str(tmp_path / "demo"))
     assert ended.exit == 2
     assert ended.complaint == (
-        f"there is no demo of {flow!r}: {hint}The migrations that have one are {' and '.join(demos.names())}"
+        f"{flow!r} has no demo. {hint}The migrations that have one are {' and '.join(demos.names())}"
     )
     assert list(tmp_path.iterdir()) == []
 

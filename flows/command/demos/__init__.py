@@ -29,10 +29,8 @@ def demo(flow: str) -> Demo:
     """The demo of a migration. Raises UsageError, which lists those there are, where it has none."""
     if flow not in names():
         near = get_close_matches(flow, names(), n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(
-            f"there is no demo of {flow!r}: {hint}The migrations that have one are {' and '.join(names())}"
-        )
+        hint = f"Did you mean {near[0]}? " if near else ""
+        raise UsageError(f"{flow!r} has no demo. {hint}The migrations that have one are {' and '.join(names())}")
     return cast(Demo, importlib.import_module(f"{__name__}.{_module(flow)}"))
 
 

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from psycopg import sql
-
 from tasks.base.words import counted
 from tasks.runs import models, search_bodies
 from tasks.runs.models import Model
@@ -19,12 +17,12 @@ from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.postgres import answers, generated, probe
 from tasks.shadows.postgres.answers import Answer, Answers
+from tasks.shadows.postgres.arguments import Asking, calls
 from tasks.shadows.postgres.probe import Clock, Probe
 from tasks.shadows.postgres.rehearsal import rehearsed
 from tasks.shadows.postgres.search_functions import argument_of_query
-from tasks.stores.postgres.catalogue import Function, executors, find, is_generated
-from tasks.stores.postgres.connection import Connection, pgvector_schema
-from tasks.stores.postgres.live_table import quoted
+from tasks.stores.postgres.catalogue import executors, find, is_generated
+from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.places import LivePlace
 
 Change = Literal["switch", "take_back", "contract"]
@@ -125,7 +123,8 @@ def proofs(
         query = argument_of_query(connection, target, name)
         new = {model.dimensions or 0: model} if model and change == "switch" else {}
         dropped = gone.column_name if gone and change == "contract" else None
-        call, chosen = _calls(connection, target, function, query, dropped, settings, served, served | new)
+        asking = Asking(function, query, dropped, settings)
+        call, chosen = calls(connection, target, asking, served, served | new)
         if call is None:
             continue
         kept = {size for size, m in served.items() if gone is None or m.model != gone.model}
@@ -169,55 +168,3 @@ def _asked_twice(connection: Connection, proof: Proof, share: float) -> tuple[Pr
                 roles.append(role)
             second |= {(role, size): tried.ask(connection, role, size) for size in proof.kept}
     return replace(tried, unsteady=answers.unsteady(first, second)), tuple(roles), whole
-
-
-def _calls(
-    connection: Connection,
-    target: Target[LivePlace],
-    function: Function,
-    query: int | None,
-    dropped: str | None,
-    settings: Mapping[str, str],
-    served: Mapping[int, Model],
-    wanted: Mapping[int, Model],
-) -> tuple[Callable[[str], str] | None, dict[int, str]]:
-    """A call by the query's vector, with arguments that find something, and that of each number of dimensions; none where nothing
-    is stored to ask for."""
-    sample = probe.sample(connection, target.place.live)
-    vectors = _vectors(connection, target, wanted)
-    if not vectors:
-        return None, {}
-    kind = function.inputs[query].type if query is not None else ""
-    first, chosen = next((size for size in served if size in vectors), None), None
-
-    def by_text(call: Callable[[str], str]) -> Callable[[str], str]:
-        return lambda vector: call(f"{sql.Literal(vector).as_string()}::{kind}")
-
-    for call in map(by_text, probe.calls(function, query, sample, dropped)):
-        chosen = chosen or call
-        if first is not None and probe.ask(connection, call(vectors[first]), function.owner, settings).rows:
-            chosen = call
-            break
-    return chosen, {size: chosen(vector) for size, vector in vectors.items()} if chosen else {}
-
-
-def _vectors(connection: Connection, target: Target[LivePlace], models: Mapping[int, Model]) -> dict[int, str]:
-    """By the models' dimensions, stored vectors of one row, if there is a row that has all of them; none is a zero vector, from
-    which all is equally far."""
-    name, operator = target.place.live.id(), f"OPERATOR({pgvector_schema(connection)}.<#>)"
-    vectors, rows = dict[int, str](), list[str]()
-    for size, model in models.items():
-        place = sql.Identifier(model.place_schema, model.place_name)
-        column = sql.SQL(quoted(model.column_name))
-        query = sql.SQL("SELECT {name}, {c}::text FROM {place} WHERE ({c} {operator} {c}) < 0 LIMIT 1").format(
-            name=sql.SQL(name), c=column, place=place, operator=sql.SQL(operator)
-        )
-        of_row = sql.SQL("SELECT {name}, {c}::text FROM {place} WHERE ({c} {operator} {c}) < 0 AND {name} = %s").format(
-            name=sql.SQL(name), c=column, place=place, operator=sql.SQL(operator)
-        )
-        row = connection.execute(of_row, (rows[0],)).fetchone() if rows else None
-        row = row or connection.execute(query).fetchone()
-        if row:
-            rows.append(row[0])
-            vectors[size] = row[1]
-    return vectors

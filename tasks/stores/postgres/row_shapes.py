@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pgparse
+from tasks.stores.postgres.syntax import Node, NotParsed, parse, parse_plpgsql, walk
 
-Node = dict[str, Any]
 WHOLE_ROW = re.compile(r"\s*(new|old)\s*:?=\s*(row\s*)?\([^()]*,", re.IGNORECASE)
 FIELD = re.compile(r'\s*new\s*\.\s*(?:"(?P<quoted>[^"]+)"|(?P<plain>\w+))\s*:?=', re.IGNORECASE)
 WRITES = ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt")
@@ -47,15 +46,11 @@ class Scope:
     """The names of WITH, and whether each has them."""
 
 
-class Unreadable(Exception):
-    """PostgreSQL's parser does not take it, or it is put together at run time."""
-
-
 def breaks(routine: Routine, scope: Scope) -> bool:
-    """Whether it stops working when the table gets a column. Raises Unreadable."""
+    """Whether it stops working when the table gets a column. Raises NotParsed."""
     scope = replace(scope, fires=routine.fires)
     if routine.language == "plpgsql":
-        return any(_breaks_plpgsql(_parsed_plpgsql(routine.definition), routine, scope))
+        return any(_breaks_plpgsql(parse_plpgsql(routine.definition), routine, scope))
     statements = _queries(routine.body) if routine.body else _atomic(_queries(routine.definition)[0])
     results = [_misfits(statement, routine, scope) for statement in statements[-1:]]
     return any(results) or any(_breaks(statement, scope) for statement in statements)
@@ -64,22 +59,22 @@ def breaks(routine: Routine, scope: Scope) -> bool:
 def assigned(definition: str) -> list[str]:
     """The columns of NEW that a trigger function in PL/pgSQL sets, as far as it can be read."""
     try:
-        tree = _parsed_plpgsql(definition)
-    except Unreadable:
+        tree = parse_plpgsql(definition)
+    except NotParsed:
         return []
-    texts = [node["expr"]["PLpgSQL_expr"]["query"] for kind, node in _walk(tree) if kind == "PLpgSQL_stmt_assign"]
+    texts = [node["expr"]["PLpgSQL_expr"]["query"] for kind, node in walk(tree) if kind == "PLpgSQL_stmt_assign"]
     return list(dict.fromkeys(m["quoted"] or m["plain"].lower() for m in map(FIELD.match, texts) if m))
 
 
 def _breaks_plpgsql(tree: Any, routine: Routine, scope: Scope) -> Iterator[bool]:
-    for kind, node in _walk(tree):
+    for kind, node in walk(tree):
         if kind == "PLpgSQL_stmt_return_query":
             text = node["query"]["PLpgSQL_expr"]["query"] if "query" in node else None
             for statement in _queries(text) if text else _constant(node["dynquery"]["PLpgSQL_expr"]["query"]):
                 yield _misfits(statement, routine, scope)
                 yield _breaks(statement, scope)
         elif kind == "PLpgSQL_stmt_fors" and "PLpgSQL_rec" in node["var"]:
-            if any(inner == "PLpgSQL_stmt_return_next" for inner, _ in _walk(node["body"])):
+            if any(inner == "PLpgSQL_stmt_return_next" for inner, _ in walk(node["body"])):
                 yield any(_misfits(q, routine, scope) for q in _queries(node["query"]["PLpgSQL_expr"]["query"]))
         elif kind == "PLpgSQL_stmt_assign" and routine.fires:
             yield bool(WHOLE_ROW.match(node["expr"]["PLpgSQL_expr"]["query"]))
@@ -90,7 +85,7 @@ def _breaks_plpgsql(tree: Any, routine: Routine, scope: Scope) -> Iterator[bool]
 
 
 def _queries(text: str) -> list[Node]:
-    return [raw["stmt"] for raw in _parsed(text)]
+    return [raw["stmt"] for raw in parse(text)]
 
 
 def _expression(node: Node) -> list[Node]:
@@ -99,7 +94,7 @@ def _expression(node: Node) -> list[Node]:
         text = text.partition("=")[2]
     try:
         return _queries(f"SELECT {text}" if mode else text)
-    except Unreadable:
+    except NotParsed:
         return []  # the query of an EXECUTE and the like: read above
 
 
@@ -109,7 +104,7 @@ def _constant(text: str) -> list[Node]:
     targets = select["SelectStmt"]["targetList"]
     value = targets[0]["ResTarget"]["val"].get("A_Const", {}).get("sval", {}).get("sval") if len(targets) == 1 else None
     if value is None:
-        raise Unreadable("it puts SQL together at run time")
+        raise NotParsed("it puts SQL together at run time")
     return _queries(value)
 
 
@@ -208,7 +203,7 @@ def _sources(items: Sequence[Node], scope: Scope) -> Iterator[tuple[str, bool]]:
         elif select := item.get("RangeSubselect"):
             yield select.get("alias", {}).get("aliasname", ""), _grows(select["subquery"], scope)
         elif call := item.get("RangeFunction"):
-            calls = [_names(node.get("funcname"))[-1:] for kind, node in _walk(call["functions"]) if kind == "FuncCall"]
+            calls = [_names(node.get("funcname"))[-1:] for kind, node in walk(call["functions"]) if kind == "FuncCall"]
             called = [name for names in calls for name in names]
             yield call.get("alias", {}).get("aliasname", called[0] if called else ""), bool(set(called) & scope.rows)
 
@@ -237,29 +232,3 @@ def _names(fields: Any) -> list[str]:
 def _atomic(definition: Node) -> list[Node]:
     items = definition["CreateFunctionStmt"].get("sql_body", {}).get("List", {}).get("items", [])
     return [statement for item in items for statement in item["List"]["items"]]
-
-
-def _walk(tree: Any) -> Iterator[tuple[str, Node]]:
-    if isinstance(tree, list):
-        for item in tree:
-            yield from _walk(item)
-    elif isinstance(tree, dict):
-        for kind, node in tree.items():
-            if isinstance(node, dict):
-                yield kind, node
-            yield from _walk(node)
-
-
-def _parsed(text: str) -> list[Node]:
-    try:
-        parsed: list[Node] = pgparse.parse(text)
-        return parsed
-    except pgparse.PGQueryError as error:
-        raise Unreadable(str(error)) from error
-
-
-def _parsed_plpgsql(definition: str) -> Any:
-    try:
-        return pgparse.parse_pgsql(definition)
-    except pgparse.PGQueryError as error:
-        raise Unreadable(str(error)) from error

@@ -82,18 +82,14 @@ def edited(text: str, edits: Sequence[Edit]) -> str:
 
 def statements(body: str) -> list[Piece]:
     """The statements of a function in SQL. Raises NotParsed."""
-    return [Piece(raw["stmt"], body, 0) for raw in _parse(body)]
+    return [Piece(raw["stmt"], body, 0) for raw in parse(body)]
 
 
 def expressions(definition: str, body: str) -> list[Piece]:
     """The statements and expressions in a function of PL/pgSQL whose CREATE FUNCTION is ``definition``, wherever they stand in
     its ``body``. Raises NotParsed, also where SQL is built at run time: nobody can say what that reads."""
-    try:
-        routine = pgparse.parse_pgsql(definition)
-    except pgparse.PGQueryError as e:
-        raise NotParsed(e.message) from e
     pieces = list[Piece]()
-    for kind, node in _walk(routine):
+    for kind, node in walk(parse_plpgsql(definition)):
         if kind in ("PLpgSQL_stmt_dynexecute", "PLpgSQL_stmt_dynfors") or "dynquery" in node:
             raise NotParsed("it builds SQL at run time, with EXECUTE")
         if kind == "PLpgSQL_expr":
@@ -116,12 +112,13 @@ def _pieces(node: Node, body: str) -> Iterator[Piece]:
         assert head
         text, shift = query[head.end() :], len("SELECT ")
         places = [place + head.end() for place in places]
-    for raw in _parse(("SELECT " if shift else "") + text):
+    for raw in parse(("SELECT " if shift else "") + text):
         for place in places:
             yield Piece(raw["stmt"], text, place, shift)
 
 
-def _parse(text: str) -> list[Node]:
+def parse(text: str) -> list[Node]:
+    """The statements of a text of SQL. Raises NotParsed."""
     try:
         parsed: list[Node] = pgparse.parse(text)
         return parsed
@@ -129,12 +126,21 @@ def _parse(text: str) -> list[Node]:
         raise NotParsed(e.message) from e
 
 
-def _walk(node: Any) -> Iterator[tuple[str, Node]]:
+def parse_plpgsql(definition: str) -> Any:
+    """The tree of a function in PL/pgSQL, given its CREATE FUNCTION. Raises NotParsed."""
+    try:
+        return pgparse.parse_pgsql(definition)
+    except pgparse.PGQueryError as e:
+        raise NotParsed(e.message) from e
+
+
+def walk(node: Any) -> Iterator[tuple[str, Node]]:
+    """Every node below, with the name of its kind, or of the field that it stands in."""
     if isinstance(node, list):
         for child in node:
-            yield from _walk(child)
+            yield from walk(child)
     elif isinstance(node, dict):
         for kind, child in node.items():
             if isinstance(child, dict):
                 yield kind, child
-            yield from _walk(child)
+            yield from walk(child)
