@@ -16,7 +16,7 @@ from tasks.embedders.budget import Budget
 T = TypeVar("T")
 Kind = Literal["text", "image"]
 Item = str | bytes
-"""What a model is given: a text, or the bytes of an image."""
+"""What a model is given: a text, or the bytes of an image (tasks/embedders/pictures.py)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class RowError:
     """Why one item has no vector: its own fault, so the row is quarantined and the others go on."""
 
     kind: str
-    """``empty``, ``encoding``, ``too_long`` or ``refused``."""
+    """Of a text ``empty``, ``encoding``, ``too_long`` or ``refused``; of an image what its content and its decoder say."""
     message: str
 
 
