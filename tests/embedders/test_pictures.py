@@ -234,7 +234,7 @@ def test_a_crop_is_a_part_of_the_picture_or_refused(box: tuple[int, int, int, in
     else:
         assert isinstance(result, RowError)
         assert result.kind == "outside"
-        assert "9×6 pixels" in result.message
+        assert "which is 9×6" in result.message
 
 
 ENCODED = encoded(Image.fromarray(PIXELS[..., :3]), "PNG")
