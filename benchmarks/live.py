@@ -151,8 +151,8 @@ def reader_of(url: str, base_url: str, rows: int, layout: str, enter: Enter | No
             enter=enter,
         )
         switched = time.time()
-    for command in ("rollback", "contract"):
-        vecferry([command, name], name, url, keep=True, environment=_key(base_url))
+    for command in (["rollback", name], ["contract", name, "--yes"]):
+        vecferry(command, name, url, keep=True, environment=_key(base_url))
     before = np.percentile(reader.latencies(file, began, started), 99)
     phases = {
         "backfill": (started + ran.spans["list"][0], started + ran.spans["load"][1], 2.0),

@@ -267,16 +267,21 @@ def test_whatever_a_server_says_of_a_text(status: int, body: str, bad: set[int],
         assert set(paid(server).values()) == {1}
 
 
-def test_a_server_that_stays_down_is_hardly_asked(server: OpenAIServer) -> None:
-    """What waited for it in vain once does not wait as long the next time, and one request asks for all."""
-    own = model(server, max_inputs=4)
-    own.embed(["a"])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_server_that_stays_down_is_hardly_asked(server: OpenAIServer, known: bool) -> None:
+    """One request waits a minute for all. The next waits, is sent once, and the run stops; a later start waits anew."""
+    own, under_way = embedder(server), CONCURRENCY if known else 0
+    if known:
+        own.embed(["a"])
     server.before = lambda asked: (500, {}, b"")
-    for most in (CONCURRENCY + ATTEMPTS, 2, 2):
+    for error, most in ((TransientError, under_way + ATTEMPTS), (FatalError, 1), (FatalError, 0)):
         before = len(server.calls)
-        with pytest.raises(TransientError, match="500 no more is said"):
+        with pytest.raises(error, match="500 no more is said"):
             own.embed(texts_of(100))
         assert len(server.calls) - before <= most
+    own.account.server.mend()
+    with pytest.raises(TransientError):
+        own.embed(texts_of(100))
     server.before = None
     assert not own.embed(texts_of(100)).rejected
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from tasks.base.errors import TransientError, VecferryError
 from tasks.embedders.openai.answers import Decoded, Verdict
-from tasks.embedders.openai.health import Paused
+from tasks.embedders.openai.health import REST, Paused
 from tasks.embedders.openai.sending import Failure
 from tasks.embedders.openai.server import ATTEMPTS, PROBES, Ask, Server
 from tasks.embedders.texts import size
@@ -15,9 +15,6 @@ LONGEST_WAIT = 120.0
 PATIENT = 2
 """How often a request is sent that fails at once, before it is asked whose fault that is; and once that is known, again, where it
 is a single text."""
-
-BRIEF = 2
-"""Attempts of a request that finds the server sick, after one that has waited for it in vain."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Asking:
 
         A failure that may be the fault of the texts, the account or the server is held against the texts only where one is taken
         that was taken before. Raises TransientError when the server is not well for long, FatalError for what will not pass by
-        itself.
+        itself, and where a server that was waited for in vain takes nothing later either.
         """
         try:
             return self._run()
@@ -62,10 +59,12 @@ class Asking:
     def _run(self) -> Decoded | Refused:
         health, failures, bouts = self.server.health, 0, 0
         self._proofs = 0
-        # Where an earlier request has waited for a sick server, the next does not wait as long once more.
-        self._attempt, self._failed = (self.attempts - BRIEF if health.waited and not self.first else 0), 0.0
+        # Where an earlier request has waited for a sick server in vain, the next is sent once.
+        self._attempt, self._failed = (self.attempts - 1 if health.waited is not None else 0), 0.0
         while True:
             health.enter(self._halted)
+            if (waited := health.waited) is not None and self.attempts == ATTEMPTS:
+                self._sleep_until(waited + REST)
             failures, bouts = (failures if health.bouts == bouts else 0), health.bouts
             try:
                 answer = self.server.once(self.ask, _delay(self._attempt + 1))
@@ -155,13 +154,25 @@ class Asking:
         if asked is not None:
             delay = asked + random.uniform(0, 0.1 * asked)
         if delay > LONGEST_WAIT or self._attempt >= self.attempts:
-            why = message + (f" (retry after {delay:.0f} s)" if asked else "")
-            raise self.server.health.give_up(why) if self.server.health.sick else TransientError(why)
-        until = self.server.clock() + delay
+            raise self._given_up(failure, message + (f" (retry after {delay:.0f} s)" if asked else ""))
+        self._sleep_until(self.server.clock() + delay)
+
+    def _sleep_until(self, until: float) -> None:
         while (left := until - self.server.clock()) > 0:  # in slices, to notice that the run has stopped
             self._halted()
             self.server.sleep(min(left, 0.25))
         self._halted()
+
+    def _given_up(self, failure: Failure, why: str) -> VecferryError:
+        """A server that takes nothing is waited for by one request, and asked once more by the next: that ends the run."""
+        health = self.server.health
+        probed = self.first and failure.status != 429
+        if self.attempts < ATTEMPTS or not (health.sick or probed):
+            return TransientError(why)
+        if health.waited is None:
+            return health.give_up(why, self.server.clock())
+        health.waited = None  # a later start waits for it anew
+        return self.server.fail(f"{why}; it takes nothing at all: start the run again when it is well")
 
     def _refused(self, failure: Failure) -> Refused:
         if failure.late and len(self.ask.texts) > 1:

@@ -8,6 +8,8 @@ from tasks.base.errors import TransientError, VecferryError
 
 LOOK = 0.1
 """Seconds between two looks of a waiting thread at whether it is to stop."""
+REST = 30.0
+"""Seconds in which nothing is sent to a server that was waited for in vain; then it is asked once more."""
 
 
 class Paused(VecferryError):
@@ -20,8 +22,8 @@ class Health:
     def __init__(self) -> None:
         self.sick = False
         """Nothing that was sent since has passed."""
-        self.waited = False
-        """Somebody has waited for that, in vain."""
+        self.waited: float | None = None
+        """When somebody had waited for that in vain, by the server's clock."""
         self.bouts = 0
         """How often it was found to be sick."""
         self.passed = float("-inf")
@@ -40,7 +42,7 @@ class Health:
             if self._trier is not None:
                 self._turn.notify_all()
             if self.sick:
-                self.sick = self.waited = False
+                self.sick, self.waited = False, None
                 self._leave()
 
     def ill(self) -> None:
@@ -48,10 +50,10 @@ class Health:
         with self._turn:
             self.sick, self.bouts = True, self.bouts + 1
 
-    def give_up(self, why: str) -> TransientError:
+    def give_up(self, why: str, now: float) -> TransientError:
         """Those who wait fail with the same; returns the error to raise."""
         with self._turn:
-            self.waited = True
+            self.sick, self.waited = True, now
             self._given_up = (self._given_up[0] + 1, why)
             self._leave()
         return TransientError(why)
