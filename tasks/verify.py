@@ -21,6 +21,7 @@ from tasks.base.retrying import RETRYING
 from tasks.base.words import agreeing, counted
 from tasks.checks import report
 from tasks.checks.change_of_model import space_checks
+from tasks.checks.coverage import coverage_checks
 from tasks.checks.gates import Gates
 from tasks.checks.measures import Check
 from tasks.checks.report import TargetReport, Work
@@ -119,6 +120,7 @@ def _target(run: Run, target: Target[Any], gates: Gates, last: Difference | None
         checks = [
             *count_checks(difference, run.plan.request.limit, moved),
             *row_checks(difference, rows, moving, gates),
+            *coverage_checks(shadow.coverage()),
             *queued,
         ]
         if rows == 0 and difference.compared == 0 and run.records(target).count() == 0:

@@ -27,6 +27,10 @@ class LiveTable(BaseModel):
     new_column: str = Field("embedding_1536", description="column of the new vectors")
     function: str | None = Field(None, description="search function to switch (default: match_TABLE)")
     function_sql: str | None = Field(None, description="body of that function for the new vectors (default: derived)")
+    label: str | None = Field(
+        None,
+        description="column of what a row is about; the report says how often its nearest row has the same, old and new",
+    )
     limit: int | None = Field(None, ge=0, description="only so many of its rows, as a smoke run; 0: all rows")
 
     def resolved(self) -> dict[str, Any]:

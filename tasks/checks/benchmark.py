@@ -78,12 +78,59 @@ class Ndcg:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """A figure by the old and by the new vectors, and what was gained with its interval of 95 %."""
+
+    old: float
+    new: float
+    gain: float
+    low: float
+    high: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class OfLabel:
+    """The rows of one label."""
+
+    label: str
+    rows: int
+    old_top1: float
+    new_top1: float
+    old_map: float
+    new_map: float
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Whether rows of the same label, such as an individual, are nearest to each other, by rows that were drawn."""
+
+    name: str
+    """The column of the labels."""
+    rows: int
+    """How many were drawn, all of them with both vectors, and of how many labels."""
+    of: int
+    labels: int
+    """That two rows have at least, of all rows."""
+    alone: int
+    """Labels of a single row, which has nothing to be found by."""
+    unlabelled: int
+    top1: Gain
+    """Share of rows whose nearest other row has their label."""
+    map: Gain
+    """Mean average precision over the ranking of the other rows."""
+    worst: tuple[OfLabel, ...]
+    """Those that lose most."""
+
+
+@dataclass(frozen=True)
 class Change:
     """What the change of model does to searches; None is what was not asked for, or cannot be told."""
 
     old_new_overlap: Agreement | None = None
     threshold: Threshold | None = None
     ndcg: Ndcg | None = None
+    labels: Labels | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +162,7 @@ class Benchmark:
             "table_bytes": self.table_bytes,
             "norms": {"lowest": norms.lowest, "mean": norms.mean, "highest": norms.highest},
             **({} if source is None else _source(source)),
-            **{name: _there(vars(figures)) for name, figures in vars(self.change).items() if figures},
+            **{name: _there(asdict(figures)) for name, figures in vars(self.change).items() if figures},
         }
 
 

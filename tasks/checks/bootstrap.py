@@ -11,6 +11,11 @@ def resamples(count: int, times: int) -> Iterator[np.ndarray]:
     return (chance.integers(0, count, count) for _ in range(times))
 
 
+def verdict(low: float, high: float) -> str:
+    """What the interval of a gain shows."""
+    return "better" if low > 0 else "worse" if high < 0 else "no difference is shown"
+
+
 def interval(values: Iterator[float]) -> tuple[float, float]:
     """The middle 95 % of resampled values."""
     low, high = np.percentile(list(values), [2.5, 97.5])

@@ -13,6 +13,7 @@ from tasks.checks.benchmark import Agreement, Change, Threshold
 from tasks.checks.bootstrap import interval, resamples
 from tasks.checks.gates import Gates
 from tasks.checks.labelled import labelled
+from tasks.checks.labels import label_checks
 from tasks.checks.measures import Check
 from tasks.runs import spending
 from tasks.runs.run import Run
@@ -54,7 +55,8 @@ def space_checks(run: Run, old: Records, new: Records, gates: Gates) -> Compared
         line, ndcg = labelled(run, old, new)
         change = replace(change, ndcg=ndcg)
         notes.append(line)
-    return Compared(checks, change, notes)
+    told = label_checks(old, new, run.plan.limited)
+    return Compared([*checks, *told.checks], replace(change, labels=told.labels), [*notes, *told.notes])
 
 
 def _old_model(run: Run, old: Records, model: str, gates: Gates) -> Check:

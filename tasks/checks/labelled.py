@@ -9,7 +9,7 @@ import numpy as np
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
 from tasks.checks.benchmark import Ndcg
-from tasks.checks.bootstrap import interval, resamples
+from tasks.checks.bootstrap import interval, resamples, verdict
 from tasks.runs import spending
 from tasks.runs.run import Run
 from tasks.stores.exact_search import exact_search
@@ -39,12 +39,12 @@ def labelled(run: Run, old: Records, new: Records) -> tuple[str, Ndcg]:
     before = float(scores["old"].mean())
     gain = scores["new"] - scores["old"]
     low, high = interval(float(gain[chosen].mean()) for chosen in resamples(len(gain), RESAMPLES))
-    verdict = "better" if low > 0 else "worse" if high < 0 else "no difference is shown"
+    shown = verdict(low, high)
     line = (
         f"nDCG@{NDCG_AT} of {counted(len(queries), 'labelled query')}: {before:.3f} → "
-        f"{after:.3f}, {gain.mean():+.3f} (95% interval {low:+.3f} to {high:+.3f}): {verdict}"
+        f"{after:.3f}, {gain.mean():+.3f} (95% interval {low:+.3f} to {high:+.3f}): {shown}"
     )
-    return line, Ndcg(len(queries), after, before, float(gain.mean()), low, high, verdict)
+    return line, Ndcg(len(queries), after, before, float(gain.mean()), low, high, shown)
 
 
 def ndcg(ids: Sequence[str], grades: dict[str, float]) -> float:

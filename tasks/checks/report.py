@@ -25,6 +25,7 @@ MEANINGS = {
     "rows": "rows in the table, against those it should have",
     "missing": "rows of the source that the table lacks",
     "extra": "rows of the table that the source does not have",
+    "vectors": "rows that say something, and those of them that have a vector, counted in the table itself",
     "content": "rows whose text, metadata or vector differ",
     "queue": "rows that changed and that catching up does not bring in line",
     "quarantined": "rows set aside because they cannot be migrated",
@@ -33,6 +34,7 @@ MEANINGS = {
     "query parity": "recall of both stores for the same queries",
     "distances": "difference between the distances that both stores give",
     "row cosine": "sampled vectors against those of the source or model",
+    "labels": "how often the nearest other row has the same label, by the old and by the new vectors",
     "old model": "sampled old vectors against those of the old model",
     "empty": "nothing to migrate",
 }

@@ -43,6 +43,7 @@ class Asked:
     function: str | None
     function_sql: str | None
     limit: int | None
+    label: str | None = None
 
 
 def draft(connection: Connection, request: Request, run_id: str) -> Draft:
@@ -164,7 +165,7 @@ def _live(connection: Connection, asked: Asked, schema: str, table: str, limit: 
     )
     key = asked.id or _primary_key(connection, schema, table)
     text = asked.text or _only_text(table, columns, key)
-    for name in (*key, *text_columns(text)):
+    for name in (*key, *text_columns(text), *([asked.label] if asked.label else [])):
         if name not in columns:
             raise UsageError(f"{schema}.{table} has no column {name!r}; its columns: {', '.join(columns)}")
     described, beside = describe(connection, schema, table, asked.old_column), None
@@ -181,6 +182,7 @@ def _live(connection: Connection, asked: Asked, schema: str, table: str, limit: 
         described.layout,
         asked.limit or limit,
         beside,
+        asked.label,
     )
 
 

@@ -23,6 +23,20 @@ class Named:
         return Named(self.count + other.count, (self.ids + other.ids)[:KEPT])
 
 
+@dataclass(frozen=True)
+class Coverage:
+    """Rows that say something, and those of them without a vector, counted where they lie."""
+
+    rows: int
+    without: int
+    refused: int
+    """Of those without: set aside, with the reason."""
+    waiting: int
+    """Of those without: noted as changed, and not caught up yet."""
+    unexplained: Named
+    """The others of those without."""
+
+
 def named(ids: list[str]) -> Named:
     """All of ``ids``, the first thousand by name."""
     return Named(len(ids), tuple(ids[:KEPT]))

@@ -14,7 +14,7 @@ import pyarrow as pa
 from tasks.base.progress import Tell, quiet
 from tasks.embedders.interface import RowError
 from tasks.runs.checkpoints import Mark
-from tasks.shadows.difference import Difference, Named
+from tasks.shadows.difference import Coverage, Difference, Named
 from tasks.stores.interface import Built, Records
 
 
@@ -67,6 +67,11 @@ class Shadow(Protocol):
 
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         """Compares every row with the source, or those of ``only``; writes nothing."""
+        ...
+
+    def coverage(self) -> Coverage | None:
+        """Which rows that say something have a vector, by the store and not by what the run has noted of them. None where the
+        place is compared with a source elsewhere, which counts its rows itself, and for a smoke run, which fills some rows only."""
         ...
 
     def stuck(self) -> Named | None:

@@ -84,6 +84,22 @@ class Evidence:
     """Where the store keeps a metric → which; the entries may contradict each other."""
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """Rows with a vector by what they show, such as an individual or a species; a sample of them by name."""
+
+    name: str
+    """What tells, such as a column."""
+    of: dict[str, str]
+    """Id → label of the rows that were drawn: of each label two at least."""
+    labels: int
+    """How many there are that two rows have at least."""
+    alone: int
+    """Labels of a single row, which no other row can be found by."""
+    unlabelled: int
+    """Rows whose label is null or empty."""
+
+
 class Turn:
     """One piece of work in a store. This one is done at once, whoever else is there; a store that gives way to others has its
     own kind."""
@@ -163,6 +179,11 @@ class Records(Protocol):
 
     def sample(self, rows: int, *, content: bool = True, settled: bool = False) -> Iterator[pa.RecordBatch]:
         """So many random ones that have a vector; ``settled``: of those that we wrote and nobody has changed since."""
+        ...
+
+    def labelled(self, rows: int, each: int) -> Labelled | None:
+        """Random labels, always the same ones, of two rows or more that have a vector, with at most ``each`` of their rows, until
+        there are ``rows``; None where nothing tells what a row shows."""
         ...
 
     def search(self, queries: np.ndarray, k: int, effort: int | None = None) -> list[Hits]:

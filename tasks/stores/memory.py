@@ -87,6 +87,9 @@ class MemoryRecords:
     def sample(self, rows: int, *, content: bool = True, settled: bool = False) -> Iterator[pa.RecordBatch]:
         return sampled(self, rows, content)
 
+    def labelled(self, rows: int, each: int) -> None:
+        return None
+
     def search(self, queries: np.ndarray, k: int, effort: int | None = None) -> list[Hits]:
         return exact_search(queries, self.stream(content=False), self.metric, k)
 

@@ -150,6 +150,9 @@ class CollectionShadow:
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         return self._difference(only, apply=False)
 
+    def coverage(self) -> None:
+        return None
+
     def stuck(self) -> None:
         return None
 

@@ -3,15 +3,18 @@
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from flows.forms.form import parse
 from flows.forms.shared import Checked
+from flows.forms.text_384_to_1536 import Text384To1536
 from flows.running import gates_of
 from tasks.base.errors import FatalError, UsageError
 from tasks.runs import dataset, ledger, plan_versions
-from tasks.runs.plan import from_json
+from tasks.runs.plan import Request, differences, from_json
 from tasks.stores.postgres.connection import Connection
 from tests.helpers import old_ledger
 from tests.helpers.pipeline import build, gates
@@ -59,6 +62,18 @@ def test_plans_from_before_versions_are_read(plan: Json) -> None:
         assert (written["version"], written["run_id"]) == (plan_versions.latest(), old["run_id"])
         assert from_json(written) == from_json(old)
         assert old == before
+
+
+def test_a_parameter_of_tables_that_came_later_contradicts_no_plan() -> None:
+    """A run that was begun before tables could have a label goes on with the same tables; one that is given now is a difference."""
+
+    def asked(**more: str) -> Request:
+        return parse(Text384To1536, {"targets": [{"table": "docs", "text": "content", **more}]}).request()
+
+    tables = [{name: value for name, value in asked().own["targets"][0].items() if name != "label"}]
+    frozen = replace(asked(), own={**asked().own, "targets": tables})
+    assert differences(asked(), frozen, {"targets"}) == []
+    assert "'label': 'author'" in differences(asked(label="author"), frozen, {"targets"})[0]
 
 
 def test_fields_of_another_program_are_no_error(plan: Json) -> None:

@@ -19,10 +19,11 @@ def view_name(target: Target[LivePlace]) -> str:
 
 
 def view_statement(connection: Connection, target: Target[LivePlace]) -> sql.Composed:
-    """What makes the view: key and text, with the new vectors beside. Who may read the live
+    """What makes the view: key and text, with the new vectors beside, and what tells what a row shows. Who may read the live
     table may read these rows of it."""
     live = target.place.live
-    columns = dict.fromkeys([*(c.name for c in live.key), *text_columns(live.text)])
+    label = [] if live.label is None else [live.label]
+    columns = dict.fromkeys([*(c.name for c in live.key), *text_columns(live.text), *label])
     return statement(
         "expand_view",
         view=view_name(target),

@@ -26,7 +26,7 @@ from tasks.runs import ledger, models
 from tasks.runs.commands import command, resumption
 from tasks.runs.models import Model
 from tasks.runs.names import index_names
-from tasks.shadows.difference import Difference, Named
+from tasks.shadows.difference import Coverage, Difference, Named
 from tasks.shadows.postgres import dispatcher, live_comparison, live_place, live_queue
 from tasks.shadows.postgres.live_access import share, view_name
 from tasks.shadows.postgres.live_rows import LiveRows
@@ -85,8 +85,8 @@ class LiveColumn(LiveRows):
             raise UsageError(
                 f"run {self.run.run_id} no longer has {target.name}: build it again, {resumption(self.run.plan)}"
             )
-        content = f"{live.document()}, NULL::text, NULL::text"
-        return Table(*place, target.place.layout, live.id(), quoted(target.place.new_column), content, self._settled())
+        content, column = f"{live.document()}, NULL::text, NULL::text", quoted(target.place.new_column)
+        return Table(*place, target.place.layout, live.id(), column, content, self._settled(), live.label)
 
     def _settled(self) -> str:
         """SQL condition: a row that waits in the queue may say something else by now than its vector does."""
@@ -116,6 +116,10 @@ class LiveColumn(LiveRows):
         with self.run.connection() as connection:
             models.refuse_retired(connection, self.run.run_id, self.target.number)
             self.table(connection)  # else what is dropped would be told in the database's words
+
+    def coverage(self) -> Coverage | None:
+        self._refuse_retired()
+        return None if self.target.limit else live_comparison.coverage(self.run, self.target)
 
     def stuck(self) -> Named:
         self._refuse_retired()

@@ -1,12 +1,14 @@
 """A live table held against its new vectors."""
 
+from typing import Any
+
 from psycopg import sql
 
 from sql import statement
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.runs.waiting import queue_name
-from tasks.shadows.difference import Difference, Named, named
+from tasks.shadows.difference import Coverage, Difference, Named, named
 from tasks.shadows.postgres.live_place import numbered_id, side_table
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.live_table import quoted
@@ -15,23 +17,13 @@ from tasks.stores.postgres.places import LivePlace
 
 def compare(run: Run, target: Target[LivePlace], only: list[str] | None = None) -> Difference:
     """In one statement, and so of one moment: every row is right, or in the queue, or told here."""
-    live = target.place.live
-    lacks = "s.lacks IS NOT FALSE" if target.place.beside else f"b.{quoted(target.place.new_column)} IS NULL"
     limited = run.plan.limited
     query = statement(
         "sync_live_difference",
-        live_id=sql.SQL(live.id("b")),
         side_id=sql.SQL(numbered_id(target.place, "s")),
-        first=live.key[0].name,
-        document=sql.SQL(live.document("b")),
-        hash=sql.SQL(live.hash("b")),
-        lacks=sql.SQL(lacks),
-        schema=live.schema,
-        table=live.table,
-        known=_known(target),
-        same=sql.SQL(live.same("s", "b")),
-        queue=queue_name(target.place),
+        first=target.place.live.key[0].name,
         limited=limited,
+        **_both(target),
     )
     with run.connection() as connection, pace.turn(connection):
         counts = {kind: (count, tuple(ids or ())) for kind, count, ids in connection.execute(query)}
@@ -52,6 +44,32 @@ def compare(run: Run, target: Target[LivePlace], only: list[str] | None = None) 
         added=told("added"),
         quarantined=told("quarantined"),
     )
+
+
+def coverage(run: Run, target: Target[LivePlace]) -> Coverage:
+    """Rows with a text and those without a vector by the table alone, in one statement; what is noted of them only says why."""
+    with run.connection() as connection, pace.turn(connection):
+        row = connection.execute(statement("sync_live_coverage", **_both(target))).fetchone()
+    assert row
+    rows, without, refused, waiting, ids = row
+    return Coverage(rows, without, refused, waiting, Named(without - refused - waiting, tuple(ids or ())))
+
+
+def _both(target: Target[LivePlace]) -> dict[str, Any]:
+    """The table ``b``, and ``s``, what is known of its rows."""
+    live = target.place.live
+    lacks = "s.lacks IS NOT FALSE" if target.place.beside else f"b.{quoted(target.place.new_column)} IS NULL"
+    return {
+        "live_id": sql.SQL(live.id("b")),
+        "document": sql.SQL(live.document("b")),
+        "hash": sql.SQL(live.hash("b")),
+        "lacks": sql.SQL(lacks),
+        "schema": live.schema,
+        "table": live.table,
+        "known": _known(target),
+        "same": sql.SQL(live.same("s", "b")),
+        "queue": queue_name(target.place),
+    }
 
 
 def _known(target: Target[LivePlace]) -> sql.Composed:

@@ -13,7 +13,7 @@ from tasks.runs import holding
 from tasks.runs.checkpoints import Mark
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
-from tasks.shadows.difference import Difference, Named
+from tasks.shadows.difference import Coverage, Difference, Named
 from tasks.shadows.postgres.proof import Change, Proof
 from tasks.stores.interface import Built, Records, Turn
 from tasks.stores.postgres import hnsw
@@ -117,6 +117,9 @@ class PostgresShadow(ABC):
 
     def in_use(self) -> bool:
         return True
+
+    def coverage(self) -> Coverage | None:
+        return None
 
     def stuck(self) -> Named | None:
         return None

@@ -107,6 +107,9 @@ class ChromaRecords:
     def sample(self, rows: int, *, content: bool = True, settled: bool = False) -> Iterator[pa.RecordBatch]:
         return sampled(self, rows, content)
 
+    def labelled(self, rows: int, each: int) -> None:
+        return None
+
     def search(self, queries: np.ndarray, k: int, effort: int | None = None) -> list[Hits]:
         metric = self.metric
         with classified(self.place):

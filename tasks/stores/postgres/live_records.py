@@ -10,9 +10,10 @@ import pyarrow as pa
 from psycopg import sql
 
 from tasks.base.errors import UsageError
-from tasks.stores.interface import Collection, Connect, Evidence, Hits, Metric, Selected, records
+from tasks.stores.interface import Collection, Connect, Evidence, Hits, Labelled, Metric, Selected, records
 from tasks.stores.postgres import pace, relations
 from tasks.stores.postgres.connection import server_version
+from tasks.stores.postgres.labels import labelled
 from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.records import described
 from tasks.stores.postgres.table import Table, page, search
@@ -96,6 +97,10 @@ class LiveRecords:
 
     def sample(self, rows: int, *, content: bool = True, settled: bool = False) -> Iterator[pa.RecordBatch]:
         return sampled(self, rows, content)
+
+    def labelled(self, rows: int, each: int) -> Labelled | None:
+        with self.connect() as connection:
+            return labelled(connection, self.table.records, rows, each)
 
     def search(self, queries: np.ndarray, k: int, effort: int | None = None) -> list[Hits]:
         with self.connect() as connection:

@@ -68,6 +68,8 @@ class LiveTable:
     beside: tuple[str, str] | None = None
     """Schema and name of the view that has the old vectors, where they lie beside the table: each row's key, text and
     vector."""
+    label: str | None = None
+    """The column that tells what a row shows, for the report."""
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -82,6 +84,7 @@ class LiveTable:
             self.id(),
             quoted(self.vectors),
             f"{self.document()}, NULL::text, NULL::text",
+            label=None if self.beside else self.label,
         )
 
     def rows(self, vector: str) -> Table:

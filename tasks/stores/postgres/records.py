@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
-from tasks.stores.interface import Collection, Evidence, Hits, Metric, records
+from tasks.stores.interface import Collection, Evidence, Hits, Labelled, Metric, records
 from tasks.stores.postgres import pace, relations
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.labels import labelled
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.table import Table, read, search
 
@@ -67,6 +68,9 @@ class TableRecords:
             sql.SQL(self.table.column), sql.SQL(self.table.settled if settled else "true"), sql.Literal(rows)
         )
         return read(self.connection, self.table, where, content=content)
+
+    def labelled(self, rows: int, each: int) -> Labelled | None:
+        return labelled(self.connection, self.table, rows, each)
 
     def search(self, queries: np.ndarray, k: int, effort: int | None = None) -> list[Hits]:
         return search(self.connection, self.table, queries, k, effort)

@@ -38,6 +38,8 @@ class Table:
     """SQL expressions of what a row says: document, metadata and uri, each as text."""
     settled: str = "content_hash IS NOT NULL"
     """SQL condition of the rows that we wrote."""
+    label: str | None = None
+    """The column that tells what a row shows, where one does."""
 
     @cached_property
     def identifier(self) -> sql.Identifier:
