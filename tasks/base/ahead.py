@@ -2,9 +2,10 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 A = TypeVar("A")
@@ -17,7 +18,7 @@ def ahead(
     workers: int,
     room: float,
     weight: Callable[[B], float] = lambda result: 1,
-) -> Iterator[B]:
+) -> Generator[B, None, None]:
     """What ``function`` makes of each input, in their order, by so many threads.
 
     A thread takes up the next input while there is room beside what was made and not yet taken, each that is under way counted
@@ -29,15 +30,16 @@ def ahead(
         work = _Ahead(lambda item: pool.submit(function, item), iter(inputs), workers, room, weight)
         try:
             work.begin()
-            while task := work.first():
-                yield work.take(task)
+            while work.tasks:
+                yield work.take()
         finally:
             work.end()
 
 
-@dataclass(eq=False)
-class _Task(Generic[B]):
-    future: "Future[B]"
+@dataclass
+class _Task:
+    """What is known of one. It does not have its future, which calls back with it: together they would outlive their use."""
+
     ended: bool = False
     weight: float = 0.0
 
@@ -49,7 +51,7 @@ class _Ahead(Generic[A, B]):
     workers: int
     room: float
     weight: Callable[[B], float]
-    tasks: "deque[_Task[B]]" = field(default_factory=deque)
+    tasks: "deque[tuple[_Task, Future[B]]]" = field(default_factory=deque)
     """What is begun and not yet taken."""
     running: int = 0
     made: float = 0.0
@@ -71,44 +73,39 @@ class _Ahead(Generic[A, B]):
                 except Exception as error:  # noqa: BLE001  raised where its result would be taken
                     future = Future()
                     future.set_exception(error)
-                task = _Task(future)
-                self.tasks.append(task)
+                self.tasks.append((task := _Task(), future))
                 self.running += 1
-                future.add_done_callback(lambda _, task=task: self._end(task))  # type: ignore[misc]
+                future.add_done_callback(partial(self._end, task))
 
     def _fits(self) -> bool:
         return self.made + (self.running + 1) * self.heaviest <= self.room
 
-    def _end(self, task: _Task[B]) -> None:
+    def _end(self, task: _Task, future: "Future[B]") -> None:
         with self.lock:
             if not task.ended:
                 task.ended = True
                 self.running -= 1
-                if task.future.cancelled() or task.future.exception():
+                if future.cancelled() or future.exception():
                     self.over = True
                 else:
-                    task.weight = self.weight(task.future.result())
+                    task.weight = self.weight(future.result())
                     self.heaviest = max(self.heaviest, task.weight)
                     self.made += task.weight
             self.begin()
 
-    def first(self) -> _Task[B] | None:
-        """What is next to be taken; None after the last."""
+    def take(self) -> B:
+        """What is next, waited for; makes room."""
+        task, future = self.tasks[0]
+        future.exception()
         with self.lock:
-            return self.tasks[0] if self.tasks else None
-
-    def take(self, task: _Task[B]) -> B:
-        """Waits for it, and makes room."""
-        task.future.exception()
-        with self.lock:
+            self._end(task, future)  # whoever waits is told before who is called back
             self.tasks.popleft()
-            self._end(task)  # whoever waits is told before who is called back
             self.made -= task.weight
             self.begin()
-        return task.future.result()
+        return future.result()
 
     def end(self) -> None:
         with self.lock:
             self.over = True
-        for task in self.tasks:
-            task.future.cancel()
+            for _, future in self.tasks:
+                future.cancel()

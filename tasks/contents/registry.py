@@ -9,7 +9,7 @@ from tasks.base import stored
 from tasks.base.errors import UsageError
 from tasks.contents.interface import Content
 
-KINDS = {"text": "tasks.contents.text:Text"}
+KINDS = {"text": "tasks.contents.text:Text", "image": "tasks.contents.image.content:Image"}
 """Kind → where its class is. A content is added by a file and a line here."""
 
 

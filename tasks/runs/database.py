@@ -1,16 +1,11 @@
-"""Where the ledger of a run is: the database that a parameter or the environment names, or the embedded one."""
+"""Where the ledger of a run is."""
 
-import os
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache
 
-from tasks.base.errors import UsageError
-from tasks.base.settings import DEFAULT_DATABASE, OTHER_DATABASE, home, secret
-from tasks.stores.postgres import embedded
 from tasks.stores.postgres.connection import Connection, connect, refusable
+from tasks.stores.postgres.named import database_url, names_a_database
 
 __all__ = ["Connection", "Database", "connect", "database_url", "names_a_database", "refusable"]
 
@@ -20,27 +15,3 @@ class Database:
     """The database of the ledger, in which targets in PostgreSQL lie too. A connection is lent to who asks for one."""
 
     connection: Callable[[], AbstractContextManager[Connection]]
-
-
-def database_url(name: str) -> str:
-    """The connection string called ``name``. Where DATABASE_URL is unset, POSTGRES_URL is used and named on standard
-    error; where that is unset too, it is the embedded PostgreSQL under the home."""
-    if url := secret(name, "database"):
-        return url
-    if name != DEFAULT_DATABASE:
-        raise UsageError(f"database: neither an environment variable nor a Prefect Secret block is called {name}")
-    if url := secret(OTHER_DATABASE, "database"):
-        _name_other()
-        return url
-    return embedded.url(home())
-
-
-def names_a_database() -> bool:
-    """Whether the environment names a database; else runs without ``database`` go to the embedded one."""
-    return bool(os.environ.get(DEFAULT_DATABASE) or os.environ.get(OTHER_DATABASE))
-
-
-@cache
-def _name_other() -> None:
-    """Once a process: the URL is asked for by every task."""
-    print(f"vecferry: {DEFAULT_DATABASE} is not set; using {OTHER_DATABASE}", file=sys.stderr, flush=True)

@@ -1,7 +1,9 @@
 """Work that goes on ahead of who takes its results."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -95,5 +97,21 @@ def test_who_stops_early_leaves_no_thread_behind() -> None:
     before = threading.active_count()
     results = ahead(lambda n: time.sleep(0.01) or n, range(1000), 4, 8)
     assert [next(results), next(results)] == [0, 1]
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert threading.active_count() == before
+
+
+def test_what_is_taken_is_let_go() -> None:
+    """At once, and not when garbage is next collected: results may be large."""
+
+    class Result:
+        pass
+
+    gc.disable()
+    try:
+        results = ahead(lambda _: Result(), range(10), 2, 4)
+        taken = [weakref.ref(next(results)) for _ in range(9)]
+        next(results)
+        wait_until(lambda: [ref() for ref in taken] == [None] * 9)  # a thread may be about to let go
+    finally:
+        gc.enable()

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.base.errors import FatalError, TransientError, UsageError
+from tasks.base.retry_after import retry_after
 from tasks.embedders.budget import Budget, Spent
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.embedders.interface import RowsRejected
@@ -25,7 +26,7 @@ from tasks.embedders.openai.account import OpenAIAccount
 from tasks.embedders.openai.answers import classify, decode
 from tasks.embedders.openai.embedder import OpenAIEmbedder
 from tasks.embedders.openai.limiter import Limiter
-from tasks.embedders.openai.limits import MAX_INPUTS, retry_after, seconds
+from tasks.embedders.openai.limits import MAX_INPUTS, seconds
 from tasks.embedders.openai.packing import Caps, TokenCount, TokensPerByte, count_tokens, take
 from tasks.embedders.openai.server import ATTEMPTS, CONCURRENCY, Server, Terms
 from tasks.embedders.registry import open_embedder

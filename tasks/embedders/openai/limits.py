@@ -6,10 +6,8 @@ is counted here, so that what is sent never exceeds what is there, and little of
 """
 
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 
 from tasks.embedders.interface import Allowed
 
@@ -53,20 +51,6 @@ def seconds(duration: str) -> float | None:
     if not parts or "".join(number + unit for number, unit in parts) != duration:
         return None
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by ``retry-after-ms`` or ``retry-after``, which is seconds or a date (RFC 9110, 10.2.3)."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name, "")
-        if re.fullmatch(r"\d+(\.\d+)?", value):
-            return float(value) * unit
-        if value and name == "retry-after":
-            try:
-                return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-            except ValueError:
-                return None
-    return None
 
 
 def _steadily(report: Reported, period: float, hidden: float) -> bool:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from tasks.base.retry_after import retry_after
 from tasks.embedders.openai.address import Address
 from tasks.embedders.openai.answers import Verdict, classify, words_of
-from tasks.embedders.openai.limits import retry_after
 
 Encoding = Literal["base64", "float"] | None
 ENCODINGS: tuple[Encoding, ...] = ("base64", "float", None)

@@ -1,0 +1,1 @@
+"""The content of images: references, where they lead, and what may be had there."""
