@@ -58,6 +58,16 @@ def elsewhere(url: str, number: int = 302) -> Answer:
     return status(number, location=url)
 
 
+def raw(data: bytes) -> Answer:
+    """These bytes alone, HTTP or not."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.close_connection = True
+        handler.wfile.write(data)
+
+    return answer
+
+
 def cut_off(data: bytes) -> Answer:
     """Says that there is more than it sends, and resets the connection."""
 

@@ -52,7 +52,8 @@ def test_only_what_has_no_reason_fails() -> None:
     (told,) = coverage_checks(Coverage(10, 4, 1, 0, Named(3, ("1", "2", "3"))))
     assert (told.passed, told.wanted) == (False, "9")
     assert (
-        told.result == "6 of 10 rows have one; 1 row was set aside; 3 rows have none, and nothing says why ('1', '2', '3')"
+        told.result
+        == "6 of 10 rows have one; 1 row was set aside; 3 rows have none, and nothing says why ('1', '2', '3')"
     )
     assert not coverage_checks(Coverage(0, 0, 0, 0, Named()))[0].passed
     assert coverage_checks(None) == []

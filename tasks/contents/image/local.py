@@ -17,7 +17,8 @@ _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENXIO}
 
 @dataclass(frozen=True)
 class Directory:
-    """A reference is a path relative to ``root``, or one that lies in it; with links followed, it must not lead out of it."""
+    """A reference is a path relative to ``root``, or one that lies in it, also as a file:// URL; with links followed,
+    it must not lead out of it."""
 
     root: str
     max_bytes: int
@@ -32,7 +33,7 @@ class Directory:
 
     def read(self, reference: str) -> bytes | RowError:
         base, name = self._base, shown(reference)
-        path = os.path.realpath(os.path.join(base, reference))
+        path = os.path.realpath(os.path.join(base, reference.removeprefix("file://")))
         if os.path.commonpath([base, path]) != base:
             return RowError("escapes", f"{name} leads out of {self.root}")
         return self.patience.read(name, lambda: self._attempt(name, path))

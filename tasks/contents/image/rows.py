@@ -37,12 +37,12 @@ class Rows:
         return f"SELECT {size}, CASE WHEN {size} <= {self.max_bytes} THEN {picture} END FROM {table} WHERE {key} = %s LIMIT 1"
 
     @cached_property
-    def _threads(self) -> threading.local:
-        return threading.local()
+    def _slots(self) -> threading.Semaphore:
+        return threading.Semaphore(CONNECTIONS)
 
     @cached_property
-    def _connections(self) -> list[Connection]:
-        """All that were made, by whichever thread."""
+    def _idle(self) -> list[Connection]:
+        """Connections that nobody reads by just now."""
         return []
 
     def read(self, reference: str) -> bytes | RowError:
@@ -51,10 +51,11 @@ class Rows:
     def _attempt(self, reference: str) -> bytes | RowError | Later:
         name = f"the picture of row {shown(reference)}"
         try:
-            with refusable(f"images: {self.table}"):
-                row = self._connection().execute(self._query, (reference,), binary=True).fetchone()
+            with self._slots, refusable(f"images: {self.table}"):
+                connection = self._idle.pop() if self._idle else self._connect()
+                row = connection.execute(self._query, (reference,), binary=True).fetchone()
+                self._idle.append(connection)  # one that has failed is not used again
         except TransientError as error:
-            self._threads.connection = None
             return Later(str(error))
         if row is None:
             return RowError("missing", f"{self.table} has no row {shown(reference)} any more")
@@ -67,13 +68,9 @@ class Rows:
             raise FatalError(f"images.column: {self.picture} of {self.table} is no bytea")
         return data
 
-    def _connection(self) -> Connection:
-        connection: Connection | None = getattr(self._threads, "connection", None)
-        if connection is None:
-            connection = connect(database_url(self.database), "vecferry images")
-            self._connections.append(connection)
-            connection.execute(_READ_ONLY)
-            self._threads.connection = connection
+    def _connect(self) -> Connection:
+        connection = connect(database_url(self.database), "vecferry images")
+        connection.execute(_READ_ONLY)
         return connection
 
     def stop(self) -> None:
@@ -81,5 +78,5 @@ class Rows:
 
     def close(self) -> None:
         self.stop()
-        for connection in self._connections:
-            connection.close()
+        while self._idle:
+            self._idle.pop().close()

@@ -14,6 +14,8 @@ from tasks.contents.image.supabase import Bucket, headers
 from tasks.contents.image.web import Web
 from tasks.embedders.interface import RowError
 
+LOCAL = ("file://", "local://")
+
 
 class Source(Protocol):
     """Threads share it, until it is closed."""
@@ -46,7 +48,9 @@ def open_source(options: Options) -> Source:
         return Bucket(root, options.bucket, options.service_key, _web(options, allowed, _key(options)))
     if root.startswith(("https://", "http://")):
         return Site(root, _web(options, allowed, {}))
-    return Remote(root, most) if "://" in root else Directory(root, most)
+    if "://" in root and not root.startswith(LOCAL):
+        return Remote(root, most)
+    return Directory(root.partition("://")[2] or root, most)  # links are followed, and judged, only there
 
 
 def _web(options: Options, allowed: Allowed, sent: dict[str, str]) -> Web:

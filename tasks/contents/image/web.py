@@ -1,5 +1,6 @@
 """Files over HTTP. Redirects are followed by hand, so that each hop is judged as the first was; sizes and times are bounded."""
 
+import re
 import socket
 import ssl
 import time
@@ -109,8 +110,8 @@ class Web:
             return RowError("refused", f"{name}: {first.host} redirects more than {counted(HOPS, 'time')}")
         except Refused as refused:
             return RowError("forbidden", f"{name}: {refused}")
-        except (httpx.InvalidURL, ValueError) as error:
-            return RowError("forbidden", f"{name}: {host(url)} redirects to what is no URL: {error}")
+        except (httpx.InvalidURL, UnicodeError, httpcore.LocalProtocolError) as error:
+            return RowError("forbidden", f"{name}: no URL that can be asked: {error}")
         except TooSlow:
             return self._too_slow(name, url)
         except socket.gaierror as error:
@@ -125,7 +126,11 @@ class Web:
             if time.monotonic() - began >= self.seconds:
                 return self._too_slow(name, url)
             return Later(f"{host(url)}: no answer within {self.silence:g} s")
-        except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
+        except httpcore.RemoteProtocolError as error:
+            if not re.search("disconnected|closed connection", str(error)):
+                return RowError("refused", f"{name}: {host(url)} does not speak HTTP: {error}")
+            return Later(f"{host(url)}: {error}")
+        except (httpcore.NetworkError, OSError) as error:
             return Later(f"{host(url)}: {str(error) or type(error).__name__}")
 
     def _too_slow(self, name: str, url: httpx.URL) -> RowError:

@@ -1,7 +1,6 @@
 """Files behind fsspec, on its own file systems."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -55,12 +54,6 @@ def test_files_are_read_below_the_root(bucket: str) -> None:
     assert source.read("memory://bucket/photos/a.jpg") == b"picture"
     assert source.read("empty.jpg") == b""
     assert Remote(f"{bucket}/", 100).read("a.jpg") == b"picture"
-
-
-def test_a_directory_may_be_written_as_a_url(tmp_path: Path) -> None:
-    """file:// is one of fsspec's."""
-    (tmp_path / "a.jpg").write_bytes(b"picture")
-    assert Remote(f"file://{tmp_path}", 100).read("a.jpg") == b"picture"
 
 
 @pytest.mark.parametrize(

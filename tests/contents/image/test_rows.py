@@ -9,10 +9,10 @@ import pytest
 
 from tasks.base.errors import FatalError
 from tasks.contents.image.content import Image
-from tasks.contents.image.rows import Rows
+from tasks.contents.image.rows import CONNECTIONS, Rows
 from tasks.embedders.interface import RowError
 from tasks.stores.postgres.connection import Connection
-from tests.contents.image.pictures import picture
+from tests.contents.image.pictures import picture, wait_until
 
 TABLE = 'public."Re ports"'
 
@@ -34,17 +34,21 @@ def kind(result: bytes | RowError) -> str:
     return result.kind
 
 
-def test_a_picture_is_read_by_the_key_of_its_row(source: Rows) -> None:
+def test_a_picture_is_read_by_the_key_of_its_row(source: Rows, connection: Connection) -> None:
     """As the expression says; by many threads over a few connections of their own."""
     assert source.read("0") == picture(0)
     assert source.read("1") == picture(100)
     results: list[object] = []
-    threads = [threading.Thread(target=lambda: results.append(source.read("2"))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: results.append(source.read("2"))) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert results == [picture(2)] * 3
+    assert results == [picture(2)] * 20
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'vecferry images'"
+    assert 1 <= connection.execute(sessions).fetchone()[0] <= CONNECTIONS  # type: ignore[index]
+    source.close()
+    wait_until(lambda: connection.execute(sessions).fetchone() == (0,))
 
 
 def test_what_is_not_there_or_too_large_is_told(source: Rows) -> None:
@@ -76,7 +80,7 @@ def test_nothing_is_written(source: Rows) -> None:
     """Whatever an expression calls."""
     source.read("0")
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-        source._connection().execute(f"DELETE FROM {TABLE}")
+        source._connect().execute(f"DELETE FROM {TABLE}")
 
 
 def test_a_picture_whose_hash_is_known_is_opened_only_where_it_is_wanted(source: Rows, connection: Connection) -> None:

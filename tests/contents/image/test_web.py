@@ -23,6 +23,7 @@ from tests.helpers.image_host import (
     endless,
     file,
     image_host,
+    raw,
     silent,
     status,
 )
@@ -54,7 +55,9 @@ def web() -> Iterator[Web]:
     opened.close()
 
 
-def make(max_bytes: int = 10_000, seconds: float = 5.0, silence: float = 0.3, tries: int = 3, **options: object) -> Web:
+def make(
+    max_bytes: int = 10_000, seconds: float = 30.0, silence: float = 5.0, tries: int = 3, **options: object
+) -> Web:
     return Web(
         Allowed(("localhost",)), max_bytes, 8, Patience(tries, 0.001), seconds=seconds, silence=silence, **options
     )  # type: ignore[arg-type]
@@ -105,10 +108,10 @@ def test_a_page_in_place_of_a_picture_is_told(host: ImageHost, web: Web) -> None
     assert "says 200 with a web page (text/html; charset=utf-8)" in str(result)
 
 
-def test_what_may_pass_is_tried_again(host: ImageHost, web: Web) -> None:
+def test_what_may_pass_is_tried_again(host: ImageHost) -> None:
     """429, 5xx, 408, a connection that is reset, half a picture, silence; then the picture."""
     for trouble in (status(429), status(500), status(503), status(408), cut_off(PICTURE[:20]), silent(0.6)):
-        assert get(web, host.put("/a", trouble, file(PICTURE))) == PICTURE
+        assert get(make(silence=0.3), host.put("/a", trouble, file(PICTURE))) == PICTURE
 
 
 def test_what_does_not_pass_is_transient(host: ImageHost, web: Web) -> None:
@@ -117,7 +120,7 @@ def test_what_does_not_pass_is_transient(host: ImageHost, web: Web) -> None:
         get(web, host.put("/a", status(500)))
     assert len(host.asked) == 3
     with pytest.raises(TransientError, match=r"no answer within 0.3 s"):
-        get(web, host.put("/b", silent(1)))
+        get(make(silence=0.3), host.put("/b", silent(1)))
     with pytest.raises(TransientError, match="localhost"):
         get(web, f"http://127.0.0.1:{free_port()}/refused")
 
@@ -127,7 +130,7 @@ def test_a_host_that_asks_for_time_gets_it(host: ImageHost, web: Web) -> None:
     url = host.put("/a", status(429, retry_after="1"), file(PICTURE))
     began = time.monotonic()
     assert get(web, url) == PICTURE
-    assert 1 <= time.monotonic() - began < 2
+    assert 1 <= time.monotonic() - began < 8
     host.put("/b", status(503, retry_after="1"), file(PICTURE))
     host.put("/c", file(PICTURE))
     thread = threading.Thread(target=get, args=(web, f"{host.root}/b"))
@@ -164,18 +167,18 @@ def test_whoever_stops_does_not_wait(host: ImageHost) -> None:
     web.close()
 
 
-def test_what_never_ends_is_ended(host: ImageHost) -> None:
+def test_what_never_ends_is_ended(host: ImageHost, web: Web) -> None:
     """By its size where it comes fast, with or without a length; by the clock where it comes by drops, headers too."""
-    web = make(seconds=0.7)
     assert kind(get(web, host.put("/a", endless(bytes(1000))))) == "too_large"
     assert kind(get(web, host.put("/b", file(bytes(10_001))))) == "too_large"
     assert get(web, host.put("/c", file(bytes(10_000)))) == bytes(10_000)
+    slow = make(seconds=0.5)
     began = time.monotonic()
-    assert kind(get(web, host.put("/d", endless(b"x", 0.02)))) == "too_slow"
-    assert kind(get(web, host.put("/e", dripping_head(0.02)))) == "too_slow"
-    assert time.monotonic() - began < 3
+    assert kind(get(slow, host.put("/d", endless(b"x", 0.02)))) == "too_slow"
+    assert kind(get(slow, host.put("/e", dripping_head(0.02)))) == "too_slow"
+    assert time.monotonic() - began < 10
     assert [path for path in host.asked if path in ("/d", "/e")] == ["/d", "/e"], "not again"
-    web.close()
+    slow.close()
 
 
 def test_an_error_may_have_an_endless_page(host: ImageHost, web: Web) -> None:
@@ -274,6 +277,14 @@ def test_redirects_have_an_end(host: ImageHost, web: Web) -> None:
     assert kind(get(web, host.put("/a", elsewhere("/a")))) == "refused"
     assert len(host.asked) == HOPS + 1
     assert kind(get(web, host.put("/b", status(302)))) == "refused"
+
+
+def test_what_is_no_http_is_the_rows_own(host: ImageHost, web: Web) -> None:
+    """Another protocol, headers without an end, a redirect to a name that no resolver takes; neither is asked for twice."""
+    for answer in (raw(b"220 ftp.example ready\r\n\r\n"), raw(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 50_000)):
+        assert kind(get(web, host.put("/a", answer))) == "refused"
+    assert kind(get(web, host.put("/b", elsewhere(f"https://{'x' * 70}.example/")))) in ("forbidden", "missing")
+    assert len(host.asked) == 3
 
 
 def test_keys_are_sent_to_the_host_they_are_for(host: ImageHost) -> None:
