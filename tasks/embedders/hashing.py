@@ -30,6 +30,7 @@ class HashingEmbedder:
     dimensions: int
     takes: ClassVar[frozenset[Kind]] = frozenset({"text"})
     account: ClassVar[None] = None
+    licence: ClassVar[str] = ""
 
     @cached_property
     def space(self) -> Space:

@@ -130,6 +130,12 @@ class Embedder(Protocol):
         """Who pays; None where a vector costs no money."""
         ...
 
+    @property
+    def licence(self) -> str:
+        """Of its weights, as who publishes them states it: for people to see, nothing goes by it. "" where nothing is
+        stated."""
+        ...
+
     def variants(self, items: Sequence[Item]) -> Sequence[str]:
         """What besides item and space decides the vector of each, such as that the end of a text is cut off; "" for most.
         Vectors of two variants are comparable, and kept apart."""
@@ -158,3 +164,11 @@ def as_texts(embedder: Embedder, items: Sequence[Item]) -> Sequence[str]:
     if len(texts) < len(items):
         raise FatalError(f"{embedder.space.provider}/{embedder.space.model} takes text, not images")
     return texts
+
+
+def as_images(embedder: Embedder, items: Sequence[Item]) -> Sequence[bytes]:
+    """The items, which must be images. Raises FatalError for others: a model of images was given a text."""
+    images = [item for item in items if isinstance(item, bytes)]
+    if len(images) < len(items):
+        raise FatalError(f"{embedder.space.provider}/{embedder.space.model} takes images, not text")
+    return images

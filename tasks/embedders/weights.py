@@ -1,6 +1,7 @@
 """Models in a local directory: which names mean one, and by what such a model is known."""
 
 import hashlib
+import re
 from pathlib import Path
 
 from tasks.base.errors import UsageError
@@ -10,6 +11,8 @@ _MARKS = ("modules.json", "config.json")
 """What a saved model has one of."""
 _BESIDE = ("", "readme", "license", "licence", "notice", "__pycache__", "onnx", "openvino")
 """Names, to the first dot, of what no vector depends on: hidden files, papers, exports for other runtimes."""
+_LICENCE = re.compile(r"---\n(?:(?!---).*\n)*?license:[ \t]*(\S+)")
+"""In the head of a model's card, which is YAML."""
 
 
 def directory(name: ModelName) -> Path | None:
@@ -38,7 +41,19 @@ def digest(folder: Path) -> str:
     whole = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if path.is_file() and not any(part.partition(".")[0].lower() in _BESIDE for part in parts):
+        if path.is_file() and not beside("/".join(parts)):
             with path.open("rb") as file:
                 whole.update(f"{hashlib.file_digest(file, 'sha256').hexdigest()} {'/'.join(parts)}\n".encode())
     return whole.hexdigest()[:32]
+
+
+def beside(file: str) -> bool:
+    """Whether no vector depends on that file of a model, named by its path within the model."""
+    return any(part.partition(".")[0].lower() in _BESIDE for part in file.split("/"))
+
+
+def licence(folder: Path) -> str:
+    """The licence that the model's card states, as it is written there; "" where it states none."""
+    card = folder / "README.md"
+    match = _LICENCE.match(card.read_text(errors="replace")) if card.is_file() else None
+    return match[1].strip("'\"") if match else ""

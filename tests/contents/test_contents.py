@@ -70,6 +70,7 @@ class Bright:
 
     takes: ClassVar[frozenset[Kind]] = frozenset({"image"})
     account: ClassVar[None] = None
+    licence: ClassVar[str] = ""
 
     def __init__(self) -> None:
         self.asked: list[Item] = []

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -20,14 +21,15 @@ from flows.forms.text_384_to_1536 import Text384To1536
 from tasks.base.errors import FatalError, UsageError
 from tasks.embedders import weights
 from tasks.embedders.interface import RowsRejected
+from tasks.embedders.local import torchvision_repair
 from tasks.embedders.registry import open_embedder
-from tasks.embedders.sentence_transformers import torchvision_repair
 from tasks.embedders.sentence_transformers.embedder import SLICE, SentenceTransformersEmbedder
 from tasks.embedders.sentence_transformers.model import CACHE
 from tasks.embedders.texts import cuts, size
 from tasks.runs.vectors import keys_of
 from tests.helpers import tiny_models
 from tests.helpers.local_models import needs_minilm, needs_models
+from tests.helpers.photographs import files
 from tests.helpers.pipeline import build, finish, quarantined
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "runs"]
@@ -56,6 +58,17 @@ def library(folder: Path, texts: list[str], **options: Any) -> np.ndarray:
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     result = model.encode([{"text": text} for text in texts], show_progress_bar=False, **options)
     return np.asarray(result)
+
+
+def library_images(folder: Path, images: list[bytes], **options: Any) -> np.ndarray:
+    """What the library itself makes of the images, each by itself."""
+    torchvision_repair.repair()
+    from PIL import Image
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    pictures = [{"image": Image.open(BytesIO(image)).convert("RGB")} for image in images]
+    return np.asarray(model.encode(pictures, batch_size=1, show_progress_bar=False, **options))
 
 
 # What needs no model
@@ -352,6 +365,39 @@ def test_a_text_is_never_opened_as_an_image(tiny: Path, tmp_path: Path) -> None:
 
 
 @needs_models
+def test_images_and_texts_are_of_one_space(tmp_path: Path) -> None:
+    """CLIP takes both: each image has the vector that the library gives it by itself, in the space of the texts; what is no image
+    is its own fault."""
+    folder = tiny_models.clip_model(tmp_path / "clip")
+    images = files(11)
+    embedder = opened(folder)
+    assert embedder.takes == {"text", "image"}
+    embedded = embedder.embed([*images, b"no picture", b""])
+    assert {row: error.kind for row, error in embedded.rejected.items()} == {11: "not_an_image", 12: "empty"}
+    np.testing.assert_allclose(embedded.vectors[:11], library_images(folder, images), atol=1e-5)
+    assert np.unique(embedded.vectors[:11].round(4), axis=0).shape == (11, 24)
+    unit = opened(folder, "?normalize=true&batch=3").embed(images).whole
+    np.testing.assert_allclose(unit, library_images(folder, images, normalize_embeddings=True), atol=1e-5)
+    given: list[int] = []
+    embedder.embed(images, lambda rows, vectors: given.extend(rows))
+    assert sorted(given) == list(range(11))
+    assert list(embedder.variants(images)) == [""] * 11
+    with pytest.raises(FatalError, match="takes images, not text"):
+        embedder.embed([images[0], "a text"])
+    with pytest.raises(FatalError, match="takes text, not images"):
+        embedder.embed(["a text", images[0]])
+
+
+@needs_models
+def test_a_model_of_texts_takes_no_images(tiny: Path) -> None:
+    """It says so before anything is embedded, and is refused where it is given one."""
+    embedder = opened(tiny)
+    assert embedder.takes == {"text"}
+    with pytest.raises(FatalError, match="sentence-transformers/local takes text, not images"):
+        embedder.embed(files(1))
+
+
+@needs_models
 def test_threads_share_one_model(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many threads open, count and embed at once: the model is loaded once, works for one at a time, and every vector is
     right."""
@@ -478,7 +524,7 @@ def test_a_model_that_is_not_to_be_had_is_named(name: str, monkeypatch: pytest.M
 def test_torchvision_works_whatever_torch_it_was_built_for() -> None:
     """After the repair torchvision, and with it timm, can be imported and transforms work; a second call does nothing."""
     program = (
-        "from tasks.embedders.sentence_transformers.torchvision_repair import repair; repair(); repair()\n"
+        "from tasks.embedders.local.torchvision_repair import repair; repair(); repair()\n"
         "import torch; from torchvision import transforms; from PIL import Image\n"
         "image = transforms.ToTensor()(transforms.Resize(8)(Image.new('RGB', (16, 16), (255, 0, 0))))\n"
         "assert image.shape == (3, 8, 8) and image[0].min() == 1\n"
@@ -508,7 +554,7 @@ def test_only_the_known_fault_of_torchvision_is_repaired(package: str, outcome: 
     (tmp_path / "torchvision" / "__init__.py").write_text(package)
     program = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from tasks.embedders.sentence_transformers.torchvision_repair import _kept, repair\n"
+        "from tasks.embedders.local.torchvision_repair import _kept, repair\n"
         "try:\n"
         "    repair(); import torchvision; print('ok', torchvision.works, len(_kept))\n"
         "except RuntimeError as error: print('RuntimeError', error, len(_kept))\n"

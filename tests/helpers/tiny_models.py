@@ -1,4 +1,4 @@
-"""Models of sentence-transformers with random weights, the same every time, saved as the real ones are: their real code
+"""Models of sentence-transformers and timm with random weights, the same every time, saved as the real ones are: their real code
 loads and runs them, and nothing is downloaded. A token is a character, so that a test knows how many a text has."""
 
 import json
@@ -6,7 +6,7 @@ import string
 from pathlib import Path
 from typing import Any
 
-from tasks.embedders.sentence_transformers import torchvision_repair
+from tasks.embedders.local import torchvision_repair
 
 CHARACTERS = [c for c in string.printable if not c.isspace()]
 
@@ -78,6 +78,20 @@ def clip_model(folder: Path) -> Path:
     CLIPProcessor(images, tokenizer).save_pretrained(base)
     SentenceTransformer(modules=[Transformer(str(base))], device="cpu").save(str(folder / "model"))
     return folder / "model"
+
+
+def timm_model(folder: Path, seed: int = 0, channels: int = 3, **config: Any) -> Path:
+    """Swin: images of 64×64, 64 dimensions, not normalized; ``config`` is what its configuration says beside its own: bicubic,
+    cropped at its centre to 0.9, ImageNet's mean and deviation."""
+    torchvision_repair.repair()
+    import timm
+    import torch
+
+    torch.manual_seed(seed)
+    sizes = {"img_size": 64, "window_size": 2, "embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
+    model = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0, in_chans=channels, **sizes)
+    timm.models.save_for_hf(model, str(folder), model_config={"pretrained_cfg": config}, safe_serialization=True)
+    return folder
 
 
 def _tokenizer() -> Any:

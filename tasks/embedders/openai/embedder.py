@@ -61,6 +61,7 @@ class OpenAIEmbedder:
     may_cut: int = MAX_INPUT_TOKENS
     """Bytes from which a text may turn out to be too long."""
     takes: ClassVar[frozenset[Kind]] = frozenset({"text"})
+    licence: ClassVar[str] = ""
 
     @cached_property
     def space(self) -> Space:

@@ -11,22 +11,25 @@ is how to ask for that, as for old vectors that were made so. ``prefix`` goes be
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
-from tasks.embedders import weights
+from tasks.embedders import pictures, weights
 from tasks.embedders.budget import Budget
-from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Rates, RowError, Space, as_texts
+from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Rates, RowError, Space, as_images, as_texts
+from tasks.embedders.local.devices import Halving
+from tasks.embedders.local.images import collected
+from tasks.embedders.local.lanes import BATCH_OF_CORE, passed
 from tasks.embedders.naming import ModelName
 from tasks.embedders.sentence_transformers.model import Loaded, Wanted, hub_name, load
 from tasks.embedders.texts import OnTooLong, cuts, mean, size, unfit
 
 OPTIONS = ("prefix", "normalize", "max_tokens", "precision", "on_too_long", "device", "batch")
 BATCH = 32
-"""Texts a forward pass, as the library has it: more is slower on a processor, and may not fit a GPU."""
+"""Texts a forward pass, or images on a device, as the library has it: more is slower on a processor, and may not fit a GPU."""
 SLICE = 512
 """Texts between two answers to ``on_made``. Sorted by length beforehand, so that no more is gained by more at once."""
 _SPARE = 16
@@ -41,22 +44,34 @@ class SentenceTransformersEmbedder:
     model: Loaded = field(repr=False, compare=False)
     on_too_long: OnTooLong = "quarantine"
     batch: int = BATCH
-    takes: ClassVar[frozenset[Kind]] = frozenset({"text"})
+    images: Halving | None = field(default=None, repr=False, compare=False)
+    """The forward pass of images; None where the model takes none."""
     account: ClassVar[None] = None
+
+    @property
+    def takes(self) -> frozenset[Kind]:
+        return self.model.takes
+
+    @property
+    def licence(self) -> str:
+        return self.model.licence
 
     def variants(self, items: Sequence[Item]) -> Sequence[str]:
         """``truncate`` or ``mean`` for an over-long text."""
         if self.on_too_long == "quarantine":
             return [""] * len(items)
-        cut = self._too_long(dict(enumerate(as_texts(self, items))))
+        cut = self._too_long({row: item for row, item in enumerate(items) if isinstance(item, str)})
         return [self.on_too_long if row in cut else "" for row in range(len(items))]
 
     def embed(self, items: Sequence[Item], on_made: OnMade | None = None) -> Embedded:
-        """As Embedder.embed: vectors are handed over some hundred at a time, long texts first.
+        """As Embedder.embed, of texts or of images: vectors are handed over some hundred at a time, long texts first.
 
         Rejected are empty and blank texts, which all have one vector that means nothing; what is not Unicode; over-long
-        texts under ``quarantine``; and texts whose vector is zero or not finite, which no index could find.
+        texts under ``quarantine``; and texts whose vector is zero or not finite, which no index could find. Of
+        images: those that cannot be opened, and again those with such a vector.
         """
+        if self.images and items and isinstance(items[0], bytes):
+            return self._embed_images(self.images, as_images(self, items), on_made)
         texts = as_texts(self, items)
         vectors = np.zeros((len(texts), self.space.dimensions), np.float32)
         rejected = {row: error for row, text in enumerate(texts) if (error := _unfit(text))}
@@ -75,6 +90,17 @@ class SentenceTransformersEmbedder:
             if on_made and good:
                 on_made(good, vectors[good])
         return Embedded(vectors, rejected)
+
+    def _embed_images(self, forward: Halving, images: Sequence[bytes], on_made: OnMade | None) -> Embedded:
+        through = self.model.pictures
+        assert through is not None
+
+        def prepare(image: bytes) -> Any | RowError:
+            picture = pictures.decode(image)
+            return picture if isinstance(picture, RowError) else through.prepare(picture)
+
+        passes = passed(images, prepare, forward, forward.batch, alone=through.on_processor)
+        return collected(len(images), self.space.dimensions, passes, self.space.normalized, on_made)
 
     def _too_long(self, texts: Mapping[int, str]) -> dict[int, int]:
         """The tokens of those texts that have too many."""
@@ -159,7 +185,14 @@ def open_sentence_transformers(
         prefix=prefix,
         normalized=model.normalized,
     )
-    return SentenceTransformersEmbedder(space, model, on_too_long, batch)
+    return SentenceTransformersEmbedder(space, model, on_too_long, batch, _images(name, model))
+
+
+def _images(name: ModelName, model: Loaded) -> Halving | None:
+    if model.pictures is None:
+        return None
+    batch = name.whole("batch", 1, 100_000) or (BATCH_OF_CORE if model.pictures.on_processor else BATCH)
+    return Halving(model.pictures.forward, f"embedder {name}: its device", batch)
 
 
 def _preprocessing(model: Loaded, precision: str) -> str:

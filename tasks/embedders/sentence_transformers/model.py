@@ -6,17 +6,19 @@ import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from tasks.base.errors import FatalError, UsageError
 from tasks.base.words import counted
 from tasks.embedders import weights
+from tasks.embedders.interface import Kind
+from tasks.embedders.local import packages, torchvision_repair
+from tasks.embedders.local.hub import Repository, line
 from tasks.embedders.naming import ModelName
-from tasks.embedders.sentence_transformers import torchvision_repair
+from tasks.embedders.sentence_transformers.pictures import Pictures, grey
 
 CACHE = "SENTENCE_TRANSFORMERS_HOME"
 """Where the library keeps what it downloads; unset, where the hub's own client does."""
@@ -42,12 +44,19 @@ class Wanted:
 class Loaded:
     """The model, in memory."""
 
-    def __init__(self, model: Any, wanted: Wanted, revision: str) -> None:
+    def __init__(self, model: Any, wanted: Wanted, revision: str, licence: str) -> None:
         """Raises ValueError where the model cannot do what is wanted of it."""
         self.revision = revision
+        self.licence = licence
+        """Of its weights; "" where nothing is stated."""
+        self.takes: frozenset[Kind] = frozenset(kind for kind in get_args(Kind) if model.supports(kind))
+        if not self.takes:
+            raise ValueError(f"it takes {' and '.join(map(str, model.modalities))}, neither texts nor images")
         self._wanted = wanted
         self._model = model
         self._lock = threading.Lock()
+        self.pictures = Pictures(model, self._lock) if "image" in self.takes else None
+        """What its images go through; None where it takes none."""
         # A string that looks like the path or the URL of an image is opened as one; a dict says that it is text. What
         # knows text alone opens nothing, and some of it takes no dict.
         self._as_dicts = set(model.modalities) != {"text"}
@@ -61,23 +70,28 @@ class Loaded:
         self._normalize = self.normalized and not normalizes
         self.prompt: str = model.prompts.get(model.default_prompt_name) or ""
         """What the model itself puts before a text."""
-        own_limit = _limit(model)
+        own_limit = _limit(model) if "text" in self.takes else None
         if wanted.max_tokens and not own_limit:
             raise ValueError("it takes texts of any length, so there is no max_tokens to set")
         if wanted.max_tokens:
             model.max_seq_length = wanted.max_tokens
-        self.max_tokens = _limit(model)
+        self.max_tokens = own_limit and _limit(model)
         """Tokens of a text that reach the model, special ones and prefix included; None without a limit."""
         # A copy: the tokenizer keeps its truncation between calls, and counting must not change how texts are encoded.
         self._tokenizer = copy.deepcopy(model.tokenizer) if self.max_tokens else None
         self._counting = threading.Lock()
-        self.dimensions = self.encode([_PROBE], "", 1).shape[1]
+        self.dimensions = self._dimensions()
         """Measured, since not every model says."""
         if self.max_tokens and own_limit and self.max_tokens > own_limit:
             try:
                 self.encode([f"{_PROBE} " * self.max_tokens], "", 1)
             except Exception as error:
-                raise ValueError(f"it has no room for {counted(self.max_tokens, 'token')}: {_line(error)}") from error
+                raise ValueError(f"it has no room for {counted(self.max_tokens, 'token')}: {line(error)}") from error
+
+    def _dimensions(self) -> int:
+        if self.pictures and "text" not in self.takes:
+            return self.pictures.forward([self.pictures.prepare(grey())]).shape[1]
+        return self.encode([_PROBE], "", 1).shape[1]
 
     def encode(self, texts: Sequence[str], prompt: str, batch: int) -> np.ndarray:
         """float32[len(texts), dimensions]; ``prompt`` before each text, ``batch`` of them a forward pass.
@@ -136,13 +150,12 @@ def load(name: ModelName, wanted: Wanted) -> Loaded:
 
 
 def _load(name: ModelName, wanted: Wanted) -> Loaded:
-    for package in NEEDED:
-        if find_spec(package) is None:
-            raise UsageError(
-                f"embedder {name}: {package} is not installed; install torch first and alone, then the extra: "
-                "pip install -c constraints.txt torch && pip install -c constraints.txt -e '.[models]'"
-            )
-    commit = None if isinstance(wanted.place, Path) else _commit(name, wanted)
+    packages.require(name, NEEDED)
+    commit = None
+    if not isinstance(wanted.place, Path):
+        repository = Repository(name, wanted.place, os.environ.get(CACHE))
+        commit = repository.commit()
+        repository.check_room(commit)
     try:
         revision = commit or weights.digest(Path(wanted.place))
         torchvision_repair.repair()
@@ -161,29 +174,10 @@ def _load(name: ModelName, wanted: Wanted) -> Loaded:
         )
         if model.dtype != dtype:  # not every kind of model obeys when it is loaded
             model.to(dtype)
-        return Loaded(model, wanted, revision)
+        licence = weights.licence(wanted.place) if isinstance(wanted.place, Path) else model.model_card_data.license
+        return Loaded(model, wanted, revision, licence or "")
     except Exception as error:
-        raise UsageError(f"embedder {name}: {wanted.place} cannot be used: {_line(error)}") from error
-
-
-def _commit(name: ModelName, wanted: Wanted) -> str:
-    """The commit at the hub. A branch moves, and vectors from before and after are not of one space."""
-    from huggingface_hub import errors, resolve_revision
-
-    place = str(wanted.place)
-    try:
-        return str(resolve_revision(place, revision=wanted.revision or None, cache_dir=os.environ.get(CACHE)).resolved)
-    except errors.RevisionNotFoundError:
-        reason = f"the hub's {place} has no revision {wanted.revision!r}"
-    except errors.RepositoryNotFoundError:
-        reason = f"the hub has no model {place!r}, or shows it only with a token in HF_TOKEN"
-    except errors.RevisionResolutionError as error:
-        reason = (
-            f"{place} is not in the local cache, and the hub cannot be asked for it ({_line(error.__cause__ or error)})"
-        )
-    except Exception as error:  # noqa: BLE001  raised below
-        reason = _line(error)
-    raise UsageError(f"embedder {name}: {reason}. A directory is written sentence-transformers/./DIRECTORY")
+        raise UsageError(f"embedder {name}: {wanted.place} cannot be used: {line(error)}") from error
 
 
 def hub_name(name: ModelName) -> str:
@@ -205,7 +199,3 @@ def hub_name(name: ModelName) -> str:
 def _limit(model: Any) -> int | None:
     limit = model.max_seq_length
     return int(limit) if limit and limit < _UNLIMITED and callable(getattr(model, "tokenizer", None)) else None
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

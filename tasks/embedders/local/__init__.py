@@ -1,0 +1,1 @@
+"""What models that run on this machine share."""
