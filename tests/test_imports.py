@@ -23,7 +23,17 @@ LAYERS = (
 )
 """From below to above; a layer imports itself and what is below it."""
 STAGES = {"begin", "snapshot", "load", "index", "catch_up", "verify", "cutover", "restore"}
-VENDORS = ("psycopg", "pgvector", "chromadb", "qdrant_client", "openai", "torch", "timm", "sentence_transformers")
+VENDORS = (
+    "psycopg",
+    "pgvector",
+    "chromadb",
+    "qdrant_client",
+    "openai",
+    "torch",
+    "torchvision",
+    "timm",
+    "sentence_transformers",
+)
 MOST_LINES = 300
 LAZY = re.compile(r"^flows/command/|^flows/forms/form\.py$|^tasks/base/settings\.py$")
 """Where a module may be imported inside a function: the command imports what a verb needs, and a form and the settings do
@@ -100,7 +110,9 @@ def test_a_vendors_client_is_imported_in_its_own_folder_only(vendor: str) -> Non
         "psycopg": r"tasks/(stores/postgres|shadows/postgres|runs|planning)/|tasks/base/error_messages\.py|flows/command/",
         "chromadb": r"tasks/stores/chroma/",
         "openai": r"tasks/embedders/openai/",
-        "torch": r"tasks/embedders/sentence_transformers/",
+        "torch": r"tasks/embedders/(local|sentence_transformers|timm)/",
+        "torchvision": r"tasks/embedders/local/torchvision_repair\.py",
+        "timm": r"tasks/embedders/timm/",
         "sentence_transformers": r"tasks/embedders/sentence_transformers/",
     }
     home = re.compile(homes.get(vendor, r"$^"))
@@ -150,7 +162,8 @@ REGISTRIES = {
     "flows/command/show/terminal.py": {"passing"},
     "tasks/embedders/openai/server.py": {"_servers"},
     "tasks/embedders/sentence_transformers/model.py": {"_loaded"},
-    "tasks/embedders/sentence_transformers/torchvision_repair.py": {"_kept"},
+    "tasks/embedders/local/torchvision_repair.py": {"_kept"},
+    "tasks/embedders/timm/model.py": {"_loaded"},
     "tasks/runs/holding.py": {"_before"},
     "tasks/runs/run.py": {"_owned", "_keepers", "_let_go"},
     "tasks/stores/chroma/client.py": {"_REACHED"},

@@ -13,6 +13,7 @@ PROVIDERS: dict[str, str] = {
     "hashing": "tasks.embedders.hashing:open_hashing",
     "openai": "tasks.embedders.openai.embedder:open_openai",
     "sentence-transformers": "tasks.embedders.sentence_transformers.embedder:open_sentence_transformers",
+    "timm": "tasks.embedders.timm.embedder:open_timm",
 }
 """Provider → what opens its models. A vendor's module is imported only when one of its models is asked for."""
 
