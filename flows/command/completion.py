@@ -12,6 +12,8 @@ from flows.command import fields
 from flows.command.demos import names
 from flows.forms.registry import FLOWS
 from tasks.base import settings
+from tasks.embedders.registry import PROVIDERS
+from tasks.embedders.timm import megadescriptor
 
 PATIENCE = 2
 """Seconds for the database to answer: a person waits."""
@@ -26,6 +28,12 @@ def flows(incomplete: str) -> list[str]:
 def demos(incomplete: str) -> list[str]:
     """The flows with a demo whose names begin like that."""
     return [name for name in names() if name.startswith(incomplete)]
+
+
+def models(incomplete: str) -> list[str]:
+    """The models whose names begin like that, as far as they can be listed, and the providers."""
+    names = [f"timm/{name}" for name in megadescriptor.NAMES] + [f"{provider}/" for provider in PROVIDERS]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def runs(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flows.command import commands, completion, console, demos, fields, interrupt
+from flows.command import commands, completion, console, demos, embed, fields, interrupt
 from flows.command.arguments import form_of, named, pairs, parameters_of, url_of
 from flows.command.carry_out import check_run, note_versions, of_run, start
 from flows.command.show import terminal
@@ -238,6 +238,9 @@ def restore(
     with console.quiet_prefect(), interrupt.making(parameters.into):
         restored = flow(**parameters.model_dump(by_alias=True))
     show_restored(restored, as_json)
+
+
+app.command("embed", help="Print the vectors of images and texts: to try a model, and for queries.")(embed.command)
 
 
 @app.command()
