@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from benchmarks import figures, fixtures, live, stages, texts, whole
+from benchmarks import figures, fixtures, images, live, stages, texts, whole
 from benchmarks.figures import Figure
 from benchmarks.turns import environment
 from tests.helpers.servers import Served, chroma_server
@@ -14,6 +14,8 @@ from tests.helpers.servers import Served, chroma_server
 FULL = (50_000, 200_000)
 CHROMA = ("snapshot", "load", "index", "whole", "directory")
 LIVE = ("peers", "copy", "readers", "live-memory", "limits")
+IMAGES = ("images",)
+ALL = CHROMA + LIVE + IMAGES
 
 
 def chroma(rows: list[int], parts: set[str], url: str) -> Iterator[Figure]:
@@ -80,15 +82,17 @@ def main() -> None:
         default=list(FULL),
         help="sizes of the collections; the least is that of the tables",
     )
-    parser.add_argument(
-        "--only", choices=CHROMA + LIVE, nargs="+", default=list(CHROMA + LIVE), help="measure these parts alone"
-    )
+    parser.add_argument("--only", choices=ALL, nargs="+", default=list(ALL), help="measure these parts alone")
     chosen = parser.parse_args()
     rows, parts = sorted(chosen.rows), set(chosen.only)
     fixtures.PLACE.mkdir(exist_ok=True)
     result: list[Figure] = []
 
     def measured() -> Iterator[Figure]:
+        if parts & set(IMAGES):
+            yield from images.images()
+        if not parts - set(IMAGES):
+            return
         with fixtures.postgres() as url:
             if parts & set(CHROMA):
                 yield from chroma(rows, parts, url)
