@@ -172,7 +172,6 @@ class Web:
             most = self.max_bytes if response.status == 200 else min(self.max_bytes, 1 << 16)
             body = bytearray()
             for chunk in response.iter_stream():
-                self._clock.cut(None)  # of what came in one piece, nothing is read between its chunks
                 body += chunk
                 if len(body) > most:
                     if response.status == 200:
