@@ -120,6 +120,14 @@ def making(place: str) -> Iterator[None]:
 
 
 @contextmanager
+def keeping() -> Iterator[None]:
+    """Says that what the body has done is kept, and that the same command goes on with it."""
+    _command.unfinished = "what is done is kept. Go on with"
+    yield
+    _command.unfinished = None
+
+
+@contextmanager
 def in_flow_run() -> Iterator[None]:
     """Notes the Prefect flow run that the body is, so that Prefect learns of an interruption."""
     from prefect.runtime import flow_run

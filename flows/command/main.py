@@ -225,18 +225,26 @@ app.command("verify", help="Compare a run's tables with their source again; chan
 def restore(
     run_id: RunId,
     into: Annotated[
-        str | None, typer.Option("--into", help="a new directory (default: RUN-restored)", metavar="PLACE")
+        str | None, typer.Option("--into", help="a directory (default: RUN-restored), or a column", metavar="PLACE")
     ] = None,
-    format: Annotated[str, typer.Option("--format", help="chroma or jsonl", metavar="FORMAT")] = "chroma",
+    format: Annotated[
+        str | None, typer.Option("--format", help="chroma, column or jsonl (default: what was read)", metavar="FORMAT")
+    ] = None,
+    p: Parameters = None,
     as_json: Json = False,
 ) -> None:
-    """Write a run's snapshot back into a Chroma directory of today's version, or into JSON lines, for any other version."""
+    """Write a run's snapshot back: into a Chroma directory of today's version, or the old vectors into a column of the live
+    tables; or into JSON lines, for any other version."""
     from flows.restore import restore as flow
+    from flows.restore import written_as
 
-    parameters = parse(Restore, {"run_id": run_id, "into": into or f"{run_id}-restored", "format": format})
+    given = {name: value for name, value in {"into": into, "format": format}.items() if value is not None}
+    parameters = parse(Restore, {**pairs(p), **given, "run_id": run_id})
     check_run(run_id, parameters.database)
-    with console.quiet_prefect(), interrupt.making(parameters.into):
-        restored = flow(**parameters.model_dump(by_alias=True))
+    place = parameters.into or f"{run_id}-restored"
+    kept = interrupt.keeping() if written_as(parameters) == "column" else interrupt.making(place)
+    with console.quiet_prefect(), kept:
+        restored = flow(**parameters.model_dump(by_alias=True, exclude_unset=True))
     show_restored(restored, as_json)
 
 

@@ -17,6 +17,9 @@ from tasks.runs.plan import Request
 warnings.filterwarnings("ignore", message='Field name "schema" in .* shadows an attribute')
 
 Cutover = Literal["manual", "ask", "auto"]
+SHARE = Field(
+    0.2, gt=0, le=1, description="share of the time to work in the database while others use it; 1: all of it"
+)
 
 
 class Base(BaseModel):
@@ -39,9 +42,7 @@ class Gated(Base):
     """What the flows that verify take."""
 
     gates: Gates | GatesOfRun
-    database_share: Number = Field(
-        0.2, gt=0, le=1, description="share of the time to work in the database while others use it; 1: all of it"
-    )
+    database_share: Number = SHARE
 
 
 class Checked(OfRun, Gated):
@@ -71,8 +72,15 @@ class Contract(OfRun):
 class Restore(OfRun):
     """The form of restore."""
 
-    into: str = Field(description="where to write: a new Chroma directory, or a folder for the JSON lines")
-    format: Literal["chroma", "jsonl"] = Field("chroma", description="what to write: a Chroma directory, or JSON lines")
+    into: str | None = Field(
+        None,
+        description="where to write: a new directory (default: RUN-restored), or, of live tables, a column, which has no default",
+    )
+    format: Literal["chroma", "column", "jsonl"] | None = Field(
+        None,
+        description="what to write: a Chroma directory, a column of the live tables, or JSON lines (default: what was read)",
+    )
+    database_share: Number = SHARE
 
 
 class Shared(Gated):

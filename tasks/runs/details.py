@@ -81,4 +81,20 @@ class Verified:
     quarantined: int | None = None
 
 
-Detail = Listed | Cut | Loaded | Indexed | Followed | Verified
+@dataclass(frozen=True)
+class Restored:
+    """What became of the rows of a part that was written back into a column, beside those that have their vectors."""
+
+    stage: ClassVar[str] = "restore"
+    target: int
+    into: str
+    gone: int = 0
+    changed: int = 0
+    taken: int = 0
+    first_gone: tuple[str, ...] = ()
+    """A few by name, as the next two."""
+    first_changed: tuple[str, ...] = ()
+    first_taken: tuple[str, ...] = ()
+
+
+Detail = Listed | Cut | Loaded | Indexed | Followed | Verified | Restored

@@ -19,7 +19,7 @@ from tasks.stores.postgres.connection import Connection
 
 SWITCHES = ("cutover", "rollback", "contract")
 """Verbs that change what people use."""
-STAGES = ("list", "snapshot", "load", "index", "catch_up", "verify")
+STAGES = ("list", "snapshot", "load", "index", "catch_up", "verify", "restore")
 
 
 def outcome(connection: Connection, run_id: str) -> Outcome:

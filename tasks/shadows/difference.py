@@ -37,6 +37,27 @@ class Coverage:
     """The others of those without."""
 
 
+@dataclass(frozen=True)
+class Refilled:
+    """What became of the rows of a page of a snapshot that was written back."""
+
+    restored: int = 0
+    gone: Named = Named()
+    """Rows that are not there any more."""
+    changed: Named = Named()
+    """Rows that say something else by now, and were left out."""
+    taken: Named = Named()
+    """Rows that somebody gave something else meanwhile, and that were left alone."""
+
+    def __add__(self, other: "Refilled") -> "Refilled":
+        return Refilled(
+            self.restored + other.restored,
+            self.gone + other.gone,
+            self.changed + other.changed,
+            self.taken + other.taken,
+        )
+
+
 def named(ids: list[str]) -> Named:
     """All of ``ids``, the first thousand by name."""
     return Named(len(ids), tuple(ids[:KEPT]))

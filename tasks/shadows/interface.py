@@ -5,7 +5,7 @@ No stage is handed the store's transaction: it hands the mark of a batch, or of 
 sets it in the transaction of what it marks; any other one after its write was acknowledged, which must then do no harm twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 from tasks.base.progress import Tell, quiet
 from tasks.embedders.interface import RowError
 from tasks.runs.checkpoints import Mark
-from tasks.shadows.difference import Coverage, Difference, Named
+from tasks.shadows.difference import Coverage, Difference, Named, Refilled
 from tasks.stores.interface import Built, Records
 
 
@@ -85,6 +85,33 @@ class Shadow(Protocol):
 
     def notes(self) -> list[str]:
         """What people have to know of the place beside what is checked."""
+        ...
+
+
+class Refill(Protocol):
+    """The old vectors of one target on their way back into its source, under a name beside what is there. Everything may be called
+    again after a kill."""
+
+    @property
+    def name(self) -> str:
+        """What people call the place."""
+        ...
+
+    def is_empty(self, begun: bool) -> bool:
+        """Whether nothing is there yet. Raises UsageError where the place cannot be used, and, unless it was ``begun``, where it
+        holds anything."""
+        ...
+
+    def make(self) -> None:
+        """Makes the place where it is missing."""
+        ...
+
+    def fill(self, page: pa.Table, mark: Callable[[Refilled], Mark]) -> None:
+        """Puts in a page of the snapshot, and sets the mark of what became of it."""
+        ...
+
+    def advice(self) -> str | None:
+        """What is left to do there, for people."""
         ...
 
 

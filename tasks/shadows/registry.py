@@ -5,7 +5,7 @@ from typing import Any
 
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
-from tasks.shadows.interface import Shadow, Unit
+from tasks.shadows.interface import Refill, Shadow, Unit
 
 SHADOWS: dict[str, str] = {
     "create": "tasks.shadows.postgres.new_table:NewTable",
@@ -33,6 +33,21 @@ def units_of(run: Run) -> list[Unit]:
     for target in run.plan.targets:
         stores.setdefault(target.place.store, []).append(shadow_of(run, target))
     return [_named(UNITS[store])(run, tuple(shadows)) for store, shadows in stores.items()]
+
+
+REFILLS: dict[str, str] = {"live_tables": "tasks.shadows.postgres.restored_column:RestoredColumn"}
+"""Store of a source that a snapshot can be written back into, beside what is there → the class that does it."""
+
+
+def takes_back(run: Run) -> bool:
+    """Whether a snapshot of the run's source can be written back into the source."""
+    return run.plan.request.source["store"] in REFILLS
+
+
+def refill_of(run: Run, target: Target[Any], into: str, dimensions: int) -> Refill:
+    """What writes the target's old vectors of so many dimensions back ``into`` a place beside them."""
+    refill: Refill = _named(REFILLS[run.plan.request.source["store"]])(run, target, into, dimensions)
+    return refill
 
 
 def _named(path: str) -> Any:

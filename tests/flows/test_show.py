@@ -112,7 +112,7 @@ def test_parameters_restores_and_progress_are_printed_as_they_are(
     parameter = Parameter(name, f"text {name}", False, name, f"help {name}")
     listed = shown(capsys, lambda: show_parameters([parameter], as_json=False))
     assert f"{name}  text {name}; default {name}\n    help {name}" in listed
-    restored = {"restored": {name: 5}, "into": f"r{name}", "note": f"note {name}"}
+    restored = {"restored": {name: 5}, "into": f"r{name}", "remarks": [f"note {name}"]}
     told = shown(capsys, lambda: show_restored(restored, as_json=False))
     assert all(text in told for text in (f"{name}: 5 records", f"into r{name}", f"note {name}"))
 

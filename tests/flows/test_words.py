@@ -70,7 +70,7 @@ def test_what_a_plan_and_an_outcome_count(
     show_plan(replace(planned, cost=cost, allowed=Allowed(count, count), least_seconds=0.0), None, as_json=False)
     spent = Spending(requests=count, tokens=count, dollars=0.1, bought=count, reused=count)
     show_outcome(replace(outcome("r"), spent=spent), as_json=False)
-    show_restored({"restored": {"docs": count}, "into": "r", "note": None}, as_json=False)
+    show_restored({"restored": {"docs": count}, "into": "r", "remarks": []}, as_json=False)
     shown = capsys.readouterr().out
     rows = {0: "0 rows in 0 batches", 1: "1 row in 1 batch;", 2: "2 rows in 1 batch;"}
     check(shown, rows[count], f"docs: {counted(count, 'record')} restored")

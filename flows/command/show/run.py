@@ -111,8 +111,8 @@ def show_restored(restored: dict[str, Any], as_json: bool) -> None:
         return
     for name, rows in restored["restored"].items():
         out.print(f"{name}: {counted(rows, 'record')} restored into {restored['into']}")
-    if restored["note"]:
-        out.print(Text.assemble(yellow("note"), f"  {restored['note']}"))
+    for note in restored["remarks"]:
+        out.print(Text.assemble(yellow("note"), f"  {note}"))
 
 
 def _state(outcome: Outcome) -> str:

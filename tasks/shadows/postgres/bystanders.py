@@ -67,7 +67,7 @@ def watched(
         if error.diag.context and classified_error("", error) is error:
             words = " ".join((error.diag.message_primary or "").split())
             raise WriteRefused(
-                f"{target.collection.name}: writing {column} is refused ({words}), {_by(triggers)}. {_way_on(run, target)}"
+                f"{target.collection.name}: writing {column} is refused ({words}), {_by(triggers)}. {_way_on(run, target, column)}"
             ) from error
         raise
     connection.execute("SET CONSTRAINTS ALL IMMEDIATE")  # what is deferred would come too late
@@ -80,12 +80,13 @@ def watched(
     )
     if lost := [name for name in kept(connection, target) if changed[name]]:
         rows = f"{max(changed[name] for name in lost):,} of {counted(len(before), 'row')}"
-        raise _refusal(run, target, f"writing {column} changes {', '.join(lost)} too, in {rows}", triggers)
+        what = f"writing {column} changes {', '.join(lost)} too, in {rows}"
+        raise _refusal(run, target, column, what, triggers)
     sent = dict(zip(ids, hashes, strict=False))
     unwritten = [i for i, r in after.items() if sent.get(i) and r.hash == sent[i] and r.columns[column] is None]
     if unwritten:
         rows = f"{len(unwritten):,} of {counted(len(before), 'row')}"
-        raise _refusal(run, target, f"{column} stays empty when it is written, in {rows}", triggers)
+        raise _refusal(run, target, column, f"{column} stays empty when it is written, in {rows}", triggers)
     _tell(run, target, column, changed, triggers)
 
 
@@ -105,9 +106,9 @@ def kept(connection: Connection, target: Target[LivePlace]) -> list[str]:
     return [*dict.fromkeys([*(c.name for c in live.key), *text_columns(live.text), *(name for (name,) in vectors)])]
 
 
-def _refusal(run: Run, target: Target[LivePlace], what: str, triggers: Sequence[str]) -> FatalError:
+def _refusal(run: Run, target: Target[LivePlace], column: str, what: str, triggers: Sequence[str]) -> FatalError:
     return FatalError(
-        f"{target.collection.name}: {what}, {_by(triggers)}. That was rolled back, and the run stops here. {_way_on(run, target)}"
+        f"{target.collection.name}: {what}, {_by(triggers)}. That was rolled back, and the run stops here. {_way_on(run, target, column)}"
     )
 
 
@@ -115,7 +116,9 @@ def _by(triggers: Sequence[str]) -> str:
     return f"by the trigger {triggers[0]}" if len(triggers) == 1 else f"by one of the triggers {', '.join(triggers)}"
 
 
-def _way_on(run: Run, target: Target[LivePlace]) -> str:
+def _way_on(run: Run, target: Target[LivePlace], column: str) -> str:
+    if column not in (target.place.new_column, target.place.live.vectors):
+        return f"Have the trigger let {column} be written and nothing else change, or disable it for the while"
     rollback = command("rollback", run.run_id, run.plan.request.database)
     return (
         f"Have the trigger let {target.place.new_column} be written and nothing else change, or take this run back, {rollback}, "
@@ -128,9 +131,10 @@ def _tell(run: Run, target: Target[LivePlace], column: str, changed: Counter[str
     if new := sorted(set(changed) - told.columns):
         told.columns.update(new)
         logger.warning(
-            "%s: writing %s changes %s too, by %s; layout=side_table avoids that",
+            "%s: writing %s changes %s too, by %s%s",
             target.collection.name,
             column,
             ", ".join(new),
             ", ".join(triggers),
+            "; layout=side_table avoids that" if column == target.place.new_column else "",
         )

@@ -131,3 +131,21 @@ def _page(live: LiveTable, *more: str) -> sql.SQL:
     keys = [f"{part} AS {n}" for part, n in zip(live.parts("t.id"), live.numbered(), strict=True)]
     chosen = ", ".join([*keys, *(name for name, _ in columns[1:])])
     return sql.SQL(f"(SELECT {chosen} FROM unnest({arrays}) AS t ({names})) AS p")
+
+
+def restoring(place: LivePlace, column: str) -> sql.Composed:
+    """What writes old vectors back into another column, and tells what became of each. Page: content_hash, embedding."""
+    live = place.live
+    return statement(
+        "restore_fill",
+        schema=live.schema,
+        table=live.table,
+        column=column,
+        id=sql.SQL(numbered_id(place, "p")),
+        page=_page(live, "content_hash bytea", f"embedding {live.layout.type}"),
+        same=sql.SQL(live.same("p", "b")),
+        hash=sql.SQL(live.hash("b")),
+        first=live.key[0].name,
+        keys=sql.SQL(", ".join(live.numbered())),
+        page_keys=sql.SQL(", ".join(live.numbered("p"))),
+    )
