@@ -1,17 +1,24 @@
-"""What becomes of the images that a model on this machine has passed."""
+"""Images before a model on this machine, and what becomes of those that have passed it."""
 
 import time
 from collections.abc import Iterable
 
 import numpy as np
+from PIL import Image
 
 from tasks.embedders.interface import Embedded, OnMade, RowError
 from tasks.embedders.local.lanes import Passed
+from tasks.embedders.pictures import MAX_PIXELS, decode
 
 SLICE = 512
 """Images between two answers to ``on_made`` at most, and …"""
 SECONDS = 20.0
 """… the longest that any waits for one: so much is lost where a run is killed."""
+
+
+def opened(image: bytes) -> Image.Image | RowError:
+    """The picture in RGB. How large one may be is for its content to say, which has measured it; here the limit is Pillow's."""
+    return decode(image, 2 * MAX_PIXELS)
 
 
 def collected(

@@ -114,6 +114,7 @@ def one_thread(pool: ThreadPoolExecutor) -> None:
     together = threading.Barrier(cores())
 
     def begin() -> None:
+        torch.get_num_threads()  # a thread takes over what holds for all when it is first asked, and would undo what comes now
         torch.set_num_threads(1)
         together.wait()
 

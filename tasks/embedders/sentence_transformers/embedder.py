@@ -17,11 +17,11 @@ import numpy as np
 
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
-from tasks.embedders import pictures, weights
+from tasks.embedders import weights
 from tasks.embedders.budget import Budget
 from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Rates, RowError, Space, as_images, as_texts
 from tasks.embedders.local.devices import Halving
-from tasks.embedders.local.images import collected
+from tasks.embedders.local.images import collected, opened
 from tasks.embedders.local.lanes import BATCH_OF_CORE, passed
 from tasks.embedders.naming import ModelName
 from tasks.embedders.sentence_transformers.model import Loaded, Wanted, hub_name, load
@@ -96,7 +96,7 @@ class SentenceTransformersEmbedder:
         assert through is not None
 
         def prepare(image: bytes) -> Any | RowError:
-            picture = pictures.decode(image)
+            picture = opened(image)
             return picture if isinstance(picture, RowError) else through.prepare(picture)
 
         passes = passed(images, prepare, forward, forward.batch, alone=through.on_processor)

@@ -17,11 +17,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tasks.base.errors import UsageError
-from tasks.embedders import pictures, weights
+from tasks.embedders import weights
 from tasks.embedders.budget import Budget
 from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Rates, RowError, Space, as_images
 from tasks.embedders.local.devices import Halving
-from tasks.embedders.local.images import collected
+from tasks.embedders.local.images import collected, opened
 from tasks.embedders.local.lanes import BATCH_OF_CORE, passed
 from tasks.embedders.naming import ModelName
 from tasks.embedders.timm import megadescriptor
@@ -61,7 +61,7 @@ class TimmEmbedder:
 
     def prepare(self, image: bytes) -> np.ndarray | RowError:
         """uint8[height, width, 3] as the model is given it, or why the image cannot be opened."""
-        picture = pictures.decode(image)
+        picture = opened(image)
         return picture if isinstance(picture, RowError) else self.pixels(picture)
 
 
