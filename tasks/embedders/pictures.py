@@ -24,7 +24,8 @@ from tasks.embedders.interface import RowError
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom edge in pixels after EXIF rotation; right and bottom are the first that are left out."""
 MAX_PIXELS = 89_478_485
-"""Pillow's own limit, a quarter of a GiB as RGB. It opens nothing of more than twice as many, whatever a caller allows."""
+"""Pillow's own limit, a quarter of a GiB as RGB. It opens nothing of more than twice as many, whatever a caller allows; so what a
+content has allowed is decoded."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
 """What is opened. Others run programs (EPS), or are no pictures that people keep."""
 _CROP = re.compile(rb"vecferry crop (\d{1,9}) (\d{1,9}) (\d{1,9}) (\d{1,9})\n")
@@ -72,14 +73,12 @@ def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> Size | RowError:
         if image.format == "PNG" and "exif" not in image.info and not _LATE.search(data):
             return Size(width, height)  # asked for its EXIF, it would be decoded
         turned = image.format != "TIFF" and _orientation(image) >= 5  # a TIFF has turned its size itself
-    except MemoryError:
-        raise
     except Exception as error:  # noqa: BLE001  what Pillow raises for damaged data is of many classes
         return _damaged(error)
     return Size(height, width) if turned else Size(width, height)
 
 
-def decode(item: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image | RowError:
+def decode(item: bytes, max_pixels: int = 2 * MAX_PIXELS) -> Image.Image | RowError:
     """The picture or the part of it that the item stands for, in mode RGB, or why there is none: as ``measure``, or ``outside``
     where the part is not within the picture."""
     crop = _CROP.match(item)
@@ -97,8 +96,6 @@ def decode(item: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image | RowError:
                 return RowError("outside", f"the crop is not within its picture, which is {image.width}×{image.height}")
             image = image.crop((left, top, right, bottom))
         return _rgb(image)
-    except MemoryError:
-        raise
     except Exception as error:  # noqa: BLE001  as above
         return _damaged(error)
 
@@ -113,8 +110,6 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image | RowError:
             "too_many_pixels",
             f"the picture has more than {counted(2 * MAX_PIXELS, 'pixel')}, the most that Pillow opens",
         )
-    except MemoryError:
-        raise
     except Exception as error:  # noqa: BLE001  as above
         if _HEIF.match(data):
             return RowError("unsupported", "the picture is HEIF (HEIC), which Pillow cannot read: convert it to JPEG")
@@ -128,12 +123,21 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image | RowError:
         return RowError(
             "too_many_pixels", f"the picture is {width}×{height}, which is more than {counted(max_pixels, 'pixel')}"
         )
-    if image.mode not in _MODES and not (image.mode == "I" and image.format in ("PPM", "PNG")):
+    try:  # a TIFF is decoded by whole tiles, however small it is itself
+        tags = getattr(image, "tag_v2", {})
+        tile = int(tags.get(322, 0)) * int(tags.get(323, 0))
+    except (TypeError, ValueError) as error:
+        return _damaged(error)
+    if tile > max_pixels:
+        return RowError("too_many_pixels", f"the picture's tiles are larger than {counted(max_pixels, 'pixel')}")
+    if image.mode not in _EIGHT | _SIXTEEN or (image.mode == "I" and image.format not in ("PPM", "PNG")):
         return RowError("unsupported", f"the picture's mode is {image.mode}: nothing says which of its values is white")
     return image
 
 
 def _damaged(error: Exception) -> RowError:
+    if isinstance(error, MemoryError):
+        return RowError("too_many_pixels", "decoding the picture takes more memory than there is")
     words = "it ends within its header" if isinstance(error, UnidentifiedImageError) else str(error) or repr(error)
     return RowError("truncated", f"the picture is cut off or damaged: {' '.join(words.split())[:200]}")
 
@@ -141,32 +145,25 @@ def _damaged(error: Exception) -> RowError:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(0x0112, 1)
-    except (
-        SyntaxError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        EOFError,
-    ):  # EXIF that cannot be read turns nothing
+    except Exception:  # noqa: BLE001  EXIF that cannot be read turns nothing
         return 1
     return value if isinstance(value, int) else 1
 
 
 _SIXTEEN = {"I;16", "I;16B", "I;16L", "I;16N", "I"}
-_MODES = {"1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"} | (
-    _SIXTEEN - {"I"}
-)
+_LEVELS = ((np.arange(1 << 16) + 128) // 257).astype(np.uint8)
+"""Of 8 bits, nearest to those of 16."""
+_EIGHT = {"1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     key = image.info.get("transparency")
     if image.mode in _SIXTEEN:
-        grey = np.asarray(image).astype(np.int64)
-        bytes_ = np.clip((grey + 128) // 257, 0, 255).astype(np.uint8)
+        grey = np.asarray(image)
+        levels = _LEVELS[np.clip(grey, 0, 65535) if image.mode == "I" else grey]
         if isinstance(key, int):
-            bytes_[grey == key] = 255
-        return Image.fromarray(bytes_).convert("RGB")
+            levels[grey == key] = 255
+        return Image.fromarray(levels).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGB", image.size, (255, 255, 255))

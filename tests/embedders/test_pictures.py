@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tasks.embedders.interface import RowError
-from tasks.embedders.pictures import Size, cropped, decode, measure
+from tasks.embedders.pictures import MAX_PIXELS, Size, cropped, decode, measure
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (6, 9, 4), np.uint8)
@@ -277,10 +277,21 @@ def test_a_bomb_is_refused_by_its_header() -> None:
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) + chunk(b"IDAT", b"")
         for side in (10_000, 60_000)
     )
-    assert refused(small) == ("too_many_pixels", "too_many_pixels")
+    assert refused(small, max_pixels=MAX_PIXELS) == ("too_many_pixels", "too_many_pixels")
     assert refused(huge) == ("too_many_pixels", "too_many_pixels")
     assert refused(ENCODED, max_pixels=53) == ("too_many_pixels", "too_many_pixels")
     assert refused(ENCODED, max_pixels=54) == ("", "")
+
+
+@pytest.mark.parametrize(("width", "kind"), [((4, 1, 1 << 15), "too_many_pixels"), ((2, 4, 0x616161), "truncated")])
+def test_a_small_tiff_of_huge_tiles_is_refused(width: tuple[int, int, int], kind: str) -> None:
+    """It would be decoded by the tile, which takes a gigabyte here; also where its width is said in letters."""
+    tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: 0, 323: 1 << 15, 324: 200, 325: 1000}
+    entries = b"".join(
+        struct.pack("<HHII", tag, *(width if tag == 322 else (4, 1, value))) for tag, value in tags.items()
+    )
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(2000)
+    assert refused(data) == (kind, kind)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 20), (20, 20_000)])

@@ -4,9 +4,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tasks.base.errors import TransientError
 from tasks.contents.image.addresses import Allowed, resolve
@@ -366,6 +369,27 @@ def test_a_reference_that_leads_out_of_the_root_is_refused(reference: str) -> No
     assert result.kind == "escapes"
     assert climbs("a/./b")
     assert not climbs("a.b/..c/...")
+
+
+PARTS = ["..", ".", "", "p", "a.jpg", "%2e%2e", "%2F", "%5c", "\\", "@", ":", "?", "#", "//", "https:", "http:", "h.example",
+         "evil.example", "127.0.0.1", "[::1]", ":8443", "\t", "\r\n", " ", "ü", "%"]  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from(PARTS), min_size=1).map("/".join)
+    | st.lists(st.sampled_from(PARTS)).map("".join)
+    | st.text()
+)
+def test_no_reference_makes_a_url_outside_of_the_root(reference: str) -> None:
+    """Whatever it is put together from: the host, the port, the scheme and the folder are the root's, and no key is sent along."""
+    result = Site("https://h.example/p/", make()).located(reference or "x")
+    if isinstance(result, RowError):
+        assert result.kind in ("escapes", "reference")
+    else:
+        assert (result.scheme, result.host, result.port, result.userinfo) == ("https", "h.example", None, b"")
+        assert unquote(unquote(result.raw_path.decode())).startswith("/p/")
+        assert not climbs(result.raw_path.decode())
 
 
 def test_what_is_no_url_is_told() -> None:
