@@ -8,7 +8,7 @@ from psycopg import sql
 from tasks.planning.shown_sql import group, lines, note
 from tasks.runs.names import index_names
 from tasks.runs.plan import Target
-from tasks.shadows.postgres import dispatcher, live_access, live_place, search_functions
+from tasks.shadows.postgres import dispatcher, live_access, live_place, renaming, search_functions
 from tasks.shadows.postgres.live_statements import statements_of
 from tasks.stores.postgres import hnsw, relations
 from tasks.stores.postgres.catalogue import find, is_generated
@@ -54,23 +54,26 @@ def _index(run_id: str, target: Target[LivePlace]) -> Iterator[str]:
 
 
 def _made(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
-    if target.place.function is None:
-        return
-    made, second = dispatcher.names(run_id, target)
-    yield from lines(search_functions.body_statement(connection, target, made))
-    taken = find(connection, target.place.schema, second, switched=True)
-    if taken is None or taken.made:
-        yield _chooses(target.place.schema, second)
+    for function in target.place.functions:
+        made, second = dispatcher.names(run_id, target, function)
+        yield from lines(search_functions.body_statement(connection, target, function, made))
+        taken = find(connection, target.place.schema, second, switched=True)
+        if taken is None or taken.made:
+            yield _chooses(target.place.schema, second)
 
 
 def _switched(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
-    schema, function = target.place.schema, target.place.function
-    if function is None or not (own := find(connection, schema, function, switched=True)):
-        return
-    yield _chooses(schema, function)
-    if not is_generated(own):
-        yield note(f"what {schema}.{function} is now is kept beside it under another name, for the way back")
-    yield note(f"all of them are for those to execute who may execute {schema}.{function}")
+    schema = target.place.schema
+    for function in target.place.functions:
+        if not (own := find(connection, schema, function, switched=True)):
+            continue
+        yield _chooses(schema, function)
+        if not is_generated(own):
+            yield note(f"what {schema}.{function} is now is kept beside it under another name, for the way back")
+        yield note(f"all of them are for those to execute who may execute {schema}.{function}")
+    if target.place.renaming:
+        yield from lines(renaming.renames(target.place))
+        yield note("functions of vecferry's that name these columns name them as they are called then")
 
 
 def _chooses(schema: str, name: str) -> str:

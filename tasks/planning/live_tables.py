@@ -1,6 +1,6 @@
 """Plans how live tables get vectors of another space: what they are called, what is in the way. Writes nothing."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from psycopg import sql
@@ -15,7 +15,7 @@ from tasks.planning.planned import Draft, Planned
 from tasks.runs import models
 from tasks.runs.names import check_run_id, shadow_name
 from tasks.runs.plan import Plan, Request, Target
-from tasks.shadows.postgres import dispatcher, strangers
+from tasks.shadows.postgres import column_dependents, dispatcher, renaming, strangers
 from tasks.stores.interface import Collection
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
@@ -28,6 +28,8 @@ from tasks.stores.postgres.table import Table, describe
 USUAL = ("content", "text", "document", "body", "phrase")
 """Names that a column of text goes by, where a table has several."""
 LAYOUTS: dict[str, type[LivePlace]] = {"column": LiveColumn, "side_table": SideTable}
+Refine = Callable[[Connection, Request, LivePlace], LivePlace]
+"""Makes of the place that a layout stands for what a flow means by it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ class Asked:
     label: str | None = None
 
 
-def draft(connection: Connection, request: Request, run_id: str) -> Draft:
+def draft(
+    connection: Connection, request: Request, run_id: str, refine: Refine = lambda connection, request, place: place
+) -> Draft:
     """The plan of a new run, its rows not counted yet. Raises UsageError when a table or a column is not there."""
     assert request.embedder
     space = open_embedder(request.embedder).space
@@ -56,20 +60,21 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
     for number, asked in enumerate(stored.read(Asked, named) for named in request.own["targets"]):
         schema, table = place(connection, asked.table)
         live = _live(connection, asked, schema, table, request.limit)
+        usual = LAYOUTS[request.own["layout"]](
+            schema=schema,
+            table=table,
+            shadow=shadow_name(run_id, schema, f"{table}.{asked.new_column}"),
+            layout=Layout("vector", space.dimensions, live.layout.metric),
+            live=live,
+            new_column=asked.new_column,
+            function=asked.function or f"match_{table}",
+            function_sql=asked.function_sql,
+        )
         targets.append(
             Target(
                 number=number,
                 collection=Collection(f"{schema}.{table}", "", 0, space.dimensions, live.layout.metric),
-                place=LAYOUTS[request.own["layout"]](
-                    schema=schema,
-                    table=table,
-                    shadow=shadow_name(run_id, schema, f"{table}.{asked.new_column}"),
-                    layout=Layout("vector", space.dimensions, live.layout.metric),
-                    live=live,
-                    new_column=asked.new_column,
-                    function=asked.function or f"match_{table}",
-                    function_sql=asked.function_sql,
-                ),
+                place=refine(connection, request, usual),
                 dimensions=space.dimensions,
                 space=space.fingerprint,
                 old_space=old_space.fingerprint if old_space else None,
@@ -229,6 +234,8 @@ def _only_text(table: str, columns: dict[str, str], key: tuple[str, ...]) -> str
 def _problems(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
     yield from strangers.owner(connection, run_id, target)
     yield from dispatcher.problems(connection, target)
+    yield from renaming.problems(connection, target)
+    yield from column_dependents.problems(connection, target)
     yield from live_requirements.problems(connection, target)
     yield from dependents.problems(connection, target)
     for statement in rights.missing(connection, target):
@@ -237,5 +244,6 @@ def _problems(connection: Connection, run_id: str, target: Target[LivePlace]) ->
 
 def _warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     yield from dispatcher.warnings(connection, target)
+    yield from column_dependents.told(connection, target) if target.place.allow_dependents else ()
     yield from live_requirements.warnings(connection, target)
     yield from dependents.warnings(connection, target)

@@ -49,14 +49,13 @@ def _table(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
 
 
 def _function(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
-    """The switch gives the application's function another body, as only its owner may; so does an earlier run's _v2 get one."""
-    if target.place.function is None:
-        return
+    """The switch gives the application's functions other bodies, as only their owners may; so does an earlier run's _v2 get one."""
+    made = [name for function in target.place.functions for name in dispatcher.names("", target, function)]
     rows = connection.execute(
         "SELECT DISTINCT quote_ident(pg_get_userbyid(p.proowner)), quote_ident(current_user) FROM pg_proc p "
         "WHERE p.pronamespace = to_regnamespace(quote_ident(%s)) AND NOT pg_has_role(p.proowner, 'USAGE') "
-        "AND (p.proname = %s OR p.proname = ANY(%s) AND starts_with(obj_description(p.oid, 'pg_proc'), %s))",
-        (target.place.schema, target.place.function, dispatcher.names("", target), MADE),
+        "AND (p.proname = ANY(%s) OR p.proname = ANY(%s) AND starts_with(obj_description(p.oid, 'pg_proc'), %s))",
+        (target.place.schema, list(target.place.functions), made, MADE),
     ).fetchall()
     for owner, role in rows:
         yield f"GRANT {owner} TO {role}"

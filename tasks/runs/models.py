@@ -215,6 +215,11 @@ def forget(connection: Connection, model: Model) -> None:
     connection.execute("DELETE FROM vecferry.model WHERE model = %s", (model.model,))
 
 
+def rename(connection: Connection, model: Model, column: str) -> None:
+    """Notes what the column of a model is called from now on."""
+    _update(connection, model, column_name=column)
+
+
 def refuse_retired(connection: Connection, run_id: str, target: int) -> None:
     """Raises UsageError when a later run has dropped what this one made."""
     model = of_run(connection, run_id, target)

@@ -58,7 +58,8 @@ def owner_of(connection: Connection, places: Iterable[tuple[str, str, str]]) -> 
     owners: dict[str, str | None] = {}
     for schema, table, column in places:
         model = models.at(connection, schema, table, column)
-        owners[f"{schema}.{table}.{column}"] = model.run_id if model else None
+        run = model.run_id if model else _began(connection, schema, table, column)
+        owners[f"{schema}.{table}.{column}"] = run
     runs = set(owners.values())
     if len(runs) > 1:
         told = ", ".join(f"{name} to {f'run {run}' if run else 'no run'}" for name, run in owners.items())
@@ -66,6 +67,18 @@ def owner_of(connection: Connection, places: Iterable[tuple[str, str, str]]) -> 
             f"these belong to different runs: {told}. Ask for those of one run only, or name the run with run_id"
         )
     return runs.pop() if runs else None
+
+
+def _began(connection: Connection, schema: str, table: str, column: str) -> str | None:
+    """The last run that began to make vectors in that column, whose cutover has renamed it since."""
+    if not models.exists(connection):
+        return None
+    row = connection.execute(
+        "SELECT m.run_id FROM vecferry.model m JOIN vecferry.relation r USING (run_id, target) WHERE m.state <> 'retired' "
+        "AND (r.source ->> 'table', r.source ->> 'column') = (%s, %s) ORDER BY m.model DESC LIMIT 1",
+        (f"{schema}.{table}", column),
+    ).fetchone()
+    return row[0] if row else None
 
 
 def _usable(connection: Connection, run_id: str, request: Request) -> str:

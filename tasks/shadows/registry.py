@@ -12,6 +12,7 @@ SHADOWS: dict[str, str] = {
     "replace": "tasks.shadows.postgres.new_table:NewTable",
     "sync": "tasks.shadows.postgres.synced_table:SyncedTable",
     "column": "tasks.shadows.postgres.live_column:LiveColumn",
+    "renamed_column": "tasks.shadows.postgres.live_column:LiveColumn",
     "side_table": "tasks.shadows.postgres.live_column:LiveColumn",
 }
 """Kind of place → where the class of its shadows is."""

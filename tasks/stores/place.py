@@ -14,6 +14,7 @@ KINDS: dict[str, str] = {
     "replace": f"{POSTGRES}:ReplacedTable",
     "sync": f"{POSTGRES}:SyncedTable",
     "column": f"{POSTGRES}:LiveColumn",
+    "renamed_column": f"{POSTGRES}:RenamedColumn",
     "side_table": f"{POSTGRES}:SideTable",
 }
 """Kind → where its class is. A vendor's module is imported only when a plan names one of its kinds."""

@@ -111,7 +111,7 @@ def test_a_derived_function_answers_as_an_ideal_one(place: Callable[[str], Place
             for schema, d in (("app", 16), ("ideal", 24)):
                 here.connection.execute(definition.create.format(schema=schema, d=d))  # type: ignore[call-overload]
             target = replace(here.target, place=replace(here.target.place, function="match_docs"))
-            search_functions.make(here.connection, target, "made")
+            search_functions.make(here.connection, target, "match_docs", "made")
             ideal, made = (
                 here.connection.execute(
                     definition.call.replace("match_docs", name).format(schema=schema, q=literal(NEW, 7))

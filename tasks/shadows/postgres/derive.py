@@ -4,7 +4,7 @@ Filters, joins, caps, languages and results stay as they are written. What canno
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -19,8 +19,10 @@ from tasks.shadows.postgres.underivable import (
     Underivable,
     Vectors,
     query_among,
+    refuse_numbers,
     refuse_unlike,
     refuse_untraced,
+    written_among,
 )
 from tasks.stores.postgres.syntax import Edit, NotParsed, Piece, Token, edited, expressions, statements, tokens
 
@@ -31,23 +33,49 @@ class Derived:
 
     body: str
     query: int | None
-    """The argument to which a distance is taken, by number; None where it is taken between rows."""
+    """The argument that is a vector, by number; None where a distance is taken between rows."""
 
 
-def derive(routine: Routine, name: str, old: Vectors, new: Vectors, relation: Relation) -> Derived:
-    """The body of a function called ``name`` that does by ``new`` what ``routine`` does by ``old``. Raises Underivable."""
+def derive(
+    routine: Routine, name: str, old: Vectors, new: Vectors, relation: Relation, writes: bool = False
+) -> Derived:
+    """The body of a function called ``name`` that does by ``new`` what ``routine`` does by ``old``: it searches, or ``writes``
+    them. Raises Underivable."""
     readings = [(piece, read(piece, old.column, relation)) for piece in parsed(routine)]
+    every = [reading for _, reading in readings]
     words = tokens(routine.body)
     refuse_untraced(words, readings, old.column, routine.name)
-    if not any(m.compared for _, r in readings for m in r.mentions):
+    if writes:
+        if not any(r.assignments for r in every):
+            raise Underivable(f"it writes nothing to {old.column} by name")
+        if new.beside:
+            raise Underivable("it writes to the table, and the new vectors lie beside it")
+        refuse_numbers(words, old, new)
+    elif not any(m.compared for r in every for m in r.mentions):
         raise Underivable(f"it takes no distance from {old.column}")
-    refuse_unlike(words, [r for _, r in readings], routine, old, new)
+    elif any(r.assignments for r in every):
+        raise Underivable(f"it writes to {old.column} too")
+    refuse_unlike(words, every, routine, old, new)
     edits = chain(
         *(_of_piece(piece, reading, routine, old, new) for piece, reading in readings),
         *(_renamed(piece, reading, routine, name) for piece, reading in readings),
         _of_types(words, old, new, declared=routine.language == "plpgsql"),
     )
-    return Derived(edited(routine.body, list(edits)), query_among(routine, [r for _, r in readings]))
+    among = written_among if writes else query_among
+    return Derived(edited(routine.body, list(edits)), among(routine, every))
+
+
+def respelled(routine: Routine, names: Mapping[str, str], relation: Relation) -> str:
+    """The body of the same function for a table whose columns are called otherwise: old name → new name, of columns that are
+    there by their old names. Raises Underivable."""
+    edits = list[Edit]()
+    for column, name in names.items():
+        called = Vectors(name, "vector", None, "vector", "")
+        for piece in parsed(routine):
+            reading = read(piece, column, relation)
+            edits += [_column(piece, mention, called) for mention in reading.mentions]
+            edits += _assigned(piece, reading, name)
+    return edited(routine.body, edits)
 
 
 def query_of(routine: Routine, column: str, relation: Relation) -> int | None:
@@ -63,9 +91,10 @@ def hands_out_rows(routine: Routine, column: str, relation: Relation) -> bool:
 
 
 def searches(routine: Routine, column: str, relation: Relation) -> bool:
-    """Whether the function takes a distance from that column."""
+    """Whether the function takes a distance from that column, or writes to it."""
     with suppress(Underivable):
-        return any(m.compared for piece in parsed(routine) for m in read(piece, column, relation).mentions)
+        readings = [read(piece, column, relation) for piece in parsed(routine)]
+        return any(r.assignments or any(m.compared for m in r.mentions) for r in readings)
     return False
 
 
@@ -103,6 +132,7 @@ def _of_piece(piece: Piece, reading: Reading, routine: Routine, old: Vectors, ne
         if mention.itself and new.beside:
             joined.add(mention.item.name)
         yield _column(piece, mention, new)
+    yield from _assigned(piece, reading, new.column)
     for item in reading.tables:
         if new.beside and (item.name in joined or _starred(reading, item, routine)):
             yield from _join(piece, item, new)
@@ -116,6 +146,13 @@ def _renamed(piece: Piece, reading: Reading, routine: Routine, name: str) -> Ite
         if fields[0] == routine.name:
             start = piece.place(location)
             yield Edit(start, _end_of_name(piece, start, 1), _quoted(name))
+
+
+def _assigned(piece: Piece, reading: Reading, name: str) -> Iterator[Edit]:
+    """The column where it is written."""
+    for assignment in reading.assignments:
+        start = piece.place(assignment.location)
+        yield Edit(start, _end_of_name(piece, start, 1), _quoted(name))
 
 
 def _column(piece: Piece, mention: Mention, new: Vectors) -> Edit:

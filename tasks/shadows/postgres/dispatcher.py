@@ -46,8 +46,9 @@ from tasks.stores.postgres.places import LivePlace
 def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     """What keeps the functions from being made and switched."""
     yield from search_functions.problems(connection, target)
-    if target.place.function and (line := _replaced(connection, target, target.place.function)):
-        yield f"{line}: drop it, or name another with `function`"
+    for name in target.place.functions:
+        if line := _replaced(connection, target, name):
+            yield f"{line}: drop it, or name another with `{_option(target, name)}`"
 
 
 def replaced(connection: Connection, target: Target[LivePlace]) -> list[str]:
@@ -61,7 +62,7 @@ def replaced(connection: Connection, target: Target[LivePlace]) -> list[str]:
 
 def notes(connection: Connection, target: Target[LivePlace]) -> list[str]:
     """What people have to know of the functions that are there."""
-    if target.place.function is None or not models.exists(connection):
+    if not target.place.functions or not models.exists(connection):
         return []
     return [
         *(f"{line}: it searches what its own text says, whatever is switched" for line in replaced(connection, target)),
@@ -81,61 +82,76 @@ def _replaced(connection: Connection, target: Target[LivePlace], name: str) -> s
 
 def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     """What is to be known of them before a run."""
-    if target.place.function is None:
-        return
-    second = generated.second_name(target.place.function)
-    if (there := find(connection, target.place.schema, second)) and not there.made:
-        yield (
-            f"{target.place.schema}.{second} exists and is not vecferry's, so no function is made to try the "
-            "new vectors with"
-        )
+    for name in target.place.functions:
+        second = generated.second_name(name)
+        if (there := find(connection, target.place.schema, second)) and not there.made:
+            yield (
+                f"{target.place.schema}.{second} exists and is not vecferry's, so no function is made to try the "
+                "new vectors with"
+            )
     yield from search_functions.told(connection, target)
     yield from _equal(connection, target)
 
 
 def _equal(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
-    """Vectors whose queries cannot be told from those of the new ones."""
-    live, function = target.place.live, target.place.function
-    if function is None:
-        return
+    """Vectors that cannot be told from the new ones."""
+    for function in target.place.functions:
+        yield from _equal_for(connection, target, function)
+
+
+def _equal_for(connection: Connection, target: Target[LivePlace], function: str) -> Iterator[str]:
+    live, renaming = target.place.live, target.place.renaming
     chain = models.ways_back(connection, live.schema, live.table)
+    known = {s.model.model: s.body for s in search_bodies.of_function(connection, target.place.schema, function)}
     size, column = target.dimensions, f"{live.schema}.{live.table}.{live.vectors}"
     kept = dict[str, str]()
     if live.layout.dimensions == size and relations.has_column(connection, live.identifier, live.vectors):
         kept[live.vectors] = generated.body_name(function, size, "", column)
-    kept |= {m.column_name: generated.name_of(function, m) for m in chain if m.dimensions == size}
+    for model in chain:
+        body = known.get(model.model, function)
+        name = body if body != function else generated.name_of(function, model)
+        kept |= {model.column_name: name} if model.dimensions == size else {}
+    before = renaming is not None and target.place.new_column == renaming.working
+    after = {renaming.column: renaming.kept, renaming.working: renaming.column} if renaming and before else {}
+    searched = after.get(target.place.new_column, target.place.new_column)
+    verb, what = ("writes to", "vectors") if function == target.place.write_function else ("searches", "queries")
     for column, name in sorted(kept.items()):
-        if column != target.place.new_column:
-            yield (
-                f"{target.name} and {live.schema}.{live.table}.{column} both have {counted(size or 0, 'dimension')}, so {function} "
-                f"cannot tell their queries apart: from the cutover on it searches {target.place.new_column} alone. Every "
-                f"instance of the application has to move to the new model with it; one that stays behind has to call {name}, "
-                f"which the cutover makes, and one that goes ahead {generated.second_name(function)}"
-            )
+        if column == target.place.new_column:
+            continue
+        staying = after.get(column, column)
+        yield (
+            f"{live.schema}.{live.table}.{searched} and {live.schema}.{live.table}.{staying} both have {counted(size or 0, 'dimension')}, "
+            f"so {function} cannot tell their {what} apart: from the cutover on it {verb} {searched} alone. Every "
+            f"instance of the application has to move to the new model with it; one that stays behind has to call {name}, "
+            f"which the cutover makes, and one that goes ahead {generated.second_name(function)}"
+        )
 
 
-def names(run_id: str, target: Target[LivePlace]) -> list[str]:
-    """What the functions are called that a run makes before its cutover; none where there is nothing to switch."""
-    if target.place.function is None:
-        return []
-    made = generated.body_name(target.place.function, target.dimensions, run_id, target.name)
-    return [made, generated.second_name(target.place.function)]
+def names(run_id: str, target: Target[LivePlace], function: str) -> tuple[str, str]:
+    """What the functions are called that a run makes of one before its cutover: for its model alone, and for trying."""
+    made = generated.body_name(function, target.dimensions, run_id, target.place.column)
+    return made, generated.second_name(function)
 
 
 def ready(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
     """Makes what searches the run's new vectors, and match_…_v2. No function that people call for old ones is changed."""
     models.hold(connection)
-    model, name = _model(connection, run_id, target), target.place.function
+    model = _model(connection, run_id, target)
     models.built(connection, model)
-    if name is None:
-        return
+    for name in target.place.functions:
+        _ready(connection, target, model, name)
+
+
+def _ready(connection: Connection, target: Target[LivePlace], model: Model, name: str) -> None:
     known = search_bodies.of_function(connection, target.place.schema, name)
     function = find(connection, target.place.schema, name)
+    if function is None and name == target.place.write_function and not known:
+        return  # dropped since the plan
     if function and not is_generated(function):
         _note_own(connection, target, model, known, name)
     made = next((s for s in known if s.model.model == model.model), None)
     if made is None or generated.is_outdated(connection, target, made, name):
-        generated.make_body(connection, target, model, name)
+        generated.make_body(connection, target, model, name, made.body if made else None)
     generated.make_second(connection, target, name)
 
 
@@ -157,8 +173,8 @@ def switch(connection: Connection, run_id: str, target: Target[LivePlace]) -> No
     """Makes the run's model the one that is searched."""
     ready(connection, run_id, target)
     models.activate(connection, _model(connection, run_id, target))
-    if target.place.function:
-        generated.keep_own(connection, target, target.place.function)
+    for name in target.place.functions:
+        generated.keep_own(connection, target, name)
     generated.generate(connection, target, generated.called(connection, target))
 
 
@@ -197,6 +213,11 @@ def retire(connection: Connection, target: Target[LivePlace], model: Model, succ
     generated.drop_bodies(connection, target, model)
     models.retire(connection, model, successor)
     generated.generate(connection, target, called)
+
+
+def _option(target: Target[LivePlace], name: str) -> str:
+    """The parameter by which a function is named."""
+    return "write_function" if name == target.place.write_function else "function"
 
 
 def _model(connection: Connection, run_id: str, target: Target[LivePlace]) -> Model:

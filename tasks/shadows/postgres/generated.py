@@ -12,7 +12,7 @@ from tasks.runs.models import Model
 from tasks.runs.names import short, suffix
 from tasks.runs.plan import Target
 from tasks.runs.search_bodies import Searched
-from tasks.shadows.postgres import search_functions
+from tasks.shadows.postgres import columns, search_functions
 from tasks.shadows.postgres.search_functions import argument_of_query, from_json, origin_of
 from tasks.shadows.postgres.underivable import KINDS
 from tasks.shadows.postgres.usual_function import make_usual
@@ -32,10 +32,12 @@ from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import LivePlace
 
 
-def make_body(connection: Connection, target: Target[LivePlace], model: Model, name: str) -> None:
-    """Makes and notes what searches the model, that of the target, for those who call ``name``."""
-    made = name_of(name, model)
-    origin = search_functions.make(connection, target, made)
+def make_body(
+    connection: Connection, target: Target[LivePlace], model: Model, name: str, called: str | None = None
+) -> None:
+    """Makes and notes what searches the model, that of the target, for those who call ``name``; it is ``called`` as it was."""
+    made = called or name_of(name, model)
+    origin = search_functions.make(connection, target, name, made)
     search_bodies.note(connection, Searched(model, made, False, origin.to_json() if origin else None), name)
 
 
@@ -107,8 +109,8 @@ def _complete(connection: Connection, chain: Sequence[Model], name: str) -> None
     for model in chain:
         if model.run_id and model.target is not None and not search_bodies.of_model(connection, model):
             made = ledger.get(connection, model.run_id).plan.targets[model.target]
-            if made.place.function == name:
-                make_body(connection, made, model, name)
+            if name in made.place.functions:
+                make_body(connection, columns.current(connection, made), model, name)
 
 
 def make_second(connection: Connection, target: Target[LivePlace], name: str) -> None:
@@ -193,6 +195,8 @@ def _call(function: Function, called: Function | None, name: str) -> list[str]:
     outputs = [quoted(n) for n, _ in function.outputs]
     if function.returns_set:
         return [f"RETURN QUERY SELECT * FROM {call};", "RETURN;"]
+    if function.returns_nothing:
+        return [f"PERFORM {call};", "RETURN;"]
     if outputs:
         return [f"SELECT * INTO {', '.join(outputs)} FROM {call};", "RETURN;"]
     return [f"RETURN {call};"]

@@ -7,6 +7,8 @@
     bystanders        what else of a row changes when it is written
     strangers         what keeps two spaces out of one column
     search_functions  how it is searched
+    columns           what its columns are called by now
+    renaming          how the column takes the name of the old one
     dispatcher        how it is switched, and which run may be taken back, or contracted, when
     live_access       who may read it
 
@@ -16,6 +18,7 @@ The queue is made before the first row is listed, so a row is right, or it is in
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from typing import Self
 
 from psycopg import sql
 
@@ -27,7 +30,15 @@ from tasks.runs.commands import command, resumption
 from tasks.runs.models import Model
 from tasks.runs.names import index_names
 from tasks.shadows.difference import Coverage, Difference, Named
-from tasks.shadows.postgres import dispatcher, live_comparison, live_place, live_queue
+from tasks.shadows.postgres import (
+    column_dependents,
+    columns,
+    dispatcher,
+    live_comparison,
+    live_place,
+    live_queue,
+    renaming,
+)
 from tasks.shadows.postgres.live_access import share, view_name
 from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.shadows.postgres.proof import Change, Proof, proofs
@@ -55,15 +66,25 @@ class LiveColumn(LiveRows):
     def side(self) -> sql.Identifier:
         return live_place.side_table(self.target.place)
 
+    def now(self, connection: Connection) -> Self:
+        """The same with the columns as they are called now."""
+        return replace(self, target=columns.current(connection, self.target))
+
+    def named(self) -> Self:
+        """The same, by a connection of its own."""
+        with self.run.connection() as connection:
+            return self.now(connection)
+
     def expand(self) -> None:
         with self.run.connection() as connection:
-            refuse_strangers(connection, self.run.run_id, self.target)
-            locked(connection, lambda: live_place.make(connection, self.run.run_id, self.target))
-            call_once(connection, self.run, self.target)
+            target = self.now(connection).target
+            refuse_strangers(connection, self.run.run_id, target)
+            locked(connection, lambda: live_place.make(connection, self.run.run_id, target))
+            call_once(connection, self.run, target)
 
     def index(self) -> Built:
         with self.run.connection() as connection:
-            return self._index(connection)
+            return self.now(connection)._index(connection)
 
     def _index(self, connection: Connection) -> Built:
         target, name = self.target, index_names(self.run.run_id, self.target.place.table, self.target.name)["hnsw"]
@@ -78,9 +99,11 @@ class LiveColumn(LiveRows):
         return built
 
     def table(self, connection: Connection) -> Table:
-        target, live = self.target, self.live
-        models.refuse_retired(connection, self.run.run_id, target.number)
-        place = (SCHEMA, view_name(target)) if target.place.beside else (target.place.schema, target.place.table)
+        models.refuse_retired(connection, self.run.run_id, self.target.number)
+        target = columns.current(connection, self.target)
+        live, place = target.place.live, (target.place.schema, target.place.table)
+        if target.place.beside:
+            place = (SCHEMA, view_name(target))
         if not relations.exists(connection, self.side):
             raise UsageError(
                 f"run {self.run.run_id} no longer has {target.name}: build it again, {resumption(self.run.plan)}"
@@ -95,22 +118,27 @@ class LiveColumn(LiveRows):
 
     def old(self) -> AbstractContextManager[Records] | None:
         with self.run.connection() as connection:
-            gone = describe(connection, self.live.records.schema, self.live.records.name, self.live.vectors) is None
-        return None if gone else self._old()  # they are dropped by a contract, of this run or of the one before
+            live = self.now(connection).live
+            gone = describe(connection, live.records.schema, live.records.name, live.vectors) is None
+        return None if gone else self._old(live)  # they are dropped by a contract, of this run or of the one before
 
     @contextmanager
-    def _old(self) -> Iterator[Records]:
+    def _old(self, live: LiveTable) -> Iterator[Records]:
         with self.run.connection() as connection:
-            yield TableRecords(connection, replace(self.live.records, settled=self._settled()))
+            yield TableRecords(connection, replace(live.records, settled=self._settled()))
 
     def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         """What the queue holds now, and not what comes to it meanwhile: under steady writes a pass ends too."""
         self._refuse_retired()
-        return live_queue.follow(self, only)
+        return live_queue.follow(self.named(), only)
 
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         self._refuse_retired()
-        return live_comparison.compare(self.run, self.target, only)
+        shadow = self.named()
+        difference = live_comparison.compare(self.run, shadow.target, only)
+        if shadow.target.place.shared:
+            difference += Difference(stale=live_queue.overwritten(shadow, only))
+        return difference
 
     def _refuse_retired(self) -> None:
         with self.run.connection() as connection:
@@ -119,19 +147,26 @@ class LiveColumn(LiveRows):
 
     def coverage(self) -> Coverage | None:
         self._refuse_retired()
-        return None if self.target.limit else live_comparison.coverage(self.run, self.target)
+        return None if self.target.limit else live_comparison.coverage(self.run, self.named().target)
 
     def stuck(self) -> Named:
         self._refuse_retired()
-        return live_queue.stuck(self)
+        return live_queue.stuck(self.named())
 
     def dependents(self, connection: Connection) -> list[str]:
-        return list(dispatcher.problems(connection, self.target))
+        target = self.now(connection).target
+        return [
+            *dispatcher.problems(connection, target),
+            *renaming.problems(connection, target),
+            *column_dependents.problems(connection, target),
+        ]
 
     def switch(self, connection: Connection) -> None:
-        refuse_strangers(connection, self.run.run_id, self.target)
-        dispatcher.switch(connection, self.run.run_id, self.target)
-        share(connection, self.target)
+        target = self.now(connection).target
+        refuse_strangers(connection, self.run.run_id, target)
+        dispatcher.switch(connection, self.run.run_id, target)
+        renaming.take_over(connection, target)
+        share(connection, self.now(connection).target)
         connection.execute(
             "UPDATE vecferry.relation SET role = 'live' WHERE table_schema = %s AND table_name = %s",
             (SCHEMA, self.target.place.shadow),
@@ -142,21 +177,22 @@ class LiveColumn(LiveRows):
             if live_place.column_is_ours(connection, self.target) is False:
                 if model := models.of_run(connection, self.run.run_id, self.target.number):
                     models.may_drop(connection, model)
-                self.empty_column(connection)
+                self.now(connection).empty_column(connection)
 
     def replaced(self, connection: Connection) -> list[str]:
-        return dispatcher.replaced(connection, self.target)
+        return dispatcher.replaced(connection, self.now(connection).target)
 
     def notes(self) -> list[str]:
         with self.run.connection() as connection:
-            return dispatcher.notes(connection, self.target)
+            return dispatcher.notes(connection, self.now(connection).target)
 
     def proofs(self, connection: Connection, change: Change, share: float) -> Iterator[Proof]:
-        if self.target.place.function:
-            yield from proofs(connection, self.run, self.target, change, lambda: self.switch(connection), share)
+        if self.target.place.functions:
+            target = self.now(connection).target
+            yield from proofs(connection, self.run, target, change, lambda: self.switch(connection), share)
 
     def take_back(self, connection: Connection, switched: bool) -> str:
-        target = self.target
+        target = self.now(connection).target
         if not switched:
             dispatcher.forget(connection, self.run.run_id, target)
             live_place.drop(connection, target)
@@ -164,6 +200,10 @@ class LiveColumn(LiveRows):
                 f"{target.name} was not switched; it was dropped with its triggers and queue, and the vectors "
                 "that were made are kept"
             )
+        model = models.of_run(connection, self.run.run_id, target.number)
+        if model and model.state == "active":  # else the way back is refused
+            renaming.put_back(connection, target)
+            target = self.now(connection).target
         before = dispatcher.take_back(connection, self.run.run_id, target)
         connection.execute(
             "UPDATE vecferry.relation SET role = 'shadow' WHERE table_schema = %s AND table_name = %s",
@@ -180,18 +220,19 @@ class LiveColumn(LiveRows):
         return f"{searched}{current}; {target.place.new_column} is kept"
 
     def contract(self, connection: Connection) -> list[str]:
-        target = self.target
+        target = self.now(connection).target
         model = models.of_run(connection, self.run.run_id, target.number)
         assert model, f"run {self.run.run_id} has no {target.name}"
         before = models.predecessor(connection, model)
         dropped = list[str]()
+        if not target.place.beside:  # the table beside is kept current from its queue, or it would not be at all
+            live_place.stop_noting(connection, target)
+            live_place.drop_side_table(connection, target)
         if before:
             dispatcher.retire(connection, target, before, model)
             dropped += self._drop(connection, before)
         if target.place.beside:
-            return dropped  # the table beside is kept current from its queue, or it would not be at all
-        live_place.stop_noting(connection, target)
-        live_place.drop_side_table(connection, target)
+            return dropped
         return [*dropped, f"dropped the triggers and the queue of {target.place.schema}.{target.place.table}"]
 
     def _drop(self, connection: Connection, model: Model) -> list[str]:
@@ -201,7 +242,7 @@ class LiveColumn(LiveRows):
             made = ledger.get(connection, model.run_id).plan.targets[model.target]
             live_place.retire(connection, made)
             return [f"dropped {name} of run {model.run_id}"]
-        if model.column_name != self.live.vectors:
+        if model.column_name != self.now(connection).live.vectors:
             return [f"kept {name}, which the plan of run {self.run.run_id} does not name"]
         connection.execute(
             statement("contract_column", schema=model.table_schema, table=model.table_name, column=model.column_name)

@@ -1,7 +1,7 @@
 """What a live table gets for its new vectors: a column or a table beside it, a table of what is known of each row, a
 queue of the rows that changed, and the triggers that fill it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,16 +13,19 @@ from tasks.runs.models import Model
 from tasks.runs.names import index_names, short
 from tasks.runs.plan import Target
 from tasks.runs.waiting import queue_name
+from tasks.shadows.postgres.columns import current
 from tasks.shadows.postgres.live_access import share, share_statements, view_name, view_statement
 from tasks.stores.postgres import hnsw, relations
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import LiveTable, quoted, text_columns
+from tasks.stores.postgres.live_table import quoted, text_columns
 from tasks.stores.postgres.locking import locked
 from tasks.stores.postgres.pgvector import tuple_target
 from tasks.stores.postgres.places import SCHEMA, LivePlace
 from tasks.stores.postgres.table import Table
 
 TRIGGERS = ("write", "update", "truncate")
+WRITING = "vecferry.writing"
+"""A setting that is on in transactions in which a run writes vectors of its own."""
 BESIDE = 100
 """Bytes of a side table's row beside its vector: the header, the key, the hash of the text."""
 
@@ -135,7 +138,7 @@ def _queue_statement(target: Target[LivePlace]) -> sql.Composed:
     return statement(
         "expand_queue",
         key=live.noted_id("($1)"),
-        changed=sql.SQL(_changed(live)),
+        changed=sql.SQL(_changed(target.place)),
         **_triggers(target),
     )
 
@@ -182,6 +185,7 @@ def _claim(connection: Connection, run_id: str, target: Target[LivePlace]) -> No
 
 def retire(connection: Connection, target: Target[LivePlace]) -> None:
     """Drops the vectors that a contracted run was searched by, with all that kept them current."""
+    target = current(connection, target)
     stop_noting(connection, target)
     drop_side_table(connection, target)
     connection.execute(
@@ -235,11 +239,21 @@ def _dims(target: Target[LivePlace]) -> dict[str, Any]:
     return {"type": target.place.layout.type, "dims": target.dimensions or 0}
 
 
-def _changed(live: LiveTable) -> str:
-    """SQL of a trigger's condition. Whether bytes differ, not whether what they read as does: that depends on the writer's
-    DateStyle, extra_float_digits and the like, and json has no other equality."""
-    names = dict.fromkeys([*text_columns(live.text), *(column.name for column in live.key)])
-    old, new = (f"ROW({', '.join(f'{row}.{quoted(name)}' for name in names)})::record" for row in ("OLD", "NEW"))
+def _changed(place: LivePlace) -> str:
+    """SQL of a trigger's condition: text or key, and where others write vectors too, these."""
+    live = place.live
+    changed = _differ([*text_columns(live.text), *(column.name for column in live.key)])
+    if not place.shared:
+        return changed
+    theirs = f"pg_catalog.current_setting('{WRITING}', true) IS DISTINCT FROM 'on'"
+    return f"{changed} OR {theirs} AND {_differ([live.vectors, place.new_column])}"
+
+
+def _differ(names: Iterable[str]) -> str:
+    """Whether bytes differ, not whether what they read as does: that depends on the writer's DateStyle, extra_float_digits and the
+    like, and json has no other equality."""
+    columns = [quoted(name) for name in dict.fromkeys(names)]
+    old, new = (f"ROW({', '.join(f'{row}.{column}' for column in columns)})::record" for row in ("OLD", "NEW"))
     return f"{old} OPERATOR(pg_catalog.*<>) {new}"
 
 

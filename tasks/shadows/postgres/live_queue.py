@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
+from tasks.base.words import agreeing, counted
 from tasks.runs import checkpoints, ledger, quarantine
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
@@ -122,11 +123,11 @@ def _drain(rows: LiveRows, worker: int, workers: int, last: int) -> Difference:
 def renew(rows: LiveRows, connection: Connection, ids: list[str], seqs: list[int]) -> Difference:
     """Brings these rows in line and takes exactly these entries off the queue."""
     run, target = rows.run, rows.target
-    records = LiveRecords(run.connection, target.collection.name, target.place.live)
-    fetched = with_hash(pa.Table.from_batches([records.texts(ids)]))
+    fetched = _texts(rows, ids)
     page, refused = embedded(run, target, fetched)
     page, rejected = rows.sift(page, refused)
     filled = page.filter(pc.is_valid(page["embedding"]))
+    lacking = _lacking(rows, connection, filled) if target.place.shared else filled
     if rejected:
         quarantine.keep_page(run, target.number, rejected)
     old = _of_old_model(run, target, connection, fetched)
@@ -135,19 +136,62 @@ def renew(rows: LiveRows, connection: Connection, ids: list[str], seqs: list[int
         there = rows.known(connection, ids)
         silent = sorted(set(ids) - set(filled["id"].to_pylist()))
         removed = rows.remove(connection, silent)
-        rows.put(connection, filled, fresh=False)
+        rows.put(connection, lacking, fresh=False)
         if old is not None:
             rows.update_old(connection, old)
         if rejected:
             rows.refuse(connection, rejected)
         connection.execute(statements_of(target.place).done, (seqs,))
-    written = filled["id"].to_pylist()
+    written = lacking["id"].to_pylist()
     return Difference(
         missing=named([i for i in written if i not in there]),
         stale=named([i for i in written if i in there]),
         orphaned=Named(removed),
         quarantined=named(rejected["id"].to_pylist()) if rejected else Named(),
     )
+
+
+def overwritten(rows: LiveRows, only: list[str] | None = None) -> Named:
+    """Rows in the queue that say what they said when they were embedded, and have another vector than the model's own, or none: others
+    have written it. Writes nothing."""
+    names = list[str]()
+    with rows.run.connection() as connection:
+        noted = connection.execute(
+            sql.SQL("SELECT DISTINCT id FROM {} WHERE id IS NOT NULL ORDER BY 1").format(queue(rows.target.place))
+        )
+        ids = [i for (i,) in noted if only is None or i in only]
+        for at in range(0, len(ids), READ_ROWS):
+            fetched = _texts(rows, ids[at : at + READ_ROWS])
+            page, _ = embedded(rows.run, rows.target, fetched.filter(_known(rows, connection, fetched)))
+            names += rows.unlike(connection, page.filter(pc.is_valid(page["embedding"])))
+    return named(names)
+
+
+def _texts(rows: LiveRows, ids: list[str]) -> pa.Table:
+    records = LiveRecords(rows.run.connection, rows.target.collection.name, rows.target.place.live)
+    return with_hash(pa.Table.from_batches([records.texts(ids)]))
+
+
+def _known(rows: LiveRows, connection: Connection, page: pa.Table) -> pa.Array:
+    """Which rows of a page say what is known of them."""
+    there = rows.known(connection, page["id"].to_pylist())
+    pairs = zip(page["id"].to_pylist(), page["content_hash"].to_pylist(), strict=True)
+    return pa.array([there.get(name) == hashed for name, hashed in pairs], pa.bool_())
+
+
+def _lacking(rows: LiveRows, connection: Connection, page: pa.Table) -> pa.Table:
+    """Of a page those rows whose vector is not there yet; others may write to the column too, and may have the model's own."""
+    unlike = set(rows.unlike(connection, page))
+    known = _known(rows, connection, page)
+    other = pa.array([name in unlike for name in page["id"].to_pylist()], pa.bool_())
+    if of_others := page.filter(pc.and_(known, other)).num_rows:
+        logger.warning(
+            "%s: %s not those of this run's model, but written by others or taken out, and %s put right",
+            rows.target.place.column,
+            counted(of_others, "vector", "were"),
+            agreeing(of_others, "were"),
+        )
+    return page.filter(pc.or_(other, pc.invert(known)))
 
 
 def _of_old_model(run: Run, target: Target[LivePlace], connection: Connection, fetched: pa.Table) -> pa.Table | None:

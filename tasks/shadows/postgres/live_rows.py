@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
+from tasks.base.errors import TransientError
 from tasks.runs.plan import Target
 from tasks.shadows.postgres.bystanders import watched
 from tasks.shadows.postgres.live_statements import statements_of
@@ -151,19 +152,23 @@ class LiveRows(PostgresShadow):
     @contextmanager
     def _looked_up(self, connection: Connection) -> Iterator[None]:
         """Looks up, in the round trip that begins a piece, which triggers fire; while the body runs nothing looks for them."""
-        self._triggers[id(connection)] = self._firing(connection, statements_of(self.target.place).piece)
+        self._triggers[id(connection)] = self._begin(connection, statements_of(self.target.place).piece)
         try:
             yield
         finally:
             del self._triggers[id(connection)]
 
-    def _firing(self, connection: Connection, look: sql.Composed) -> list[str]:
-        cursor = connection.execute(look)
+    def _begin(self, connection: Connection, begin: sql.Composed) -> list[str]:
+        cursor = connection.execute(begin)
         while cursor.nextset():
             pass
         row = cursor.fetchone()
         assert row
-        return list(row[0])
+        triggers, still = row
+        if not still:
+            table = self.target.collection.name
+            raise TransientError(f"the columns of {table} were renamed meanwhile by the cutover of another run")
+        return list(triggers)
 
     def _watched(
         self, connection: Connection, column: str, ids: Sequence[str], hashes: Sequence[bytes | None] = ()
@@ -172,16 +177,24 @@ class LiveRows(PostgresShadow):
         triggers = self._triggers.get(id(connection))
         if triggers is None:
             place, statements = self.target.place, statements_of(self.target.place)
-            look = statements.firing if column == place.new_column else statements.firing_old
-            triggers = self._firing(connection, look)
+            begin = statements.begin if column == place.new_column else statements.begin_old
+            triggers = self._begin(connection, begin)
         if not triggers:
             return nullcontext()
         return watched(self.run, self.target, connection, column, triggers, ids, hashes)
 
-    def known(self, connection: Connection, ids: list[str]) -> set[str]:
-        """Those of ``ids`` of which something is known."""
+    def known(self, connection: Connection, ids: list[str]) -> dict[str, bytes]:
+        """Those of ``ids`` of which something is known: the hashes of their texts."""
         rows = connection.execute(statements_of(self.target.place).known, (ids,), prepare=False)
-        return {name for (name,) in rows}
+        return dict(rows.fetchall())
+
+    def unlike(self, connection: Connection, page: pa.Table) -> list[str]:
+        """The rows of a page that have another vector in the column than in the page, or none: others have written it."""
+        if not page.num_rows:
+            return []
+        place = self.target.place
+        parameters = (page["id"].to_pylist(), vector_array(connection, page, place.layout.type))
+        return [n for (n,) in connection.execute(statements_of(place).unlike, parameters, prepare=False)]
 
     def truncated(self, connection: Connection) -> None:
         """Forgets rows that are there no longer."""

@@ -12,10 +12,14 @@ from psycopg import sql
 
 from sql import statement
 from tasks.runs.waiting import queue_name
-from tasks.shadows.postgres.live_place import numbered_id, side_table
+from tasks.shadows.postgres.columns import called
+from tasks.shadows.postgres.live_place import WRITING, numbered_id, side_table
 from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.wire import KEYS
+
+FAR = 1e-3
+"""Cosine distance from the model's own vector from which one that is stored is not the model's. Half precision makes less."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,14 @@ class Statements:
     empty: sql.Composed
     """Page: names. Their vectors in the column."""
     piece: sql.Composed
-    """What begins the transaction of a piece of rows: which triggers of the application's fire when the new column is written."""
-    firing: sql.Composed
-    """Which triggers of the application's fire when the new column is written, and no more."""
-    firing_old: sql.Composed
+    """What begins the transaction of a piece of rows: as ``begin``, without a wait for its commit."""
+    begin: sql.Composed
+    """What comes before the new column is written: from then on nobody renames columns, and no trigger of ours notes what is
+    written. Gives the application's triggers that fire, and whether the column is still called so."""
+    begin_old: sql.Composed
     """The same of the old column."""
+    unlike: sql.Composed
+    """Page: embedding. The rows whose vector in the column is another one, or none."""
     rows: sql.Composed
     """Page: names. Their hashes, and what their columns hold; they are locked."""
     known: sql.Composed
@@ -97,9 +104,18 @@ def statements_of(place: LivePlace) -> Statements:
         ),
         empty=statement("sync_live_empty", **table, column=place.new_column, page=names, same=same),
         # The batch's own commit waits for the pieces' too.
-        piece=sql.SQL("SET LOCAL synchronous_commit = off; {}").format(firing(live, place.new_column)),
-        firing=firing(live, place.new_column),
-        firing_old=firing(live, live.vectors),
+        piece=sql.SQL("SET LOCAL synchronous_commit = off; {}").format(_begin(place, "new", place.new_column)),
+        begin=_begin(place, "new", place.new_column),
+        begin_old=_begin(place, "old", live.vectors),
+        unlike=statement(
+            "sync_live_unlike",
+            **table,
+            id=sql.SQL(numbered_id(place, "p")),
+            column=place.new_column,
+            page=_page(live, f"embedding {kind}"),
+            same=same,
+            far=FAR,
+        ),
         rows=statement(
             "sync_live_rows", **table, id=sql.SQL(numbered_id(place, "p")), hash=hashed, page=names, same=same
         ),
@@ -111,6 +127,20 @@ def statements_of(place: LivePlace) -> Statements:
 def firing(live: LiveTable, column: str) -> sql.Composed:
     """The application's triggers that fire when the column is written, as an array of their names."""
     return sql.SQL("SELECT ARRAY({})").format(triggers(live, column))
+
+
+def _begin(place: LivePlace, which: str, column: str) -> sql.Composed:
+    return sql.SQL(
+        "SET LOCAL {} = 'on'; LOCK TABLE {} IN ROW EXCLUSIVE MODE; "
+        "SELECT ARRAY({}), coalesce((SELECT c.{} = {} FROM ({}) AS c (new, old)), true)"
+    ).format(
+        sql.SQL(WRITING),
+        place.live.identifier,
+        triggers(place.live, column),
+        sql.Identifier(which),
+        sql.Literal(column),
+        called(place),
+    )
 
 
 def triggers(live: LiveTable, column: str) -> sql.Composed:

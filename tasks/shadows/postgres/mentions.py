@@ -46,6 +46,16 @@ class Mention:
 
 
 @dataclass(frozen=True)
+class Assignment:
+    """The column is written here."""
+
+    location: int
+    """Of its name."""
+    value: Node | None
+    """What it becomes; None where that is not an expression of its own."""
+
+
+@dataclass(frozen=True)
 class Star:
     """All columns, the one that is looked for among them."""
 
@@ -63,6 +73,7 @@ class Reading:
     column: str
     mentions: list[Mention] = field(default_factory=list)
     stars: list[Star] = field(default_factory=list)
+    assignments: list[Assignment] = field(default_factory=list)
     tables: list[Item] = field(default_factory=list)
     """Each FROM of its table."""
     others: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)

@@ -23,6 +23,7 @@ from tasks.shadows.postgres.rehearsal import rehearsed
 from tasks.shadows.postgres.search_functions import argument_of_query
 from tasks.stores.postgres.catalogue import executors, find, is_generated
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.locking import locked
 from tasks.stores.postgres.places import LivePlace
 
 Change = Literal["switch", "take_back", "contract"]
@@ -114,7 +115,7 @@ def proofs(
     model = models.of_run(connection, run.run_id, target.number)
     chain = models.ways_back(connection, target.place.schema, target.place.table)
     gone = _gone(connection, change, model)
-    for name in dict.fromkeys([*generated.called(connection, target), *filter(None, [target.place.function])]):
+    for name in dict.fromkeys([*generated.called(connection, target), *target.place.functions]):
         function = find(connection, target.place.schema, name, switched=True)
         if function is None:
             continue
@@ -139,6 +140,8 @@ def proofs(
         if change == "switch":
             now = [size for size in served if size in chosen]
             proof.probe = rehearsed(connection, target, tried, now, proof.kept, proof.made, rehearsal)
+            if name == target.place.write_function:  # which finds nothing
+                proof.probe = replace(proof.probe, exact={})
             if not whole:  # that old answers stay is shown by the rehearsal
                 proof.kept = ()
         yield proof
@@ -154,9 +157,10 @@ def _gone(connection: Connection, change: Change, model: Model | None) -> Model 
 def _asked_twice(connection: Connection, proof: Proof, share: float) -> tuple[Probe, tuple[str, ...], bool]:
     """The probe, with the columns that are others each time; the roles who can be tried within a change, before it and after it,
     by how long their calls take now; and whether there is the time for one of them."""
-    first, second, roles, spent, whole = Answers(), Answers(), list[str](), 0.0, True
     sizes, tried = len(proof.kept) + len(proof.made), proof.probe
-    with connection.transaction():
+
+    def asked() -> tuple[Probe, tuple[str, ...], bool]:
+        first, second, roles, spent, whole = Answers(), Answers(), list[str](), 0.0, True
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         for role in tried.taken:
             started = time.perf_counter()
@@ -167,4 +171,6 @@ def _asked_twice(connection: Connection, proof: Proof, share: float) -> tuple[Pr
             if not roles or (whole and spent < share * probe.LIMIT):
                 roles.append(role)
             second |= {(role, size): tried.ask(connection, role, size) for size in proof.kept}
-    return replace(tried, unsteady=answers.unsteady(first, second)), tuple(roles), whole
+        return replace(tried, unsteady=answers.unsteady(first, second)), tuple(roles), whole
+
+    return locked(connection, asked, keep=False)  # what writes waits for no row for long

@@ -8,7 +8,7 @@ from dataclasses import replace
 from psycopg import sql
 
 from tasks.runs.plan import Target
-from tasks.shadows.postgres import answers, live_place, probe
+from tasks.shadows.postgres import answers, columns, live_place, probe
 from tasks.shadows.postgres.answers import Answer, Answers
 from tasks.shadows.postgres.probe import Probe
 from tasks.stores.postgres.connection import Connection
@@ -65,7 +65,7 @@ def rehearsed(
                 if size not in served:  # else the old function is no longer asked by that name
                     lines += _not_for(connection, target, tried, role, answer)
             if was_indexed and not _uses_index(connection, target, tried, size):
-                lines.append(f"{tried.function.name} does not use the index of {target.name}")
+                lines.append(f"{tried.function.name} does not use the index of {target.place.column}")
         return lines, replace(steady, exact=exact)
 
     lines, proven = locked(connection, whole, keep=False)
@@ -124,7 +124,7 @@ def _not_for(
 
 
 def _old_vector(connection: Connection, target: Target[LivePlace], key: Sequence[object]) -> str | None:
-    live = target.place.live
+    live = columns.current(connection, target).place.live  # the switch may have renamed it
     where = sql.SQL(" AND ").join(
         sql.SQL("{}::text = {}").format(sql.SQL(column.quoted), sql.Literal(str(value)))
         for column, value in zip(live.key, key, strict=True)

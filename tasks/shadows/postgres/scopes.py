@@ -7,12 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.shadows.postgres.assignments import assignments
 from tasks.shadows.postgres.mentions import Columns, Item, Mention, Reading, Star, Table
 from tasks.stores.postgres.syntax import Node, Piece
 
 Relation = Callable[[str | None, str], "Table | None"]
 """Looks a table up by schema and name, as the function would."""
 Scope = list[Item]
+READ = (
+    *("relation", "withClause", "fromClause", "usingClause", "sourceRelation", "selectStmt"),
+    *("returningList", "returningClause"),
+)
+"""Parts of a statement that are no expressions by themselves."""
 DISTANCES = frozenset({"<=>", "<->", "<#>", "<+>"})
 """pgvector's distances of vectors."""
 
@@ -30,7 +36,7 @@ class _Reader:
     reading: Reading
 
     def statement(self, tree: Node, outer: list[Scope], ctes: dict[str, Any], outermost: bool = False) -> Columns:
-        """Reads any statement; returns the columns of a SELECT's result."""
+        """Reads any statement; returns the columns of its result."""
         ((kind, node),) = tree.items()
         if kind == "SelectStmt":
             return self.select(node, outer, ctes, outermost)
@@ -41,12 +47,19 @@ class _Reader:
                     {"RangeVar": child} if key == "relation" and "relname" in child else child, scope, outer, ctes
                 )
         ctes = self.with_clause(node, outer, ctes)
+        if scope and scope[0].table:
+            self.reading.assignments += assignments(node, self.reading.column)
+        if "onConflictClause" in node:
+            scope += [Item("excluded", item.columns) for item in scope[:1]]
         for key, child in node.items():
-            if key not in ("relation", "withClause", "fromClause", "usingClause", "sourceRelation", "selectStmt"):
+            if key not in READ:
                 self.expression(child, [scope, *outer], ctes)
         if select := node.get("selectStmt"):
             self.statement(select, outer, ctes)
-        return {}
+        columns: Columns = {}
+        for target in node.get("returningList") or node.get("returningClause", {}).get("exprs", []):
+            columns |= self.target(target["ResTarget"], [scope, *outer], ctes, outermost)
+        return columns
 
     def select(self, node: Node, outer: list[Scope], ctes: dict[str, Any], outermost: bool = False) -> Columns:
         ctes = self.with_clause(node, outer, ctes)

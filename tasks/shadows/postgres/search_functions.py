@@ -1,6 +1,7 @@
-"""The function that searches the vectors of one model: derived from the application's own, or, where it has none, a usual one."""
+"""The function that searches the vectors of one model, or writes them: derived from the application's own, or, where it has none
+to search by, a usual one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,7 @@ from psycopg import sql
 
 from tasks.runs import search_bodies
 from tasks.runs.plan import Target
-from tasks.shadows.postgres.derive import derive, hands_out_rows, parsed, query_of, rename, searches
+from tasks.shadows.postgres.derive import derive, hands_out_rows, parsed, query_of, rename, respelled, searches
 from tasks.shadows.postgres.live_place import joined
 from tasks.shadows.postgres.mentions import Table
 from tasks.shadows.postgres.scopes import Relation
@@ -60,7 +61,7 @@ def origin_of(connection: Connection, target: Target[LivePlace], name: str) -> O
         if own and not searches(
             _routine(Origin(function, column, dimensions, False)),
             column,
-            _relation(connection, function, column, target),
+            relation_of(connection, function.config, column, target),
         ):
             column, dimensions = own.model.column_name, own.model.dimensions
     table = connection.execute("SELECT to_regclass(%s)::oid::int8", (live.identifier.as_string(),)).fetchone()
@@ -77,25 +78,32 @@ def from_json(data: dict[str, Any]) -> Origin:
 
 def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     """What keeps the search function from being switched."""
-    place = target.place
-    if place.function is None:
-        return
-    name = f"{place.schema}.{place.function}"
-    others = {s.model.table for s in search_bodies.of_function(connection, place.schema, place.function)}
+    for function in target.place.functions:
+        yield from _problems(connection, target, function)
+
+
+def _problems(connection: Connection, target: Target[LivePlace], function: str) -> Iterator[str]:
+    place, name = target.place, f"{target.place.schema}.{function}"
+    others = {s.model.table for s in search_bodies.of_function(connection, place.schema, function)}
     if others - {f"{place.schema}.{place.table}"}:
         yield f"{name} searches {', '.join(sorted(others))}: name the search function of {place.table} with `function`"
         return
-    if origin := origin_of(connection, target, place.function):
+    if origin := origin_of(connection, target, function):
         try:
-            searching(connection, target, origin, place.function)
+            searching(connection, target, origin, function)
         except Underivable as e:
-            if place.function_sql:
+            if function == place.write_function:
+                yield (
+                    f"no function that writes the new vectors can be derived from {name}: {e}. Let it do what it does by "
+                    "UPDATE … SET or INSERT, or name another function with `write_function`"
+                )
+            elif place.function_sql:
                 yield f"the `function_sql` of {name} is not what PostgreSQL takes for its body: {e}"
-                return
-            yield (
-                f"no function for the new vectors can be derived from {name}: {e}. Give its body for them with `function_sql`, "
-                f"or name another function with `function`"
-            )
+            else:
+                yield (
+                    f"no function for the new vectors can be derived from {name}: {e}. Give its body for them with `function_sql`, "
+                    f"or name another function with `function`"
+                )
 
 
 def argument_of_query(connection: Connection, target: Target[LivePlace], name: str) -> int | None:
@@ -116,26 +124,23 @@ class Searching:
 
     body: str
     query: int | None
-    """The argument that a distance is taken to, by number; None where none is."""
+    """The argument that a distance is taken to, or that is written, by number; None where none is."""
     types: dict[int, str]
     """Types of arguments that differ from the origin's."""
 
 
 def searching(connection: Connection, target: Target[LivePlace], origin: Origin, name: str) -> Searching:
-    """What a function called ``name`` says that searches the target's vectors as ``origin`` searches its own. Raises Underivable."""
+    """What a function called ``name`` says that searches, or writes, the target's vectors as ``origin`` does its own. Raises
+    Underivable."""
     function, new = origin.function, _vectors(connection, target)
-    kinds = [p.kind for p in function.inputs]
-    if target.place.function_sql:
-        body, query = target.place.function_sql, _query_of(connection, target, origin)
+    kinds, writes = [p.kind for p in function.inputs], function.name == target.place.write_function
+    if given := target.place.body_of(function.name):
+        body, query = given, _query_of(connection, target, origin)
         parsed(replace(_routine(origin), body=body, definition=f"{function.head}\nAS {dollars(body)}"))
     else:
-        derived = derive(
-            _routine(origin),
-            name,
-            _old(target, origin, new),
-            new,
-            _relation(connection, function, origin.column, target),
-        )
+        new = replace(new, compared_as=new.type) if writes else new
+        relation = relation_of(connection, function.config, origin.column, target)
+        derived = derive(_routine(origin), name, _old(target, origin, new), new, relation, writes)
         body, query = derived.body, derived.query
     types = {query: f"{new.extension}.{new.compared_as}"} if query is not None and kinds[query] in KINDS else {}
     return Searching(body, query, types)
@@ -145,17 +150,22 @@ def _query_of(connection: Connection, target: Target[LivePlace], origin: Origin)
     """The query among the arguments of a function that nothing can be derived from, perhaps."""
     function = origin.function
     try:
-        return query_of(_routine(origin), origin.column, _relation(connection, function, origin.column, target))
+        return query_of(
+            _routine(origin), origin.column, relation_of(connection, function.config, origin.column, target)
+        )
     except Underivable:
         return next((n for n, parameter in enumerate(function.inputs) if parameter.kind in KINDS), None)
 
 
 def told(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
-    """What is to be known of the application's own function before a run."""
-    origin = origin_of(connection, target, target.place.function) if target.place.function else None
-    if origin is None:
-        return
-    name, relation = origin.function.name, _relation(connection, origin.function, origin.column, target)
+    """What is to be known of the application's own functions before a run."""
+    for function in target.place.functions:
+        if origin := origin_of(connection, target, function):
+            yield from _told(connection, target, origin)
+
+
+def _told(connection: Connection, target: Target[LivePlace], origin: Origin) -> Iterator[str]:
+    name, relation = origin.function.name, relation_of(connection, origin.function.config, origin.column, target)
     with suppress(Underivable):
         if searching(connection, target, origin, name).query is None and target.dimensions != origin.dimensions:
             yield (
@@ -169,10 +179,10 @@ def told(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
         )
 
 
-def make(connection: Connection, target: Target[LivePlace], name: str) -> Origin | None:
-    """A function of that name, in the schema of the live table, that finds the nearest rows by the target's new vectors; returns
-    what it was derived from."""
-    origin = origin_of(connection, target, target.place.function) if target.place.function else None
+def make(connection: Connection, target: Target[LivePlace], function: str, name: str) -> Origin | None:
+    """A function called ``name``, in the schema of the live table, that does by the target's new vectors what ``function`` does;
+    returns what it was derived from."""
+    origin = origin_of(connection, target, function)
     if origin is None:
         make_usual(connection, target, name)
         return None
@@ -181,13 +191,14 @@ def make(connection: Connection, target: Target[LivePlace], name: str) -> Origin
     made = define(connection, origin.function, name, body=says.body, types=says.types)
     if origin.function.definer:  # the function that calls it has its owner's rights; nobody else needs it
         catalogue.give(connection, made, origin.function.owner, ())
-    catalogue.note(connection, made, f"the nearest rows by {target.name}")
+    what = "writes" if function == target.place.write_function else "the nearest rows by"
+    catalogue.note(connection, made, f"{what} {target.name}")
     return replace(origin, query=says.query)
 
 
-def body_statement(connection: Connection, target: Target[LivePlace], name: str) -> sql.Composed:
+def body_statement(connection: Connection, target: Target[LivePlace], function: str, name: str) -> sql.Composed:
     """What ``make`` sends first, for the plan."""
-    origin = origin_of(connection, target, target.place.function) if target.place.function else None
+    origin = origin_of(connection, target, function)
     if origin is None:
         return usual(connection, target, name)
     with suppress(Underivable):  # which is a problem of the plan
@@ -202,6 +213,17 @@ def keep(connection: Connection, origin: Origin, name: str, called: bool) -> Fun
     if origin.function.definer and not called:
         catalogue.give(connection, kept, origin.function.owner, ())
     return kept
+
+
+def respell(
+    connection: Connection, target: Target[LivePlace], function: Function, names: Mapping[str, str]
+) -> str | None:
+    """The body of a function of ours once columns of the table are called otherwise, old name → new name; None where it follows
+    them by itself. Raises Underivable."""
+    if function.parsed:
+        return None
+    routine = _routine(Origin(function, "", None, False))
+    return respelled(routine, names, relation_of(connection, function.config, target.place.new_column, target))
 
 
 def _refuse_taken(connection: Connection, target: Target[LivePlace], name: str) -> None:
@@ -235,9 +257,9 @@ def _old(target: Target[LivePlace], origin: Origin, new: Vectors) -> Vectors:
     return Vectors(origin.column, layout.type, origin.dimensions, layout.type, new.extension)
 
 
-def _relation(connection: Connection, function: Function, column: str, target: Target[LivePlace]) -> Relation:
-    """Tables as the function sees them: by its own search_path, where it sets one."""
-    path = next((c.partition("=")[2] for c in function.config if c.startswith("search_path=")), None)
+def relation_of(connection: Connection, config: Sequence[str], column: str, target: Target[LivePlace]) -> Relation:
+    """Tables as a function sees them that has these settings: by its own search_path, where it sets one."""
+    path = next((c.partition("=")[2] for c in config if c.startswith("search_path=")), None)
     schemas = [None] if path is None else ["pg_catalog", *(t.name for t in tokens(path) if t.name)]
     live = target.place.live.identifier.as_string()
 

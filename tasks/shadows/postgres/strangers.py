@@ -35,7 +35,7 @@ def owner(connection: Connection, run_id: str, target: Target[LivePlace]) -> Ite
     """What the column belongs to, by the registry of models, if that is not the run."""
     other = models.at(connection, target.place.schema, target.place.table, target.place.new_column)
     if other and other.run_id is None:
-        yield f"{target.name} is registered as vectors that {other.table} came with: choose another new_column"
+        yield f"{target.place.column} is registered as vectors that {other.table} came with: choose another new_column"
         return
     owning = other.run_id if other else _by_relation(connection, target)
     if owning in (None, run_id):
@@ -47,7 +47,9 @@ def owner(connection: Connection, run_id: str, target: Target[LivePlace]) -> Ite
         "contracted": "it is in use",
         "rolled_back": f"it can be cut over again, or dropped with {of_run('contract')}",
     }.get(run.state, f"roll that back first, {of_run('rollback')}")
-    yield (f"{target.name} belongs to run {owning}: {way}; what it bought is kept. Or choose another new_column")
+    yield (
+        f"{target.place.column} belongs to run {owning}: {way}; what it bought is kept. Or choose another new_column"
+    )
 
 
 def _by_relation(connection: Connection, target: Target[LivePlace]) -> str | None:
@@ -83,12 +85,12 @@ def unwritten(connection: Connection, run_id: str, target: Target[LivePlace]) ->
         )
     if rows := count(connection, sql.SQL("{} AS b").format(target.place.live.identifier), unknown):
         yield (
-            f"{target.name} holds {counted(rows, 'vector')} that run {run_id} did not write, and two spaces "
+            f"{target.place.column} holds {counted(rows, 'vector')} that run {run_id} did not write, and two spaces "
             "in one column cannot be told apart: choose another new_column, or empty it"
         )
     model = models.of_run(connection, run_id, target.number)
     if model and model.space != target.space:
         yield (
-            f"{target.name} holds vectors of {model.space}, but this run makes those of {target.space}: "
+            f"{target.place.column} holds vectors of {model.space}, but this run makes those of {target.space}: "
             "choose another new_column"
         )

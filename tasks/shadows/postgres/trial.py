@@ -8,6 +8,7 @@ from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.postgres import dispatcher, probe, search_functions
 from tasks.shadows.postgres.live_place import side_table
+from tasks.shadows.postgres.search_functions import Origin
 from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.places import LivePlace
@@ -16,18 +17,21 @@ from tasks.stores.postgres.places import LivePlace
 def call_once(connection: Connection, run: Run, target: Target[LivePlace]) -> None:
     """Makes the function, calls it, and takes it back. Raises UsageError where it fails for the arguments that the application's own
     is called with; what has vectors already has been tried."""
-    function = target.place.function
-    origin = search_functions.origin_of(connection, target, function) if function else None
     there = connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(side_table(target.place))).fetchone()
-    if origin is None or there == (True,):
-        return
-    settings, called = run.plan.request.own.get("probe_settings", {}), dispatcher.names(run.run_id, target)[0]
+    for function in target.place.functions if there == (False,) else ():
+        if origin := search_functions.origin_of(connection, target, function):
+            _call_once(connection, run, target, origin)
+
+
+def _call_once(connection: Connection, run: Run, target: Target[LivePlace], origin: Origin) -> None:
+    function, settings = origin.function.name, run.plan.request.own.get("probe_settings", {})
+    called, _ = dispatcher.names(run.run_id, target, function)
     with connection.transaction(force_rollback=True):
         try:
             with connection.transaction():
-                query = search_functions.make(connection, target, called)
+                query = search_functions.make(connection, target, function, called)
         except Error as error:
-            raise _refusal(target, error.diag.message_primary or str(error)) from error
+            raise _refusal(target, function, error.diag.message_primary or str(error)) from error
         made = find(connection, target.place.schema, called)
         assert made
         assert query
@@ -42,14 +46,15 @@ def call_once(connection: Connection, run: Run, target: Target[LivePlace]) -> No
                 continue
             answer = probe.ask(connection, call_new(new), origin.function.owner, settings)
             if answer.refused:
-                raise _refusal(target, answer.words)
+                raise _refusal(target, function, answer.words)
             return
 
 
-def _refusal(target: Target[LivePlace], words: str) -> UsageError:
-    name = f"{target.place.schema}.{target.place.function}"
-    given = "the `function_sql` of" if target.place.function_sql else "what is derived from"
+def _refusal(target: Target[LivePlace], function: str, words: str) -> UsageError:
+    given = "the `function_sql` of" if target.place.body_of(function) else "what is derived from"
+    body = "" if function == target.place.write_function else "give its body for them with `function_sql`, or "
+    option = "write_function" if function == target.place.write_function else "function"
     return UsageError(
-        f"{given} {name} for the new vectors fails: {words}. Nothing was paid yet: give its body for them with `function_sql`, or "
-        "name another function with `function`"
+        f"{given} {target.place.schema}.{function} for the new vectors fails: {words}. Nothing was paid yet: {body}"
+        f"name another function with `{option}`"
     )

@@ -67,6 +67,27 @@ def query_among(routine: Routine, readings: Sequence[Reading]) -> int | None:
     return vectors.pop() if len(vectors) == 1 else None
 
 
+def written_among(routine: Routine, readings: Sequence[Reading]) -> int:
+    """The argument that is written to the column; where that is a variable, the only vector among the arguments."""
+    values = [a.value for reading in readings for a in reading.assignments]
+    given = {n for value in values for n in _arguments(value, routine) if routine.kinds[n] in CASTS}
+    vectors = {n for n, kind in enumerate(routine.kinds) if kind in KINDS}
+    chosen = given & vectors or given or vectors
+    if len(chosen) != 1:
+        raise Underivable("it is not clear which of its arguments is the vector")
+    return chosen.pop()
+
+
+def refuse_numbers(words: Sequence[Token], old: Vectors, new: Vectors) -> None:
+    """Raises Underivable where the number of old dimensions stands elsewhere than in a type: new vectors may be refused by it."""
+    if old.dimensions == new.dimensions:
+        return
+    for at, word in enumerate(words):
+        in_type = at >= 2 and words[at - 1].text == "(" and words[at - 2].name in KINDS
+        if word.kind == "number" and word.text == str(old.dimensions) and not in_type:
+            raise Underivable(f"it names the number {word.text}, which is that of the old dimensions")
+
+
 def _arguments(node: Any, routine: Routine) -> Iterator[int]:
     """The arguments that an expression names."""
     if isinstance(node, list):

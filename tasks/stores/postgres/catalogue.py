@@ -105,6 +105,10 @@ class Function:
         return tuple((p.name, p.type) for p in self.parameters if p.direction in "obt")
 
     @property
+    def returns_nothing(self) -> bool:
+        return f"({self.arguments})\n RETURNS void\n" in self.definition
+
+    @property
     def head(self) -> str:
         """The definition as far as the body."""
         return self.definition[: self.definition.index("\nBEGIN ATOMIC\n" if self.parsed else "\nAS $")]

@@ -104,6 +104,18 @@ class SyncedTable(TablePlace):
     at_once: ClassVar[bool] = True
 
 
+@dataclass(frozen=True)
+class Renaming:
+    """How the columns of old and new vectors are called before a switch and after it."""
+
+    column: str
+    """The name that people know: of the old vectors before, and of the new ones after."""
+    kept: str
+    """The old vectors' after it."""
+    working: str
+    """The new vectors' before it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LivePlace(PostgresPlace):
     """A table that people use, whose rows get other vectors.
@@ -114,6 +126,8 @@ class LivePlace(PostgresPlace):
     nul: ClassVar[Nul] = "quarantine"
     beside: ClassVar[bool]
     """Whether the vectors lie in a table of their own."""
+    shared: ClassVar[bool] = False
+    """Whether others write vectors to the column too, which are then held against the model's own."""
 
     live: LiveTable
     new_column: str
@@ -122,10 +136,31 @@ class LivePlace(PostgresPlace):
     """The search function that switches; None where there is none."""
     function_sql: str | None = None
     """Its body for the new vectors, where the user gives it."""
+    write_function: str | None = None
+    """The function by which the application writes vectors, and which switches too; None where there is none."""
+    renaming: Renaming | None = None
+    """None where no column changes its name."""
+    allow_dependents: bool = False
+    """Whether what names the old column by itself may stay with it."""
 
     @property
     def name(self) -> str:
+        column = self.renaming.column if self.renaming else self.new_column
+        return f"{self.schema}.{self.table}.{column}"
+
+    @property
+    def column(self) -> str:
+        """The column of the new vectors as it is called now, with its table."""
         return f"{self.schema}.{self.table}.{self.new_column}"
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The functions that switch."""
+        return tuple(name for name in (self.function, self.write_function) if name)
+
+    def body_of(self, function: str) -> str | None:
+        """What the user gives as the body of a function for the new vectors."""
+        return self.function_sql if function == self.function else None
 
     @property
     def rows(self) -> LiveTable:
@@ -134,7 +169,8 @@ class LivePlace(PostgresPlace):
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         layout, live = stored.read(Layout, data["layout"]), live_table.from_json(data["live"])
-        return stored.read(cls, {**data, "layout": layout, "live": live})
+        renaming = stored.read(Renaming, data["renaming"]) if data.get("renaming") else None
+        return stored.read(cls, {**data, "layout": layout, "live": live, "renaming": renaming})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +180,15 @@ class LiveColumn(LivePlace):
     kind: ClassVar[str] = "column"
     beside: ClassVar[bool] = False
     followed_after_contract: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenamedColumn(LiveColumn):
+    """The same where the column takes the old one's name at the switch. Whoever writes vectors by that name, with the model
+    that he has, writes to it then."""
+
+    kind: ClassVar[str] = "renamed_column"
+    shared: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,106 @@
+"""What of the application's keeps to a column of vectors when its name goes over to another one. What PostgreSQL holds parsed, such as
+views, policies and constraints, stays with the old vectors; functions that are text get the new ones by the name."""
+
+from collections.abc import Iterator
+
+from tasks.runs.plan import Target
+from tasks.shadows.postgres.derive import parsed
+from tasks.shadows.postgres.scopes import read
+from tasks.shadows.postgres.search_functions import relation_of
+from tasks.shadows.postgres.underivable import Routine, Underivable
+from tasks.stores.postgres.catalogue import MADE
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.places import LivePlace
+from tasks.stores.postgres.syntax import tokens
+
+_PARSED = """
+    SELECT DISTINCT CASE
+        WHEN v.relkind IN ('v', 'm') THEN CASE v.relkind WHEN 'v' THEN 'view ' ELSE 'materialized view ' END || v.oid::regclass::text
+        WHEN f.adnum IS NOT NULL THEN 'generated column ' || quote_ident((SELECT attname FROM pg_attribute
+            WHERE attrelid = f.adrelid AND attnum = f.adnum))
+        ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END
+    FROM pg_depend d
+    JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+    LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+    LEFT JOIN pg_class v ON v.oid = r.ev_class
+    LEFT JOIN pg_attrdef f ON d.classid = 'pg_attrdef'::regclass AND f.oid = d.objid
+    LEFT JOIN pg_class i ON d.classid = 'pg_class'::regclass AND i.oid = d.objid
+    LEFT JOIN pg_am m ON m.oid = i.relam
+    LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid
+    LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+    WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = to_regclass(%(table)s) AND a.attname = %(column)s
+      AND m.amname IS DISTINCT FROM 'hnsw' AND m.amname IS DISTINCT FROM 'ivfflat'
+      AND (f.adnum IS NULL OR f.adnum <> a.attnum)
+      AND (t.oid IS NULL OR t.tgfoid IS DISTINCT FROM to_regproc('vecferry.note_change')::oid)
+      AND (p.oid IS NULL OR NOT (p.pronamespace = to_regnamespace(quote_ident(%(schema)s)) AND p.proname = ANY(%(functions)s))
+           AND NOT coalesce(starts_with(obj_description(p.oid, 'pg_proc'), %(made)s), false))
+    ORDER BY 1
+"""
+"""Indexes of the old vectors, their default, and what of the functions switches are none."""
+_TEXTS = """
+    SELECT p.oid::regprocedure::text, p.proname::text, l.lanname, p.prosrc, pg_get_functiondef(p.oid), coalesce(p.proconfig, '{}'),
+           EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(%(table)s) AND tgfoid = p.oid)
+    FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+    WHERE l.lanname IN ('sql', 'plpgsql') AND p.prokind IN ('f', 'p') AND p.prosqlbody IS NULL
+      AND p.pronamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema', 'vecferry'))
+      AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+      AND NOT (p.pronamespace = to_regnamespace(quote_ident(%(schema)s)) AND p.proname = ANY(%(functions)s))
+      AND NOT coalesce(starts_with(obj_description(p.oid, 'pg_proc'), %(made)s), false)
+      AND strpos(lower(p.prosrc), lower(%(column)s)) > 0
+    ORDER BY 1
+"""
+
+
+def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
+    """What would be searched, or written, otherwise than it says, where that is not allowed."""
+    if not target.place.allow_dependents:
+        for line in told(connection, target):
+            yield f"{line}. Change that first, or set allow_dependents=true, which leaves it so"
+
+
+def told(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
+    """The same, a line a kind."""
+    place, renaming = target.place, target.place.renaming
+    if renaming is None or place.new_column == renaming.column:
+        return
+    column = f"{place.schema}.{place.table}.{renaming.column}"
+    if staying := _staying(connection, target):
+        yield f"{column} is used by {', '.join(staying)}: that would silently stay with the old vectors, which become {renaming.kept}"
+    going, unread = _going(connection, target)
+    if going:
+        yield f"{column} is named by {', '.join(going)}: from the cutover on that gets the new vectors by this name"
+    if unread:
+        yield f"{column} may be named by {', '.join(unread)}, which could not be read"
+
+
+def _staying(connection: Connection, target: Target[LivePlace]) -> list[str]:
+    return [name for (name,) in connection.execute(_PARSED, _names(target))]
+
+
+def _going(connection: Connection, target: Target[LivePlace]) -> tuple[list[str], list[str]]:
+    """Functions whose text names the column, and those that nobody can read."""
+    column, table = target.place.live.vectors, target.place.table
+    going, unread = list[str](), list[str]()
+    for signature, name, language, body, definition, config, fires in connection.execute(_TEXTS, _names(target)):
+        words = {word.name for word in tokens(body)}
+        routine = Routine(name, language, body, definition, False, (), ())
+        try:
+            readings = [read(p, column, relation_of(connection, config, column, target)) for p in parsed(routine)]
+        except Underivable:
+            if table in body or fires:
+                unread.append(f"function {signature}")
+            continue
+        if any(r.mentions or r.assignments for r in readings) or (fires and column in words):
+            going.append(f"function {signature}")
+    return going, unread
+
+
+def _names(target: Target[LivePlace]) -> dict[str, object]:
+    place = target.place
+    return {
+        "table": place.live.identifier.as_string(),
+        "column": place.live.vectors,
+        "schema": place.schema,
+        "functions": list(place.functions),
+        "made": MADE,
+    }
