@@ -17,7 +17,7 @@ from tasks.contents.image.patience import Patience
 from tasks.contents.image.site import Site, climbs
 from tasks.contents.image.web import HOPS, Web
 from tasks.embedders.interface import RowError
-from tests.contents.image.pictures import picture
+from tests.contents.image.pictures import picture, wait_until
 from tests.helpers.image_host import (
     ImageHost,
     cut_off,
@@ -138,9 +138,7 @@ def test_a_host_that_asks_for_time_gets_it(host: ImageHost, web: Web) -> None:
     host.put("/c", file(PICTURE))
     thread = threading.Thread(target=get, args=(web, f"{host.root}/b"))
     thread.start()
-    while "/b" not in host.asked:
-        time.sleep(0.01)
-    time.sleep(0.05)
+    wait_until(lambda: web._pauses["localhost"] > time.monotonic())
     began = time.monotonic()
     assert get(web, f"{host.root}/c") == PICTURE
     assert time.monotonic() - began > 0.5, "the other thread's answer is for this one too"
@@ -180,7 +178,7 @@ def test_what_never_ends_is_ended(host: ImageHost, web: Web) -> None:
     assert kind(get(slow, host.put("/d", endless(b"x", 0.02)))) == "too_slow"
     assert kind(get(slow, host.put("/e", dripping_head(0.02)))) == "too_slow"
     assert time.monotonic() - began < 10
-    assert [path for path in host.asked if path in ("/d", "/e")] == ["/d", "/e"], "not again"
+    assert host.asked.count("/d") <= 1 >= host.asked.count("/e"), "not again"
     slow.close()
 
 
