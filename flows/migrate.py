@@ -8,7 +8,7 @@ from prefect.futures import PrefectFuture, wait
 from flows.approval import approved
 from flows.chunks import in_chunks
 from flows.forms.gates import GatesOfRun, stated
-from flows.forms.shared import Checked, Gated, Migration, Shared
+from flows.forms.shared import CatchUp, Gated, Migration, Shared
 from flows.naming import named_after, own_run_id, this_flow_run
 from flows.outcome import Result, ended, outcome
 from flows.running import FINISHED, gates_of, holding, running
@@ -16,7 +16,7 @@ from tasks import snapshot
 from tasks.base import memory
 from tasks.base.errors import UsageError
 from tasks.begin import begin_task, ready_to_catch_up, reopen_named
-from tasks.catch_up import CaughtUp, catch_up_task
+from tasks.catch_up import CaughtUp, catch_up_task, reread_task
 from tasks.cutover import cutover_task
 from tasks.index import index_task
 from tasks.load import expand_task, key_task, load_task, prepare_task
@@ -45,7 +45,7 @@ def migrate(parameters: Migration) -> State[Result]:
     plan = open_run(run_id, parameters.database).plan
     if plan.followed and is_followed(parameters, taken, before):
         share, gates = parameters.database_share, GatesOfRun(**stated(parameters.gates))
-        return follow(Checked(run_id=run_id, database=parameters.database, database_share=share, gates=gates))
+        return follow(CatchUp(run_id=run_id, database=parameters.database, database_share=share, gates=gates))
     if before in FINISHED and fired.auto_scheduled and plan.flow_run != str(fired.id):
         raise UsageError(
             f"run {run_id} is {before.replace('_', ' ')}, so there is nothing left to do under that name: "
@@ -97,10 +97,12 @@ def is_followed(parameters: Shared, taken: TakenUp, before: ledger.State) -> boo
     return parameters.cutover == "manual" or (asked and not answers)
 
 
-def follow(parameters: Checked) -> State[Result]:
+def follow(parameters: CatchUp) -> State[Result]:
     """Brings a run's vectors in line with their source once more."""
     run_id = parameters.run_id
     with holding(parameters, "catch-up", ready_to_follow) as run, run.giving_way(parameters.database_share):
+        if parameters.reread:
+            reread_task(run.run_id, parameters.database)
         passes = catch_up(run, parameters)
         wait(passes)
         for caught_up in passes:

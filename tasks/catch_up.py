@@ -79,3 +79,12 @@ def catch_up_task(
         caught_up = catch_up(run, number, max_deleted, part(tell, number, len(run.plan.targets)))
         entry.rows = caught_up.total.touched
     return caught_up
+
+
+@task(name="reread", **RETRYING)
+def reread_task(run_id: str, database: str) -> None:
+    """Has the next pass look at every row."""
+    run = open_run(run_id, database)
+    for target in run.plan.targets:
+        with run.refusable(f"read {target.name} anew"):
+            shadow_of(run, target).reread()

@@ -21,6 +21,7 @@ from tasks.base.retrying import RETRYING
 from tasks.base.words import agreeing, counted
 from tasks.checks import report
 from tasks.checks.change_of_model import space_checks
+from tasks.checks.contact_sheet import contact_sheet
 from tasks.checks.coverage import coverage_checks
 from tasks.checks.gates import Gates
 from tasks.checks.measures import Check
@@ -133,17 +134,18 @@ def _target(run: Run, target: Target[Any], gates: Gates, last: Difference | None
                 name, target.name, rows, checks, notes=notes, quarantined=quarantined, set_aside=set_aside
             )
         searched = search_checks(run, target, made, probes, gates, difference, part(tell, 1, 2))
-        benchmark = searched.benchmark
+        benchmark, sheet = searched.benchmark, None
         notes += [*cut_short(benchmark), *_other_metric(run, target, searched.checks)]
         if searched.norms.zero and made.metric == "cosine":
             zeros = counted(searched.norms.zero, "zero vector")
             notes.append(f"{zeros}, which a cosine index never returns; nor did the source's")
         if old:
-            compared = space_checks(run, old, made, gates)
+            compared = space_checks(run, target, old, made, gates)
             checks, notes = checks + compared.checks, notes + compared.notes
             benchmark = replace(benchmark, change=compared.change)
+            sheet = contact_sheet(target.content, old, made)
         checks += [*searched.checks, sample_check(run, target, made, gates, difference)]
-    return TargetReport(name, target.name, rows, checks, benchmark, notes, quarantined, set_aside)
+    return TargetReport(name, target.name, rows, checks, benchmark, notes, quarantined, set_aside, sheet)
 
 
 def _waiting(run: Run, target: Target[Any]) -> list[str]:

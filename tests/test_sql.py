@@ -143,8 +143,9 @@ def test_every_file_runs_by_hand(database: str, connection: Connection, name: st
     if name == "rollback_columns":
         where = {"schema": "public", "table": "docs", "column": "embedding"}
         connection.execute(statement("cutover_columns", **where, kept="embedding_384", working="embedding_1536"))
-    if name.startswith("demo_") and name != "demo_table":
-        connection.execute(statement("demo_table"))
+    table = "demo_reports" if name.startswith("demo_report") else "demo_table"
+    if name.startswith("demo_") and name != table:
+        connection.execute(statement(table))
     head = (FOLDER / f"{name}.sql").read_text().splitlines()[0].removeprefix("-- psql ")
     command = [os.path.expandvars(part) for part in shlex.split(head)]
     done = subprocess.run(

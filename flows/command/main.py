@@ -18,7 +18,7 @@ from flows.command.show.plan import show_parameters, show_plan
 from flows.command.show.run import show_restored, show_run, show_runs
 from flows.forms.form import parse
 from flows.forms.registry import FLOWS
-from flows.forms.shared import Base, Checked, Contract, Migration, OfRun, Restore, Rollback
+from flows.forms.shared import Base, CatchUp, Checked, Contract, Migration, OfRun, Restore, Rollback
 from tasks.base import memory
 from tasks.base.errors import UsageError, VecferryError
 from tasks.base.words import plural
@@ -185,7 +185,7 @@ app.command("cutover", help="Catch up, verify once more and switch to the new ve
     _doing("cutover", Checked)
 )
 app.command("catch-up", help="Bring a run's vectors up to date with their source, before or after the cutover.")(
-    _doing("catch-up", Checked)
+    _doing("catch-up", CatchUp)
 )
 
 
@@ -241,9 +241,8 @@ def restore(
     given = {name: value for name, value in {"into": into, "format": format}.items() if value is not None}
     parameters = parse(Restore, {**pairs(p), **given, "run_id": run_id})
     check_run(run_id, parameters.database)
-    place = parameters.into or f"{run_id}-restored"
-    kept = interrupt.keeping() if written_as(parameters) == "column" else interrupt.making(place)
-    with console.quiet_prefect(), kept:
+    place, in_table = parameters.into or f"{run_id}-restored", written_as(parameters) == "column"
+    with console.quiet_prefect(), interrupt.keeping() if in_table else interrupt.making(place):
         restored = flow(**parameters.model_dump(by_alias=True, exclude_unset=True))
     show_restored(restored, as_json)
 
@@ -261,7 +260,7 @@ def demo(
         Path, typer.Option("--dir", help="where the demo keeps everything", metavar="DIRECTORY")
     ] = Path(".demo"),
 ) -> None:
-    """Play a migration of real text in an embedded PostgreSQL, from nothing to searched and switched."""
+    """Play a migration of real data in an embedded PostgreSQL, from nothing to searched and switched."""
     from flows.command.demos.ground import play
 
     play(flow, directory)

@@ -53,6 +53,14 @@ class Checked(OfRun, Gated):
     )
 
 
+class CatchUp(Checked):
+    """The form of catch-up."""
+
+    reread: bool = Field(
+        False, description="look at every row anew: at images too that were replaced under a reference that stays"
+    )
+
+
 class Rollback(OfRun):
     """The form of rollback."""
 

@@ -3,6 +3,7 @@ neighbours agree, and which threshold stands for the old one."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +12,13 @@ from tasks.base.words import counted
 from tasks.checks import measures
 from tasks.checks.benchmark import Agreement, Change, Threshold
 from tasks.checks.bootstrap import interval, resamples
+from tasks.checks.fresh_vectors import fresh_vectors
 from tasks.checks.gates import Gates
 from tasks.checks.labelled import labelled
 from tasks.checks.labels import label_checks
 from tasks.checks.measures import Check
 from tasks.runs import spending
+from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.stores.exact_search import exact_search
 from tasks.stores.interface import Hits, Records, vectors
@@ -32,12 +35,12 @@ class Compared:
     notes: list[str]
 
 
-def space_checks(run: Run, old: Records, new: Records, gates: Gates) -> Compared:
+def space_checks(run: Run, target: Target[Any], old: Records, new: Records, gates: Gates) -> Compared:
     """Everything here but the old model's row cosine is a report and no gate. Raises UsageError for a file of queries
     that cannot be read."""
     request, checks, change, notes = run.plan.request, list[Check](), Change(), list[str]()
     if request.old_embedder:
-        checks.append(_old_model(run, old, request.old_embedder, gates))
+        checks.append(_old_model(run, target, old, request.old_embedder, gates))
     before, after = _neighbours(old, new)
     if before:
         shares = [_overlap(a, b, gates.recall_k) for a, b in zip(before, after, strict=True)]
@@ -59,14 +62,16 @@ def space_checks(run: Run, old: Records, new: Records, gates: Gates) -> Compared
     return Compared([*checks, *told.checks], replace(change, labels=told.labels), [*notes, *told.notes])
 
 
-def _old_model(run: Run, old: Records, model: str, gates: Gates) -> Check:
-    """That the old vectors are the named model's and of the texts as they are."""
+def _old_model(run: Run, target: Target[Any], old: Records, model: str, gates: Gates) -> Check:
+    """That the old vectors are the named model's and of the documents as they are."""
     lowest, rows = 1.0, 0
     for batch in list(old.sample(gates.sample, settled=True)):  # nothing is being read while the model is asked
-        embedded = spending.embedder_of(run, model).embed(batch.column("document").to_pylist())
-        kept = [row for row in range(batch.num_rows) if row not in embedded.rejected]
-        cosine = measures.row_cosine(vectors(batch)[kept], embedded.vectors[kept])
-        lowest, rows = min(lowest, float(cosine.min(initial=1.0))), rows + len(kept)
+        documents = batch.column("document").to_pylist()
+        made = fresh_vectors(spending.embedder_of(run, model), target.content, documents)
+        if not made:
+            continue
+        cosine = measures.row_cosine(vectors(batch)[list(made)], np.stack(list(made.values())))
+        lowest, rows = min(lowest, float(cosine.min(initial=1.0))), rows + len(made)
     passed = rows > 0 and lowest >= gates.min_row_cosine
     wanted = f"≥ {gates.min_row_cosine:g}"
     return Check("old model", passed, rows, f"lowest {lowest:.6f}", wanted, gate="min_row_cosine")

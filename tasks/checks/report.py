@@ -14,6 +14,7 @@ import numpy as np
 from tasks.base import files
 from tasks.base.words import agreeing, counted
 from tasks.checks.benchmark import Benchmark
+from tasks.checks.contact_sheet import ContactSheet
 from tasks.checks.measures import Check
 from tasks.runs import status
 from tasks.runs.figures import Speed
@@ -55,6 +56,8 @@ class TargetReport:
     quarantined: int = 0
     set_aside: Sequence[str] = ()
     """Why rows are quarantined, and how to go on with them; in the notes too."""
+    sheet: ContactSheet | None = None
+    """Of images only."""
 
     @property
     def passed(self) -> bool:
@@ -70,6 +73,7 @@ class TargetReport:
             "notes": self.notes,
             "quarantined": self.quarantined,
             "passed": self.passed,
+            **({"contact_sheet": self.sheet.as_json()} if self.sheet else {}),
         }
 
 
@@ -101,7 +105,8 @@ def write(run: Run, targets: list[TargetReport], work: Work) -> str:
         "figures": asdict(work),
     }
     files.write(run.path("report.json"), json.dumps(data, indent=1, default=plain).encode())
-    page = _template().render(report=data, plots=[_plots(t.benchmark) if t.benchmark else "" for t in targets])
+    plots = [_plots(t.benchmark) if t.benchmark else "" for t in targets]
+    page = _template().render(report=data, plots=plots, sheets=[t.sheet for t in targets])
     files.write(run.path("report.html"), page.encode())
     return run.path("report.html")
 

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.checks import measures
+from tasks.checks.fresh_vectors import fresh_vectors
 from tasks.checks.gates import Gates
 from tasks.checks.measures import Check
 from tasks.checks.moved import moved
@@ -28,8 +29,9 @@ def sample_check(run: Run, target: Target[Any], made: Records, gates: Gates, kno
         fetched = run.records(target).fetch(names)
         theirs = dict(zip(fetched.column("id").to_pylist(), vectors(fetched), strict=True))
     else:
-        embedded = spending.embedder_of(run).embed(rows.column("document").to_pylist())
-        theirs = {name: embedded.vectors[at] for at, name in enumerate(names) if at not in embedded.rejected}
+        documents = rows.column("document").to_pylist()
+        made_anew = fresh_vectors(spending.embedder_of(run), target.content, documents)
+        theirs = {names[at]: vector for at, vector in made_anew.items()}
     there = [i for i, name in enumerate(names) if name in theirs]
     if not there:
         return Check("row cosine", False, 0, "none of the sampled rows is at the source", wanted)

@@ -37,6 +37,8 @@ class Content(Protocol):
     """What it is called in a plan."""
     gives: ClassVar[Kind]
     """What its items are: only a model that takes it can embed it."""
+    steady: ClassVar[bool]
+    """Whether a document stands for the same item for ever."""
 
     def slices(self, documents: Sequence[str], keys_of: KeysOf) -> Iterable[Slice]:
         """The documents of a page, each in one slice or refused by one. Raises TransientError and FatalError."""

@@ -15,6 +15,7 @@ class Text:
 
     kind: ClassVar[str] = "text"
     gives: ClassVar[Kind] = "text"
+    steady: ClassVar[bool] = True
 
     def slices(self, documents: Sequence[str], keys_of: KeysOf) -> Iterable[Slice]:
         return [Slice(range(len(documents)), keys_of(documents), open=partial(map, documents.__getitem__))]

@@ -62,15 +62,19 @@ def cropped(data: bytes, box: Box) -> bytes:
     return b"vecferry crop %d %d %d %d\n" % box + data
 
 
-def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> Size | RowError:
-    """The size of a whole picture by its header, or why it is none: ``empty``, ``not_an_image``, ``unsupported``, ``truncated`` or
-    ``too_many_pixels``. A picture that is cut off behind its header is measured all the same."""
-    image = _opened(data, max_pixels)
+def measure(item: bytes, max_pixels: int = MAX_PIXELS) -> Size | RowError:
+    """The size of the picture, or the part of it, that the item stands for, by its header; or why there is none: ``empty``,
+    ``not_an_image``, ``unsupported``, ``truncated`` or ``too_many_pixels``. A picture that is cut off behind its header is measured all
+    the same."""
+    if crop := _CROP.match(item):
+        left, top, right, bottom = map(int, crop.groups())
+        return Size(right - left, bottom - top)
+    image = _opened(item, max_pixels)
     if isinstance(image, RowError):
         return image
     width, height = image.size
     try:
-        if image.format == "PNG" and "exif" not in image.info and not _LATE.search(data):
+        if image.format == "PNG" and "exif" not in image.info and not _LATE.search(item):
             return Size(width, height)  # asked for its EXIF, it would be decoded
         turned = image.format != "TIFF" and _orientation(image) >= 5  # a TIFF has turned its size itself
     except Exception as error:  # noqa: BLE001  what Pillow raises for damaged data is of many classes

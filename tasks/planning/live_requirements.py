@@ -7,7 +7,6 @@ from psycopg import sql
 
 from tasks.runs.plan import Target
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import text_columns
 from tasks.stores.postgres.places import LivePlace
 
 SIDE_TABLE = "choose layout=side_table, which leaves the table as it is"
@@ -29,7 +28,7 @@ def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
     rows = connection.execute(
         "SELECT attname, CASE atttypid WHEN 'money'::regtype THEN 'lc_monetary' ELSE 'timezone' END FROM pg_attribute "
         "WHERE attrelid = to_regclass(%s) AND attname = ANY(%s) AND atttypid IN ('timestamptz'::regtype, 'money'::regtype)",
-        (live.identifier.as_string(), text_columns(live.text)),
+        (live.identifier.as_string(), live.columns),
     ).fetchall()
     for name, setting in rows:
         yield (
@@ -106,7 +105,7 @@ def _children(connection: Connection, target: Target[LivePlace]) -> Iterator[str
 
 def _names(target: Target[LivePlace]) -> Iterator[str]:
     live = target.place.live
-    names = [live.schema, live.table, target.place.new_column, *(c.name for c in live.key), *text_columns(live.text)]
+    names = [live.schema, live.table, target.place.new_column, *(c.name for c in live.key), *live.columns]
     if bad := [name for name in names if "%" in name]:
         yield f"{bad[0]!r} contains a %, and such names are not supported"
 

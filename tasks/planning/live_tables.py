@@ -1,7 +1,7 @@
 """Plans how live tables get vectors of another space: what they are called, what is in the way. Writes nothing."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from psycopg import sql
 
@@ -9,6 +9,8 @@ from tasks.base import stored
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
 from tasks.checks.labelled import read_queries
+from tasks.contents.interface import Content
+from tasks.contents.text import Text
 from tasks.embedders.registry import open_embedder
 from tasks.planning import dependents, live_estimate, live_requirements, live_sql, rights, server
 from tasks.planning.planned import Draft, Planned
@@ -20,7 +22,7 @@ from tasks.stores.interface import Collection
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.counting import count
-from tasks.stores.postgres.live_table import Column, LiveTable, place, quoted, text_columns
+from tasks.stores.postgres.live_table import Column, Expression, LiveTable, place, quoted, text_columns
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.places import LiveColumn, LivePlace, SideTable
 from tasks.stores.postgres.table import Table, describe
@@ -46,18 +48,27 @@ class Asked:
     function_sql: str | None
     limit: int | None
     label: str | None = None
+    expression: Expression | None = None
+    """What a row's document is, where it is more than ``text``."""
+    content: Content = field(default_factory=Text)
+    """What of it the model is given."""
 
 
 def draft(
     connection: Connection, request: Request, run_id: str, refine: Refine = lambda connection, request, place: place
 ) -> Draft:
     """The plan of a new run, its rows not counted yet. Raises UsageError when a table or a column is not there."""
+    return drafted(connection, request, run_id, [stored.read(Asked, named) for named in request.own["targets"]], refine)
+
+
+def drafted(connection: Connection, request: Request, run_id: str, wanted: Sequence[Asked], refine: Refine) -> Draft:
+    """The same for these tables."""
     assert request.embedder
     space = open_embedder(request.embedder).space
     old_space = open_embedder(request.old_embedder).space if request.old_embedder else None
     problems, warnings = list(server.problems(connection)), list(server.warnings(connection))
     targets = []
-    for number, asked in enumerate(stored.read(Asked, named) for named in request.own["targets"]):
+    for number, asked in enumerate(wanted):
         schema, table = place(connection, asked.table)
         live = _live(connection, asked, schema, table, request.limit)
         usual = LAYOUTS[request.own["layout"]](
@@ -79,6 +90,7 @@ def draft(
                 space=space.fingerprint,
                 old_space=old_space.fingerprint if old_space else None,
                 limit=live.limit,
+                content=asked.content,
             )
         )
         if live.layout.dimensions:
@@ -158,8 +170,9 @@ def _measured(
     return target, _other_dimensions(target, dimensions, old_embedder)
 
 
-def _live(connection: Connection, asked: Asked, schema: str, table: str, limit: int | None) -> LiveTable:
-    columns: dict[str, str] = dict(
+def columns_of(connection: Connection, schema: str, table: str) -> dict[str, str]:
+    """The columns of a table and their types, in their order."""
+    return dict(
         connection.execute(
             # Of these two the bare name stands for a length of 1.
             "SELECT attname, format_type(atttypid, CASE WHEN atttypid::regtype::text IN ('character', 'character[]', 'bit', 'bit[]') "
@@ -168,7 +181,11 @@ def _live(connection: Connection, asked: Asked, schema: str, table: str, limit: 
             (sql.Identifier(schema, table).as_string(),),
         ).fetchall()
     )
-    key = asked.id or _primary_key(connection, schema, table)
+
+
+def _live(connection: Connection, asked: Asked, schema: str, table: str, limit: int | None) -> LiveTable:
+    columns = columns_of(connection, schema, table)
+    key = asked.id or primary_key(connection, schema, table)
     text = asked.text or _only_text(table, columns, key)
     for name in (*key, *text_columns(text), *([asked.label] if asked.label else [])):
         if name not in columns:
@@ -188,6 +205,7 @@ def _live(connection: Connection, asked: Asked, schema: str, table: str, limit: 
         asked.limit or limit,
         beside,
         asked.label,
+        asked.expression,
     )
 
 
@@ -208,7 +226,8 @@ def _beside(
     return replace(described, layout=replace(described.layout, metric=model.metric)), place
 
 
-def _primary_key(connection: Connection, schema: str, table: str) -> tuple[str, ...]:
+def primary_key(connection: Connection, schema: str, table: str) -> tuple[str, ...]:
+    """Its columns. Raises UsageError when there is none."""
     rows = connection.execute(
         "SELECT a.attname FROM pg_index i, unnest(i.indkey) WITH ORDINALITY AS k(attnum, place) "
         "JOIN pg_attribute a ON a.attnum = k.attnum WHERE a.attrelid = i.indrelid AND i.indisprimary "

@@ -1,8 +1,8 @@
 """What a plan is before it is frozen, and what it is shown as."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from tasks.base.errors import UsageError
 from tasks.embedders.interface import Allowed
@@ -74,6 +74,17 @@ class Listing:
 
 
 @dataclass(frozen=True)
+class More:
+    """What a plan of one kind tells besides."""
+
+    name: str
+    """In JSON."""
+    values: Mapping[str, Any]
+    lines: Sequence[str]
+    """For people."""
+
+
+@dataclass(frozen=True)
 class Planned:
     """A plan with what a person wants to know before it is run."""
 
@@ -94,6 +105,7 @@ class Planned:
     """Of the private copy that the source is read from, which is removed afterwards; 0 where it is read itself."""
     layouts: Sequence[LayoutCost] = ()
     """For live tables: both layouts of each, the chosen one first."""
+    more: Sequence[More] = ()
 
     @property
     def rows(self) -> int:

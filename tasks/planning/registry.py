@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from tasks.base.errors import UsageError
-from tasks.planning import collections, live_tables
+from tasks.planning import collections, live_images, live_tables
 from tasks.planning.account import is_paid, unpriced
 from tasks.planning.in_postgres import InPostgres
 from tasks.planning.planned import Draft, Planned, Planner
@@ -15,6 +15,7 @@ from tasks.runs.plan import Request
 PLANNERS: dict[str, Planner] = {
     "chroma-to-pgvector": InPostgres(collections),
     "text-384-to-1536": InPostgres(live_tables),
+    "clip-to-megadescriptor": InPostgres(live_images),
 }
 
 

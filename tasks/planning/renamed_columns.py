@@ -37,7 +37,7 @@ def refined(connection: Connection, request: Request, place: LivePlace) -> LiveP
             "layout=side_table"
         )
     _refuse_unsearched(connection, place)
-    kept = kept_name(live.vectors, request.old_embedder, live.layout.dimensions)
+    kept = kept_name(live.vectors, request.old_embedder, live.layout.dimensions, request.flow.partition("-to-")[0])
     return RenamedColumn(
         **{
             **vars(place),
@@ -48,10 +48,9 @@ def refined(connection: Connection, request: Request, place: LivePlace) -> LiveP
     )
 
 
-def kept_name(column: str, model: str | None, dimensions: int | None) -> str:
+def kept_name(column: str, model: str | None, dimensions: int | None, word: str = "old") -> str:
     """What the old column is called after the switch: its name, the first word of its model's and its dimensions, embedding_clip_512;
-    ``old`` where the model is not named."""
-    word = "old"
+    ``word`` where the model is not named."""
     if model:
         named = parse_model(model)
         word = next((w for w in re.findall(r"[a-z]+", named.model.rpartition("/")[2].lower())), named.provider)

@@ -65,6 +65,11 @@ class Shadow(Protocol):
         it to these ids. Raises VerificationRefused where it would delete more than that share of what people use."""
         ...
 
+    def reread(self) -> None:
+        """Has the next pass of catching up look at every row anew, as if all had changed: what a document stands for may be another
+        thing by now."""
+        ...
+
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         """Compares every row with the source, or those of ``only``; writes nothing."""
         ...

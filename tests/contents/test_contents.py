@@ -37,6 +37,7 @@ class File:
 
     kind: ClassVar[str] = "file"
     gives: ClassVar[Kind] = "image"
+    steady: ClassVar[bool] = False
     root: str
     at_once: int = 2
 

@@ -147,6 +147,9 @@ class CollectionShadow:
     def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         return self._difference(only, apply=True)
 
+    def reread(self) -> None:
+        pass
+
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         return self._difference(only, apply=False)
 

@@ -99,6 +99,8 @@ def _figures(planned: Planned) -> Iterator[str]:
             if allowed
             else "the server does not tell the limits of the account"
         )
+    for more in planned.more:
+        yield from more.lines
     yield from map(_layout, planned.layouts)
 
 
@@ -132,9 +134,16 @@ def _as_json(planned: Planned) -> dict[str, Any]:
         and {**vars(planned.cost), "dollars": planned.cost.dollars, "most_dollars": planned.cost.most_dollars},
         "limits": planned.allowed and {**vars(planned.allowed), "seconds": planned.least_seconds},
         "layouts": [asdict(layout) for layout in planned.layouts],
+        **_more(planned),
         "problems": planned.problems,
         "warnings": planned.warnings,
     }
+
+
+def _more(planned: Planned) -> dict[str, list[Any]]:
+    """Name → what there is of it, mostly one for each target."""
+    names = dict.fromkeys(more.name for more in planned.more)
+    return {name: [dict(more.values) for more in planned.more if more.name == name] for name in names}
 
 
 def _layout(layout: LayoutCost) -> str:

@@ -51,6 +51,7 @@ class Image(Options):
 
     kind: ClassVar[str] = "image"
     gives: ClassVar[Kind] = "image"
+    steady: ClassVar[bool] = False
 
     def slices(self, documents: Sequence[str], keys_of: KeysOf) -> Iterator[Slice]:
         """As Content.slices. Connections are closed when it is done, or closed itself."""

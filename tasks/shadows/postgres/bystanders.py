@@ -20,7 +20,6 @@ from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.postgres.live_statements import statements_of
 from tasks.stores.postgres.connection import Connection, classified_error
-from tasks.stores.postgres.live_table import text_columns
 from tasks.stores.postgres.places import LivePlace
 
 logger = logging.getLogger("vecferry")
@@ -103,7 +102,7 @@ def kept(connection: Connection, target: Target[LivePlace]) -> list[str]:
         "AND NOT a.attisdropped AND t.typname IN ('vector', 'halfvec', 'sparsevec') ORDER BY a.attnum",
         (live.identifier.as_string(),),
     ).fetchall()
-    return [*dict.fromkeys([*(c.name for c in live.key), *text_columns(live.text), *(name for (name,) in vectors)])]
+    return [*dict.fromkeys([*(c.name for c in live.key), *live.columns, *(name for (name,) in vectors)])]
 
 
 def _refusal(run: Run, target: Target[LivePlace], column: str, what: str, triggers: Sequence[str]) -> FatalError:

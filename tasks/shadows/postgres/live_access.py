@@ -9,7 +9,6 @@ from tasks.runs.names import short
 from tasks.runs.plan import Target
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import text_columns
 from tasks.stores.postgres.places import SCHEMA, LivePlace
 
 
@@ -23,7 +22,7 @@ def view_statement(connection: Connection, target: Target[LivePlace]) -> sql.Com
     table may read these rows of it."""
     live = target.place.live
     label = [] if live.label is None else [live.label]
-    columns = dict.fromkeys([*(c.name for c in live.key), *text_columns(live.text), *label])
+    columns = dict.fromkeys([*(c.name for c in live.key), *live.columns, *label])
     return statement(
         "expand_view",
         view=view_name(target),

@@ -132,6 +132,10 @@ class LiveColumn(LiveRows):
         self._refuse_retired()
         return live_queue.follow(self.named(), only)
 
+    def reread(self) -> None:
+        self._refuse_retired()
+        live_queue.note_all(self.named())
+
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         self._refuse_retired()
         shadow = self.named()

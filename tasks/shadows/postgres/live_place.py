@@ -17,7 +17,7 @@ from tasks.shadows.postgres.columns import current
 from tasks.shadows.postgres.live_access import share, share_statements, view_name, view_statement
 from tasks.stores.postgres import hnsw, relations
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import quoted, text_columns
+from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.locking import locked
 from tasks.stores.postgres.pgvector import tuple_target
 from tasks.stores.postgres.places import SCHEMA, LivePlace
@@ -242,7 +242,7 @@ def _dims(target: Target[LivePlace]) -> dict[str, Any]:
 def _changed(place: LivePlace) -> str:
     """SQL of a trigger's condition: text or key, and where others write vectors too, these."""
     live = place.live
-    changed = _differ([*text_columns(live.text), *(column.name for column in live.key)])
+    changed = _differ([*live.columns, *(column.name for column in live.key)])
     if not place.shared:
         return changed
     theirs = f"pg_catalog.current_setting('{WRITING}', true) IS DISTINCT FROM 'on'"

@@ -68,6 +68,16 @@ def _unnoted(rows: LiveRows, connection: Connection) -> Difference:
     return total
 
 
+def note_all(rows: LiveRows) -> None:
+    """Puts every row on the queue."""
+    run, live = rows.run, rows.target.place.live
+    ids = LiveRecords(run.connection, rows.target.collection.name, live).ids().to_pylist()
+    with run.connection() as connection:
+        for at in range(0, len(ids), READ_ROWS):
+            with pace.turn(connection):
+                connection.execute(statements_of(rows.target.place).note, (ids[at : at + READ_ROWS],))
+
+
 def stuck(rows: LiveRows) -> Named:
     """Rows that a pass does not take off the queue; one is made where any wait. What others change meanwhile waits too, and is
     none of them."""
@@ -127,7 +137,7 @@ def renew(rows: LiveRows, connection: Connection, ids: list[str], seqs: list[int
     page, refused = embedded(run, target, fetched)
     page, rejected = rows.sift(page, refused)
     filled = page.filter(pc.is_valid(page["embedding"]))
-    lacking = _lacking(rows, connection, filled) if target.place.shared else filled
+    lacking = filled if target.content.steady and not target.place.shared else _lacking(rows, connection, filled)
     if rejected:
         quarantine.keep_page(run, target.number, rejected)
     old = _of_old_model(run, target, connection, fetched)
@@ -186,7 +196,7 @@ def _lacking(rows: LiveRows, connection: Connection, page: pa.Table) -> pa.Table
     other = pa.array([name in unlike for name in page["id"].to_pylist()], pa.bool_())
     if of_others := page.filter(pc.and_(known, other)).num_rows:
         logger.warning(
-            "%s: %s not those of this run's model, but written by others or taken out, and %s put right",
+            "%s: %s not what this run's model makes of the row: written by others, or of an image that was replaced; %s put right",
             rows.target.place.column,
             counted(of_others, "vector", "were"),
             agreeing(of_others, "were"),

@@ -15,7 +15,7 @@ from tasks.runs.waiting import queue_name
 from tasks.shadows.postgres.columns import called
 from tasks.shadows.postgres.live_place import WRITING, numbered_id, side_table
 from tasks.stores.postgres.live_table import LiveTable
-from tasks.stores.postgres.places import LivePlace
+from tasks.stores.postgres.places import SCHEMA, LivePlace
 from tasks.stores.postgres.wire import KEYS
 
 FAR = 1e-3
@@ -109,12 +109,10 @@ def statements_of(place: LivePlace) -> Statements:
         begin_old=_begin(place, "old", live.vectors),
         unlike=statement(
             "sync_live_unlike",
-            **table,
             id=sql.SQL(numbered_id(place, "p")),
-            column=place.new_column,
             page=_page(live, f"embedding {kind}"),
-            same=same,
             far=FAR,
+            **_vectors(place),
         ),
         rows=statement(
             "sync_live_rows", **table, id=sql.SQL(numbered_id(place, "p")), hash=hashed, page=names, same=same
@@ -127,6 +125,21 @@ def statements_of(place: LivePlace) -> Statements:
 def firing(live: LiveTable, column: str) -> sql.Composed:
     """The application's triggers that fire when the column is written, as an array of their names."""
     return sql.SQL("SELECT ARRAY({})").format(triggers(live, column))
+
+
+def _vectors(place: LivePlace) -> dict[str, Any]:
+    """Where the new vectors are: table, column, and whether a row of it, ``b``, has the key of one of a page, ``p``."""
+    live = place.live
+    if not place.beside:
+        return {
+            "schema": live.schema,
+            "table": live.table,
+            "column": place.new_column,
+            "same": sql.SQL(live.same("p", "b")),
+        }
+    pairs = zip(live.numbered("p"), live.numbered("b"), strict=True)
+    same = sql.SQL(" AND ".join(f"{left} = {right}" for left, right in pairs))
+    return {"schema": SCHEMA, "table": place.shadow, "column": "embedding", "same": same}
 
 
 def _begin(place: LivePlace, which: str, column: str) -> sql.Composed:

@@ -60,6 +60,9 @@ class PostgresShadow(ABC):
         measured may take that share of the time there is."""
         return ()
 
+    def reread(self) -> None:  # noqa: B027  every pass reads all there is, save where rows are noted as they change
+        """Has the next pass of catching up look at every row anew."""
+
     def replaced(self, connection: Connection) -> list[str]:
         """What ``take_back`` would overwrite that somebody else has made."""
         return []

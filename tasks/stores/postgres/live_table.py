@@ -2,6 +2,7 @@
 for both."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,38 @@ PLAIN = {"smallint", "integer", "bigint", "numeric", "boolean", "uuid", "text", 
 """Types whose text is the same in every session; the usual ones, not all."""
 OF_ANY_LENGTH = {"character": "bpchar", "bit": "bit varying"}
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\\%]")
+
+
+@dataclass(frozen=True)
+class Expression:
+    """SQL over the columns of one row."""
+
+    pieces: tuple[str, ...]
+    """SQL, the name of a column, SQL, …"""
+
+    @classmethod
+    def of(cls, *parts: "str | Expression") -> "Expression":
+        """SQL and expressions, one after the other."""
+        pieces = [""]
+        for part in parts:
+            first, *more = (part,) if isinstance(part, str) else part.pieces
+            pieces[-1] += first
+            pieces += more
+        return cls(tuple(pieces))
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(self.pieces[1::2]))
+
+    @property
+    def template(self) -> str:
+        """It as people read it, with its columns in braces."""
+        return "".join(f"{{{p}}}" if at % 2 else p for at, p in enumerate(self.pieces))
+
+    def sql(self, alias: str = "") -> str:
+        """It, over the columns of the row that ``alias`` stands for."""
+        parts = (f"{_of(alias)}{quoted(p)}" if at % 2 else p for at, p in enumerate(self.pieces))
+        return f"({''.join(parts)}\n)" if "--" in self.pieces[-1] else f"({''.join(parts)})"
 
 
 @dataclass(frozen=True)
@@ -47,13 +80,18 @@ class Column:
         text = f"vecferry.key_text({self._local(value)})"
         return f"({text} || '+00')" if self._local(value) != value else text
 
+    @property
+    def expression(self) -> Expression:
+        """The column itself."""
+        return Expression(("", self.name, ""))
+
     def _local(self, value: str) -> str:
         return f"({value} AT TIME ZONE 'UTC')" if self.type == "timestamp with time zone" else value
 
 
 @dataclass(frozen=True)
 class LiveTable:
-    """Which rows, and which text of each."""
+    """Which rows, and which document of each."""
 
     schema: str
     table: str
@@ -70,6 +108,13 @@ class LiveTable:
     vector."""
     label: str | None = None
     """The column that tells what a row shows, for the report."""
+    expression: Expression | None = None
+    """What a row's document is, where it is more than its columns put together; ``text`` names the columns all the same."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Those that the document is made of."""
+        return text_columns(self.text)
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -110,7 +155,9 @@ class LiveTable:
         return _named([column.noted(f"{_of(alias)}{column.quoted}") for column in self.key])
 
     def document(self, alias: str = "") -> str:
-        """SQL of a row's text: null where every column of the template is, and where it is empty."""
+        """SQL of a row's document: null where every column of the template is, and where it is empty."""
+        if self.expression:
+            return f"nullif({self.expression.sql(alias)}::text, '')"
         columns = [f"{_of(alias)}{quoted(name)}" for name in text_columns(self.text)]
         if self.text == f"{{{text_columns(self.text)[0]}}}":
             return f"nullif({columns[0]}::text, '')"
@@ -141,6 +188,20 @@ class LiveTable:
         return " AND ".join(f"{n} = {_of(row)}{column.quoted}" for n, column in pairs)
 
 
+def name_of_row(key: Sequence[Column]) -> Expression:
+    """What ``LiveTable.id`` gives, over the columns of a row."""
+    parts = [Expression.of(*_around(column)) for column in key]
+    if len(parts) == 1:
+        return parts[0]
+    listed = [part for one in parts for part in (", ", one)][1:]
+    return Expression.of("jsonb_build_array(", *listed, ")::text")
+
+
+def _around(column: Column) -> tuple[str, Expression, str]:
+    before, after = column.text("\0").split("\0")
+    return before, column.expression, after
+
+
 def place(connection: Connection, name: str) -> tuple[str, str]:
     """Schema and name of a table as SQL names it. Raises UsageError when there is none, or it is no plain table."""
     row = connection.execute(
@@ -164,7 +225,9 @@ def place(connection: Connection, name: str) -> tuple[str, str]:
 def from_json(data: dict[str, Any]) -> LiveTable:
     """The table that ``dataclasses.asdict`` wrote."""
     key = [stored.read(Column, column) for column in data["key"]]
-    return stored.read(LiveTable, {**data, "key": key, "layout": stored.read(Layout, data["layout"])})
+    expression = data.get("expression") and Expression(tuple(data["expression"]["pieces"]))
+    layout = stored.read(Layout, data["layout"])
+    return stored.read(LiveTable, {**data, "key": key, "layout": layout, "expression": expression})
 
 
 def text_columns(template: str) -> list[str]:

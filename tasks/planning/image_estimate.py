@@ -1,0 +1,203 @@
+"""What new vectors of a live table's images take, by a sample of them that is opened and a few that are embedded. Writes nothing."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from psycopg import sql
+
+from tasks.base.words import counted, duration, plural
+from tasks.contents.interface import Content
+from tasks.embedders.interface import Embedder, Item, RowError
+from tasks.embedders.pictures import Size, measure
+from tasks.embedders.registry import open_embedder
+from tasks.planning.layouts import layout_costs
+from tasks.planning.planned import Draft, Listing, Look, More, Planned
+from tasks.runs.plan import Plan, Target
+from tasks.runs.vectors import keys_of
+from tasks.stores.postgres import pace
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.places import LivePlace
+
+SAMPLE = 200
+"""Images that are opened."""
+LONGEST = 20.0
+"""Seconds in which images of the sample are embedded, at the most; what a slow model has embedded by then is measured."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What the sample of one table has shown."""
+
+    table: str
+    rows: int
+    """In the table."""
+    sampled: int
+    without: int
+    """Rows that refer to no image."""
+    opened: int
+    refused: dict[str, int]
+    """Class → images that cannot be had, or are none."""
+    examples: dict[str, str]
+    """Class → what was wrong with the first of it."""
+    bytes: int
+    """Of an image, on average."""
+    width: int
+    height: int
+    """Of the median image, in pixels."""
+    embedded: int
+    images_per_second: float | None
+    """Of this machine, reading, decoding and the model together; None where none could be embedded."""
+    seconds: float | None
+    """What embedding all rows takes at that."""
+    dollars: float | None
+    """What that costs, where an hour has a price."""
+
+    def lines(self) -> Iterator[str]:
+        """As people read it."""
+        tried = self.sampled - self.without
+        without = f"; {counted(self.without, 'more row')} without a reference" if self.without else ""
+        yield f"{self.table}: {self.opened} of {counted(tried, 'sampled image')} can be opened{without}"
+        for kind, number in self.refused.items():
+            share = number / max(tried, 1)
+            of_all = f"about {round(share * self.rows):,} of all" if self.rows > self.sampled else ""
+            yield f"  {kind}: {number}{f' ({of_all})' if of_all else ''}; the first: {self.examples[kind]}"
+        if self.opened:
+            yield f"  median size {self.width}×{self.height}, {self.bytes / 1e6:,.2f} MB on average"
+        if self.images_per_second and self.seconds is not None:
+            price = f" and ${self.dollars:,.2f}" if self.dollars is not None else ""
+            speed = f"{self.images_per_second:,.1f} {plural(2, 'image')} a second by {counted(self.embedded, 'image')}"
+            yield f"  this machine embeds {speed}: about {duration(self.seconds)}{price} for all rows"
+
+
+def estimate(connection: Connection, draft: Draft, statements: list[str]) -> Planned:
+    """The plan as it is shown; ``statements`` are those that change something."""
+    plan = draft.plan
+    assert plan.request.embedder
+    embedder = open_embedder(plan.request.embedder)
+    samples = [_sampled(connection, target, embedder, plan.request.own["hourly_price"]) for target in plan.targets]
+    return Planned(
+        plan,
+        _listing(plan),
+        [look for _, look in samples],
+        statements,
+        draft.problems,
+        [*draft.warnings, *_warnings(s for s, _ in samples)],
+        least_seconds=sum(s.seconds or 0.0 for s, _ in samples),
+        layouts=[layout for target in plan.targets for layout in layout_costs(connection, target)],
+        more=[
+            More("model", _model(embedder), list(_model_lines(embedder))),
+            *(More("images", asdict(sampled), list(sampled.lines())) for sampled, _ in samples),
+        ],
+    )
+
+
+def _listing(plan: Plan) -> Listing:
+    rows: list[tuple[str | None, ...]] = []
+    for target in plan.targets:
+        place, table = target.place, f"{target.place.schema}.{target.place.table}"
+        count, dims = f"{target.collection.count:,}", str(target.dimensions or "")
+        image, functions = place.live.text, ", ".join(place.functions) or None
+        rows.append((table, place.new_column, place.kind, count, dims, place.layout.metric, image, functions))
+    return Listing(("table", "new column", "layout", "rows", "dims", "metric", "image", "functions"), rows)
+
+
+def _model(embedder: Embedder) -> dict[str, str]:
+    space = embedder.space
+    return {
+        "name": f"{space.provider}/{space.model}",
+        "space": space.fingerprint,
+        "preprocessing": space.preprocessing,
+        "revision": space.revision,
+        "licence": embedder.licence,
+    }
+
+
+def _model_lines(embedder: Embedder) -> Iterator[str]:
+    space = embedder.space
+    lengths = "normalized" if space.normalized else "not normalized"
+    yield f"{space.provider}/{space.model}: {space.preprocessing or 'preprocessing of its own'}; vectors {lengths}"
+    if embedder.licence:
+        yield f"  licence of its weights: {embedder.licence}"
+
+
+def _warnings(samples: Iterator[Sampled]) -> Iterator[str]:
+    for sampled in samples:
+        if sampled.refused and not sampled.opened:
+            yield f"{sampled.table}: no image of the sample can be opened: look at image, images.root and images.allow_hosts"
+
+
+def _sampled(
+    connection: Connection, target: Target[LivePlace], embedder: Embedder, hourly_price: float | None
+) -> tuple[Sampled, Look]:
+    began = time.perf_counter()
+    rows = _documents(connection, target)
+    reading = (time.perf_counter() - began) / max(len(rows), 1)
+    documents = [document for document in rows if document is not None]
+    began = time.perf_counter()
+    items, errors = _opened(target.content, documents, embedder)
+    opening = (time.perf_counter() - began) / max(len(documents), 1)
+    images = [item for item in items if isinstance(item, bytes)]
+    sizes = [size for size in map(measure, images) if isinstance(size, Size)]
+    unreadable = [error for error in map(measure, images) if isinstance(error, RowError)]
+    embedded, spent, rejected = _embedded(embedder, items)
+    refused = Counter(error.kind for error in (*errors, *unreadable, *rejected))
+    examples = {error.kind: error.message for error in reversed([*errors, *unreadable, *rejected])}
+    speed = 1 / (spent / embedded + opening) if embedded else None
+    seconds = target.rows / speed if speed else None
+    sampled = Sampled(
+        table=f"{target.place.schema}.{target.place.table}",
+        rows=target.rows,
+        sampled=len(rows),
+        without=len(rows) - len(documents),
+        opened=len(documents) - refused.total(),
+        refused=dict(refused),
+        examples=examples,
+        bytes=round(float(np.mean([len(image) for image in images]))) if images else 0,
+        width=int(np.median([size.width for size in sizes])) if sizes else 0,
+        height=int(np.median([size.height for size in sizes])) if sizes else 0,
+        embedded=embedded,
+        images_per_second=speed,
+        seconds=seconds,
+        dollars=seconds / 3600 * hourly_price if seconds is not None and hourly_price is not None else None,
+    )
+    size = float(np.mean([len(document.encode()) for document in documents])) if documents else 0.0
+    return sampled, Look(len(rows), {}, 0, sampled.without, size, reading)
+
+
+def _documents(connection: Connection, target: Target[LivePlace]) -> list[str | None]:
+    """Of rows that are spread over the table."""
+    live, most = target.place.live, min(SAMPLE, target.limit or SAMPLE)
+    pages = min(100.0, 100.0 * 4 * most / max(target.collection.count, 1))
+    spread = sql.SQL(" TABLESAMPLE SYSTEM ({})").format(sql.Literal(pages)) if pages < 100 else sql.SQL("")
+    query = sql.SQL("SELECT {} FROM {}{} LIMIT {}").format(
+        sql.SQL(live.document()), live.identifier, spread, sql.Literal(most)
+    )
+    with pace.turn(connection):
+        return [document for (document,) in connection.execute(query).fetchall()]
+
+
+def _opened(content: Content, documents: list[str], embedder: Embedder) -> tuple[list[Item], list[RowError]]:
+    """The items that stand behind the documents, each once, and why others cannot be had."""
+    items, errors = list[Item](), list[RowError]()
+    for part in content.slices(documents, lambda items: keys_of(embedder, items)):
+        errors += part.refused.values()
+        first = list(dict(zip(reversed(part.keys), reversed(range(len(part.keys))), strict=True)).values())
+        for one in part.open(sorted(first)):
+            (errors if isinstance(one, RowError) else items).append(one)  # type: ignore[arg-type]
+    return items, errors
+
+
+def _embedded(embedder: Embedder, items: list[Item]) -> tuple[int, float, list[RowError]]:
+    """How many were embedded, in how many seconds, and what the model refused. The first few are not measured: with them a model
+    warms up."""
+    refused = list(embedder.embed(items[:2]).rejected.values())
+    at, step, spent = 2, 4, 0.0
+    while at < len(items) and spent < LONGEST / 2:
+        began = time.perf_counter()
+        refused += embedder.embed(items[at : at + step]).rejected.values()
+        spent += time.perf_counter() - began
+        at, step = at + step, step * 2
+    return max(0, min(at, len(items)) - 2), spent, refused
