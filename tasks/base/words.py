@@ -33,6 +33,11 @@ SINGULAR = {
 }
 
 
+def listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
 def batches_named(numbers: Sequence[int]) -> str:
     """Batch 3, or batches 0 to 5; no dash, which the timeline of Prefect's V1 interface does not draw."""
     return f"batch {numbers[0]}" if len(numbers) == 1 else f"batches {numbers[0]} to {numbers[-1]}"

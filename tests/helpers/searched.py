@@ -81,6 +81,14 @@ def grant(connection: Connection, schema: str, people: tuple[str, str, str]) -> 
     connection.execute(f"GRANT EXECUTE ON FUNCTION {name} TO {app}")  # type: ignore[call-overload]
 
 
+def searched(connection: Connection, people: tuple[str, str, str], create: str, dimensions: int = 16) -> None:
+    """A table of 16 dimensions with its function, which one role may execute."""
+    fill(connection, "app", OLD)
+    connection.execute(create.format(schema="app", d=dimensions))  # type: ignore[call-overload]
+    grant(connection, "app", people)
+    connection.execute(USER)
+
+
 def verified(connection: Connection, run: Run) -> Run:
     ledger.set_state(connection, run.run_id, "verified")
     return run

@@ -14,19 +14,11 @@ from tasks.shadows.registry import shadow_of
 from tasks.stores.postgres import catalogue
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.search_definitions import DEFINITIONS
-from tests.helpers.searched import FUNCTION, NEW, OLD, USER, answers, fill, grant, literal, migrated, verified
+from tests.helpers.searched import FUNCTION, NEW, OLD, answers, literal, migrated, searched, verified
 
 BY_NAME = {definition.name: definition for definition in DEFINITIONS}
 USUAL, OF_A_USER = BY_NAME["usual"], BY_NAME["own rows of a user, by the function's owner"]
 RENAMED = "SELECT d.id, d.content, 1 - (d.embedding_24 <=> query_embedding) FROM app.docs d {where} ORDER BY d.embedding_24 <=> query_embedding LIMIT match_count"  # noqa: E501
-
-
-def searched(connection: Connection, people: tuple[str, str, str], create: str, dimensions: int = 16) -> None:
-    """A table of 16 dimensions with its function, which one role may execute."""
-    fill(connection, "app", OLD)
-    connection.execute(create.format(schema="app", d=dimensions))  # type: ignore[call-overload]
-    grant(connection, "app", people)
-    connection.execute(USER)
 
 
 def test_a_function_that_shows_a_role_more_is_not_switched(
@@ -163,7 +155,7 @@ def test_a_role_that_cannot_be_taken_is_told_with_the_grant(
     )
     lines = cutover(migrated(connection, probe_settings={"app.reader": "nobody"}))
     assert any(line.endswith(f'as {people[0]}: GRANT "{people[0]}" TO CURRENT_USER') for line in lines)
-    assert f"match_docs finds nothing as {people[1]}, before or after" in lines
+    assert f"match_docs finds nothing as {people[1]} and {connection.info.user}, before or after" in lines
 
 
 def test_more_roles_than_there_is_time_for_are_tried_before(

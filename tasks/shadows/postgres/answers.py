@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tasks.base.words import counted
+from tasks.base.words import counted, listed
 
 TOLERANCE = 2e-3
 """Relative difference of distances: those of half vectors are as coarse."""
@@ -55,6 +55,24 @@ def without(answers: Answers, names: frozenset[str]) -> Answers:
         )
         for key, answer in answers.items()
     }
+
+
+def failures(name: str, answers: Answers) -> list[str]:
+    """Roles whose calls all fail, by the server's words."""
+    roles = dict[str, list[str]]()
+    for role in dict.fromkeys(role for role, _ in answers):
+        words = [answer.words or answer.refused or "" for (who, _), answer in answers.items() if who == role]
+        if all(answer.refused for (who, _), answer in answers.items() if who == role):
+            roles.setdefault(words[0], []).append(role)
+    return [f"{name} fails as {listed(who)}: {words}" for words, who in roles.items()]
+
+
+def unseen(name: str, answers: Answers) -> list[str]:
+    """Roles who find nothing, by whatever vectors, and are not refused."""
+    seen = {role for (role, _), answer in answers.items() if answer.rows}
+    asking = dict.fromkeys(role for (role, _), answer in answers.items() if not answer.refused)
+    roles = [role for role in asking if role not in seen]
+    return [f"{name} finds nothing as {listed(roles)}, before or after"] if roles else []
 
 
 def losses(name: str, before: Answers, after: Answers) -> list[str]:

@@ -45,7 +45,7 @@ def calls(
     first, chosen = next((size for size in served if size in vectors), None), None
 
     def by_text(call: Callable[[str], str]) -> Callable[[str], str]:
-        return lambda vector: call(f"{sql.Literal(vector).as_string()}::{kind}")
+        return lambda vector: call(probe.literal(vector, kind))
 
     for call in map(by_text, probe.calls(function, query, sample, asking.dropped)):
         chosen = chosen or call

@@ -132,6 +132,12 @@ def _comparable(value: Any) -> Any:
     return "NaN" if isinstance(value, float) and math.isnan(value) else value
 
 
+def literal(vector: str, kind: str) -> str:
+    """SQL of a query's vector, in pgvector's text, as an argument of the type ``kind``."""
+    text = vector.replace("[", "{").replace("]", "}") if kind.endswith("[]") else vector
+    return f"{sql.Literal(text).as_string()}::{kind}"
+
+
 def roles(connection: Connection, function: Function) -> tuple[Role, ...]:
     """Those who may execute the function and can be somebody: they log in, or others act as them."""
     rows = connection.execute(

@@ -6,7 +6,7 @@ change itself are searches by index only, each in a savepoint that is rolled bac
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -16,9 +16,9 @@ from tasks.runs.models import Model
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.postgres import answers, generated, probe
-from tasks.shadows.postgres.answers import Answer, Answers
+from tasks.shadows.postgres.answers import Answers
 from tasks.shadows.postgres.arguments import Asking, calls
-from tasks.shadows.postgres.probe import Clock, Probe
+from tasks.shadows.postgres.probe import Clock, Different, Probe
 from tasks.shadows.postgres.rehearsal import rehearsed
 from tasks.shadows.postgres.search_functions import argument_of_query
 from tasks.stores.postgres.catalogue import executors, find, is_generated
@@ -45,6 +45,8 @@ class Proof:
     """Those that are answered by new vectors."""
     roles: tuple[str, ...] = ()
     """Those who are tried in the change."""
+    now: Answers = field(default_factory=dict)
+    """What everybody is answered before the change."""
     _before: Answers = field(default_factory=dict)
     _executors: frozenset[str] = frozenset()
 
@@ -63,13 +65,12 @@ class Proof:
                 *answers.deviations(name, *map(tried.compared, (tried.exact, asked))),
             ]
         )
-        answered = {role for (role, _), answer in asked.items() if answer != Answer()}
-        unseen = sorted({role for role, _ in asked} - answered)
         rest = [role for role in self.probe.taken if role not in self.roles]
         return [
             *self.probe.notes,
             *([f"{name} gives another {u} each time" for u in sorted(self.probe.unsteady)]),
-            *(f"{name} finds nothing as {role}, before or after" for role in unseen),
+            *answers.failures(name, self.now),
+            *answers.unseen(name, {**self.now, **tried.exact, **asked}),
             *(
                 [f"{name} was tried as {counted(len(rest), 'role')} before the switch alone: {', '.join(rest)}"]
                 if rest
@@ -136,15 +137,23 @@ def proofs(
         by_vector = call if query is not None else None
         tried = Probe(function, chosen, by_vector, probe.roles(connection, function), settings)
         proof = Proof(tried, tuple(sorted(kept & chosen.keys())), tuple(sorted(new.keys() & chosen.keys())))
-        proof.probe, proof.roles, whole = _asked_twice(connection, proof, share)
+        now = [size for size in served if size in chosen] if change == "switch" else list(proof.kept)
+        proof.probe, proof.now, proof.roles, whole = _asked_twice(connection, proof, now, share)
+        if name != target.place.write_function:  # which may well take none of what it is called with
+            _refuse_unproven(name, proof.now)
         if change == "switch":
-            now = [size for size in served if size in chosen]
             proof.probe = rehearsed(connection, target, tried, now, proof.kept, proof.made, rehearsal)
             if name == target.place.write_function:  # which finds nothing
                 proof.probe = replace(proof.probe, exact={})
             if not whole:  # that old answers stay is shown by the rehearsal
                 proof.kept = ()
         yield proof
+
+
+def _refuse_unproven(name: str, now: Answers) -> None:
+    if now and all(answer.refused for answer in now.values()):
+        failing = "; ".join(answers.failures(name, now))
+        raise Different(f"{failing}. So nothing can be proven of it: `probe_settings` sets what it reads")
 
 
 def _gone(connection: Connection, change: Change, model: Model | None) -> Model | None:
@@ -154,23 +163,36 @@ def _gone(connection: Connection, change: Change, model: Model | None) -> Model 
     return models.predecessor(connection, model) if change == "contract" else model
 
 
-def _asked_twice(connection: Connection, proof: Proof, share: float) -> tuple[Probe, tuple[str, ...], bool]:
-    """The probe, with the columns that are others each time; the roles who can be tried within a change, before it and after it,
-    by how long their calls take now; and whether there is the time for one of them."""
+def _asked_twice(
+    connection: Connection, proof: Proof, now: Sequence[int], share: float
+) -> tuple[Probe, Answers, tuple[str, ...], bool]:
+    """The probe, with the columns that are others each time; what everybody is answered by vectors of ``now``; the roles who can be
+    tried within a change, before it and after it, by how long their calls take now; and whether there is the time for one of them."""
     sizes, tried = len(proof.kept) + len(proof.made), proof.probe
 
-    def asked() -> tuple[Probe, tuple[str, ...], bool]:
-        first, second, roles, spent, whole = Answers(), Answers(), list[str](), 0.0, True
+    def asked() -> tuple[Answers, Answers, dict[str, float]]:
+        first, second, seconds = Answers(), Answers(), dict[str, float]()
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         for role in tried.taken:
             started = time.perf_counter()
-            first |= {(role, size): tried.ask(connection, role, size) for size in proof.kept}
-            spent += (time.perf_counter() - started) / max(1, len(proof.kept)) * (len(proof.kept) + sizes)
-            if not roles:
-                whole = spent < WHOLE * probe.LIMIT
-            if not roles or (whole and spent < share * probe.LIMIT):
-                roles.append(role)
-            second |= {(role, size): tried.ask(connection, role, size) for size in proof.kept}
-        return replace(tried, unsteady=answers.unsteady(first, second)), tuple(roles), whole
+            first |= {(role, size): tried.ask(connection, role, size) for size in now}
+            one = (time.perf_counter() - started) / max(1, len(now))
+            seconds[role] = one * (len(proof.kept) + sizes)
+            second |= {(role, size): tried.ask(connection, role, size) for size in now}
+        return first, second, seconds
 
-    return locked(connection, asked, keep=False)  # what writes waits for no row for long
+    first, second, seconds = locked(connection, asked, keep=False)  # what writes waits for no row for long
+    roles, spent, whole = list[str](), 0.0, True
+    for role in sorted(tried.taken, key=lambda role: _shows_little(first, role)):
+        spent += seconds[role]
+        if not roles:
+            whole = spent < WHOLE * probe.LIMIT
+        if not roles or (whole and spent < share * probe.LIMIT):
+            roles.append(role)
+    return replace(tried, unsteady=answers.unsteady(first, second)), first, tuple(roles), whole
+
+
+def _shows_little(given: Answers, role: str) -> int:
+    """Those who find rows are tried first, those who are refused last."""
+    of_role = [answer for (who, _), answer in given.items() if who == role]
+    return 0 if any(a.rows for a in of_role) else 1 if any(not a.refused for a in of_role) else 2

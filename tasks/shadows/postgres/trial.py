@@ -1,12 +1,15 @@
 """A derived function is called once where its vectors are about to lie, before any of them is made: what PostgreSQL has against it
 is told before anything is paid."""
 
+from itertools import product
+
 from psycopg import Error, sql
 
 from tasks.base.errors import UsageError
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.postgres import dispatcher, probe, search_functions
+from tasks.shadows.postgres.answers import Answer
 from tasks.shadows.postgres.live_place import side_table
 from tasks.shadows.postgres.search_functions import Origin
 from tasks.stores.postgres.catalogue import find
@@ -37,17 +40,26 @@ def _call_once(connection: Connection, run: Run, target: Target[LivePlace], orig
         assert query
         number = query.query
         old, new = (
-            "" if number is None else f"'[{', '.join('1' * (size or 1))}]'::{of.inputs[number].type}"
+            "" if number is None else probe.literal(f"[{', '.join('1' * (size or 1))}]", of.inputs[number].type)
             for size, of in ((origin.dimensions, origin.function), (target.dimensions, made))
         )
         tries = (probe.calls(f, number, probe.sample(connection, target.place.live)) for f in (origin.function, made))
-        for call_old, call_new in zip(*tries, strict=True):
-            if probe.ask(connection, call_old(old), origin.function.owner, settings).refused:
+        roles = [r.name for r in probe.roles(connection, origin.function) if r.taken]
+        if origin.function.definer:  # what is made of it is its owner's alone
+            roles = [role for role in roles if role == origin.function.owner]
+        failing = Answer()
+        for role, (call_old, call_new) in product(roles[:1], zip(*tries, strict=True)):
+            if (failing := probe.ask(connection, call_old(old), role, settings)).refused:
                 continue
-            answer = probe.ask(connection, call_new(new), origin.function.owner, settings)
+            answer = probe.ask(connection, call_new(new), role, settings)
             if answer.refused:
                 raise _refusal(target, function, answer.words)
             return
+        if failing.refused and function != target.place.write_function:
+            raise UsageError(
+                f"{target.place.schema}.{function} fails whatever it is called with: {failing.words}. So a switch of it could not be "
+                "proven. Nothing was paid yet: set what it reads with `probe_settings`, or name another function with `function`"
+            )
 
 
 def _refusal(target: Target[LivePlace], function: str, words: str) -> UsageError:

@@ -1,0 +1,74 @@
+"""What a search function is tried with, so that what its switch proves was seen."""
+
+import pytest
+
+from tasks.base.errors import UsageError, VerificationRefused
+from tasks.cutover import cutover
+from tasks.stores.postgres.connection import Connection
+from tests.helpers.search_definitions import DEFINITIONS, RESULT
+from tests.helpers.searched import FUNCTION, NEW, answers, literal, migrated, searched
+
+BY_NAME = {definition.name: definition for definition in DEFINITIONS}
+USUAL, OF_A_USER = BY_NAME["usual"], BY_NAME["own rows of a user, by the function's owner"]
+NEAREST = (
+    "SELECT d.id, d.content, 1 - (d.embedding_24 <=> query_embedding{cast}) FROM app.docs d "
+    "ORDER BY d.embedding_24 <=> query_embedding{cast} LIMIT match_count"
+)
+
+
+def test_a_query_that_is_an_array_is_tried_too(connection: Connection, people: tuple[str, str, str]) -> None:
+    """A function that takes its query as an array of numbers is called with one: a body that forgets the filter is not switched."""
+    searched(
+        connection,
+        people,
+        f"CREATE FUNCTION {{schema}}.match_docs(query_embedding float8[], match_count int) {RESULT} LANGUAGE sql STABLE SECURITY DEFINER "
+        "SET search_path = public AS $$ SELECT d.id, d.content, 1 - (d.embedding <=> query_embedding::vector({d})) FROM app.docs d "
+        "WHERE d.user_id = 'user 1' ORDER BY d.embedding <=> query_embedding::vector({d}) LIMIT match_count $$",
+    )
+    before = connection.execute(FUNCTION).fetchall()
+    run = migrated(connection, target={"function_sql": NEAREST.format(cast="::vector(24)")})
+    with pytest.raises(VerificationRefused, match=r"match_docs"):
+        cutover(run)
+    assert connection.execute(FUNCTION).fetchall() == before
+
+
+def test_a_function_that_fails_as_it_is_called_is_told_before_anything_is_paid(
+    connection: Connection, people: tuple[str, str, str]
+) -> None:
+    """What reads a setting that is not there fails for everybody, and nothing can be proven of it: the run stops before any vector is
+    made, with the server's words and what sets it."""
+    create = OF_A_USER.create.replace("current_setting('app.reader', true)", "current_setting('app.reader')")
+    searched(connection, people, create)
+    with pytest.raises(UsageError, match=r"app\.match_docs fails .*app\.reader.*`probe_settings`"):
+        migrated(connection, probe_settings={})
+    assert connection.execute("SELECT count(*) FROM vecferry.vector").fetchone() == (0,)
+
+
+def test_a_function_that_fails_for_everybody_is_not_switched(
+    connection: Connection, people: tuple[str, str, str]
+) -> None:
+    """Where every call fails, before and after, nothing was proven: the switch is refused with the server's words."""
+    searched(connection, people, USUAL.create)
+    run = migrated(connection)
+    connection.execute(
+        USUAL.create.replace("WHERE ", "WHERE d.user_id = current_setting('app.other') AND ")
+        .replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
+        .format(schema="app", d=16)  # type: ignore[arg-type]
+    )
+    before = connection.execute(FUNCTION).fetchall()
+    with pytest.raises(VerificationRefused, match=r"match_docs fails .*app\.other.*`probe_settings`"):
+        cutover(run)
+    assert connection.execute(FUNCTION).fetchall() == before
+
+
+def test_a_role_whose_calls_fail_is_told_with_the_servers_words(
+    connection: Connection, people: tuple[str, str, str]
+) -> None:
+    """Who may execute the function and not read the table is refused before and after, which is no difference, and is told."""
+    searched(connection, people, USUAL.create)
+    connection.execute(f"GRANT EXECUTE ON FUNCTION app.match_docs TO {people[2]}")
+    lines = cutover(migrated(connection))
+    assert f"match_docs fails as {people[2]}: permission denied for table docs" in lines
+    assert not [line for line in lines if "finds nothing" in line]
+    call = USUAL.call.format(schema="app", q=literal(NEW, 7))
+    assert answers(connection, call, people[2:]) == {"outsider": "InsufficientPrivilege"}
