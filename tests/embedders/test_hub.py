@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.embedders import weights
+from tasks.embedders.local import torchvision_repair
 from tasks.embedders.local.hub import needed
 from tests.helpers import tiny_models
 from tests.helpers.hub_server import COMMIT, Hub, hub_server
@@ -40,7 +41,13 @@ for name in sys.argv[3:]:
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A model of images and one of texts, as a hub has them."""
     folder = tmp_path_factory.mktemp("models")
+    listed = folder / "listed"
+    torchvision_repair.repair()
+    import timm
+
+    timm.models.save_for_hf(timm.create_model("test_vit"), str(listed), safe_serialization=True)
     return {
+        "timm/test_vit.r160_in1k": listed,
         "BVRA/MegaDescriptor-L-384": tiny_models.timm_model(folder / "images"),
         "somebody/texts": tiny_models.text_model(folder / "texts"),
     }
@@ -63,16 +70,21 @@ def ask(tmp_path: Path, hub: Hub | None, *names: str, free: int | None = None, *
 
 @needs_timm
 def test_a_model_is_downloaded_once_and_known_by_its_commit(models: dict[str, Path], tmp_path: Path) -> None:
-    """A MegaDescriptor by its name, with the organisation, and at its commit is one space; without a network it is taken from
-    the local cache, and from a directory too."""
+    """A MegaDescriptor by its name, with the organisation, and at its commit is one space; so is a model of timm's list with its
+    tag and without. Without a network each is taken from the local cache."""
     name = "timm/MegaDescriptor-L-384"
     with hub_server(models) as hub:
-        first, *same = ask(tmp_path, hub, name, "timm/hf-hub:BVRA/MegaDescriptor-L-384", f"{name}@{COMMIT}")
+        listed = "timm/test_vit.r160_in1k"
+        written = (name, "timm/hf-hub:BVRA/MegaDescriptor-L-384", f"{name}@{COMMIT}", listed, "timm/test_vit")
+        first, *same, of_list, untagged = ask(tmp_path, hub, *written)
         assert first[0].startswith("timm/BVRA/MegaDescriptor-L-384/")
         assert first[1:] == [COMMIT, [1, 64], "CC-BY-NC-4.0"]
         assert same == [first, first]
+        assert of_list[0].startswith("timm/test_vit.r160_in1k/")
+        assert of_list == untagged
+        assert of_list[1:] == [COMMIT, [1, 64], "apache-2.0"]
         assert [path for path in hub.asked if path.endswith("model.safetensors")]
-    assert ask(tmp_path, None, name, HF_HUB_OFFLINE="1") == [first]
+    assert ask(tmp_path, None, name, listed, HF_HUB_OFFLINE="1") == [first, of_list]
 
 
 @needs_timm

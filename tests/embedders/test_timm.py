@@ -77,6 +77,11 @@ def test_without_the_packages_the_extra_is_named(package: str, monkeypatch: pyte
         ("", "timm/MODEL, e.g. timm/MegaDescriptor-L-384"),
         ("./nowhere", "there is no directory './nowhere'"),
         ("MegaDescriptor-XL-384", "the MegaDescriptors are MegaDescriptor-T-224, MegaDescriptor-S-224"),
+        (
+            "BVRA/MegaDescriptor-L-384",
+            "at the hub is written timm/hf-hub:ORGANISATION/MODEL: timm/hf-hub:BVRA/MegaDescriptor-L-384",
+        ),
+        ("hf-hub:a/b/c", "a model at the hub is written timm/hf-hub:ORGANISATION/MODEL"),
         ("m?dimensions=3", "no option is called 'dimensions'; available: preprocess"),
         ("m?preprocess=mine", "preprocess must be one of card, imagenet, config"),
         ("m?interpolation=nearest", "interpolation must be one of bilinear, bicubic"),

@@ -8,6 +8,7 @@ hub, hf-hub:ORGANISATION/MODEL; or a directory, ./models/tiny, /srv/models/tiny.
 model, as it makes them: not normalized, in float32.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +26,7 @@ from tasks.embedders.local.images import collected, opened
 from tasks.embedders.local.lanes import BATCH_OF_CORE, passed
 from tasks.embedders.naming import ModelName
 from tasks.embedders.timm import megadescriptor
-from tasks.embedders.timm.model import Loaded, Wanted, load
+from tasks.embedders.timm.model import HUB, Loaded, Wanted, load
 from tasks.embedders.timm.preprocessing import INTERPOLATIONS, MODES, Interpolation, Mode, preprocessing
 
 OPTIONS = ("preprocess", "interpolation", "normalize", "precision", "device", "batch")
@@ -116,9 +117,15 @@ def _place(name: ModelName, mode: Mode | None) -> Path | str:
     known = megadescriptor.place(name.model)
     if known is None and name.model.lower().startswith("megadescriptor"):
         raise UsageError(f"embedder {name}: the MegaDescriptors are {', '.join(megadescriptor.NAMES)}")
-    return f"hf-hub:{known}" if known else name.model
+    if "/" in name.model and not re.fullmatch(rf"{HUB}\w[\w.-]*/\w[\w.-]*", name.model):
+        written = name.model.removeprefix(HUB)
+        raise UsageError(
+            f"embedder {name}: a model at the hub is written timm/{HUB}ORGANISATION/MODEL"
+            + (f": timm/{HUB}{written}" if written.count("/") == 1 else "")
+        )
+    return f"{HUB}{known}" if known else name.model
 
 
 def _usual(place: Path | str) -> Mode:
     """How the images of a model are made ready where nothing is said of it."""
-    return "card" if isinstance(place, str) and megadescriptor.is_one(place.removeprefix("hf-hub:")) else "config"
+    return "card" if isinstance(place, str) and megadescriptor.is_one(place.removeprefix(HUB)) else "config"

@@ -18,6 +18,9 @@ from tasks.embedders.timm import megadescriptor
 
 NEEDED = ("torch", "torchvision", "timm", "huggingface_hub", "PIL")
 
+HUB = "hf-hub:"
+"""What timm puts before a name of the hub."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -123,14 +126,14 @@ def _source(name: ModelName, wanted: Wanted) -> Source:
             megadescriptor.LICENCE if megadescriptor.seems_one(wanted.place) else ""
         )
         return Source(f"local-dir:{wanted.place}", "local", weights.digest(wanted.place), {}, stated)
-    place = wanted.place.removeprefix("hf-hub:")
+    place = wanted.place.removeprefix(HUB)
     if place == wanted.place:
         return _listed(name, place)
     repository = Repository(name, place, size=megadescriptor.size(place))
     commit = repository.commit()
     repository.check_room(commit)
     stated = megadescriptor.LICENCE if megadescriptor.is_one(place) else ""
-    return Source(f"hf-hub:{place}@{commit}", place, commit, {}, stated)
+    return Source(f"{HUB}{place}@{commit}", place, commit, {}, stated)
 
 
 def _listed(name: ModelName, model: str) -> Source:
