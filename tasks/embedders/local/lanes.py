@@ -1,6 +1,6 @@
 """Images through a model, each made ready ahead of it, by a pool as large as the machine and no larger.
 
-On a device the pool makes ready while the caller's thread feeds the model. On a processor both need the same cores, and a pass
+On a device the pool makes ready while two threads feed the model. On a processor both need the same cores, and a pass
 that is spread over them waits at every layer for the slowest: there each thread makes its own images ready and passes them
 through the model by itself.
 """
@@ -59,14 +59,19 @@ def passed(images: Sequence[bytes], prepare: Prepare, forward: Forward, batch: i
     if alone and len(starts) > 1:
         yield from _in_order(_pool(), whole, starts, cores() + 1)
         return
-    waiting: dict[int, Any | RowError] = {}
-    for row, result in enumerate(_in_order(_pool(), prepared, range(len(images)), batch + cores())):
-        waiting[row] = result
-        if len(waiting) == batch:
-            yield _pass(waiting, forward)
-            waiting = {}
-    if waiting:
-        yield _pass(waiting, forward)
+    ready = _batches(_in_order(_pool(), prepared, range(len(images)), 2 * batch + cores()), batch)
+    yield from _in_order(_feeding(), lambda rows: _pass(rows, forward), ready, 1)
+
+
+def _batches(prepared: Iterable[Any], batch: int) -> Iterator[dict[int, Any]]:
+    rows: dict[int, Any] = {}
+    for row, result in enumerate(prepared):
+        rows[row] = result
+        if len(rows) == batch:
+            yield rows
+            rows = {}
+    if rows:
+        yield rows
 
 
 def _pass(prepared: Mapping[int, Any | RowError], forward: Forward) -> Passed:
@@ -104,6 +109,12 @@ def _pool() -> ThreadPoolExecutor:
     pool = ThreadPoolExecutor(cores(), thread_name_prefix="images")
     one_thread(pool)
     return pool
+
+
+@cache
+def _feeding() -> ThreadPoolExecutor:
+    """The process's threads that feed devices: while one waits for its batch, the other has brought the next."""
+    return ThreadPoolExecutor(2, thread_name_prefix="model")
 
 
 def one_thread(pool: ThreadPoolExecutor) -> None:

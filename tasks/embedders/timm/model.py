@@ -64,8 +64,8 @@ class Loaded:
         self._model = model
         self.device = wanted.device
         self.on_processor = wanted.device == "cpu"
-        # A device works for one thread at a time, and has memory for one batch. On a processor each thread has cores of its own.
-        self._turn = nullcontext() if self.on_processor else threading.Lock()
+        # A device works on one batch, while the next is brought to it. On a processor each thread has a core of its own.
+        self._turn = nullcontext() if self.on_processor else threading.Semaphore(2 if "cuda" in wanted.device else 1)
         self._precision = wanted.precision
         grey = np.full((height, width, 3), 128, np.uint8)
         shape = self.forward([grey], (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).shape
@@ -78,8 +78,9 @@ class Loaded:
         is divided by ``std``."""
         import torch
 
+        stacked = torch.from_numpy(np.stack(pictures))
         with self._turn, torch.inference_mode():
-            batch = torch.from_numpy(np.stack(pictures)).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+            batch = stacked.to(self.device).permute(0, 3, 1, 2).float().div_(255)
             for colour, values in enumerate(zip(mean, std, strict=True)):
                 batch[:, colour].sub_(values[0]).div_(values[1])
             made = self._model(batch.to(getattr(torch, self._precision)))
