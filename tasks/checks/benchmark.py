@@ -147,6 +147,8 @@ class Benchmark:
     table_bytes: int | None
     """With its indexes; None where its store does not tell."""
     norms: Norms
+    exact: Latency | None = None
+    """Without the index; None of a table that is too large to be read once a search."""
     source: OfSource | None = None
     change: Change = Change()
 
@@ -158,6 +160,7 @@ class Benchmark:
             "ef_search": self.ef_search,
             "sweep": [tried.as_json() for tried in self.sweep],
             "pgvector": asdict(self.latency),
+            **({} if self.exact is None else {"exact": asdict(self.exact)}),
             "probes": self.probes,
             "table_bytes": self.table_bytes,
             "norms": {"lowest": norms.lowest, "mean": norms.mean, "highest": norms.highest},

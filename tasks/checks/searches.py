@@ -27,6 +27,8 @@ from tasks.stores.interface import Hits, Metric, Records, vectors
 QUERIES = 200
 SWEEP = (40, 100, 200, 400)
 """hnsw.ef_search values that the report shows recall and latency for; 40 is pgvector's default."""
+READ_AT_ONCE = 200_000
+"""Rows of a table that is searched without its index too, for comparison: a second or so a search."""
 PARITY_SLACK = 0.02
 """How far below the source's own recall ours may lie: one neighbour in 50 of a random sample of queries."""
 
@@ -73,8 +75,12 @@ def search_checks(
         now = time.monotonic()
         tried, hits = searched(effort, now + (until - now) / (len(others) - number), SHOWN.probes)
         sweep.append(Tried(effort, measures.recall(hits, exact[: len(hits)]), tried.latency))
+    exactly = None
+    if measured.rows <= READ_AT_ONCE:
+        ask_all = partial(made.search, k=k, effort=0)
+        exactly = timed(ask_all, probes, SHOWN.until(spent), SHOWN.probes, made.turns()).latency
     sweep.sort(key=lambda tried: tried.ef_search)
-    benchmark = Benchmark(k, ef_search, tuple(sweep), own.latency, len(probes), made.size(), measured)
+    benchmark = Benchmark(k, ef_search, tuple(sweep), own.latency, len(probes), made.size(), measured, exactly)
     checks = [
         Check("NaN or infinity", measured.not_finite == 0, measured.rows, f"{measured.not_finite:,}", "0"),
         Check(

@@ -106,7 +106,7 @@ def drafted(connection: Connection, request: Request, run_id: str, wanted: Seque
     ]
     for target in targets:
         problems += [*_problems(connection, run_id, target)]
-        warnings += [*_warnings(connection, target)]
+        warnings += [*_warnings(connection, target), *renaming.notes(target, request.embedder)]
     if request.queries:
         read_queries(request.queries)
     return Draft(Plan(check_run_id(run_id), request, tuple(targets)), problems, warnings)

@@ -188,7 +188,8 @@ class Records(Protocol):
 
     def search(self, queries: np.ndarray, k: int, effort: int | None = None) -> list[Hits]:
         """The store's own approximate search: queries float32[n, d]. ``effort`` is how many candidates the index looks at
-        (hnsw.ef_search of pgvector, hnsw_ef of Qdrant); a store that is not told so with a query, as Chroma, passes it over."""
+        (hnsw.ef_search of pgvector, hnsw_ef of Qdrant), and 0 none, so that every row is compared; a store that is not told so
+        with a query, as Chroma, passes it over."""
         ...
 
     def turns(self) -> AbstractContextManager[Callable[[], AbstractContextManager[Turn]]]:

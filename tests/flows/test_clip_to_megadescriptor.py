@@ -1,5 +1,6 @@
 """The images of a live table onto another model, through the whole life of a run, in both layouts."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,14 @@ def test_what_the_guide_checks(reports: ImageReports) -> None:
     connection, (old, new) = reports.connection, (reports.old.space.dimensions, reports.new.space.dimensions)
     assert reports.columns() == {"embedding": f"vector({old})"}
     before = [functions_of(connection), reports.nearest(3, reports.old)]
-    assert clip_to_megadescriptor(**reports.parameters(cutover="auto"), run_id="r")["state"] == "cut_over"
+    changes = f"those of before are in embedding_model_{old}: every instance of the application needs that model"
+    assert any(changes in warning for warning in reports.plan().warnings)
+    result = clip_to_megadescriptor(**reports.parameters(cutover="auto"), run_id="r")
+    assert result["state"] == "cut_over"
+    assert any(changes in line for line in result["done"])
+    report = json.loads((reports.folder.parent / "home/runs/r/report.json").read_text())["targets"][0]
+    assert report["benchmark"]["exact"]["searches"] > 0
+    assert len(report["contact_sheet"]) == 8
     kept = f"embedding_model_{old}"
     assert reports.columns() == {kept: f"vector({old})", "embedding": f"vector({new})"}
     assert connection.execute(

@@ -188,7 +188,11 @@ class LiveColumn(LiveRows):
 
     def notes(self) -> list[str]:
         with self.run.connection() as connection:
-            return dispatcher.notes(connection, self.now(connection).target)
+            target = self.now(connection).target
+            lines = dispatcher.notes(connection, target)
+            if relations.has_column(connection, target.place.live.identifier, target.place.live.vectors):
+                lines += renaming.notes(target, self.run.plan.request.embedder or "")
+            return lines
 
     def proofs(self, connection: Connection, change: Change, share: float) -> Iterator[Proof]:
         if self.target.place.functions:

@@ -10,6 +10,7 @@ from psycopg import sql
 
 from sql import statement
 from tasks.base.errors import UsageError
+from tasks.base.words import counted
 from tasks.runs import ledger, models, search_bodies
 from tasks.runs.commands import command
 from tasks.runs.plan import Target
@@ -53,6 +54,27 @@ def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
             f"cutover on: {_way_on(connection, target, renaming.kept)}"
         )
     yield from _spelled(connection, target)
+
+
+def notes(target: Target[LivePlace], model: str) -> Iterator[str]:
+    """What the application has to change with the switch to ``model``."""
+    place, renaming = target.place, target.place.renaming
+    if renaming is None:
+        return
+    table, old = f"{place.schema}.{place.table}", place.live.layout.dimensions
+    written = f", and not by {place.write_function}," if place.write_function else ""
+    other = old is not None and old != target.dimensions
+    fails = (
+        f"; what writes {counted(old or 0, 'dimension')} to {renaming.column} itself{written} fails from then on"
+        if other
+        else ""
+    )
+    yield (
+        f"with the cutover {table}.{renaming.column} has the vectors of {model}, {counted(target.dimensions or 0, 'dimension')}, and "
+        f"those of before are in {renaming.kept}: every instance of the application needs that model with its preprocessing, the threshold "
+        f"that goes with it, and a restart{fails}"
+    )
+    yield f"rows of {table} that come in without a vector get theirs from catch-up, until the contract"
 
 
 def _spelled(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:

@@ -88,7 +88,8 @@ def read(
 def search(
     connection: Connection, table: Table, queries: np.ndarray, k: int, ef_search: int | None = None
 ) -> list[Hits]:
-    """k nearest rows of each query, through the index when there is one; distances are as ``Hits`` has them."""
+    """k nearest rows of each query, through the index when there is one, but not where ``ef_search`` is 0; distances are as ``Hits`` has
+    them."""
     layout = table.layout
     if not layout.dimensions:
         return [Hits([], np.zeros(0)) for _ in queries]
@@ -109,6 +110,8 @@ def search(
             connection.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(min(1000, ef_search))))
             # Of a small table, or for a large ef_search, the planner would rather read every row: exact, and slower.
             connection.execute("SET LOCAL enable_seqscan = off")
+        elif ef_search == 0:
+            connection.execute("SET LOCAL enable_indexscan = off")
         for probe in wire.pack(queries, layout.index_type or layout.type):
             rows = connection.execute(query, (Packed(probe), Packed(probe)), prepare=False, binary=True).fetchall()
             near = [(i, d) for i, d in rows if d is not None and d == d]
