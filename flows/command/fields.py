@@ -25,17 +25,20 @@ class Parameter:
     help: str
 
 
-def parameters(model: type[BaseModel], prefix: str = "") -> Iterator[Parameter]:
-    """Every parameter of a form, in the order of its fields; of a nested model the fields, of a list of models both."""
+def parameters(model: type[BaseModel], prefix: str = "", may_be_left_out: bool = False) -> Iterator[Parameter]:
+    """Every parameter of a form, in the order of its fields; of a nested model the fields, of a list of models both. None of a model
+    that ``may_be_left_out`` as a whole is required."""
     for name in in_order(model):
         field = model.model_fields[name]
         key = prefix + (field.alias or name)
         nested, in_list = _nested(field.annotation)
         if nested is None or in_list:
             default = None if field.is_required() else _plain(field.get_default(call_default_factory=True))
-            yield Parameter(key, _type(field), field.is_required(), default, field.description or "")
+            required = field.is_required() and not may_be_left_out
+            yield Parameter(key, _type(field), required, default, field.description or "")
         if nested is not None:
-            yield from parameters(nested, f"{key}[]." if in_list else f"{key}.")
+            left_out = not field.is_required() and field.get_default(call_default_factory=True) is None
+            yield from parameters(nested, f"{key}[]." if in_list else f"{key}.", left_out)
 
 
 def in_order(model: type[BaseModel]) -> list[str]:

@@ -88,7 +88,7 @@ def estimate(connection: Connection, draft: Draft, statements: list[str]) -> Pla
         least_seconds=sum(s.seconds or 0.0 for s, _ in samples),
         layouts=[layout for target in plan.targets for layout in layout_costs(connection, target)],
         more=[
-            More("model", _model(embedder), list(_model_lines(embedder))),
+            More("model", _model(plan.request.embedder, embedder), list(_model_lines(plan.request.embedder, embedder))),
             *(More("images", asdict(sampled), list(sampled.lines())) for sampled, _ in samples),
         ],
     )
@@ -104,10 +104,10 @@ def _listing(plan: Plan) -> Listing:
     return Listing(("table", "new column", "layout", "rows", "dims", "metric", "image", "functions"), rows)
 
 
-def _model(embedder: Embedder) -> dict[str, str]:
+def _model(name: str, embedder: Embedder) -> dict[str, str]:
     space = embedder.space
     return {
-        "name": f"{space.provider}/{space.model}",
+        "name": name,
         "space": space.fingerprint,
         "preprocessing": space.preprocessing,
         "revision": space.revision,
@@ -115,10 +115,10 @@ def _model(embedder: Embedder) -> dict[str, str]:
     }
 
 
-def _model_lines(embedder: Embedder) -> Iterator[str]:
+def _model_lines(name: str, embedder: Embedder) -> Iterator[str]:
     space = embedder.space
     lengths = "normalized" if space.normalized else "not normalized"
-    yield f"{space.provider}/{space.model}: {space.preprocessing or 'preprocessing of its own'}; vectors {lengths}"
+    yield f"{name}: {space.preprocessing or 'preprocessing of its own'}; vectors {lengths}"
     if embedder.licence:
         yield f"  licence of its weights: {embedder.licence}"
 

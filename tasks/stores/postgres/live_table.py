@@ -211,8 +211,7 @@ def place(connection: Connection, name: str) -> tuple[str, str]:
     ).fetchone()
     if row is None:
         raise UsageError(
-            f'there is no table {name}: name yours, -p \'targets=[{{"table": "docs", "text": "content"}}]\', '
-            f'as SQL would, schema.table or "Quoted Name"'
+            f'there is no table {name}: name yours as SQL would, schema.table or "Quoted Name"; {_with_vectors(connection)}'
         )
     if row[2] != "r":
         raise UsageError(
@@ -220,6 +219,17 @@ def place(connection: Connection, name: str) -> tuple[str, str]:
             "not supported"
         )
     return row[3], row[1]
+
+
+def _with_vectors(connection: Connection) -> str:
+    """The tables that could be meant."""
+    rows = connection.execute(
+        "SELECT DISTINCT n.nspname, c.relname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n "
+        "ON n.oid = c.relnamespace JOIN pg_type t ON t.oid = a.atttypid WHERE t.typname IN ('vector', 'halfvec') "
+        "AND c.relkind = 'r' AND n.nspname <> 'vecferry' ORDER BY 1, 2 LIMIT 10"
+    ).fetchall()
+    names = ", ".join(sql.Identifier(*row).as_string() for row in rows)
+    return f"tables with vectors: {names}" if names else "no table of this database has vectors"
 
 
 def from_json(data: dict[str, Any]) -> LiveTable:
