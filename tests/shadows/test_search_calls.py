@@ -1,9 +1,16 @@
 """What a search function is tried with, so that what its switch proves was seen."""
 
+import time
+from typing import Any
+
 import pytest
 
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.cutover import cutover
+from tasks.shadows.postgres import probe
+from tasks.shadows.postgres.answers import Answer, deviations
+from tasks.shadows.postgres.proof import Proof
+from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.search_definitions import DEFINITIONS, RESULT
 from tests.helpers.searched import FUNCTION, NEW, answers, literal, migrated, searched
@@ -72,3 +79,61 @@ def test_a_role_whose_calls_fail_is_told_with_the_servers_words(
     assert not [line for line in lines if "finds nothing" in line]
     call = USUAL.call.format(schema="app", q=literal(NEW, 7))
     assert answers(connection, call, people[2:]) == {"outsider": "InsufficientPrivilege"}
+
+
+def test_answers_of_many_rows_are_compared_at_once() -> None:
+    """What a switch compares within its transaction takes no time, however many rows there are and in whatever order."""
+    rows = tuple((n, f"text {n}", 1 - n / 200) for n in range(200))
+    started = time.perf_counter()
+    assert deviations("f", {("a", 1): Answer(rows)}, {("a", 1): Answer((*rows[:100], *reversed(rows[100:])))}) == []
+    assert time.perf_counter() - started < 2
+
+
+def test_a_function_without_a_limit_is_looked_at_as_far_as_fifty_rows(
+    connection: Connection, people: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function that would give the whole table is asked for no more than is compared, so that it can be switched."""
+    searched(connection, people, USUAL.create.replace("LIMIT match_count", ""))
+    connection.execute(
+        "INSERT INTO app.docs SELECT 100 + id, content || '!', user_id, published, metadata, embedding FROM app.docs"
+    )
+    ask, rows = probe.ask, list[int]()
+
+    def counting(*given: Any) -> Answer:
+        answer = ask(*given)
+        rows.append(len(answer.rows))
+        return answer
+
+    monkeypatch.setattr(probe, "ask", counting)
+    cutover(migrated(connection))
+    assert max(rows) == 50
+
+
+def test_all_that_a_proof_does_within_a_switch_is_timed(
+    connection: Connection, people: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comparing counts as calling does: where it takes too long, the switch is rolled back."""
+    searched(connection, people, USUAL.create)
+    run, before = migrated(connection), connection.execute(FUNCTION).fetchall()
+
+    def slowly(*_: object) -> list[str]:
+        time.sleep(probe.LIMIT + 0.01)
+        return []
+
+    monkeypatch.setattr("tasks.shadows.postgres.answers.deviations", slowly)
+    with pytest.raises(VerificationRefused, match="longer to be tried than a switch may last"):
+        cutover(run)
+    assert connection.execute(FUNCTION).fetchall() == before
+
+
+def test_a_call_that_does_not_end_is_ended(connection: Connection, people: tuple[str, str, str]) -> None:
+    """A call within a switch is cut off when its time is over, and not when it comes back."""
+    searched(connection, people, USUAL.create)
+    function = find(connection, "app", "match_docs")
+    assert function
+    roles = (probe.Role(connection.info.user, True),)
+    tried = probe.Probe(function, {16: "SELECT pg_sleep(20)"}, None, roles, {})
+    started = time.perf_counter()
+    with pytest.raises(probe.TooSlow), connection.transaction():
+        Proof(tried, (16,), roles=(connection.info.user,)).before(connection, probe.Clock())
+    assert time.perf_counter() - started < 5

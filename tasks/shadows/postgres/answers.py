@@ -119,28 +119,21 @@ def _agree(rows: Sequence[Row], exact: Sequence[Row]) -> bool:
     finds most, and never nearer ones."""
     if not rows or not exact:
         return False
-    if not _distances(exact[0]):
-        return sum(any(_same(row, other) for other in exact) for row in rows) >= len(rows) / 2
-    if not _same(_distances(rows[0]), _distances(exact[0])):
+    if _distances(exact[0]) and not _same(_distances(rows[0]), _distances(exact[0])):
         return False
-    alike = sum(
-        any(
-            _same(row, other) or (n > 1 and _same(_distances(row), _distances(other)))
-            for other, n in zip(exact, _ties(exact), strict=True)
-        )
-        for row in rows
-    )
-    return alike >= len(rows) / 2
+    return sum(_is_of(row, exact) for row in rows) >= len(rows) / 2
+
+
+def _is_of(row: Row, exact: Sequence[Row]) -> bool:
+    """Whether the row is one of these, or as near as several of them, or as the last, which may be one of more."""
+    if any(_same(row, other) for other in exact):
+        return True
+    near = [n for n, other in enumerate(exact) if _distances(row) and _same(_distances(row), _distances(other))]
+    return len(near) > 1 or len(exact) - 1 in near
 
 
 def _distances(row: Row) -> Row:
     return tuple(value for value in row if isinstance(value, float))
-
-
-def _ties(rows: Sequence[Row]) -> list[int]:
-    """Of each row, how many are as near; the last may be one of more that are not among them."""
-    counts = [sum(_same(_distances(row), _distances(other)) for other in rows) for row in rows]
-    return [n + 1 if _same(_distances(row), _distances(rows[-1])) else n for row, n in zip(rows, counts, strict=True)]
 
 
 def _same(row: Row, other: Row) -> bool:

@@ -1,7 +1,9 @@
 """Calls of a search function, as those who may execute it."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, product
 from typing import Any
@@ -14,8 +16,11 @@ from tasks.stores.postgres.catalogue import Function, Parameter
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTable
 
+Statement = str | sql.Composed
 LIMIT = 0.2
-"""Seconds that calls within a switch may take in all."""
+"""Seconds that trying functions within a switch may take in all."""
+COMPARED = 50
+"""Of an answer, the rows that are looked at."""
 ROWS = 10
 """How many rows are asked for, where a function takes a count."""
 TRIES = 16
@@ -49,18 +54,33 @@ class Different(VerificationRefused):
 
 @dataclass
 class Clock:
-    """The time that calls within one switch have taken so far."""
+    """The time that trying functions within one switch has taken so far: calls, and what becomes of them."""
 
     seconds: float = 0.0
 
-    def spend(self, seconds: float, name: str) -> None:
-        """Raises TooSlow once it is too much."""
-        self.seconds += seconds
+    @contextmanager
+    def running(self, name: str) -> Iterator[None]:
+        """Raises TooSlow once what is tried of the function takes it beyond the limit."""
+        started = time.perf_counter()
+        try:
+            yield
+        except errors.QueryCanceled as canceled:
+            raise self._over(name) from canceled
+        self.seconds += time.perf_counter() - started
         if self.seconds > LIMIT:
-            raise TooSlow(
-                f"{name} takes longer to be tried than a switch may last ({LIMIT * 1000:.0f} ms), so nothing was switched: "
-                "try when the database is less busy"
-            )
+            raise self._over(name)
+
+    @property
+    def end(self) -> sql.Composed:
+        """The statement that ends a call when the time is over."""
+        left = max(1, math.ceil((LIMIT - self.seconds) * 1000))
+        return sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(left))
+
+    def _over(self, name: str) -> TooSlow:
+        return TooSlow(
+            f"{name} takes longer to be tried than a switch may last ({LIMIT * 1000:.0f} ms), so nothing was switched: "
+            "try when the database is less busy"
+        )
 
 
 @dataclass(frozen=True)
@@ -80,7 +100,7 @@ class Probe:
     unsteady: frozenset[str] = frozenset()
     """Columns that are others each time that they are asked for."""
 
-    def ask(self, connection: Connection, role: str, dimensions: int, *before: str) -> Answer:
+    def ask(self, connection: Connection, role: str, dimensions: int, *before: Statement) -> Answer:
         """What a role gets for a query of so many dimensions, after the statements ``before``."""
         return ask(connection, self.calls[dimensions], role, self.settings, *before)
 
@@ -103,7 +123,7 @@ class Probe:
         ]
 
 
-def ask(connection: Connection, call: str, role: str, settings: Mapping[str, str], *before: str) -> Answer:
+def ask(connection: Connection, call: str, role: str, settings: Mapping[str, str], *before: Statement) -> Answer:
     """What a role gets for a call, of which nothing is kept; after the statements ``before``."""
     answer = Answer()
     try:
@@ -184,7 +204,7 @@ def calls(
         def call(vector: str, given: Sequence[tuple[str, str | None]] = tuple(given)) -> str:
             arguments = ", ".join(f"{prefix}{vector if value is None else value}" for prefix, value in given)
             name = sql.Identifier(function.schema, function.name).as_string()
-            return f"SELECT {whole} FROM {name}({arguments}) AS found"
+            return f"SELECT {whole} FROM {name}({arguments}) AS found LIMIT {COMPARED}"
 
         yield call
 

@@ -51,20 +51,21 @@ class Proof:
     _executors: frozenset[str] = frozenset()
 
     def before(self, connection: Connection, clock: Clock) -> None:
-        self._executors = executors(connection, self.probe.function)
+        with clock.running(self.probe.function.name):
+            self._executors = executors(connection, self.probe.function)
         self._before = self._ask(connection, self.kept, clock)
 
     def after(self, connection: Connection, clock: Clock) -> list[str]:
         """What is to be told of it. Raises VerificationRefused for any difference, which rolls the change back."""
         tried, name = self.probe, self.probe.function.name
         asked = self._ask(connection, (*self.kept, *self.made), clock)
-        probe.refuse(
-            [
+        with clock.running(name):
+            lines = [
                 *self._opened(connection),
                 *answers.differences(name, *map(tried.compared, (self._before, asked))),
                 *answers.deviations(name, *map(tried.compared, (tried.exact, asked))),
             ]
-        )
+        probe.refuse(lines)
         rest = [role for role in self.probe.taken if role not in self.roles]
         return [
             *self.probe.notes,
@@ -82,9 +83,8 @@ class Proof:
         asked: Answers = {}
         for role in self.roles:
             for size in dimensions:
-                started = time.perf_counter()
-                asked[role, size] = self.probe.ask(connection, role, size)
-                clock.spend(time.perf_counter() - started, self.probe.function.name)
+                with clock.running(self.probe.function.name):
+                    asked[role, size] = self.probe.ask(connection, role, size, clock.end)
         return asked
 
     def _opened(self, connection: Connection) -> Iterator[str]:
