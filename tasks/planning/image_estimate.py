@@ -12,6 +12,7 @@ from tasks.base.words import counted, duration, plural
 from tasks.contents.interface import Content
 from tasks.embedders.interface import Embedder, Item, RowError
 from tasks.embedders.pictures import Size, measure
+from tasks.embedders.precision import row_cosines
 from tasks.embedders.registry import open_embedder
 from tasks.planning.layouts import layout_costs
 from tasks.planning.planned import Draft, Listing, Look, More, Planned
@@ -23,6 +24,8 @@ from tasks.stores.postgres.places import LivePlace
 
 SAMPLE = 200
 """Images that are opened."""
+COMPARED = 8
+"""Images by which a model that computes with fewer bits is compared with itself."""
 LONGEST = 20.0
 """Seconds in which images of the sample are embedded, at the most; what a slow model has embedded by then is measured."""
 
@@ -54,6 +57,8 @@ class Sampled:
     """What embedding all rows takes at that."""
     dollars: float | None
     """What that costs, where an hour has a price."""
+    row_cosine: float | None = None
+    """Of a model that computes with fewer bits: the lowest cosine of an image's vector to the one with all of them."""
 
     def lines(self) -> Iterator[str]:
         """As people read it."""
@@ -70,6 +75,8 @@ class Sampled:
             price = f" and ${self.dollars:,.2f}" if self.dollars is not None else ""
             speed = f"{self.images_per_second:,.1f} {plural(2, 'image')} a second by {counted(self.embedded, 'image')}"
             yield f"  this machine embeds {speed}: about {duration(self.seconds)}{price} for all rows"
+        if self.row_cosine is not None:
+            yield f"  the lowest cosine of a vector to the one in float32 is {self.row_cosine:.4f}, by a few images"
 
 
 def estimate(connection: Connection, draft: Draft, statements: list[str]) -> Planned:
@@ -77,7 +84,7 @@ def estimate(connection: Connection, draft: Draft, statements: list[str]) -> Pla
     plan = draft.plan
     assert plan.request.embedder
     embedder = open_embedder(plan.request.embedder)
-    samples = [_sampled(connection, target, embedder, plan.request.own["hourly_price"]) for target in plan.targets]
+    samples = [_sampled(connection, target, embedder, plan) for target in plan.targets]
     return Planned(
         plan,
         _listing(plan),
@@ -129,9 +136,8 @@ def _warnings(samples: Iterator[Sampled]) -> Iterator[str]:
             yield f"{sampled.table}: no image of the sample can be opened: look at image, images.root and images.allow_hosts"
 
 
-def _sampled(
-    connection: Connection, target: Target[LivePlace], embedder: Embedder, hourly_price: float | None
-) -> tuple[Sampled, Look]:
+def _sampled(connection: Connection, target: Target[LivePlace], embedder: Embedder, plan: Plan) -> tuple[Sampled, Look]:
+    hourly_price: float | None = plan.request.own["hourly_price"]
     began = time.perf_counter()
     rows = _documents(connection, target)
     reading = (time.perf_counter() - began) / max(len(rows), 1)
@@ -145,6 +151,7 @@ def _sampled(
     embedded, spent, rejected = _embedded(embedder, items)
     refused = Counter(error.kind for error in (*errors, *unreadable, *rejected))
     examples = {error.kind: error.message for error in reversed([*errors, *unreadable, *rejected])}
+    cosines = row_cosines(plan.request.embedder or "", items[:COMPARED])
     speed = 1 / (spent / embedded + opening) if embedded else None
     seconds = target.rows / speed if speed else None
     sampled = Sampled(
@@ -162,6 +169,7 @@ def _sampled(
         images_per_second=speed,
         seconds=seconds,
         dollars=seconds / 3600 * hourly_price if seconds is not None and hourly_price is not None else None,
+        row_cosine=float(cosines.min()) if cosines is not None and cosines.size else None,
     )
     size = float(np.mean([len(document.encode()) for document in documents])) if documents else 0.0
     return sampled, Look(len(rows), {}, 0, sampled.without, size, reading)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from tasks.base.errors import UsageError
 from tasks.embedders.interface import Embedder
+from tasks.embedders.precision import row_cosines
 from tasks.embedders.registry import open_embedder
 from tasks.embedders.timm import lite
 from tests.helpers.local_models import needs_lite
@@ -97,6 +98,12 @@ def test_bfloat16_stays_near_and_agrees_with_itself(
     cosines = np.sum(vectors["lite0"] * embedded, axis=1)
     assert np.median(cosines) > 0.997
     assert 0.97 < cosines.min() < 0.999
+    model = f"timm/{folder}?precision=bfloat16&normalize=true"
+    told = row_cosines(model, [*photographs[:4], b"no picture"])
+    assert told is not None
+    np.testing.assert_allclose(told, cosines[:4], atol=1e-3)
+    assert row_cosines(model.replace("bfloat16", "float32"), photographs) is None
+    assert row_cosines("hashing/8", ["a"]) is None
     assert embedder.space.fingerprint != embedders["lite0"].space.fingerprint
     alone = np.concatenate([embedder.embed([photograph]).whole for photograph in photographs[:5]])
     assert np.sum(alone * embedded[:5], axis=1).min() > 0.999

@@ -47,6 +47,8 @@ def cores() -> int:
 def passed(images: Sequence[bytes], prepare: Prepare, forward: Forward, batch: int, alone: bool) -> Iterator[Passed]:
     """The images in their order, ``batch`` of them a pass. ``alone``: each thread for itself, as on a processor. Raises what
     ``forward`` raises, once all that was made by then is handed out."""
+    if alone:
+        batch = min(batch, max(1, -(-len(images) // cores())))
     starts = range(0, len(images), batch)
 
     def prepared(row: int) -> Any | RowError:
@@ -56,7 +58,7 @@ def passed(images: Sequence[bytes], prepare: Prepare, forward: Forward, batch: i
         rows = range(start, min(start + batch, len(images)))
         return _pass({row: prepared(row) for row in rows}, forward)
 
-    if alone and len(starts) > 1:
+    if alone and len(starts) >= cores():  # with fewer some would stand idle: those are spread over all of them
         yield from _in_order(_pool(), whole, starts, cores() + 1)
         return
     ready = _batches(_in_order(_pool(), prepared, range(len(images)), 2 * batch + cores()), batch)
