@@ -13,6 +13,7 @@ until the model has had the slice that they are in. The only pictures that are n
     refused         any other answer of a host
     untrusted       a host without a valid certificate
     too_slow        a host that goes on sending, and does not come to an end
+    unavailable     5xx or no answer, however often it is tried, while others of the same host are read (opening.py)
     page            a web page in place of a picture
     empty           no bytes
     too_large       more bytes than ``max_bytes``

@@ -31,12 +31,15 @@ class Directory:
             raise FatalError(f"images.root: there is no directory {self.root}; mount it, or name another")
         return os.path.realpath(self.root)
 
-    def read(self, reference: str) -> bytes | RowError:
+    def host(self, reference: str) -> str:
+        return self.root
+
+    def read(self, reference: str, once: bool = False) -> bytes | RowError:
         base, name = self._base, shown(reference)
         path = os.path.realpath(os.path.join(base, reference.removeprefix("file://")))
         if os.path.commonpath([base, path]) != base:
             return RowError("escapes", f"{name} leads out of {self.root}")
-        return self.patience.read(name, lambda: self._attempt(name, path))
+        return self.patience.read(name, lambda: self._attempt(name, path), once)
 
     def _attempt(self, name: str, path: str) -> bytes | RowError | Later:
         try:

@@ -17,6 +17,10 @@ LONGEST_WAIT = 60.0
 """Seconds that a server's wish is waited for; who asks for more is left to the retries of the task."""
 
 
+class Unavailable(TransientError):
+    """One file was not to be had, however often it was tried. Whether that is its own fault, others of the same host tell."""
+
+
 @dataclass(frozen=True)
 class Later:
     """It was not to be had, and soon may be."""
@@ -24,6 +28,8 @@ class Later:
     message: str
     seconds: float | None = None
     """That the server asks to wait."""
+    throttled: bool = False
+    """It is about who asks, and not about the file."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +40,22 @@ class Patience:
     first_delay: float = FIRST_DELAY
     stopped: threading.Event = field(default_factory=threading.Event)
 
-    def read(self, name: str, attempt: Callable[[], bytes | RowError | Later]) -> bytes | RowError:
-        """What an attempt brings. Raises TransientError when all were in vain, when the server asks for more patience than there
-        is, and at once when who reads has stopped."""
-        for number in range(self.tries):
+    def read(self, name: str, attempt: Callable[[], bytes | RowError | Later], once: bool = False) -> bytes | RowError:
+        """What an attempt brings, or the only one. Raises Unavailable when all were in vain or the server asks for more patience
+        than there is, TransientError where that is about who asks, and at once when who reads has stopped."""
+        tries = 1 if once else self.tries
+        for number in range(tries):
             result = attempt()
             if not isinstance(result, Later):
                 return result
             backoff = self.first_delay * 2**number * random.uniform(0.5, 1.5)
             delay = backoff if result.seconds is None else max(result.seconds, 0.01 * backoff)
-            if number + 1 < self.tries and delay <= LONGEST_WAIT:
+            if number + 1 < tries and delay <= LONGEST_WAIT:
                 self.wait(name, delay)
                 continue
             asks = f", and asks to wait {result.seconds:.0f} s" if result.seconds and delay > LONGEST_WAIT else ""
-            raise TransientError(f"{name}: {result.message}{asks}; tried {counted(number + 1, 'time')}")
+            kind = TransientError if result.throttled else Unavailable
+            raise kind(f"{name}: {result.message}{asks}; tried {counted(number + 1, 'time')}")
         raise AssertionError("at least one try")
 
     def wait(self, name: str, seconds: float) -> None:

@@ -31,12 +31,15 @@ class Remote:
             raise FatalError(f"images.root: {self.root}: {error}") from error
         return system, str(path).rstrip("/")
 
-    def read(self, reference: str) -> bytes | RowError:
+    def host(self, reference: str) -> str:
+        return self.root
+
+    def read(self, reference: str, once: bool = False) -> bytes | RowError:
         name, root = shown(reference), self.root.rstrip("/") + "/"
         path = reference.removeprefix(root)
         if "://" in path or path.startswith("/") or ".." in path.split("/"):
             return RowError("escapes", f"{name} leads out of {self.root}")
-        return self.patience.read(name, lambda: self._attempt(name, path))
+        return self.patience.read(name, lambda: self._attempt(name, path), once)
 
     def _attempt(self, name: str, path: str) -> bytes | RowError | Later:
         system, base = self._place

@@ -45,8 +45,11 @@ class Rows:
         """Connections that nobody reads by just now."""
         return []
 
-    def read(self, reference: str) -> bytes | RowError:
-        return self.patience.read(shown(reference), lambda: self._attempt(reference))
+    def host(self, reference: str) -> str:
+        return self.table
+
+    def read(self, reference: str, once: bool = False) -> bytes | RowError:
+        return self.patience.read(shown(reference), lambda: self._attempt(reference), once)
 
     def _attempt(self, reference: str) -> bytes | RowError | Later:
         name = f"the picture of row {shown(reference)}"

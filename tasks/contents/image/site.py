@@ -9,7 +9,7 @@ import httpx
 
 from tasks.base.errors import FatalError
 from tasks.contents.image.references import shown
-from tasks.contents.image.web import Web, origin
+from tasks.contents.image.web import Web, host, origin
 from tasks.embedders.interface import RowError
 
 ANYWHERE = "https://"
@@ -36,9 +36,13 @@ class Site:
             )
         return base
 
-    def read(self, reference: str) -> bytes | RowError:
+    def read(self, reference: str, once: bool = False) -> bytes | RowError:
         url = self.located(reference)
-        return url if isinstance(url, RowError) else self.web.get(shown(reference), url)
+        return url if isinstance(url, RowError) else self.web.get(shown(reference), url, once=once)
+
+    def host(self, reference: str) -> str:
+        url = self.located(reference)
+        return "" if isinstance(url, RowError) else host(url)
 
     def located(self, reference: str) -> httpx.URL | RowError:
         """The URL that is meant: ``escapes`` where that is not below the root, ``reference`` where it is none."""

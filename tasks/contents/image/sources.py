@@ -20,9 +20,13 @@ LOCAL = ("file://", "local://")
 class Source(Protocol):
     """Threads share it, until it is closed."""
 
-    def read(self, reference: str) -> bytes | RowError:
-        """The whole file, or why it is not to be had. Raises TransientError, and FatalError where no file of this source can
-        be."""
+    def read(self, reference: str, once: bool = False) -> bytes | RowError:
+        """The whole file, or why it is not to be had; what may pass is tried several times, or once. Raises Unavailable where
+        that may be the file's own fault, else TransientError, and FatalError where no file of this source can be had."""
+        ...
+
+    def host(self, reference: str) -> str:
+        """Who has the file: where that is down, all that it has are not to be had."""
         ...
 
     def stop(self) -> None:

@@ -32,7 +32,7 @@ class Bucket:
     """How the parameter calls the key; "" without one."""
     web: Web
 
-    def read(self, reference: str) -> bytes | RowError:
+    def read(self, reference: str, once: bool = False) -> bytes | RowError:
         name, object_name = shown(reference), self._object(reference)
         if object_name is None or object_name.startswith("/") or climbs(object_name):
             return RowError("escapes", f"{name} is no object of the bucket {self.bucket} of {self.root}")
@@ -42,7 +42,10 @@ class Bucket:
             url = httpx.URL(text)
         except httpx.InvalidURL as error:
             return RowError("reference", f"{name} makes no URL: {error}")
-        return self.web.get(name, url, lambda answer: self._answered(name, answer))
+        return self.web.get(name, url, lambda answer: self._answered(name, answer), once)
+
+    def host(self, reference: str) -> str:
+        return self.root
 
     def _object(self, reference: str) -> str | None:
         """Its name; None where the reference is a URL of something else."""

@@ -70,9 +70,9 @@ class Web:
         """Of hosts that ask to be left alone, until when: it is meant for all who ask."""
         return {}
 
-    def get(self, name: str, url: httpx.URL, answered: Answered | None = None) -> bytes | RowError:
-        """The file at ``url``, which messages call ``name``. Raises TransientError when it is not to be had for now, and what
-        ``answered`` raises of an answer other than 200 before it is judged."""
+    def get(self, name: str, url: httpx.URL, answered: Answered | None = None, once: bool = False) -> bytes | RowError:
+        """The file at ``url``, which messages call ``name``. Raises what Patience.read raises, and what ``answered`` raises of
+        an answer other than 200 before it is judged."""
 
         def attempt() -> bytes | RowError | Later:
             result: bytes | RowError | Later
@@ -86,7 +86,7 @@ class Web:
                 self._pauses[host(url)] = time.monotonic() + result.seconds
             return result
 
-        return self.patience.read(name, attempt)
+        return self.patience.read(name, attempt, once)
 
     def _pause(self, name: str, host: str) -> None:
         while (left := self._pauses.get(host, 0.0) - time.monotonic()) > 0:
@@ -213,7 +213,7 @@ def _judged(name: str, answer: Answer) -> bytes | RowError | Later:
     if status == 200:
         return answer.body
     if status in _TRANSIENT or status >= 500:
-        return Later(f"{place} says {status}", retry_after(answer.headers))
+        return Later(f"{place} says {status}", retry_after(answer.headers), throttled=status == 429)
     if status in _MISSING:
         return RowError("missing", f"{name}: {place} says {status}")
     if status in _DENIED:
