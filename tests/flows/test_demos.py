@@ -11,14 +11,16 @@ import psutil
 import pytest
 
 from flows.command import demos
+from flows.command.demos import clip_to_megadescriptor as image_demo
 from flows.command.demos import text_384_to_1536 as live_demo
 from flows.command.demos.application import COUNT, Application, Order, Texts
 from flows.command.demos.live import Live, working
 from flows.forms.registry import FLOWS
-from tasks.base.errors import VecferryError
+from tasks.base.errors import UsageError, VecferryError
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.command import command
+from tests.helpers.local_models import needs_lite
 from tests.helpers.terminal import COMMAND, terminal
 
 OLD, NEW = HashingEmbedder(384), HashingEmbedder(1536)
@@ -174,3 +176,35 @@ def test_ctrl_c_in_the_live_tables_demo(tmp_path: Path) -> None:
         assert "Traceback" not in screen.shown
         assert processes_of(tmp_path) == []
         assert screen.left() == []
+
+
+@needs_lite
+@pytest.mark.whole
+@pytest.mark.timeout(600)
+def test_the_demo_of_images(tmp_path: Path) -> None:
+    """Two real models of equal dimensions: each is searched by its own queries alone, before the switch, after it and after the way
+    back; a vector that a late instance writes is put right; and nothing outlives it."""
+    arguments = [COMMAND, "demo", "clip-to-megadescriptor", "--dir", "demo"]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = done.stdout
+    answers = re.split(r"by the (?:old|new) model\n", shown)[1:]
+    assert len(answers) == 3
+    for part in answers:
+        nearest = next(line for line in part.splitlines() if re.search(r"\d\.\d{4}", line))
+        assert re.findall(r"[a-z]+", nearest) == ["astronaut", "chelsea", "coffee"]
+    assert "the vectors are in embedding vector(1280), embedding_lite_1280 vector(1280)" in shown
+    assert "public.reports → public.reports.embedding: 1 updated" in shown
+    assert "the vectors are in embedding vector(1280), embedding_megadescriptor vector(1280)" in shown
+    assert (tmp_path / "demo/home/runs/demo/report.html").read_text().count("data:image/jpeg") > 40
+    assert processes_of(tmp_path) == []
+
+
+def test_the_demo_of_images_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, with the command that installs it."""
+    monkeypatch.setattr(image_demo, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="which are not installed: make models"):
+        image_demo.play(tmp_path)
+    assert not list(tmp_path.iterdir())
