@@ -39,9 +39,11 @@ for name in sys.argv[3:]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A model of images and one of texts, as a hub has them."""
+    """Two models of images as a hub has them, and weights that nobody comes to load."""
     folder = tmp_path_factory.mktemp("models")
-    listed = folder / "listed"
+    listed, texts = folder / "listed", folder / "texts"
+    texts.mkdir()
+    (texts / "model.safetensors").write_bytes(bytes(1000))
     torchvision_repair.repair()
     import timm
 
@@ -49,7 +51,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "timm/test_vit.r160_in1k": listed,
         "BVRA/MegaDescriptor-L-384": tiny_models.timm_model(folder / "images"),
-        "somebody/texts": tiny_models.text_model(folder / "texts"),
+        "somebody/texts": texts,
     }
 
 

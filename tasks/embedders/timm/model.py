@@ -106,11 +106,11 @@ def load(name: ModelName, wanted: Wanted) -> Loaded:
 def _load(name: ModelName, wanted: Wanted) -> Loaded:
     packages.require(name, NEEDED)
     try:
+        source = _source(name, wanted)  # first: where there are no weights, nobody waits for torch
         torchvision_repair.repair()
         import timm
         import torch
 
-        source = _source(name, wanted)
         device = wanted.device or devices.best()
         model = timm.create_model(source.name, pretrained=True, num_classes=0, **source.options)
         model = model.eval().to(device=device, dtype=getattr(torch, wanted.precision))
@@ -139,6 +139,7 @@ def _source(name: ModelName, wanted: Wanted) -> Source:
 
 def _listed(name: ModelName, model: str) -> Source:
     """A model of timm's own list, by what the list says of its weights."""
+    torchvision_repair.repair()
     import timm
 
     if not timm.is_model(model.partition(".")[0]):
