@@ -264,5 +264,6 @@ def _problems(connection: Connection, run_id: str, target: Target[LivePlace]) ->
 def _warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     yield from dispatcher.warnings(connection, target)
     yield from column_dependents.told(connection, target) if target.place.allow_dependents else ()
+    yield from column_dependents.left(connection, target)
     yield from live_requirements.warnings(connection, target)
     yield from dependents.warnings(connection, target)

@@ -28,15 +28,30 @@ _PARSED = """
     LEFT JOIN pg_am m ON m.oid = i.relam
     LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid
     LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+    LEFT JOIN pg_constraint n ON d.classid = 'pg_constraint'::regclass AND n.oid = d.objid
     WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = to_regclass(%(table)s) AND a.attname = %(column)s
       AND m.amname IS DISTINCT FROM 'hnsw' AND m.amname IS DISTINCT FROM 'ivfflat'
-      AND (f.adnum IS NULL OR f.adnum <> a.attnum)
+      AND (f.adnum IS NULL OR f.adnum <> a.attnum) AND n.contype IS DISTINCT FROM 'n'
       AND (t.oid IS NULL OR t.tgfoid IS DISTINCT FROM to_regproc('vecferry.note_change')::oid)
       AND (p.oid IS NULL OR NOT (p.pronamespace = to_regnamespace(quote_ident(%(schema)s)) AND p.proname = ANY(%(functions)s))
            AND NOT coalesce(starts_with(obj_description(p.oid, 'pg_proc'), %(made)s), false))
     ORDER BY 1
 """
-"""Indexes of the old vectors, their default, and what of the functions switches are none."""
+"""Indexes of the old vectors, their default, that they are not null, and what of the functions switches are none."""
+_VIEWS = """
+    WITH RECURSIVE view (oid) AS (
+        SELECT r.ev_class FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+        JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+        WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = to_regclass(%(table)s) AND a.attname = %(column)s
+        UNION SELECT r.ev_class FROM view v JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = v.oid
+        JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid WHERE v.oid <> to_regclass(%(table)s)
+    )
+    SELECT CASE relkind WHEN 'v' THEN 'view ' ELSE 'materialized view ' END || oid::regclass::text
+    FROM view JOIN pg_class USING (oid) WHERE relkind IN ('v', 'm') ORDER BY 1
+"""
+"""Views on the column, and views on those."""
+DROPPED = ("constraint ", "index ", "statistics object ")
+"""What PostgreSQL drops with a column, and does not have stand in its way."""
 _TEXTS = """
     SELECT p.oid::regprocedure::text, p.proname::text, l.lanname, p.prosrc, pg_get_functiondef(p.oid), coalesce(p.proconfig, '{}'),
            EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(%(table)s) AND tgfoid = p.oid)
@@ -73,8 +88,24 @@ def told(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
         yield f"{column} may be named by {', '.join(unread)}, which could not be read"
 
 
+def left(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
+    """What stays with the old vectors where no column is renamed, and is in the way of a contract."""
+    place = target.place
+    if place.renaming or place.live.beside:
+        return
+    column, staying = f"{target.collection.name}.{place.live.vectors}", _staying(connection, target)
+    if going := [name for name in staying if name.startswith(DROPPED)]:
+        yield f"{column} has {', '.join(going)}: `vecferry contract` drops that with the column"
+    if kept := [name for name in staying if not name.startswith(DROPPED)]:
+        yield (
+            f"{column} is used by {', '.join(kept)}: that stays with the old vectors after the cutover, and until it is changed or "
+            "dropped `vecferry contract` cannot drop the column"
+        )
+
+
 def _staying(connection: Connection, target: Target[LivePlace]) -> list[str]:
-    return [name for (name,) in connection.execute(_PARSED, _names(target))]
+    names = [name for query in (_PARSED, _VIEWS) for (name,) in connection.execute(query, _names(target))]
+    return [*dict.fromkeys(names)]
 
 
 def _going(connection: Connection, target: Target[LivePlace]) -> tuple[list[str], list[str]]:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from psycopg import RawCursor, sql
 
 from sql import statement
+from tasks.base.errors import UsageError
 from tasks.stores import canonical
 from tasks.stores.interface import Hits, Metric, records, vector_column
 from tasks.stores.postgres import pace, pgvector, wire
@@ -120,12 +121,15 @@ def search(
 
 
 def describe(connection: Connection, schema: str, name: str, column: str = "embedding") -> Table | None:
-    """The table's layout, read from the catalogue; None when there is no such table with that column of vectors."""
+    """The table's layout, read from the catalogue; None when there is no such table with that column of vectors. Raises UsageError
+    where all its indexes are of distances that no search here takes."""
     row = connection.execute(
         "SELECT t.typname, a.atttypmod, "
-        "  (SELECT o.opcname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid "
+        "  ARRAY(SELECT o.opcname::text FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid "
         "   JOIN pg_am m ON m.oid = x.relam AND m.amname IN ('hnsw', 'ivfflat') JOIN pg_opclass o ON o.oid = i.indclass[0] "
-        "   WHERE i.indrelid = c.oid AND (i.indkey[0] = a.attnum OR i.indkey[0] = 0) ORDER BY i.indkey[0] = 0 LIMIT 1) "
+        "   WHERE i.indrelid = c.oid AND (i.indkey[0] = a.attnum OR i.indkey[0] = 0) AND EXISTS (SELECT 1 FROM pg_depend d "
+        "     WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid AND d.refobjid = c.oid AND d.refobjsubid = a.attnum) "
+        "   ORDER BY i.indkey[0] = 0, i.indexrelid) "
         "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
         "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = %s JOIN pg_type t ON t.oid = a.atttypid "
         "WHERE n.nspname = %s AND c.relname = %s AND t.typname IN ('vector', 'halfvec')",
@@ -133,9 +137,15 @@ def describe(connection: Connection, schema: str, name: str, column: str = "embe
     ).fetchone()
     if row is None:
         return None
-    kind, dimensions, opclass = row
-    metric: Metric = opclass.split("_")[1] if opclass else "cosine"
-    return Table(schema, name, Layout(kind, dimensions if dimensions > 0 else None, metric))
+    kind, dimensions, opclasses = row
+    metrics = [opclass.split("_")[1] for opclass in opclasses]
+    metric: Metric | None = next((metric for metric in metrics if metric in pgvector.OPERATOR), None)
+    if metrics and metric is None:
+        raise UsageError(
+            f"the index on {schema}.{name}.{column} is of {opclasses[0]}: only cosine, l2 and ip can be migrated; create an index "
+            "of the one that is meant, or drop that one, and cosine is taken"
+        )
+    return Table(schema, name, Layout(kind, dimensions if dimensions > 0 else None, metric or "cosine"))
 
 
 def create_table(connection: Connection, table: Table) -> None:
