@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from psycopg import sql
@@ -26,6 +26,8 @@ SAMPLE = 200
 """Images that are opened."""
 COMPARED = 8
 """Images by which a model that computes with fewer bits is compared with itself."""
+KEPT = 1 << 27
+"""Bytes of images of the sample that are kept in memory, to be embedded."""
 LONGEST = 20.0
 """Seconds in which images of the sample are embedded, at the most; what a slow model has embedded by then is measured."""
 
@@ -143,14 +145,13 @@ def _sampled(connection: Connection, target: Target[LivePlace], embedder: Embedd
     reading = (time.perf_counter() - began) / max(len(rows), 1)
     documents = [document for document in rows if document is not None]
     began = time.perf_counter()
-    items, errors = _opened(target.content, documents, embedder)
+    opened = _opened(target.content, documents, embedder)
     opening = (time.perf_counter() - began) / max(len(documents), 1)
-    images = [item for item in items if isinstance(item, bytes)]
-    sizes = [size for size in map(measure, images) if isinstance(size, Size)]
-    unreadable = [error for error in map(measure, images) if isinstance(error, RowError)]
+    items, sizes = opened.items, opened.sizes
     embedded, spent, rejected = _embedded(embedder, items)
-    refused = Counter(error.kind for error in (*errors, *unreadable, *rejected))
-    examples = {error.kind: error.message for error in reversed([*errors, *unreadable, *rejected])}
+    errors = [*opened.errors, *rejected]
+    refused = Counter(error.kind for error in errors)
+    examples = {error.kind: error.message for error in reversed(errors)}
     cosines = row_cosines(plan.request.embedder or "", items[:COMPARED])
     speed = 1 / (spent / embedded + opening) if embedded else None
     seconds = target.rows / speed if speed else None
@@ -162,7 +163,7 @@ def _sampled(connection: Connection, target: Target[LivePlace], embedder: Embedd
         opened=len(documents) - refused.total(),
         refused=dict(refused),
         examples=examples,
-        bytes=round(float(np.mean([len(image) for image in images]))) if images else 0,
+        bytes=round(opened.bytes / len(sizes)) if sizes else 0,
         width=int(np.median([size.width for size in sizes])) if sizes else 0,
         height=int(np.median([size.height for size in sizes])) if sizes else 0,
         embedded=embedded,
@@ -187,15 +188,34 @@ def _documents(connection: Connection, target: Target[LivePlace]) -> list[str | 
         return [document for (document,) in connection.execute(query).fetchall()]
 
 
-def _opened(content: Content, documents: list[str], embedder: Embedder) -> tuple[list[Item], list[RowError]]:
-    """The items that stand behind the documents, each once, and why others cannot be had."""
-    items, errors = list[Item](), list[RowError]()
+@dataclass
+class _Opened:
+    """What stands behind documents, each once."""
+
+    sizes: list[Size] = field(default_factory=list)
+    bytes: int = 0
+    """Of all that have a size."""
+    errors: list[RowError] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+    """The first of them, as many as KEPT."""
+
+
+def _opened(content: Content, documents: list[str], embedder: Embedder) -> _Opened:
+    opened, room = _Opened(), KEPT
     for part in content.slices(documents, lambda items: keys_of(embedder, items)):
-        errors += part.refused.values()
+        opened.errors += part.refused.values()
         first = list(dict(zip(reversed(part.keys), reversed(range(len(part.keys))), strict=True)).values())
-        for one in part.open(sorted(first)):
-            (errors if isinstance(one, RowError) else items).append(one)  # type: ignore[arg-type]
-    return items, errors
+        for item in part.open(sorted(first)):
+            size = item if isinstance(item, RowError) else measure(item) if isinstance(item, bytes) else None
+            if isinstance(size, RowError):
+                opened.errors.append(size)
+            elif isinstance(size, Size) and isinstance(item, bytes):
+                opened.sizes.append(size)
+                opened.bytes += len(item)
+                if room > 0:
+                    opened.items.append(item)
+                    room -= len(item)
+    return opened
 
 
 def _embedded(embedder: Embedder, items: list[Item]) -> tuple[int, float, list[RowError]]:
