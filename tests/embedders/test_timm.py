@@ -344,11 +344,15 @@ def test_the_options_do_what_they_say(tiny: Path) -> None:
     vectors = [way.embed(images).whole for way in ways]
     assert all(np.abs(one - other).max() > 1e-3 for at, one in enumerate(vectors) for other in vectors[:at])
     same = opened(tiny, "?device=cpu&batch=5&normalize=false")
+    assert opened(tiny, "?device=auto").model is plain.model
     assert same.space == plain.space
     np.testing.assert_allclose(same.embed(images).whole, raw, atol=1e-5)
-    with pytest.raises(UsageError, match="cannot be used") as raised:
-        opened(tiny, "?device=nonsense")
-    assert "\n" not in str(raised.value)
+    for device in ("nonsense", "cuda:7"):
+        with pytest.raises(
+            UsageError, match=f"cannot be used: torch has no device '{device}' here; the fastest is "
+        ) as raised:
+            opened(tiny, f"?device={device}")
+        assert "\n" not in str(raised.value)
 
 
 @needs_timm

@@ -8,6 +8,7 @@ import numpy as np
 
 from tasks.base.errors import FatalError
 from tasks.base.words import counted
+from tasks.embedders.naming import ModelName
 
 
 def best() -> str:
@@ -17,6 +18,22 @@ def best() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def asked_for(name: ModelName) -> str:
+    """The device of the option; "" for ``auto`` and where it is not there."""
+    return name.options.get("device", "").removeprefix("auto")
+
+
+def chosen(device: str) -> str:
+    """The device asked for, else the best. Raises ValueError where this machine has none of that name."""
+    import torch
+
+    try:
+        torch.empty(1, device=device or "cpu")
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"torch has no device {device!r} here; the fastest is {best()}") from error
+    return device or best()
 
 
 def is_exhausted(error: BaseException) -> bool:

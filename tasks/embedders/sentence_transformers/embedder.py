@@ -20,7 +20,7 @@ from tasks.base.words import counted
 from tasks.embedders import weights
 from tasks.embedders.budget import Budget
 from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Rates, RowError, Space, as_images, as_texts
-from tasks.embedders.local.devices import Halving
+from tasks.embedders.local.devices import Halving, asked_for
 from tasks.embedders.local.images import collected, opened
 from tasks.embedders.local.lanes import BATCH_OF_CORE, passed
 from tasks.embedders.naming import ModelName
@@ -166,7 +166,7 @@ def open_sentence_transformers(
         place=folder or hub_name(name),
         revision="" if folder else name.revision,
         precision=precision,
-        device=name.options.get("device", ""),
+        device=asked_for(name),
         max_tokens=name.whole("max_tokens", 1, 1_000_000),
         normalize=None if normalize is None else normalize == "true",
     )

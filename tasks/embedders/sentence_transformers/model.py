@@ -15,7 +15,7 @@ from tasks.base.errors import FatalError, UsageError
 from tasks.base.words import counted
 from tasks.embedders import weights
 from tasks.embedders.interface import Kind
-from tasks.embedders.local import packages, torchvision_repair
+from tasks.embedders.local import devices, packages, torchvision_repair
 from tasks.embedders.local.hub import Repository, line
 from tasks.embedders.naming import ModelName
 from tasks.embedders.sentence_transformers.pictures import Pictures, grey
@@ -169,7 +169,7 @@ def _load(name: ModelName, wanted: Wanted) -> Loaded:
             str(wanted.place),
             revision=commit,
             local_files_only=commit is None,
-            device=wanted.device or None,
+            device=devices.chosen(wanted.device) if wanted.device else None,
             model_kwargs={"dtype": dtype},
         )
         if model.dtype != dtype:  # not every kind of model obeys when it is loaded

@@ -21,7 +21,7 @@ from tasks.base.errors import UsageError
 from tasks.embedders import weights
 from tasks.embedders.budget import Budget
 from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Rates, RowError, Space, as_images
-from tasks.embedders.local.devices import Halving
+from tasks.embedders.local.devices import Halving, asked_for
 from tasks.embedders.local.images import collected, opened
 from tasks.embedders.local.lanes import BATCH_OF_CORE, passed
 from tasks.embedders.naming import ModelName
@@ -79,9 +79,7 @@ def open_timm(name: ModelName, budget: Budget | None = None, rates: Rates | None
     precision = name.one_of("precision", ("float32", "bfloat16")) or "float32"
     batch = name.whole("batch", 1, 100_000)
     place = _place(name, mode)
-    model = load(
-        name, Wanted(place, "" if isinstance(place, Path) else name.revision, precision, name.options.get("device", ""))
-    )
+    model = load(name, Wanted(place, "" if isinstance(place, Path) else name.revision, precision, asked_for(name)))
     prepared = preprocessing(mode or _usual(place), interpolation, model.config)
     space = Space(
         provider=name.provider,

@@ -111,7 +111,7 @@ def _load(name: ModelName, wanted: Wanted) -> Loaded:
         import timm
         import torch
 
-        device = wanted.device or devices.best()
+        device = devices.chosen(wanted.device)
         model = timm.create_model(source.name, pretrained=True, num_classes=0, **source.options)
         model = model.eval().to(device=device, dtype=getattr(torch, wanted.precision))
         return Loaded(model, Wanted(wanted.place, wanted.revision, wanted.precision, device), source)
