@@ -176,6 +176,7 @@ def test_a_kept_column_names_the_contract_that_drops_it(connection: Connection) 
     later = {"old_embedder": "hashing/24", "embedder": "hashing/32", "target": {"new_column": "another"}}
     (problem,) = plan(connection, **later).problems
     assert problem.endswith("run first keeps it for its way back, contract that first, vecferry contract first")
+    assert "holds vectors of hashing/24/" in plan(connection, **{**later, "old_embedder": "mirrored/24"}).problems[0]
     contract(first, 0)
     assert reports.columns() == {"embedding": "vector(24)"}
     assert plan(connection, **later).problems == []

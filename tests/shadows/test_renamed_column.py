@@ -1,6 +1,7 @@
 """A column that takes the name of the old one: names, functions and vectors through a switch, its rollback and a contract."""
 
 import threading
+import time
 from typing import Any
 
 import psycopg
@@ -310,3 +311,42 @@ def test_functions_of_any_kind_keep_owner_rights_and_answers(
     assert [reports.function(name) for name in names] == before
     assert wrote(text_of(7), OLD)["app"] == [(1,)]
     assert searched(OLD) == old
+
+
+def test_whoever_calls_the_functions_does_not_see_the_switch(connection: Connection, database: str) -> None:
+    """People search and write by both functions all the while: a call that meets the renaming waits for its end, for a moment, and then
+    names the columns as they are called by then, at the cutover and at the rollback."""
+    reports = Reports(connection, rows=200)
+    run = verified(connection, batch_rows=200)
+    query, vector, stop = reports.vector(text_of(7), OLD), reports.vector(text_of(8), OLD), threading.Event()
+    calls, faults, waits = 0, list[str](), [0.0]
+
+    def call(statement: str, *values: object) -> None:
+        nonlocal calls
+        with psycopg.connect(database, autocommit=True) as other:
+            while not stop.wait(0.002):
+                started, calls = time.perf_counter(), calls + 1
+                try:
+                    row = other.execute(statement.encode(), values).fetchone()
+                    if row not in ((7,), ("",)):
+                        faults.append(str(row))
+                except psycopg.Error as error:
+                    faults.append(str(error))
+                waits.append(time.perf_counter() - started)
+
+    search = ("SELECT id FROM match_reports(%s::vector, -2, 5)", query)
+    write = ("SELECT update_report_embedding(8, %s::vector)", vector)
+    threads = [threading.Thread(target=call, args=arguments) for arguments in (search, search, write)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(2):
+            cutover(ready(connection, run))
+            rollback(run)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert faults == []
+    assert calls > 100
+    assert max(waits) < 5  # on a machine that does other things

@@ -169,6 +169,20 @@ def _note_own(
     search_bodies.note_own(connection, searched, name)
 
 
+def stand_in(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
+    """Has functions that are text, and would name columns as they were, called by others from now on: whoever calls them while columns
+    are renamed waits in those, and gets what they say after it. ``stand_back`` takes that back."""
+    ready(connection, run_id, target)
+    for name in target.place.functions:
+        generated.stand_in(connection, target, name)
+
+
+def stand_back(connection: Connection, target: Target[LivePlace]) -> None:
+    """Gives the application its own functions back, where none but the old vectors are searched."""
+    models.hold(connection)
+    generated.generate(connection, target, generated.called(connection, target))
+
+
 def switch(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
     """Makes the run's model the one that is searched."""
     ready(connection, run_id, target)
@@ -187,7 +201,7 @@ def take_back(connection: Connection, run_id: str, target: Target[LivePlace]) ->
     for name in called:
         if _replaced(connection, target, name):
             generated.drop_replaced(connection, target, name)
-    generated.generate(connection, target, called)
+    generated.generate(connection, target, called, standing_in=target.place.renaming is not None)
     return before
 
 

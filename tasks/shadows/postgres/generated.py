@@ -4,17 +4,14 @@ Both are PL/pgSQL that chooses by the dimensions of the query; what the applicat
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from psycopg import sql
-
-from tasks.base.words import plural
 from tasks.runs import ledger, models, search_bodies
 from tasks.runs.models import Model
 from tasks.runs.names import short, suffix
 from tasks.runs.plan import Target
 from tasks.runs.search_bodies import Searched
 from tasks.shadows.postgres import columns, search_functions
-from tasks.shadows.postgres.search_functions import argument_of_query, from_json, origin_of
-from tasks.shadows.postgres.underivable import KINDS
+from tasks.shadows.postgres.choice import choose
+from tasks.shadows.postgres.search_functions import from_json, origin_of
 from tasks.shadows.postgres.usual_function import make_usual
 from tasks.stores.postgres.catalogue import (
     MADE,
@@ -27,7 +24,7 @@ from tasks.stores.postgres.catalogue import (
     is_of_0_1,
     note,
 )
-from tasks.stores.postgres.connection import Connection, pgvector_schema
+from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import LivePlace
 
@@ -84,8 +81,11 @@ def drop_replaced(connection: Connection, target: Target[LivePlace], name: str) 
         drop(connection, function)
 
 
-def generate(connection: Connection, target: Target[LivePlace], called: Sequence[str]) -> None:
-    """The functions that people call, from the registry as it is now."""
+def generate(
+    connection: Connection, target: Target[LivePlace], called: Sequence[str], standing_in: bool = False
+) -> None:
+    """The functions that people call, from the registry as it is now; ``standing_in`` where the application's own are to be called
+    by others for now."""
     chain = models.ways_back(connection, target.place.schema, target.place.table)
     for name in called:
         _move_second(connection, target, name)
@@ -96,10 +96,10 @@ def generate(connection: Connection, target: Target[LivePlace], called: Sequence
         if function is None:
             function = _recreated(connection, target, name)
         if function and serving and is_generated(function):
-            if len(serving) == 1 and serving[0].own:
+            if len(serving) == 1 and serving[0].own and not standing_in:
                 _restore_own(connection, target, function, serving[0])
             else:
-                _choose(connection, target, name, function, serving)
+                choose(connection, target, name, function, serving)
         make_second(connection, target, name)
 
 
@@ -138,7 +138,7 @@ def make_second(connection: Connection, target: Target[LivePlace], name: str) ->
     else:
         made = make_usual(connection, target, second)
     note(connection, made, f"the vectors of {schema}.{target.place.table} that have the query's dimensions")
-    _choose(connection, target, name, made, _for_second(known, function))
+    choose(connection, target, name, made, _for_second(known, function))
     # PostgREST looks at the catalogue again; elsewhere nobody listens.
     connection.execute("NOTIFY pgrst, 'reload schema'")
 
@@ -150,63 +150,6 @@ def _for_second(known: Sequence[Searched], function: Function | None) -> list[Se
     if function is None or is_of_0_1(function):  # which calls match_…_v2
         return ordered
     return [replace(s, body=function.name) if s.own else s for s in ordered]
-
-
-def _choose(
-    connection: Connection, target: Target[LivePlace], name: str, function: Function, known: Sequence[Searched]
-) -> None:
-    """Gives the function a body that calls the function of the model with the query's dimensions; the first of several that
-    have as many, and of all where the query has none: it is NULL, or there is no vector among the arguments."""
-    query = argument_of_query(connection, target, name)
-    bodies: dict[int | None, list[str]] = {}
-    for searched in known:
-        called = find(connection, function.schema, searched.body, switched=True)
-        bodies.setdefault(searched.model.dimensions, _call(function, called, searched.body))
-    first = next(iter(bodies.values()))
-    lines = [f"-- {MADE}, from vecferry.model and vecferry.search_function.", "BEGIN"]
-    if query is None:
-        lines += [f"    {line}" for line in first]
-    else:
-        any_dimensions = bodies.pop(None, None)
-        extension = pgvector_schema(connection)
-        cast = "" if function.inputs[query].kind in KINDS else f"::{extension}.vector"
-        dims = f"{extension}.vector_dims(${query + 1}{cast})"
-        for dimensions in sorted(filter(None, bodies)):
-            lines += [
-                f"    IF {dims} = {dimensions} THEN",
-                *(f"        {line}" for line in bodies[dimensions]),
-                "    END IF;",
-            ]
-        if not function.strict:
-            lines += [f"    IF ${query + 1} IS NULL THEN", *(f"        {line}" for line in first), "    END IF;"]
-        refusal = _refusal(function.name, sorted(filter(None, bodies)), dims)
-        lines += [f"    {line}" for line in any_dimensions or [refusal]]
-    define(connection, function, body="\n".join(["", *lines, "END", ""]), language="plpgsql")
-
-
-def _call(function: Function, called: Function | None, name: str) -> list[str]:
-    """Statements of PL/pgSQL that return what another function returns for the same arguments."""
-    given = []
-    for number, parameter in enumerate(function.inputs):
-        theirs = called.inputs[number] if called else parameter
-        cast = f"::{theirs.type}" if theirs.kind != parameter.kind and parameter.kind in KINDS else ""
-        given.append(f"{'VARIADIC ' if parameter.direction == 'v' else ''}${number + 1}{cast}")
-    call = f"{sql.Identifier(function.schema, name).as_string()}({', '.join(given)})"
-    outputs = [quoted(n) for n, _ in function.outputs]
-    if function.returns_set:
-        return [f"RETURN QUERY SELECT * FROM {call};", "RETURN;"]
-    if function.returns_nothing:
-        return [f"PERFORM {call};", "RETURN;"]
-    if outputs:
-        return [f"SELECT * INTO {', '.join(outputs)} FROM {call};", "RETURN;"]
-    return [f"RETURN {call};"]
-
-
-def _refusal(name: str, served: Sequence[int], dims: str) -> str:
-    *most, last = map(str, served)
-    named = f"{', '.join(most)} and {last}" if most else last
-    words = f"{name} serves queries of {named} {plural(served[-1], 'dimension')}, not ".replace("%", "%%")
-    return f"RAISE EXCEPTION {sql.Literal(f'{words}%').as_string()}, {dims} USING ERRCODE = 'data_exception';"
 
 
 def keep_own(connection: Connection, target: Target[LivePlace], name: str) -> None:
@@ -224,6 +167,15 @@ def keep_own(connection: Connection, target: Target[LivePlace], name: str) -> No
     note(connection, search_functions.keep(connection, origin, kept, called=equal), f"what {name} was")
     search_bodies.note(connection, Searched(own.model, kept, True, origin.to_json()), name)
     define(connection, function, body=f"-- {MADE}\nBEGIN\nEND", language="plpgsql")
+
+
+def stand_in(connection: Connection, target: Target[LivePlace], name: str) -> None:
+    """Puts the application's own function aside, and in its place one that calls it."""
+    keep_own(connection, target, name)
+    function = find(connection, target.place.schema, name, switched=True)
+    own = [s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own and s.body != name]
+    if function and own and MADE in function.body and "RETURN" not in function.body:
+        choose(connection, target, name, function, own[:1])
 
 
 def _recreated(connection: Connection, target: Target[LivePlace], name: str) -> Function | None:

@@ -165,12 +165,20 @@ class LiveColumn(LiveRows):
             *column_dependents.problems(connection, target),
         ]
 
+    def stand_in(self, connection: Connection) -> None:
+        if self.target.place.renaming:
+            dispatcher.stand_in(connection, self.run.run_id, self.now(connection).target)
+
+    def stand_back(self, connection: Connection) -> None:
+        if self.target.place.renaming:
+            dispatcher.stand_back(connection, self.now(connection).target)
+
     def switch(self, connection: Connection) -> None:
         target = self.now(connection).target
         refuse_strangers(connection, self.run.run_id, target)
         dispatcher.switch(connection, self.run.run_id, target)
+        share(connection, target)
         renaming.take_over(connection, target)
-        share(connection, self.now(connection).target)
         connection.execute(
             "UPDATE vecferry.relation SET role = 'live' WHERE table_schema = %s AND table_name = %s",
             (SCHEMA, self.target.place.shadow),

@@ -34,6 +34,11 @@ def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
     if renaming is None or place.new_column == renaming.column:
         return
     other = models.at(connection, place.schema, place.table, renaming.column)
+    if other and other.run_id and target.old_space and other.space != target.old_space:
+        yield (
+            f"{place.schema}.{place.table}.{renaming.column} holds vectors of {other.space}, by run {other.run_id}, and not of "
+            f"{target.old_space}: name their model with old_embedder"
+        )
     if place.live.vectors != renaming.column:
         who = f"those of run {other.run_id}" if other and other.run_id else "others"
         yield (

@@ -67,6 +67,12 @@ class PostgresShadow(ABC):
         """What ``take_back`` would overwrite that somebody else has made."""
         return []
 
+    def stand_in(self, connection: Connection) -> None:  # noqa: B027  most are switched in one step
+        """Makes ready for the switch, in a transaction before it. What people are answered does not change."""
+
+    def stand_back(self, connection: Connection) -> None:  # noqa: B027
+        """Takes that back, where nothing was switched, or what was is taken back."""
+
     @abstractmethod
     def switch(self, connection: Connection) -> None:
         """Makes the new what people use."""

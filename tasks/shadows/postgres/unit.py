@@ -3,6 +3,7 @@ reader wait behind it for long."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tasks.base.words import counted
 from tasks.runs.checkpoints import Mark
@@ -45,7 +46,12 @@ class PostgresUnit:
             shadow.switch(connection)
             return []
 
-        lines = self._change(switched, mark, "switch")
+        self._each(lambda shadow, connection: shadow.stand_in(connection))
+        try:
+            lines = self._change(switched, mark, "switch")
+        except BaseException:
+            self._each(lambda shadow, connection: shadow.stand_back(connection))
+            raise
         return [*lines, *(note for shadow in self.shadows for note in shadow.notes())]
 
     def take_back(self, switched: bool, mark: Mark, force: bool = False) -> list[str]:
@@ -56,14 +62,22 @@ class PostgresUnit:
             return [shadow.take_back(connection, switched)]
 
         try:
-            return self._change(taken_back, mark, "take_back" if switched else None)
+            lines = self._change(taken_back, mark, "take_back" if switched else None)
         except (TooSlow, Different) as refused:
             if not force:
                 raise
-            return [*self._change(taken_back, mark, None), f"not proven: {refused}"]
+            lines = [*self._change(taken_back, mark, None), f"not proven: {refused}"]
+        if switched:
+            self._each(lambda shadow, connection: shadow.stand_back(connection))
+        return lines
 
     def contract(self, mark: Mark) -> list[str]:
         return self._change(lambda shadow, connection: shadow.contract(connection), mark, "contract")
+
+    def _each(self, do: Callable[[PostgresShadow, Connection], None]) -> None:
+        with self.run.connection() as connection:
+            for shadow in self.shadows:
+                locked(connection, partial(do, shadow, connection))
 
     def _change(
         self, change: Callable[[PostgresShadow, Connection], list[str]], mark: Mark, proving: Change | None
