@@ -1,6 +1,6 @@
 """What ``vecferry embed`` does: vectors of a few images and texts, for trying a model and for queries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ import typer
 from flows.command import completion
 from flows.command.show import terminal
 from tasks.base.errors import UsageError
-from tasks.base.words import counted
+from tasks.base.words import counted, plural
 from tasks.embedders.interface import Embedder, Item
 from tasks.embedders.registry import open_embedder
 
@@ -45,6 +45,9 @@ def command(
     show_embedded(made, as_json)
 
 
+WRITTEN: Mapping[str, str] = {"image": "a FILE is an image", "text": "--text marks a text"}
+
+
 @dataclass(frozen=True)
 class Made:
     """The vectors of what was given, in its order."""
@@ -66,10 +69,9 @@ def embedded(model: str, files: Sequence[Path], texts: Sequence[str]) -> Made:
     embedder = open_embedder(model)
     kinds = {kind for kind, given in (("image", files), ("text", texts)) if given}
     if unfit := kinds - embedder.takes:
-        written = {"image": "a FILE is an image", "text": "--text marks a text"}
-        raise UsageError(
-            f"embedder {model!r} takes {' and '.join(sorted(embedder.takes))}, and {' and '.join(written[kind] for kind in sorted(unfit))}"
-        )
+        takes = " and ".join(plural(2, kind) for kind in sorted(embedder.takes))
+        written = "; ".join(WRITTEN[kind] for kind in sorted(unfit))
+        raise UsageError(f"embedder {model!r} takes {takes} only: {written}")
     inputs = [str(file) for file in files] + list(texts)
     made = [
         _of(embedder, model, given, names)

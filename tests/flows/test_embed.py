@@ -88,7 +88,7 @@ def test_texts_need_no_torch(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -
         (["--text", "a"], "name a model with --model, e.g. --model timm/MegaDescriptor-L-384"),
         (["no.jpg", "--model", "hashing/8"], "there is no file 'no.jpg'; a text is given with --text"),
         ([".", "--model", "hashing/8"], "'.' cannot be read: Is a directory"),
-        (["cat.jpg", "--model", "hashing/8"], "embedder 'hashing/8' takes text, and a FILE is an image"),
+        (["cat.jpg", "--model", "hashing/8"], "embedder 'hashing/8' takes texts only: a FILE is an image"),
         (["--text", "a", "--model", "nobody/8"], "no provider is called 'nobody'; available: hashing, openai"),
         (["--text", "a", "--model", "hashing/x"], "give hashing its dimensions"),
         (["cat.jpg", "--model", "timm/MegaDescriptor-M"], "the MegaDescriptors are MegaDescriptor-T-224"),
@@ -124,7 +124,7 @@ def test_what_is_no_image_is_named(pictures: list[Path], tmp_path: Path, capsys:
     assert ended.complaint.endswith("(not_an_image)")
     ended = command(capsys, "embed", "--text", "a cat", "--model", model)
     assert ended.exit == 2
-    assert "takes image, and --text marks a text" in ended.complaint
+    assert "takes images only: --text marks a text" in ended.complaint
 
 
 def test_models_are_completed() -> None:
