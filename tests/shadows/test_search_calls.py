@@ -93,7 +93,7 @@ def test_a_function_without_a_limit_is_looked_at_as_far_as_fifty_rows(
     connection: Connection, people: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A function that would give the whole table is asked for no more than is compared, so that it can be switched."""
-    searched(connection, people, USUAL.create.replace("LIMIT match_count", ""))
+    searched(connection, people, USUAL.create.replace("> match_threshold", "> -2").replace("LIMIT match_count", ""))
     connection.execute(
         "INSERT INTO app.docs SELECT 100 + id, content || '!', user_id, published, metadata, embedding FROM app.docs"
     )
@@ -132,8 +132,63 @@ def test_a_call_that_does_not_end_is_ended(connection: Connection, people: tuple
     function = find(connection, "app", "match_docs")
     assert function
     roles = (probe.Role(connection.info.user, True),)
-    tried = probe.Probe(function, {16: "SELECT pg_sleep(20)"}, None, roles, {})
+    tried = probe.Probe(function, {(connection.info.user, 16): "SELECT pg_sleep(20)"}, roles, {})
     started = time.perf_counter()
     with pytest.raises(probe.TooSlow), connection.transaction():
         Proof(tried, (16,), roles=(connection.info.user,)).before(connection, probe.Clock())
     assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize("page", ["DEFAULT 0", ""])
+def test_a_function_that_turns_pages_is_switched(
+    connection: Connection, people: tuple[str, str, str], page: str
+) -> None:
+    """A count that rows are left out by is left at its default, or is none, and every row is looked for where it is shown."""
+    create = USUAL.create.replace("match_count int)", f"match_count int, page_offset int {page})")
+    searched(connection, people, create.replace("LIMIT match_count", "LIMIT match_count OFFSET page_offset"))
+    assert not [line for line in cutover(migrated(connection)) if "finds nothing" in line or "looked at" in line]
+
+
+def test_a_threshold_that_all_rows_come_up_to_is_not_taken_where_that_takes_long(
+    connection: Connection, people: tuple[str, str, str]
+) -> None:
+    """A function that has a threshold and no limit is tried with one that few rows come up to."""
+    searched(
+        connection,
+        people,
+        "CREATE FUNCTION {schema}.match_docs(query_embedding vector({d}), match_threshold float) RETURNS SETOF {schema}.docs "
+        "LANGUAGE plpgsql STABLE AS $$ BEGIN PERFORM pg_sleep(1) WHERE match_threshold < 0.1; RETURN QUERY SELECT * FROM app.docs "
+        "WHERE docs.embedding <#> query_embedding < -match_threshold ORDER BY docs.embedding <#> query_embedding; END $$",
+    )
+    assert not [line for line in cutover(migrated(connection)) if "finds nothing" in line]
+
+
+def test_what_is_asked_with_is_a_row_that_the_function_shows(
+    connection: Connection, people: tuple[str, str, str]
+) -> None:
+    """Where rows are hidden and a threshold has a default, each role asks with a row of its own, so that something is found by old
+    and by new vectors."""
+    create = USUAL.create.replace(
+        "match_threshold float, match_count int", "match_threshold float DEFAULT 0.7, match_count int DEFAULT 5"
+    )
+    searched(connection, people, create.replace("WHERE ", "WHERE d.user_id = 'user 2' AND "))
+    assert not [line for line in cutover(migrated(connection)) if "finds nothing" in line]
+
+
+@pytest.mark.parametrize("embedder", ["hashing/16", "hashing/24"])
+def test_a_body_that_shows_more_is_not_switched_whatever_its_threshold(
+    connection: Connection, people: tuple[str, str, str], embedder: str
+) -> None:
+    """A body that forgets a filter shows rows that the function did not, also where only very near rows are shown, and where old
+    and new queries cannot be told apart."""
+    create = USUAL.create.replace(
+        "match_threshold float, match_count int", "match_threshold float DEFAULT 0.99, match_count int DEFAULT 5"
+    )
+    searched(connection, people, create.replace("WHERE ", "WHERE d.user_id = 'user 2' AND "))
+    before = connection.execute(FUNCTION).fetchall()
+    run = migrated(connection, target={"function_sql": NEAREST.format(cast="")}, embedder=embedder)
+    with pytest.raises(
+        VerificationRefused, match=r"match_docs shows \w+ rows \d+.* for a new query, and not for their own old vectors"
+    ):
+        cutover(run)
+    assert connection.execute(FUNCTION).fetchall() == before

@@ -1,77 +1,72 @@
-"""What a search function is called with to try it: arguments that find something, and stored vectors of each model."""
+"""Arguments that a search function is tried with: likely ones of each type, and what a row of the table has in a column of that name."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice, product
+from typing import Any
 
 from psycopg import sql
 
-from tasks.runs.models import Model
-from tasks.runs.plan import Target
 from tasks.shadows.postgres import probe
-from tasks.stores.postgres.catalogue import Function
-from tasks.stores.postgres.connection import Connection, pgvector_schema
-from tasks.stores.postgres.live_table import quoted
-from tasks.stores.postgres.places import LivePlace
+from tasks.stores.postgres.catalogue import Function, Parameter
 
-
-@dataclass(frozen=True)
-class Asking:
-    """What is asked, whatever the query's vector."""
-
-    function: Function
-    query: int | None
-    """The argument that is the query, by number; None where there is none."""
-    dropped: str | None
-    """The column of the table that is about to be dropped."""
-    settings: Mapping[str, str]
-    """What policies and filters read."""
+TRIES = 40
+"""How many combinations of arguments are tried until one finds something."""
+THRESHOLDS = {kind: ["0.9", "0.1", "0.5", "-1", "2", "0"] for kind in ("float4", "float8", "numeric")}
+"""Of similarities and of distances: first those that few rows come up to, then those that all do."""
+COUNTS = {kind: ["10", "1", "0"] for kind in ("int2", "int4", "int8")}
+"""Of rows, of a page, of rows that are left out."""
+USUAL: dict[str, list[str]] = {
+    **THRESHOLDS,
+    **COUNTS,
+    "bool": ["true", "false"],
+    "json": ["'{}'"],
+    "jsonb": ["'{}'"],
+}
 
 
 def calls(
-    connection: Connection,
-    target: Target[LivePlace],
-    asking: Asking,
-    served: Mapping[int, Model],
-    wanted: Mapping[int, Model],
-) -> tuple[Callable[[str], str] | None, dict[int, str]]:
-    """A call by the query's vector, with arguments that find something in what is ``served``, and that of each number of dimensions
-    that is ``wanted``; none where nothing is stored to ask for."""
-    function, query = asking.function, asking.query
-    sample = probe.sample(connection, target.place.live)
-    vectors = _vectors(connection, target, wanted)
-    if not vectors:
-        return None, {}
-    kind = function.inputs[query].type if query is not None else ""
-    first, chosen = next((size for size in served if size in vectors), None), None
+    function: Function, query: int | None, sample: Mapping[str, Any], dropped: str | None = None
+) -> Iterator[Callable[[str], str]]:
+    """Calls with several arguments, likely ones first, each as SQL by the query's vector. ``sample`` is a row of the table, of
+    whose columns one is about to be ``dropped``."""
+    whole = f"to_jsonb(found) - {sql.Literal(dropped).as_string()}" if dropped and function.row_of else "*"
+    named = all(p.name for p in function.inputs)
+    choices = [
+        [""] if number == query else _candidates(parameter, sample) for number, parameter in enumerate(function.inputs)
+    ]
+    for chosen in islice(product(*choices), TRIES):
+        given = list[tuple[str, str | None]]()
+        for number, (parameter, value) in enumerate(zip(function.inputs, chosen, strict=True)):
+            if value is None and not named:
+                break  # from here on all have defaults
+            if value is None:
+                continue
+            prefix = "VARIADIC " if parameter.direction == "v" else ""
+            prefix += f"{sql.Identifier(parameter.name).as_string()} => " if named else ""
+            given.append((prefix, None if number == query else f"{value}::{parameter.type}"))
 
-    def by_text(call: Callable[[str], str]) -> Callable[[str], str]:
-        return lambda vector: call(probe.literal(vector, kind))
+        def call(vector: str, given: Sequence[tuple[str, str | None]] = tuple(given)) -> str:
+            arguments = ", ".join(f"{prefix}{vector if value is None else value}" for prefix, value in given)
+            name = sql.Identifier(function.schema, function.name).as_string()
+            return f"SELECT {whole} FROM {name}({arguments}) AS found LIMIT {probe.COMPARED}"
 
-    for call in map(by_text, probe.calls(function, query, sample, asking.dropped)):
-        chosen = chosen or call
-        if first is not None and probe.ask(connection, call(vectors[first]), function.owner, asking.settings).rows:
-            chosen = call
-            break
-    return chosen, {size: chosen(vector) for size, vector in vectors.items()} if chosen else {}
+        yield call
 
 
-def _vectors(connection: Connection, target: Target[LivePlace], models: Mapping[int, Model]) -> dict[int, str]:
-    """By the models' dimensions, stored vectors of one row, if there is a row that has all of them; none is a zero vector, from
-    which all is equally far."""
-    name, operator = target.place.live.id(), f"OPERATOR({pgvector_schema(connection)}.<#>)"
-    vectors, rows = dict[int, str](), list[str]()
-    for size, model in models.items():
-        place = sql.Identifier(model.place_schema, model.place_name)
-        column = sql.SQL(quoted(model.column_name))
-        query = sql.SQL("SELECT {name}, {c}::text FROM {place} WHERE ({c} {operator} {c}) < 0 LIMIT 1").format(
-            name=sql.SQL(name), c=column, place=place, operator=sql.SQL(operator)
-        )
-        of_row = sql.SQL("SELECT {name}, {c}::text FROM {place} WHERE ({c} {operator} {c}) < 0 AND {name} = %s").format(
-            name=sql.SQL(name), c=column, place=place, operator=sql.SQL(operator)
-        )
-        row = connection.execute(of_row, (rows[0],)).fetchone() if rows else None
-        row = row or connection.execute(query).fetchone()
-        if row:
-            rows.append(row[0])
-            vectors[size] = row[1]
-    return vectors
+def _candidates(parameter: Parameter, sample: Mapping[str, Any]) -> list[str | None]:
+    """Values of an argument, as SQL; None leaves it and what follows to their defaults."""
+    first: list[str | None] = [None] if parameter.default is not None else []
+    named, usual = _of_column(parameter.name, sample), USUAL.get(parameter.kind, ["NULL"])
+    return [*named, *first, *(usual if parameter.kind in THRESHOLDS or not first else [])]
+
+
+def _of_column(name: str, sample: Mapping[str, Any]) -> list[str | None]:
+    """The sample's value of the column that an argument is called after: of_user_id, p_user_id, match_user_id."""
+    for column, value in sample.items():
+        if (
+            value is not None
+            and isinstance(value, str | int | bool)
+            and (name == column or name.endswith(f"_{column}"))
+        ):
+            return [sql.Literal(str(value)).as_string()]
+    return []

@@ -2,29 +2,23 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice, product
 from typing import Any
 
 from psycopg import Error, errors, sql
 
 from tasks.base.errors import VerificationRefused
 from tasks.shadows.postgres.answers import Answer, Answers, without
-from tasks.stores.postgres.catalogue import Function, Parameter
+from tasks.stores.postgres.catalogue import Function
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import LiveTable
 
 Statement = str | sql.Composed
 LIMIT = 0.2
 """Seconds that trying functions within a switch may take in all."""
 COMPARED = 50
 """Of an answer, the rows that are looked at."""
-ROWS = 10
-"""How many rows are asked for, where a function takes a count."""
-TRIES = 16
-"""How many combinations of arguments are tried until one finds something."""
 PASSING = (
     errors.QueryCanceled,
     errors.LockNotAvailable,
@@ -88,10 +82,8 @@ class Probe:
     """The calls of one function."""
 
     function: Function
-    calls: Mapping[int, str]
-    """By the dimensions of the query, SQL of a call."""
-    by_vector: Callable[[str], str] | None
-    """SQL of a call by a vector in pgvector's text; None where the function takes none."""
+    calls: Mapping[tuple[str, int], str]
+    """By the role that calls and the dimensions of the query, SQL of a call."""
     roles: tuple[Role, ...]
     settings: Mapping[str, str]
     """What policies and filters read."""
@@ -102,7 +94,7 @@ class Probe:
 
     def ask(self, connection: Connection, role: str, dimensions: int, *before: Statement) -> Answer:
         """What a role gets for a query of so many dimensions, after the statements ``before``."""
-        return ask(connection, self.calls[dimensions], role, self.settings, *before)
+        return ask(connection, self.calls[role, dimensions], role, self.settings, *before)
 
     def compared(self, answers: Answers) -> Answers:
         """What of these answers is compared with others."""
@@ -168,74 +160,6 @@ def roles(connection: Connection, function: Function) -> tuple[Role, ...]:
         (function.oid, function.schema, function.owner),
     ).fetchall()
     return tuple(Role(*row) for row in rows)
-
-
-def sample(connection: Connection, live: LiveTable) -> dict[str, Any]:
-    """A row of the table, by its columns; empty where there is none."""
-    row = connection.execute(
-        sql.SQL("SELECT to_jsonb(t) FROM {} AS t WHERE {} IS NOT NULL LIMIT 1").format(
-            live.identifier, sql.SQL(live.document("t"))
-        )
-    ).fetchone()
-    return row[0] if row else {}
-
-
-def calls(
-    function: Function, query: int | None, sample: Mapping[str, Any], dropped: str | None = None
-) -> Iterator[Callable[[str], str]]:
-    """Calls with several arguments, likely ones first, each as SQL by the query's vector. ``sample`` is a row of the table, of
-    whose columns one is about to be ``dropped``."""
-    whole = f"to_jsonb(found) - {sql.Literal(dropped).as_string()}" if dropped and function.row_of else "*"
-    named = all(p.name for p in function.inputs)
-    choices = [
-        [""] if number == query else _candidates(parameter, sample) for number, parameter in enumerate(function.inputs)
-    ]
-    for chosen in islice(product(*choices), TRIES):
-        given = list[tuple[str, str | None]]()
-        for number, (parameter, value) in enumerate(zip(function.inputs, chosen, strict=True)):
-            if value is None and not named:
-                break  # from here on all have defaults
-            if value is None:
-                continue
-            prefix = "VARIADIC " if parameter.direction == "v" else ""
-            prefix += f"{sql.Identifier(parameter.name).as_string()} => " if named else ""
-            given.append((prefix, None if number == query else f"{value}::{parameter.type}"))
-
-        def call(vector: str, given: Sequence[tuple[str, str | None]] = tuple(given)) -> str:
-            arguments = ", ".join(f"{prefix}{vector if value is None else value}" for prefix, value in given)
-            name = sql.Identifier(function.schema, function.name).as_string()
-            return f"SELECT {whole} FROM {name}({arguments}) AS found LIMIT {COMPARED}"
-
-        yield call
-
-
-def _candidates(parameter: Parameter, sample: Mapping[str, Any]) -> list[str | None]:
-    """Values of an argument, as SQL; None leaves it and what follows to their defaults."""
-    if parameter.kind in ("int2", "int4", "int8"):
-        named = _of_column(parameter.name, sample)
-        return [*named, str(ROWS)]
-    usual: dict[str, list[str | None]] = {
-        "float4": ["-1", "2", "0"],
-        "float8": ["-1", "2", "0"],
-        "numeric": ["-1", "2", "0"],
-        "bool": ["true", "false"],
-        "json": ["'{}'"],
-        "jsonb": ["'{}'"],
-    }
-    first: list[str | None] = [None] if parameter.default is not None else []
-    return [*_of_column(parameter.name, sample), *(first or usual.get(parameter.kind, ["NULL"]))]
-
-
-def _of_column(name: str, sample: Mapping[str, Any]) -> list[str | None]:
-    """The sample's value of the column that an argument is called after: of_user_id, p_user_id, match_user_id."""
-    for column, value in sample.items():
-        if (
-            value is not None
-            and isinstance(value, str | int | bool)
-            and (name == column or name.endswith(f"_{column}"))
-        ):
-            return [sql.Literal(str(value)).as_string()]
-    return []
 
 
 def refuse(lines: Sequence[str]) -> None:

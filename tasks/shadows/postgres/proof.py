@@ -8,18 +8,19 @@ change itself are searches by index only, each in a savepoint that is rolled bac
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
-from tasks.base.words import counted
+from tasks.base.words import counted, listed
 from tasks.runs import models, search_bodies
 from tasks.runs.models import Model
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.postgres import answers, generated, probe
 from tasks.shadows.postgres.answers import Answers
-from tasks.shadows.postgres.arguments import Asking, calls
+from tasks.shadows.postgres.asking import Asking, asked
 from tasks.shadows.postgres.probe import Clock, Different, Probe
-from tasks.shadows.postgres.rehearsal import rehearsed
+from tasks.shadows.postgres.rehearsal import looked_for, rehearsed
 from tasks.shadows.postgres.search_functions import argument_of_query
 from tasks.stores.postgres.catalogue import executors, find, is_generated
 from tasks.stores.postgres.connection import Connection
@@ -47,6 +48,8 @@ class Proof:
     """Those who are tried in the change."""
     now: Answers = field(default_factory=dict)
     """What everybody is answered before the change."""
+    unlooked: list[str] = field(default_factory=list)
+    """Roles whose rows could not be looked for by the old function."""
     _before: Answers = field(default_factory=dict)
     _executors: frozenset[str] = frozenset()
 
@@ -71,6 +74,13 @@ class Proof:
             *self.probe.notes,
             *([f"{name} gives another {u} each time" for u in sorted(self.probe.unsteady)]),
             *answers.failures(name, self.now),
+            *(
+                [
+                    f"{name} does not show {listed(self.unlooked)} which row is which, so whose rows are found was not looked at"
+                ]
+                if self.unlooked
+                else []
+            ),
             *answers.unseen(name, {**self.now, **tried.exact, **asked}),
             *(
                 [f"{name} was tried as {counted(len(rest), 'role')} before the switch alone: {', '.join(rest)}"]
@@ -125,26 +135,30 @@ def proofs(
         query = argument_of_query(connection, target, name)
         new = {model.dimensions or 0: model} if model and change == "switch" else {}
         dropped = gone.column_name if gone and change == "contract" else None
-        asking = Asking(function, query, dropped, settings)
-        call, chosen = calls(connection, target, asking, served, served | new)
-        if call is None:
+        roles = probe.roles(connection, function)
+        taken = [role.name for role in roles if role.taken]
+        asking = Asking(target.place.live, function, query, served, served | new, taken, settings, dropped)
+        chosen = locked(connection, partial(asked, connection, asking), keep=False)
+        if chosen is None:
             continue
+        sizes = {size for _, size in chosen.calls}
         kept = {size for size, m in served.items() if gone is None or m.model != gone.model}
         if change == "take_back" and (query is None or not is_generated(function)):
             kept = set()  # one name for whatever is active, or what somebody has put in its place
         if change == "switch":
             kept = kept - new.keys() if query is not None else set()
-        by_vector = call if query is not None else None
-        tried = Probe(function, chosen, by_vector, probe.roles(connection, function), settings)
-        proof = Proof(tried, tuple(sorted(kept & chosen.keys())), tuple(sorted(new.keys() & chosen.keys())))
-        now = [size for size in served if size in chosen] if change == "switch" else list(proof.kept)
+        tried = Probe(function, chosen.calls, roles, settings)
+        proof = Proof(tried, tuple(sorted(kept & sizes)), tuple(sorted(new.keys() & sizes)))
+        now = [size for size in served if size in sizes] if change == "switch" else list(proof.kept)
         proof.probe, proof.now, proof.roles, whole = _asked_twice(connection, proof, now, share)
         if name != target.place.write_function:  # which may well take none of what it is called with
             _refuse_unproven(name, proof.now)
         if change == "switch":
-            proof.probe = rehearsed(connection, target, tried, now, proof.kept, proof.made, rehearsal)
+            proof.probe, given = rehearsed(connection, target, tried, now, proof.kept, proof.made, rehearsal)
             if name == target.place.write_function:  # which finds nothing
                 proof.probe = replace(proof.probe, exact={})
+            else:
+                proof.unlooked = looked_for(connection, asking, chosen, given)
             if not whole:  # that old answers stay is shown by the rehearsal
                 proof.kept = ()
         yield proof

@@ -5,14 +5,13 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from psycopg import sql
-
+from tasks.base.words import listed, plural
 from tasks.runs.plan import Target
-from tasks.shadows.postgres import answers, columns, live_place, probe
+from tasks.shadows.postgres import answers, live_place, probe
 from tasks.shadows.postgres.answers import Answer, Answers
+from tasks.shadows.postgres.asking import Asked, Asking, Key
 from tasks.shadows.postgres.probe import Probe
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.locking import locked
 from tasks.stores.postgres.places import LivePlace
 
@@ -30,8 +29,6 @@ BY_INDEX = (
 """What makes a search use the index wherever it can."""
 EXACT_SECONDS = 60.0
 """How long exact search may take for all roles; the answers of those who come later are held against the old function alone."""
-LOOKED_AT = 3
-"""Rows of an answer that are looked for by the old function, where the new one was derived from it."""
 
 
 def rehearsed(
@@ -42,18 +39,19 @@ def rehearsed(
     kept: Sequence[int],
     made: Sequence[int],
     switch: Callable[[], object],
-) -> Probe:
-    """The probe, with what exact search gives each role after the ``switch``, for queries of ``made`` dimensions. Before it those
-    of ``served`` are answered, those of ``kept`` as after it. Raises VerificationRefused for any difference."""
+) -> tuple[Probe, Answers]:
+    """The probe, with what exact search gives each role after the ``switch``, for queries of ``made`` dimensions; and what each is
+    given, exactly or not. Before it those of ``served`` are answered, those of ``kept`` as after it. Raises VerificationRefused for
+    any difference."""
 
-    def whole() -> tuple[list[str], Probe]:
+    def whole() -> tuple[list[str], Probe, Answers]:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # what others write would be a difference
         before, second = (_asked(connection, tried, {*served, *kept}) for _ in range(2))
         steady = replace(tried, unsteady=answers.unsteady(before, second))
         was_indexed = any(_uses_index(connection, target, tried, size) for size in served)
         switch()
         after = _asked(connection, tried, kept)
-        name, exact, started = tried.function.name, Answers(), time.monotonic()
+        name, given, exact, started = tried.function.name, Answers(), Answers(), time.monotonic()
         lines = answers.differences(name, *map(steady.compared, (before, after)))
         for size in made:
             for role in tried.taken:
@@ -61,16 +59,15 @@ def rehearsed(
                 answer = tried.ask(connection, role, size, *(EXACT if exactly else ()))
                 if exactly:
                     exact[role, size] = answer
-                lines += answers.losses(name, before, {(role, size): answer})
-                if size not in served:  # else the old function is no longer asked by that name
-                    lines += _not_for(connection, target, tried, role, answer)
+                given[role, size] = answer
+            lines += answers.losses(name, before, {key: answer for key, answer in given.items() if key[1] == size})
             if was_indexed and not _uses_index(connection, target, tried, size):
                 lines.append(f"{tried.function.name} does not use the index of {target.place.column}")
-        return lines, replace(steady, exact=exact)
+        return lines, replace(steady, exact=exact), given
 
-    lines, proven = locked(connection, whole, keep=False)
+    lines, proven, given = locked(connection, whole, keep=False)
     probe.refuse(lines)
-    return proven
+    return proven, given
 
 
 def _asked(connection: Connection, tried: Probe, sizes: Collection[int]) -> Answers:
@@ -98,46 +95,47 @@ def _scans(connection: Connection, target: Target[LivePlace]) -> Mapping[int, in
     return dict(rows)
 
 
-def _not_for(
-    connection: Connection, target: Target[LivePlace], tried: Probe, role: str, answer: Answer
-) -> Iterator[str]:
-    """Rows that the role does not get from the old function, asked with the old vector of that very row."""
-    key = [c.name for c in target.place.live.key]
-    if tried.by_vector is None or not set(key) <= set(answer.columns):
-        return
-    at = [answer.columns.index(name) for name in key]
-    for row in answer.rows if target.place.function_sql else answer.rows[:LOOKED_AT]:
-        values = [row[n] for n in at]
-        vector = _old_vector(connection, target, values)
-        if vector is None:
+def looked_for(connection: Connection, asking: Asking, asked: Asked, given: Answers) -> list[str]:
+    """Looks for the rows that each role was ``given`` by new vectors among those that the function shows it now, asked with the old
+    vector of each. Returns the roles whose rows cannot be told apart. Raises Different for rows that are not shown."""
+
+    def whole() -> tuple[list[str], list[str]]:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        lines, unlooked = list[str](), list[str]()
+        for (role, _), answer in given.items():
+            if not answer.rows:
+                continue
+            if role not in asked.shown or not asking.keys(answer):
+                unlooked.append(role)
+            elif hidden := list(_hidden(connection, asking, asked, role, answer)):
+                lines.append(
+                    f"{asking.function.name} shows {role} {plural(len(hidden), 'row')} {listed(hidden)} for a new query, and not "
+                    f"for {'its' if len(hidden) == 1 else 'their'} own old {plural(len(hidden), 'vector')}"
+                )
+        return lines, unlooked
+
+    lines, unlooked = locked(connection, whole, keep=False)
+    probe.refuse(lines)
+    return list(dict.fromkeys(unlooked))
+
+
+def _hidden(connection: Connection, asking: Asking, asked: Asked, role: str, answer: Answer) -> Iterator[str]:
+    """Rows of an answer that the role does not get by their own old vectors."""
+    seen = set[Key]()
+    for key in asking.keys(answer):
+        vector = next(iter(asking.vectors(connection, key, asking.served).values()), None)
+        if key in seen or vector is None:
             continue  # nothing to ask the old function with
         for exactly in ((), EXACT):  # an index may miss the very row
-            old = probe.ask(connection, tried.by_vector(vector), role, tried.settings, *exactly)
-            if any([other[n] for n in at] == values for other in old.rows):
+            old = asking.ask(connection, asked.by_vector(vector), role, *exactly)
+            seen |= set(asking.keys(old))
+            if key in seen or _all_as_near(old):  # as many others may come first
                 break
         else:
-            if not _all_as_near(old):  # else as many others may come first
-                yield (
-                    f"as {role}, {tried.function.name} finds the row {', '.join(map(str, values))} by new vectors, "
-                    "and not by its old one"
-                )
-
-
-def _old_vector(connection: Connection, target: Target[LivePlace], key: Sequence[object]) -> str | None:
-    live = columns.current(connection, target).place.live  # the switch may have renamed it
-    where = sql.SQL(" AND ").join(
-        sql.SQL("{}::text = {}").format(sql.SQL(column.quoted), sql.Literal(str(value)))
-        for column, value in zip(live.key, key, strict=True)
-    )
-    row = connection.execute(
-        sql.SQL("SELECT {}::text FROM {} WHERE {}").format(
-            sql.SQL(quoted(live.vectors)), sql.Identifier(live.records.schema, live.records.name), where
-        )
-    ).fetchone()
-    return row[0] if row else None
+            yield ", ".join(map(str, key))
 
 
 def _all_as_near(answer: Answer) -> bool:
-    """Whether all rows are at one distance, as far as the answer gives distances."""
+    """Whether there are several rows at one distance, and none at another, as far as the answer gives distances."""
     distances = [tuple(value for value in row if isinstance(value, float)) for row in answer.rows]
-    return bool(distances) and any(distances) and all(d == distances[0] for d in distances)
+    return len(distances) > 1 and any(distances) and all(d == distances[0] for d in distances)

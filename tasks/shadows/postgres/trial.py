@@ -2,18 +2,20 @@
 is told before anything is paid."""
 
 from itertools import product
+from typing import Any
 
 from psycopg import Error, sql
 
 from tasks.base.errors import UsageError
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
-from tasks.shadows.postgres import dispatcher, probe, search_functions
+from tasks.shadows.postgres import arguments, dispatcher, probe, search_functions
 from tasks.shadows.postgres.answers import Answer
 from tasks.shadows.postgres.live_place import side_table
 from tasks.shadows.postgres.search_functions import Origin
 from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.places import LivePlace
 
 
@@ -43,7 +45,8 @@ def _call_once(connection: Connection, run: Run, target: Target[LivePlace], orig
             "" if number is None else probe.literal(f"[{', '.join('1' * (size or 1))}]", of.inputs[number].type)
             for size, of in ((origin.dimensions, origin.function), (target.dimensions, made))
         )
-        tries = (probe.calls(f, number, probe.sample(connection, target.place.live)) for f in (origin.function, made))
+        sample = _sample(connection, target.place.live)
+        tries = (arguments.calls(f, number, sample) for f in (origin.function, made))
         roles = [r.name for r in probe.roles(connection, origin.function) if r.taken]
         if origin.function.definer:  # what is made of it is its owner's alone
             roles = [role for role in roles if role == origin.function.owner]
@@ -60,6 +63,16 @@ def _call_once(connection: Connection, run: Run, target: Target[LivePlace], orig
                 f"{target.place.schema}.{function} fails whatever it is called with: {failing.words}. So a switch of it could not be "
                 "proven. Nothing was paid yet: set what it reads with `probe_settings`, or name another function with `function`"
             )
+
+
+def _sample(connection: Connection, live: LiveTable) -> dict[str, Any]:
+    """A row of the table, by its columns; empty where there is none."""
+    row = connection.execute(
+        sql.SQL("SELECT to_jsonb(t) FROM {} AS t WHERE {} IS NOT NULL LIMIT 1").format(
+            live.identifier, sql.SQL(live.document("t"))
+        )
+    ).fetchone()
+    return row[0] if row else {}
 
 
 def _refusal(target: Target[LivePlace], function: str, words: str) -> UsageError:
