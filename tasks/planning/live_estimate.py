@@ -14,6 +14,7 @@ from tasks.planning.planned import Draft, Listing, Look, Planned
 from tasks.runs.plan import Plan
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.function_names import told
 from tasks.stores.postgres.live_table import LiveTable
 
 SAMPLE = 1_000
@@ -36,9 +37,8 @@ def _listing(plan: Plan) -> Listing:
     for target in plan.targets:
         place, table = target.place, f"{target.place.schema}.{target.place.table}"
         count, dims = f"{target.collection.count:,}", str(target.dimensions or "")
-        rows.append(
-            (table, place.new_column, place.kind, count, dims, place.layout.metric, place.live.text, place.function)
-        )
+        functions = ", ".join(map(told, place.functions)) or None
+        rows.append((table, place.new_column, place.kind, count, dims, place.layout.metric, place.live.text, functions))
     return Listing(("table", "new column", "layout", "rows", "dims", "metric", "text", "function"), rows)
 
 

@@ -13,6 +13,7 @@ from tasks.shadows.postgres.live_statements import statements_of
 from tasks.stores.postgres import hnsw, relations
 from tasks.stores.postgres.catalogue import find, is_generated
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.function_names import shown, split
 from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import SCHEMA, LivePlace
 from tasks.stores.postgres.table import Table, index_statements
@@ -69,12 +70,12 @@ def _switched(connection: Connection, target: Target[LivePlace]) -> Iterator[str
             continue
         yield _chooses(schema, function)
         if not is_generated(own):
-            yield note(f"what {schema}.{function} is now is kept beside it under another name, for the way back")
-        yield note(f"all of them are for those to execute who may execute {schema}.{function}")
+            yield note(f"what {shown(schema, function)} is now is kept beside it under another name, for the way back")
+        yield note(f"all of them are for those to execute who may execute {shown(schema, function)}")
     if target.place.renaming:
         yield from lines(renaming.renames(target.place))
         yield note("functions of vecferry's that name these columns name them as they are called then")
 
 
 def _chooses(schema: str, name: str) -> str:
-    return f"CREATE OR REPLACE FUNCTION {sql.Identifier(schema, name).as_string()}(…)"
+    return f"CREATE OR REPLACE FUNCTION {sql.Identifier(*split(schema, name)).as_string()}(…)"

@@ -12,7 +12,7 @@ from tasks.checks.labelled import read_queries
 from tasks.contents.interface import Content
 from tasks.contents.text import Text
 from tasks.embedders.registry import open_embedder
-from tasks.planning import dependents, live_estimate, live_requirements, live_sql, rights, server
+from tasks.planning import dependents, live_estimate, live_requirements, live_sql, named_functions, rights, server
 from tasks.planning.planned import Draft, Planned
 from tasks.runs import models
 from tasks.runs.names import check_run_id, shadow_name
@@ -78,21 +78,24 @@ def drafted(connection: Connection, request: Request, run_id: str, wanted: Seque
             layout=Layout("vector", space.dimensions, live.layout.metric),
             live=live,
             new_column=asked.new_column,
-            function=asked.function or f"match_{table}",
+            function=None,
             function_sql=asked.function_sql,
         )
-        targets.append(
-            Target(
-                number=number,
-                collection=Collection(f"{schema}.{table}", "", 0, space.dimensions, live.layout.metric),
-                place=refine(connection, request, usual),
-                dimensions=space.dimensions,
-                space=space.fingerprint,
-                old_space=old_space.fingerprint if old_space else None,
-                limit=live.limit,
-                content=asked.content,
-            )
+        target = Target(
+            number=number,
+            collection=Collection(f"{schema}.{table}", "", 0, space.dimensions, live.layout.metric),
+            place=usual,
+            dimensions=space.dimensions,
+            space=space.fingerprint,
+            old_space=old_space.fingerprint if old_space else None,
+            limit=live.limit,
+            content=asked.content,
         )
+        chosen = named_functions.choose(connection, target, asked.function)
+        problems += chosen.problems
+        warnings += chosen.warnings
+        usual = replace(usual, function=chosen.function)
+        targets.append(replace(target, place=refine(connection, request, usual)))
         if live.layout.dimensions:
             problems += _other_dimensions(targets[-1], live.layout.dimensions, request.old_embedder)
     tables = [f"{target.place.schema}.{target.place.table}" for target in targets]

@@ -1,6 +1,7 @@
 """What the role needs that migrates a live table, and has not: each as the statement that an administrator runs."""
 
 from collections.abc import Iterator
+from itertools import product
 
 from psycopg import sql
 
@@ -8,12 +9,13 @@ from tasks.runs.plan import Target
 from tasks.shadows.postgres import dispatcher
 from tasks.stores.postgres.catalogue import MADE
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.function_names import bare, split
 from tasks.stores.postgres.places import SCHEMA, LivePlace
 
 
 def missing(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     """Statements that grant what is missing."""
-    yield from _places(connection, target)
+    yield from dict.fromkeys(_places(connection, target))
     yield from dict.fromkeys([*_table(connection, target), *_function(connection, target)])
 
 
@@ -27,10 +29,13 @@ def _places(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     role, may_use = row
     if not may_use:
         yield f"GRANT USAGE, CREATE ON SCHEMA {SCHEMA} TO {role}"
-    for right in ("USAGE", "CREATE"):
-        may = connection.execute("SELECT has_schema_privilege(%s, %s)", (target.place.schema, right)).fetchone()
-        if may != (True,):
-            yield f"GRANT {right} ON SCHEMA {sql.Identifier(target.place.schema).as_string()} TO {role}"
+    functions = [split(target.place.schema, function)[0] for function in target.place.functions]
+    for schema, right in product(dict.fromkeys([target.place.schema, *functions]), ("USAGE", "CREATE")):
+        may = connection.execute(
+            "SELECT has_schema_privilege(oid, %s) FROM pg_namespace WHERE nspname = %s", (right, schema)
+        )
+        if may.fetchone() == (False,):
+            yield f"GRANT {right} ON SCHEMA {sql.Identifier(schema).as_string()} TO {role}"
 
 
 def _table(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
@@ -50,12 +55,14 @@ def _table(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
 
 def _function(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     """The switch gives the application's functions other bodies, as only their owners may; so does an earlier run's _v2 get one."""
-    made = [name for function in target.place.functions for name in dispatcher.names("", target, function)]
-    rows = connection.execute(
-        "SELECT DISTINCT quote_ident(pg_get_userbyid(p.proowner)), quote_ident(current_user) FROM pg_proc p "
-        "WHERE p.pronamespace = to_regnamespace(quote_ident(%s)) AND NOT pg_has_role(p.proowner, 'USAGE') "
-        "AND (p.proname = ANY(%s) OR p.proname = ANY(%s) AND starts_with(obj_description(p.oid, 'pg_proc'), %s))",
-        (target.place.schema, list(target.place.functions), made, MADE),
-    ).fetchall()
-    for owner, role in rows:
-        yield f"GRANT {owner} TO {role}"
+    for function in target.place.functions:
+        schema, name = split(target.place.schema, function)
+        made = [bare(other) for other in dispatcher.names("", target, function)]
+        rows = connection.execute(
+            "SELECT DISTINCT quote_ident(pg_get_userbyid(p.proowner)), quote_ident(current_user) FROM pg_proc p "
+            "WHERE p.pronamespace = to_regnamespace(quote_ident(%s)) AND NOT pg_has_role(p.proowner, 'USAGE') "
+            "AND (p.proname = %s OR p.proname = ANY(%s) AND starts_with(obj_description(p.oid, 'pg_proc'), %s))",
+            (schema, name, made, MADE),
+        ).fetchall()
+        for owner, role in rows:
+            yield f"GRANT {owner} TO {role}"

@@ -8,6 +8,7 @@ from psycopg.types.json import Jsonb
 from tasks.runs import models
 from tasks.runs.models import COLUMNS, Model
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.function_names import of_table, split
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Searched:
 
     model: Model
     body: str
-    """In the schema of the live table."""
+    """As function_names has it, for the live table."""
     own: bool
     """Whether it is what the application's own function was."""
     origin: dict[str, Any] | None
@@ -24,14 +25,16 @@ class Searched:
 
 
 def of_function(connection: Connection, schema: str, function: str) -> list[Searched]:
-    """The models that a function of this name searches, or will, in the order in which they came."""
+    """The models that a function of this name searches, or will, in the order in which they came; ``schema`` is that of a name
+    without one."""
     if not models.exists(connection):
         return []
+    where, name = split(schema, function)
     # An older ledger, which is only read, has no origins.
     rows = connection.execute(
         f"SELECT body, own, to_jsonb(f) -> 'origin', {COLUMNS} FROM vecferry.search_function f JOIN vecferry.model USING (model) "
-        "WHERE table_schema = %s AND function = %s AND state <> 'retired' ORDER BY model",
-        (schema, function),
+        "WHERE (table_schema = %s AND function = %s OR function = %s) AND state <> 'retired' ORDER BY model",
+        (where, name, of_table("", where, name)),
     ).fetchall()
     return [Searched(Model(*row[3:]), *row[:3]) for row in rows]
 

@@ -104,10 +104,14 @@ def made(connection: Connection) -> None:
     connection.execute("CREATE TABLE archive (LIKE docs); CREATE TABLE notes (note jsonb)")
     connection.execute("CREATE SCHEMA other; CREATE TABLE other.docs (LIKE docs)")
     connection.execute("INSERT INTO docs SELECT n, 'text ' || n FROM generate_series(1, 3) AS n")
+    connection.execute(
+        "CREATE FUNCTION match_docs(query vector(384)) RETURNS SETOF int LANGUAGE sql AS $$ SELECT id FROM docs "
+        "ORDER BY embedding <=> query $$"
+    )
 
 
 def planned(connection: Connection, **parameters: Any) -> Planned:
-    target = {"table": "docs", "text": "content", "function": "none"}
+    target = {"table": "docs", "text": "content"}
     form = parse(Text384To1536, {"targets": [target], "embedder": "hashing/1536", **parameters})
     return make_plan(connection, form.request(), "planned")
 

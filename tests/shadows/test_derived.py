@@ -91,9 +91,7 @@ def place(connection: Connection) -> Callable[[str], Place]:
         fill(connection, "app", OLD)
         fill(connection, "ideal", NEW)
         connection.execute(USER)
-        return Place(
-            connection, migrated(connection, layout=layout, target={"function": "app_has_none"}).plan.targets[0]
-        )
+        return Place(connection, migrated(connection, layout=layout).plan.targets[0])
 
     return make
 

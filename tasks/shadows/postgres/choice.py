@@ -11,6 +11,7 @@ from tasks.shadows.postgres.search_functions import argument_of_query
 from tasks.shadows.postgres.underivable import KINDS
 from tasks.stores.postgres.catalogue import MADE, Function, define, find
 from tasks.stores.postgres.connection import Connection, pgvector_schema
+from tasks.stores.postgres.function_names import split
 from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import LivePlace
 
@@ -61,7 +62,7 @@ def _call(function: Function, called: Function | None, name: str) -> list[str]:
         theirs = called.inputs[number] if called else parameter
         cast = f"::{theirs.type}" if theirs.kind != parameter.kind and parameter.kind in KINDS else ""
         given.append(f"{'VARIADIC ' if parameter.direction == 'v' else ''}${number + 1}{cast}")
-    call = f"{sql.Identifier(function.schema, name).as_string()}({', '.join(given)})"
+    call = f"{sql.Identifier(*split(function.schema, name)).as_string()}({', '.join(given)})"
     outputs = [quoted(n) for n, _ in function.outputs]
     if function.returns_set:
         return [f"RETURN QUERY SELECT * FROM {call};", "RETURN;"]

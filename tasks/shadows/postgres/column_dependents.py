@@ -4,14 +4,10 @@ views, policies and constraints, stays with the old vectors; functions that are 
 from collections.abc import Iterator
 
 from tasks.runs.plan import Target
-from tasks.shadows.postgres.derive import parsed
-from tasks.shadows.postgres.scopes import read
-from tasks.shadows.postgres.search_functions import relation_of
-from tasks.shadows.postgres.underivable import Routine, Underivable
-from tasks.stores.postgres.catalogue import MADE
+from tasks.shadows.postgres.column_readers import unswitched
+from tasks.stores.postgres.catalogue import MADE, functions
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.places import LivePlace
-from tasks.stores.postgres.syntax import tokens
 
 _PARSED = """
     SELECT DISTINCT CASE
@@ -33,7 +29,7 @@ _PARSED = """
       AND m.amname IS DISTINCT FROM 'hnsw' AND m.amname IS DISTINCT FROM 'ivfflat'
       AND (f.adnum IS NULL OR f.adnum <> a.attnum) AND n.contype IS DISTINCT FROM 'n'
       AND (t.oid IS NULL OR t.tgfoid IS DISTINCT FROM to_regproc('vecferry.note_change')::oid)
-      AND (p.oid IS NULL OR NOT (p.pronamespace = to_regnamespace(quote_ident(%(schema)s)) AND p.proname = ANY(%(functions)s))
+      AND (p.oid IS NULL OR NOT p.oid::int8 = ANY(%(functions)s)
            AND NOT coalesce(starts_with(obj_description(p.oid, 'pg_proc'), %(made)s), false))
     ORDER BY 1
 """
@@ -52,18 +48,6 @@ _VIEWS = """
 """Views on the column, and views on those."""
 DROPPED = ("constraint ", "index ", "statistics object ")
 """What PostgreSQL drops with a column, and does not have stand in its way."""
-_TEXTS = """
-    SELECT p.oid::regprocedure::text, p.proname::text, l.lanname, p.prosrc, pg_get_functiondef(p.oid), coalesce(p.proconfig, '{}'),
-           EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(%(table)s) AND tgfoid = p.oid)
-    FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-    WHERE l.lanname IN ('sql', 'plpgsql') AND p.prokind IN ('f', 'p') AND p.prosqlbody IS NULL
-      AND p.pronamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema', 'vecferry'))
-      AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
-      AND NOT (p.pronamespace = to_regnamespace(quote_ident(%(schema)s)) AND p.proname = ANY(%(functions)s))
-      AND NOT coalesce(starts_with(obj_description(p.oid, 'pg_proc'), %(made)s), false)
-      AND strpos(lower(p.prosrc), lower(%(column)s)) > 0
-    ORDER BY 1
-"""
 
 
 def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
@@ -104,34 +88,22 @@ def left(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
 
 
 def _staying(connection: Connection, target: Target[LivePlace]) -> list[str]:
-    names = [name for query in (_PARSED, _VIEWS) for (name,) in connection.execute(query, _names(target))]
+    names = [name for query in (_PARSED, _VIEWS) for (name,) in connection.execute(query, _names(connection, target))]
     return [*dict.fromkeys(names)]
 
 
 def _going(connection: Connection, target: Target[LivePlace]) -> tuple[list[str], list[str]]:
     """Functions whose text names the column, and those that nobody can read."""
-    column, table = target.place.live.vectors, target.place.table
-    going, unread = list[str](), list[str]()
-    for signature, name, language, body, definition, config, fires in connection.execute(_TEXTS, _names(target)):
-        words = {word.name for word in tokens(body)}
-        routine = Routine(name, language, body, definition, False, (), ())
-        try:
-            readings = [read(p, column, relation_of(connection, config, column, target)) for p in parsed(routine)]
-        except Underivable:
-            if table in body or fires:
-                unread.append(f"function {signature}")
-            continue
-        if any(r.mentions or r.assignments for r in readings) or (fires and column in words):
-            going.append(f"function {signature}")
-    return going, unread
+    texts = [r for r in unswitched(connection, target) if not r.parsed]
+    going = [f"function {r.signature}" for r in texts if r.read]
+    return going, [f"function {r.signature}" for r in texts if not r.read]
 
 
-def _names(target: Target[LivePlace]) -> dict[str, object]:
+def _names(connection: Connection, target: Target[LivePlace]) -> dict[str, object]:
     place = target.place
     return {
         "table": place.live.identifier.as_string(),
         "column": place.live.vectors,
-        "schema": place.schema,
-        "functions": list(place.functions),
+        "functions": [f.oid for name in place.functions for f in functions(connection, place.schema, name)],
         "made": MADE,
     }

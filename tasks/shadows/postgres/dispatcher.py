@@ -40,6 +40,7 @@ from tasks.shadows.postgres import generated, search_functions
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.catalogue import find, is_generated
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.function_names import shown, told
 from tasks.stores.postgres.places import LivePlace
 
 
@@ -77,7 +78,7 @@ def _replaced(connection: Connection, target: Target[LivePlace], name: str) -> s
     own = next((s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own), None)
     if function is None or own is None or own.body == name or is_generated(function):
         return None
-    return f"{target.place.schema}.{name} was replaced after it was switched"
+    return f"{shown(target.place.schema, name)} was replaced after it was switched"
 
 
 def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
@@ -86,7 +87,7 @@ def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
         second = generated.second_name(name)
         if (there := find(connection, target.place.schema, second)) and not there.made:
             yield (
-                f"{target.place.schema}.{second} exists and is not vecferry's, so no function is made to try the "
+                f"{shown(target.place.schema, second)} exists and is not vecferry's, so no function is made to try the "
                 "new vectors with"
             )
     yield from search_functions.told(connection, target)
@@ -121,9 +122,9 @@ def _equal_for(connection: Connection, target: Target[LivePlace], function: str)
         staying = after.get(column, column)
         yield (
             f"{live.schema}.{live.table}.{searched} and {live.schema}.{live.table}.{staying} both have {counted(size or 0, 'dimension')}, "
-            f"so {function} cannot tell their {what} apart: from the cutover on it {verb} {searched} alone. Every "
-            f"instance of the application has to move to the new model with it; one that stays behind has to call {name}, "
-            f"which the cutover makes, and one that goes ahead {generated.second_name(function)}"
+            f"so {told(function)} cannot tell their {what} apart: from the cutover on it {verb} {searched} alone. Every "
+            f"instance of the application has to move to the new model with it; one that stays behind has to call {told(name)}, "
+            f"which the cutover makes, and one that goes ahead {told(generated.second_name(function))}"
         )
 
 

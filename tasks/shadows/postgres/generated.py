@@ -25,6 +25,7 @@ from tasks.stores.postgres.catalogue import (
     note,
 )
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.function_names import bare, beside, told
 from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import LivePlace
 
@@ -59,11 +60,11 @@ def unlike_rights(connection: Connection, target: Target[LivePlace]) -> Iterator
             have = {g.role for g in made.grants} - {made.owner}
             for role in sorted(have - may, key=str):
                 who, what = _who(role), f"REVOKE EXECUTE ON FUNCTION {made.signature} FROM {_grantee(role)}"
-                yield f"{who} may execute {other}, and {name} no longer: {what}"
+                yield f"{who} may execute {told(other)}, and {told(name)} no longer: {what}"
             needed = other in bodies and not function.definer
             for role in sorted(may - have, key=str) if needed else []:
                 what = f"GRANT EXECUTE ON FUNCTION {made.signature} TO {_grantee(role)}"
-                yield f"{_who(role)} may execute {name}, and not {other}, which it calls: {what}"
+                yield f"{_who(role)} may execute {told(name)}, and not {told(other)}, which it calls: {what}"
 
 
 def _who(role: str | None) -> str:
@@ -97,7 +98,7 @@ def generate(
             function = _recreated(connection, target, name)
         if function and serving and is_generated(function):
             if len(serving) == 1 and serving[0].own and not standing_in:
-                _restore_own(connection, target, function, serving[0])
+                _restore_own(connection, target, name, function, serving[0])
             else:
                 choose(connection, target, name, function, serving)
         make_second(connection, target, name)
@@ -191,22 +192,24 @@ def _recreated(connection: Connection, target: Target[LivePlace], name: str) -> 
     return find(connection, target.place.schema, name)
 
 
-def _restore_own(connection: Connection, target: Target[LivePlace], function: Function, own: Searched) -> None:
+def _restore_own(
+    connection: Connection, target: Target[LivePlace], name: str, function: Function, own: Searched
+) -> None:
     """The application's function as it was."""
     was = find(connection, function.schema, own.body)
-    origin = from_json(own.origin) if own.origin else was and origin_of(connection, target, function.name)
+    origin = from_json(own.origin) if own.origin else was and origin_of(connection, target, name)
     if origin:
         define(connection, origin.function)
-    if was and own.body != function.name:
+    if was and own.body != name:
         drop(connection, was)
-    search_bodies.note(connection, replace(own, body=function.name, origin=None), function.name)
+    search_bodies.note(connection, replace(own, body=name, origin=None), name)
 
 
 def _move_second(connection: Connection, target: Target[LivePlace], name: str) -> None:
     """Gives what a match_…_v2 of 0.1 says a name of its own: that one searched one model."""
     second = find(connection, target.place.schema, second_name(name), switched=True)
     for searched in search_bodies.of_function(connection, target.place.schema, name):
-        if second and searched.body == second.name:
+        if second and searched.body == second_name(name):
             made = name_of(name, searched.model)
             copy = define(connection, second, made)
             note(connection, copy, f"the nearest rows by {searched.model.table}.{searched.model.column_name}")
@@ -230,7 +233,7 @@ def called(connection: Connection, target: Target[LivePlace]) -> list[str]:
 
 
 def second_name(name: str) -> str:
-    return f"{short(name, 60)}_v2"
+    return beside(name, f"{short(bare(name), 60)}_v2")
 
 
 def name_of(function: str, model: Model) -> str:
@@ -240,4 +243,4 @@ def name_of(function: str, model: Model) -> str:
 
 def body_name(function: str, dimensions: int | None, run_id: str, column: str) -> str:
     """What searches a model is called; it fits into 63 bytes, and no other run's is called that."""
-    return f"{short(function, 47)}_{dimensions or 0}_{suffix(run_id, column)}"
+    return beside(function, f"{short(bare(function), 47)}_{dimensions or 0}_{suffix(run_id, column)}")

@@ -19,6 +19,7 @@ from tasks.shadows.postgres.usual_function import make_usual, usual
 from tasks.stores.postgres import catalogue
 from tasks.stores.postgres.catalogue import Function, define, dollars, find, functions, is_generated
 from tasks.stores.postgres.connection import Connection, pgvector_schema
+from tasks.stores.postgres.function_names import bare, of_table, shown
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.syntax import tokens
 
@@ -54,7 +55,7 @@ def origin_of(connection: Connection, target: Target[LivePlace], name: str) -> O
         function = find(connection, target.place.schema, own.body) if own else None
         if own is None or function is None:
             return None
-        function, column, dimensions = replace(function, name=name), own.model.column_name, own.model.dimensions
+        function, column, dimensions = replace(function, name=bare(name)), own.model.column_name, own.model.dimensions
     else:
         own = next((s for s in known if s.own and s.body == name), None)
         column, dimensions = live.vectors, live.layout.dimensions
@@ -83,7 +84,7 @@ def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
 
 
 def _problems(connection: Connection, target: Target[LivePlace], function: str) -> Iterator[str]:
-    place, name = target.place, f"{target.place.schema}.{function}"
+    place, name = target.place, shown(target.place.schema, function)
     others = {s.model.table for s in search_bodies.of_function(connection, place.schema, function)}
     if others - {f"{place.schema}.{place.table}"}:
         yield f"{name} searches {', '.join(sorted(others))}: name the search function of {place.table} with `function`"
@@ -133,14 +134,15 @@ def searching(connection: Connection, target: Target[LivePlace], origin: Origin,
     """What a function called ``name`` says that searches, or writes, the target's vectors as ``origin`` does its own. Raises
     Underivable."""
     function, new = origin.function, _vectors(connection, target)
-    kinds, writes = [p.kind for p in function.inputs], function.name == target.place.write_function
-    if given := target.place.body_of(function.name):
+    called = of_table(target.place.schema, function.schema, function.name)
+    kinds, writes = [p.kind for p in function.inputs], called == target.place.write_function
+    if given := target.place.body_of(called):
         body, query = given, _query_of(connection, target, origin)
         parsed(replace(_routine(origin), body=body, definition=f"{function.head}\nAS {dollars(body)}"))
     else:
         new = replace(new, compared_as=new.type) if writes else new
         relation = relation_of(connection, function.config, origin.column, target)
-        derived = derive(_routine(origin), name, _old(target, origin, new), new, relation, writes)
+        derived = derive(_routine(origin), bare(name), _old(target, origin, new), new, relation, writes)
         body, query = derived.body, derived.query
     types = {query: f"{new.extension}.{new.compared_as}"} if query is not None and kinds[query] in KINDS else {}
     return Searching(body, query, types)
@@ -209,7 +211,7 @@ def body_statement(connection: Connection, target: Target[LivePlace], function: 
 
 def keep(connection: Connection, origin: Origin, name: str, called: bool) -> Function:
     """The application's own function under another name; ``called`` where people call it by that."""
-    kept = define(connection, origin.function, name, body=rename(_routine(origin), name))
+    kept = define(connection, origin.function, name, body=rename(_routine(origin), bare(name)))
     if origin.function.definer and not called:
         catalogue.give(connection, kept, origin.function.owner, ())
     return kept

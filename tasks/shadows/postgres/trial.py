@@ -15,6 +15,7 @@ from tasks.shadows.postgres.live_place import side_table
 from tasks.shadows.postgres.search_functions import Origin
 from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.function_names import of_table, shown
 from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.places import LivePlace
 
@@ -29,7 +30,8 @@ def call_once(connection: Connection, run: Run, target: Target[LivePlace]) -> No
 
 
 def _call_once(connection: Connection, run: Run, target: Target[LivePlace], origin: Origin) -> None:
-    function, settings = origin.function.name, run.plan.request.own.get("probe_settings", {})
+    function = of_table(target.place.schema, origin.function.schema, origin.function.name)
+    settings = run.plan.request.own.get("probe_settings", {})
     called, _ = dispatcher.names(run.run_id, target, function)
     with connection.transaction(force_rollback=True):
         try:
@@ -60,7 +62,7 @@ def _call_once(connection: Connection, run: Run, target: Target[LivePlace], orig
             return
         if failing.refused and function != target.place.write_function:
             raise UsageError(
-                f"{target.place.schema}.{function} fails whatever it is called with: {failing.words}. So a switch of it could not be "
+                f"{shown(target.place.schema, function)} fails whatever it is called with: {failing.words}. So a switch of it could not be "
                 "proven. Nothing was paid yet: set what it reads with `probe_settings`, or name another function with `function`"
             )
 
@@ -80,6 +82,6 @@ def _refusal(target: Target[LivePlace], function: str, words: str) -> UsageError
     body = "" if function == target.place.write_function else "give its body for them with `function_sql`, or "
     option = "write_function" if function == target.place.write_function else "function"
     return UsageError(
-        f"{given} {target.place.schema}.{function} for the new vectors fails: {words}. Nothing was paid yet: {body}"
+        f"{given} {shown(target.place.schema, function)} for the new vectors fails: {words}. Nothing was paid yet: {body}"
         f"name another function with `{option}`"
     )

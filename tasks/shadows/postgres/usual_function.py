@@ -8,6 +8,7 @@ from tasks.shadows.postgres.live_place import joined
 from tasks.stores.postgres import pgvector
 from tasks.stores.postgres.catalogue import MADE, Function, dollars, functions
 from tasks.stores.postgres.connection import Connection, pgvector_schema
+from tasks.stores.postgres.function_names import split
 from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import LivePlace
 
@@ -43,10 +44,11 @@ def usual(connection: Connection, target: Target[LivePlace], name: str) -> sql.C
         f"WHERE {similarity} > match_threshold ORDER BY {nearest} LIMIT match_count"
     )
     columns = [*((c.name, c.type) for c in live.key), ("content", "text"), ("similarity", "double precision")]
+    where, called = split(target.place.schema, name)
     return statement(
         "expand_search_function",
-        schema=target.place.schema,
-        function=name,
+        schema=where,
+        function=called,
         columns=sql.SQL(", ".join(f"{quoted(column)} {kind}" for column, kind in columns)),
         language=sql.SQL("sql"),
         body=sql.SQL(dollars(body)),

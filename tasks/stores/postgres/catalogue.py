@@ -13,6 +13,7 @@ from tasks.base import stored
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.function_names import bare, shown, split
 
 MADE = "Made by vecferry"
 """How the comments on functions of ours begin, and the bodies of those of the user's that we have given another."""
@@ -124,7 +125,8 @@ class Function:
 
 
 def functions(connection: Connection, schema: str, name: str) -> list[Function]:
-    """All functions of that name, whatever they take."""
+    """All functions of that name, whatever they take; ``schema`` is that of a name without one."""
+    schema, name = split(schema, name)
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(_FUNCTIONS, {"made": MADE, "schema": schema, "name": name}).fetchall()
     return [_function(schema, name, row) for row in rows]
@@ -168,7 +170,7 @@ def find(connection: Connection, schema: str, name: str, switched: bool = False)
         every = [f for f in every if is_generated(f) or f.made] or [f for f in every if _is_usual(f)] or every
     if len(every) > 1:
         raise UsageError(
-            f"{schema}.{name} is the name of {counted(len(every), 'function')}: drop what is not used, or name another "
+            f"{shown(schema, name)} is the name of {counted(len(every), 'function')}: drop what is not used, or name another "
             f"with `function`"
         )
     return every[0] if every else None
@@ -208,7 +210,7 @@ def defined(
     body = f"BEGIN ATOMIC\n{says}\nEND" if function.parsed and language is None else f"AS {dollars(says)}"
     definition = sql.SQL(f"({arguments}){options}\n{body}")
     return statement(
-        "cutover_function_copy", schema=function.schema, function=name or function.name, definition=definition
+        "cutover_function_copy", schema=function.schema, function=bare(name or function.name), definition=definition
     )
 
 
@@ -222,7 +224,7 @@ def define(
 ) -> Function:
     """Makes what ``defined`` says: in the function's place, or under another name with the same owner and grants."""
     connection.execute(defined(function, name, body, language, types))
-    if name is None or name == function.name:
+    if name is None or bare(name) == function.name:
         return function
     made = max(functions(connection, function.schema, name), key=lambda f: f.oid)
     give(connection, made, function.owner, function.grants)

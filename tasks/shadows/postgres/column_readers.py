@@ -1,0 +1,74 @@
+"""Functions of the application's that name a column of vectors, as far as their text can be read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tasks.runs.plan import Target
+from tasks.shadows.postgres.derive import parsed
+from tasks.shadows.postgres.scopes import read
+from tasks.shadows.postgres.search_functions import relation_of
+from tasks.shadows.postgres.underivable import Routine, Underivable
+from tasks.stores.postgres.catalogue import MADE
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.function_names import split
+from tasks.stores.postgres.places import LivePlace
+from tasks.stores.postgres.syntax import tokens
+
+_FUNCTIONS = """
+    SELECT n.nspname::text, p.proname::text, format('%%I.%%I', n.nspname, p.proname), p.oid::regprocedure::text, l.lanname,
+           pg_get_functiondef(p.oid), coalesce(pg_get_function_sqlbody(p.oid), p.prosrc), coalesce(p.proconfig, '{}'), p.prosqlbody IS NOT NULL,
+           EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(%(table)s) AND tgfoid = p.oid)
+    FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang JOIN pg_namespace n ON n.oid = p.pronamespace
+    WHERE l.lanname NOT IN ('c', 'internal') AND p.prokind IN ('f', 'p')
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'vecferry')
+      AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+      AND NOT coalesce(starts_with(obj_description(p.oid, 'pg_proc'), %(made)s), false) AND strpos(p.prosrc, %(made)s) = 0
+      AND strpos(lower(coalesce(pg_get_function_sqlbody(p.oid), p.prosrc)), lower(%(column)s)) > 0
+    ORDER BY 1, 2, 3
+"""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A function that names the column."""
+
+    schema: str
+    name: str
+    called: str
+    """As SQL names it."""
+    signature: str
+    """The same with its arguments."""
+    compares: bool
+    """Whether it takes a distance from it."""
+    parsed: bool
+    """Whether PostgreSQL holds it parsed (BEGIN ATOMIC), so that it follows a column whatever that is called."""
+    read: bool
+    """Whether its text could be read; else it names both, column and table, and nobody can say for what."""
+
+
+def readers(connection: Connection, target: Target[LivePlace], column: str) -> Iterator[Reader]:
+    """Those that name this column of the live table, vecferry's own aside."""
+    live = target.place.live
+    given = {"table": live.identifier.as_string(), "column": column, "made": MADE}
+    for schema, name, called, signature, language, definition, text, config, parsed_ahead, fires in connection.execute(
+        _FUNCTIONS, given
+    ):
+        body = text.removeprefix("BEGIN ATOMIC").removesuffix("END") if parsed_ahead else text
+        routine = Routine(name, language, body, definition, False, (), ())
+        try:
+            readings = [read(p, column, relation_of(connection, config, column, target)) for p in parsed(routine)]
+        except Underivable:
+            if live.table.lower() in body.lower() or fires:
+                yield Reader(schema, name, called, signature, False, parsed_ahead, False)
+            continue
+        mentions = [mention for reading in readings for mention in reading.mentions]
+        written = any(reading.assignments for reading in readings)
+        if mentions or written or (fires and column in {word.name for word in tokens(body)}):
+            yield Reader(schema, name, called, signature, any(m.compared for m in mentions), parsed_ahead, True)
+
+
+def unswitched(connection: Connection, target: Target[LivePlace]) -> list[Reader]:
+    """Those that name the old column and are not switched by the run."""
+    place = target.place
+    switched = {split(place.schema, function) for function in place.functions}
+    return [r for r in readers(connection, target, place.live.vectors) if (r.schema, r.name) not in switched]
