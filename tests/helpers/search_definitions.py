@@ -196,4 +196,12 @@ DEFINITIONS = [
         "SELECT * FROM {schema}.match_docs(3, 8)",
         dispatched=False,
     ),
+    Definition(
+        "rows like a row, by a key that is a text",
+        "CREATE FUNCTION {schema}.match_docs(of_content text, match_count int DEFAULT 5) RETURNS TABLE (id bigint, content text) LANGUAGE sql "
+        "STABLE AS $$ SELECT d.id, d.content FROM {schema}.docs d WHERE d.content <> of_content ORDER BY d.embedding <=> "
+        "(SELECT s.embedding FROM {schema}.docs s WHERE s.content = of_content) LIMIT match_count $$",
+        "SELECT * FROM {schema}.match_docs((SELECT content FROM {schema}.docs WHERE id = 7), 4)",
+        dispatched=False,
+    ),
 ]

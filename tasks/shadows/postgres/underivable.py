@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.shadows.postgres.mentions import Reading
-from tasks.stores.postgres.syntax import Piece, Token
+from tasks.stores.postgres.syntax import Node, Piece, Token
 
 KINDS = ("vector", "halfvec")
 """pgvector's types that a search compares."""
@@ -89,7 +89,7 @@ def refuse_numbers(words: Sequence[Token], old: Vectors, new: Vectors) -> None:
 
 
 def _arguments(node: Any, routine: Routine) -> Iterator[int]:
-    """The arguments that an expression names."""
+    """The arguments that may be the value of an expression: not those that say which row or which case it is of."""
     if isinstance(node, list):
         for child in node:
             yield from _arguments(child, routine)
@@ -101,8 +101,23 @@ def _arguments(node: Any, routine: Routine) -> Iterator[int]:
                 fields = [f["String"]["sval"] for f in child["fields"] if "String" in f]
                 if fields[-1:] and fields[-1] in routine.arguments and fields[:-1] in ([], [routine.name]):
                     yield routine.arguments.index(fields[-1])
+            elif kind in _HANDED_ON:
+                yield from _arguments(_HANDED_ON[kind](child), routine)
             else:
                 yield from _arguments(child, routine)
+
+
+def _of_select(select: Node) -> list[Any]:
+    halves = [{"SelectStmt": select[half]} for half in ("larg", "rarg") if half in select]
+    return [*halves, *(select.get(part) for part in ("targetList", "valuesLists", "fromClause", "withClause"))]
+
+
+_HANDED_ON: dict[str, Callable[[Node], list[Any]]] = {
+    "SelectStmt": _of_select,
+    "JoinExpr": lambda join: [join["larg"], join["rarg"]],
+    "CaseExpr": lambda case: [*(when["CaseWhen"]["result"] for when in case["args"]), case.get("defresult")],
+}
+"""Parts of what is more than an expression that its value comes from."""
 
 
 def refuse_unlike(
