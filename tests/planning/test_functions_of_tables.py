@@ -51,3 +51,19 @@ def test_a_table_that_nothing_searches_is_told(connection: Connection) -> None:
     plan = planned(connection)
     assert plan.problems == []
     assert any("no function app.match_docs" in warning for warning in plan.warnings)
+
+
+@pytest.mark.parametrize("result", ["SETOF record", "record"])
+def test_rows_whose_columns_only_callers_name_are_refused(connection: Connection, result: str) -> None:
+    """A function that chooses between models could not hand them on; with names of its own for them it is taken."""
+    create = (
+        "CREATE FUNCTION {{schema}}.match_docs(query_embedding vector({{d}}), match_count int{}) RETURNS {} LANGUAGE sql STABLE "
+        "AS $$ SELECT d.id, d.content FROM {{schema}}.docs d ORDER BY d.embedding <=> query_embedding LIMIT match_count $$"
+    )
+    made(connection, create.format("", result))
+    (problem,) = planned(connection).problems
+    assert problem.startswith(f"app.match_docs returns {result}, whose columns only its callers name")
+    assert "RETURNS TABLE" in problem
+    connection.execute("DROP FUNCTION app.match_docs")
+    connection.execute(create.format(", OUT id bigint, OUT content text", result).format(schema="app", d=16))
+    assert planned(connection).problems == []

@@ -89,7 +89,13 @@ def _problems(connection: Connection, target: Target[LivePlace], function: str) 
     if others - {f"{place.schema}.{place.table}"}:
         yield f"{name} searches {', '.join(sorted(others))}: name the search function of {place.table} with `function`"
         return
-    if origin := origin_of(connection, target, function):
+    origin = origin_of(connection, target, function)
+    if origin and origin.function.unnamed:
+        yield (
+            f"{name} returns {origin.function.unnamed}, whose columns only its callers name, so that no function can choose between "
+            "models for them: let it return them by name, RETURNS TABLE (…)"
+        )
+    elif origin:
         try:
             searching(connection, target, origin, function)
         except Underivable as e:

@@ -110,6 +110,12 @@ class Function:
         return f"({self.arguments})\n RETURNS void\n" in self.definition
 
     @property
+    def unnamed(self) -> str | None:
+        """Its result, where that is rows whose columns nobody but the caller names."""
+        kinds = [] if self.outputs else ["SETOF record", "record"]
+        return next((kind for kind in kinds if f"({self.arguments})\n RETURNS {kind}\n" in self.definition), None)
+
+    @property
     def head(self) -> str:
         """The definition as far as the body."""
         return self.definition[: self.definition.index("\nBEGIN ATOMIC\n" if self.parsed else "\nAS $")]
