@@ -25,8 +25,12 @@ class LiveTable(BaseModel):
     )
     old_column: str = Field("embedding", description="column of the old vectors")
     new_column: str = Field("embedding_1536", description="column of the new vectors")
-    function: str | None = Field(None, description="search function to switch (default: match_TABLE)")
-    function_sql: str | None = Field(None, description="body of that function for the new vectors (default: derived)")
+    function: list[str] | str | None = Field(
+        None, description="search function to switch, or several: a name or schema.name (default: match_TABLE)"
+    )
+    function_sql: dict[str, str] | str | None = Field(
+        None, description="body of that function for the new vectors, or of each by name (default: derived)"
+    )
     label: str | None = Field(
         None,
         description="column of what a row is about; the report says how often its nearest row has the same, old and new",

@@ -30,6 +30,8 @@ SINGULAR = {
     "stay": "stays",
     "use": "uses",
     "them": "it",
+    "they": "it",
+    "go": "goes",
 }
 
 

@@ -44,8 +44,8 @@ class Asked:
     """A template of columns in braces: ``{title}: {body}``."""
     old_column: str
     new_column: str
-    function: str | None
-    function_sql: str | None
+    function: str | tuple[str, ...] | None
+    function_sql: str | dict[str, str] | None
     limit: int | None
     label: str | None = None
     expression: Expression | None = None
@@ -79,7 +79,6 @@ def drafted(connection: Connection, request: Request, run_id: str, wanted: Seque
             live=live,
             new_column=asked.new_column,
             function=None,
-            function_sql=asked.function_sql,
         )
         target = Target(
             number=number,
@@ -92,9 +91,11 @@ def drafted(connection: Connection, request: Request, run_id: str, wanted: Seque
             content=asked.content,
         )
         chosen = named_functions.choose(connection, target, asked.function)
-        problems += chosen.problems
+        bodies, unused = named_functions.bodies(connection, schema, chosen.functions, asked.function_sql)
+        problems += [*chosen.problems, *unused]
         warnings += chosen.warnings
-        usual = replace(usual, function=chosen.function)
+        first, *further = chosen.functions or (None,)
+        usual = replace(usual, function=first, further=tuple(further), function_sql=bodies)
         targets.append(replace(target, place=refine(connection, request, usual)))
         if live.layout.dimensions:
             problems += _other_dimensions(targets[-1], live.layout.dimensions, request.old_embedder)

@@ -8,50 +8,86 @@ from tasks.shadows.postgres.column_readers import readers
 from tasks.shadows.postgres.search_functions import origin_of
 from tasks.stores.postgres.catalogue import functions
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.function_names import of_table, shown
+from tasks.stores.postgres.function_names import of_table, shown, told
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.syntax import tokens
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A function as plans call it, and what is to be said of the choice."""
+    """Functions as plans call them, and what is to be said of the choice."""
 
-    function: str
+    functions: tuple[str, ...]
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def choose(connection: Connection, target: Target[LivePlace], named: str | None) -> Chosen:
-    """The function that is ``named``, or else match_TABLE: where that is not beside the table, it may be elsewhere if it takes a
-    distance from the table's old column. Raises UsageError where there are several of one name."""
+def choose(connection: Connection, target: Target[LivePlace], named: str | tuple[str, ...] | None) -> Chosen:
+    """The functions that are ``named``, or else match_TABLE. Raises UsageError where there are several of one name."""
+    if named is None:
+        return _usual(connection, target)
     place = target.place
-    function = f"match_{place.table}" if named is None else of_plan(connection, place.schema, named)
+    names = (named,) if isinstance(named, str) else named
+    chosen = tuple(dict.fromkeys(of_plan(connection, place.schema, name) for name in names))
+    missing = [function for function in chosen if origin_of(connection, target, function) is None]
+    searching = _searching(connection, target) if missing else []
+    column = f"{place.schema}.{place.table}.{place.live.vectors}"
+    by = (
+        f"{column} is searched by {', '.join(searching)}"
+        if searching
+        else f"nor one that takes a distance from {column}"
+    )
+    return Chosen(chosen, tuple(f"there is no function {shown(place.schema, f)}: {by}" for f in missing))
+
+
+def _usual(connection: Connection, target: Target[LivePlace]) -> Chosen:
+    """match_TABLE: where that is not beside the table, it may be elsewhere if nothing else takes a distance from its old column."""
+    place, function = target.place, f"match_{target.place.table}"
     if origin_of(connection, target, function):
-        return Chosen(function)
-    table, missing = f"{place.schema}.{place.table}", f"there is no function {shown(place.schema, function)}"
-    searching = [r for r in readers(connection, target, place.live.vectors) if r.compares]
-    names = ", ".join(dict.fromkeys(r.called for r in searching))
-    if named is not None:
-        by = (
-            f": {table} is searched by {names}"
-            if searching
-            else f", and none that takes a distance from {table}.{place.live.vectors}"
-        )
-        return Chosen(function, (f"{missing}{by}",))
-    if len(searching) == 1 and searching[0].name == function:
-        return Chosen(of_table(place.schema, searching[0].schema, function))
+        return Chosen((function,))
+    column, missing = (
+        f"{place.schema}.{place.table}.{place.live.vectors}",
+        f"there is no function {shown(place.schema, function)}",
+    )
+    searching = _searching(connection, target)
+    elsewhere = of_plan(connection, place.schema, function)
+    if searching == [shown(place.schema, elsewhere)]:
+        return Chosen((elsewhere,))
     if searching:
-        way = f"name {'it' if len(searching) == 1 else 'one of them'} with `function`"
-        return Chosen(function, (f"{missing}, but {table} is searched by {names}: {way}",))
+        way = f"name {'it' if len(searching) == 1 else 'what is to be switched'} with `function`"
+        return Chosen((function,), (f"{missing}, but {column} is searched by {', '.join(searching)}: {way}",))
     return Chosen(
-        function,
+        (function,),
         (),
         (
-            f"{missing}, and none that takes a distance from {table}.{place.live.vectors}: an application that sends its searches "
-            f"itself goes on searching {place.live.vectors} until it is changed",
+            f"{missing}, nor one that takes a distance from {column}: an application that sends its searches itself goes on "
+            f"searching {place.live.vectors} until it is changed",
         ),
     )
+
+
+def _searching(connection: Connection, target: Target[LivePlace]) -> list[str]:
+    """The functions that take a distance from the old column, as SQL names them."""
+    return list(dict.fromkeys(r.called for r in readers(connection, target, target.place.live.vectors) if r.compares))
+
+
+def bodies(
+    connection: Connection, schema: str, functions: tuple[str, ...], given: str | dict[str, str] | None
+) -> tuple[str | dict[str, str] | None, list[str]]:
+    """The bodies that a user gives, by the functions as plans call them; and what is wrong with their names."""
+    if isinstance(given, str) and len(functions) > 1:
+        return given, [
+            f"`function_sql` is one body for {' and '.join(map(told, functions))}: give each its own by name, {{match_docs: SELECT …}}"
+        ]
+    if not isinstance(given, dict):
+        return given, []
+    named = {of_plan(connection, schema, name): body for name, body in given.items()}
+    unused = [
+        f"`function_sql` has a body for {shown(schema, name)}, which is not switched"
+        for name in named
+        if name not in functions
+    ]
+    return named, unused
 
 
 def of_plan(connection: Connection, schema: str, name: str) -> str:

@@ -1,13 +1,16 @@
 """Functions of the application's that name a column of vectors, as far as their text can be read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from tasks.base.errors import VerificationRefused
+from tasks.base.words import agreeing
 from tasks.runs.plan import Target
 from tasks.shadows.postgres.derive import parsed
 from tasks.shadows.postgres.scopes import read
 from tasks.shadows.postgres.search_functions import relation_of
 from tasks.shadows.postgres.underivable import Routine, Underivable
+from tasks.stores.postgres import relations
 from tasks.stores.postgres.catalogue import MADE
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.function_names import split
@@ -16,7 +19,8 @@ from tasks.stores.postgres.syntax import tokens
 
 _FUNCTIONS = """
     SELECT n.nspname::text, p.proname::text, format('%%I.%%I', n.nspname, p.proname), p.oid::regprocedure::text, l.lanname,
-           pg_get_functiondef(p.oid), coalesce(pg_get_function_sqlbody(p.oid), p.prosrc), coalesce(p.proconfig, '{}'), p.prosqlbody IS NOT NULL,
+           pg_get_functiondef(p.oid), coalesce(pg_get_function_sqlbody(p.oid), p.prosrc), coalesce(p.proconfig, '{}'),
+           p.prosqlbody IS NOT NULL,
            EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(%(table)s) AND tgfoid = p.oid)
     FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang JOIN pg_namespace n ON n.oid = p.pronamespace
     WHERE l.lanname NOT IN ('c', 'internal') AND p.prokind IN ('f', 'p')
@@ -65,6 +69,40 @@ def readers(connection: Connection, target: Target[LivePlace], column: str) -> I
         written = any(reading.assignments for reading in readings)
         if mentions or written or (fires and column in {word.name for word in tokens(body)}):
             yield Reader(schema, name, called, signature, any(m.compared for m in mentions), parsed_ahead, True)
+
+
+def told(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
+    """What is to be known of those that are not switched, where no column takes another's name."""
+    place = target.place
+    if place.renaming and place.new_column != place.renaming.column:
+        return
+    if not relations.has_column(connection, place.live.identifier, place.live.vectors):
+        return
+    column = f"{place.schema}.{place.table}.{place.live.vectors}"
+    others = [r for r in unswitched(connection, target) if not r.parsed]  # column_dependents tells of those
+    if names := _names(r for r in others if r.read):
+        yield (
+            f"{column} is named by {', '.join(names)}, which the run does not switch: {agreeing(len(names), 'they')} "
+            f"{agreeing(len(names), 'go')} on with the old vectors, and no contract drops them as long as {agreeing(len(names), 'they')} "
+            f"{agreeing(len(names), 'use')} them. Name with `function` what is to be switched"
+        )
+    if names := _names(r for r in others if not r.read):
+        yield f"{column} may be named by {', '.join(names)}, which cannot be read: a contract breaks what names it"
+
+
+def refuse_readers(connection: Connection, target: Target[LivePlace], column: str) -> None:
+    """Raises VerificationRefused where functions would break if the column were dropped."""
+    place = target.place
+    if names := _names(r for r in readers(connection, target, column) if r.read):
+        raise VerificationRefused(
+            f"to drop {place.schema}.{place.table}.{column} would break {', '.join(names)}, so nothing was dropped: let "
+            f"{agreeing(len(names), 'them')} name {place.new_column} instead, or drop {agreeing(len(names), 'them')}, and run this "
+            "command again"
+        )
+
+
+def _names(several: Iterable[Reader]) -> list[str]:
+    return list(dict.fromkeys(reader.called for reader in several))
 
 
 def unswitched(connection: Connection, target: Target[LivePlace]) -> list[Reader]:

@@ -36,7 +36,7 @@ from tasks.runs import models, search_bodies
 from tasks.runs.models import Model
 from tasks.runs.plan import Target
 from tasks.runs.search_bodies import Searched
-from tasks.shadows.postgres import generated, search_functions
+from tasks.shadows.postgres import column_readers, generated, search_functions
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.catalogue import find, is_generated
 from tasks.stores.postgres.connection import Connection
@@ -63,9 +63,10 @@ def replaced(connection: Connection, target: Target[LivePlace]) -> list[str]:
 
 def notes(connection: Connection, target: Target[LivePlace]) -> list[str]:
     """What people have to know of the functions that are there."""
-    if not target.place.functions or not models.exists(connection):
+    if not models.exists(connection):
         return []
     return [
+        *column_readers.told(connection, target),
         *(f"{line}: it searches what its own text says, whatever is switched" for line in replaced(connection, target)),
         *generated.unlike_rights(connection, target),
         *_equal(connection, target),
@@ -91,6 +92,7 @@ def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
                 "new vectors with"
             )
     yield from search_functions.told(connection, target)
+    yield from column_readers.told(connection, target)
     yield from _equal(connection, target)
 
 

@@ -32,6 +32,7 @@ from tasks.runs.names import index_names
 from tasks.shadows.difference import Coverage, Difference, Named
 from tasks.shadows.postgres import (
     column_dependents,
+    column_readers,
     columns,
     dispatcher,
     live_comparison,
@@ -203,6 +204,8 @@ class LiveColumn(LiveRows):
             return lines
 
     def proofs(self, connection: Connection, change: Change, share: float) -> Iterator[Proof]:
+        if change == "contract":  # else it would be proven first, and refused for another reason
+            self._refuse_readers(connection)
         if self.target.place.functions:
             target = self.now(connection).target
             yield from proofs(connection, self.run, target, change, lambda: self.switch(connection), share)
@@ -241,6 +244,7 @@ class LiveColumn(LiveRows):
         assert model, f"run {self.run.run_id} has no {target.name}"
         before = models.predecessor(connection, model)
         dropped = list[str]()
+        self._refuse_readers(connection)
         if not target.place.beside:  # the table beside is kept current from its queue, or it would not be at all
             live_place.stop_noting(connection, target)
             live_place.drop_side_table(connection, target)
@@ -250,6 +254,12 @@ class LiveColumn(LiveRows):
         if target.place.beside:
             return dropped
         return [*dropped, f"dropped the triggers and the queue of {target.place.schema}.{target.place.table}"]
+
+    def _refuse_readers(self, connection: Connection) -> None:
+        model = models.of_run(connection, self.run.run_id, self.target.number)
+        before = models.predecessor(connection, model) if model else None
+        if before and not before.beside:
+            column_readers.refuse_readers(connection, self.now(connection).target, before.column_name)
 
     def _drop(self, connection: Connection, model: Model) -> list[str]:
         """The vectors that this run took over from."""

@@ -104,7 +104,7 @@ def _problems(connection: Connection, target: Target[LivePlace], function: str) 
                     f"no function that writes the new vectors can be derived from {name}: {e}. Let it do what it does by "
                     "UPDATE … SET or INSERT, or name another function with `write_function`"
                 )
-            elif place.function_sql:
+            elif place.body_of(function):
                 yield f"the `function_sql` of {name} is not what PostgreSQL takes for its body: {e}"
             else:
                 yield (

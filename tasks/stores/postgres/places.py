@@ -1,6 +1,6 @@
 """The places of new vectors in PostgreSQL: a table of their own, or a table that people use, in it or beside it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -133,9 +133,11 @@ class LivePlace(PostgresPlace):
     new_column: str
     """The column that the new vectors are searched in."""
     function: str | None
-    """The search function that switches; None where there is none."""
-    function_sql: str | None = None
-    """Its body for the new vectors, where the user gives it."""
+    """The search function that switches, as function_names has it; None where there is none."""
+    further: tuple[str, ...] = ()
+    """Those that switch with it."""
+    function_sql: str | dict[str, str] | None = field(default=None, hash=False)
+    """Its body for the new vectors, where the user gives it; those of several by name."""
     write_function: str | None = None
     """The function by which the application writes vectors, and which switches too; None where there is none."""
     renaming: Renaming | None = None
@@ -156,10 +158,12 @@ class LivePlace(PostgresPlace):
     @property
     def functions(self) -> tuple[str, ...]:
         """The functions that switch."""
-        return tuple(name for name in (self.function, self.write_function) if name)
+        return tuple(name for name in (self.function, *self.further, self.write_function) if name)
 
     def body_of(self, function: str) -> str | None:
         """What the user gives as the body of a function for the new vectors."""
+        if isinstance(self.function_sql, dict):
+            return self.function_sql.get(function)
         return self.function_sql if function == self.function else None
 
     @property
