@@ -125,16 +125,16 @@ def parsed(routine: Routine) -> list[Piece]:
 
 
 def _of_piece(piece: Piece, reading: Reading, routine: Routine, old: Vectors, new: Vectors) -> Iterator[Edit]:
-    joined = set[str]()
+    joined = list[Item]()
     for mention in reading.mentions:
         if mention.outermost and routine.returns_row:
             continue  # a row of the table has what the column has
         if mention.itself and new.beside:
-            joined.add(mention.item.name)
+            joined.append(mention.item)
         yield _column(piece, mention, new)
     yield from _assigned(piece, reading, new.column)
     for item in reading.tables:
-        if new.beside and (item.name in joined or _starred(reading, item, routine)):
+        if new.beside and (any(item is other for other in joined) or _starred(reading, item, routine)):
             yield from _join(piece, item, new)
     if new.beside:
         yield from _stars(piece, reading, new)

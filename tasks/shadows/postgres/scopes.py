@@ -3,13 +3,14 @@
 It looks for one column of one table, and finds each mention of it, and each star that stands for it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tasks.shadows.postgres.assignments import assignments
 from tasks.shadows.postgres.mentions import Columns, Item, Mention, Reading, Star, Table
-from tasks.stores.postgres.syntax import Node, Piece
+from tasks.shadows.postgres.tree_names import fields_of, implied, listed, merges, output, strings
+from tasks.stores.postgres.syntax import Node, Piece, walk
 
 Relation = Callable[[str | None, str], "Table | None"]
 """Looks a table up by schema and name, as the function would."""
@@ -42,7 +43,7 @@ class _Reader:
             return self.select(node, outer, ctes, outermost)
         scope: Scope = []
         for key in ("relation", "fromClause", "usingClause", "sourceRelation"):
-            for child in _listed(node.get(key)):
+            for child in listed(node.get(key)):
                 self.source(
                     {"RangeVar": child} if key == "relation" and "relname" in child else child, scope, outer, ctes
                 )
@@ -75,8 +76,8 @@ class _Reader:
             self.source(source, scope, scopes, ctes, conditions)
         if any(i.table for i in scope):
             self.reading.grouped |= "groupClause" in node
-            stars = any(_fields(t["ResTarget"].get("val", {}))[0] == ("*",) for t in node.get("targetList", []))
-            self.reading.merged |= stars and any(map(_merges, node["fromClause"]))
+            stars = any(fields_of(t["ResTarget"].get("val", {}))[0] == ("*",) for t in node.get("targetList", []))
+            self.reading.merged |= stars and any(map(merges, node["fromClause"]))
         for condition in conditions:
             self.expression(condition, scopes, ctes)
         columns: Columns = {}
@@ -86,7 +87,7 @@ class _Reader:
             if key not in ("fromClause", "targetList", "withClause", "sortClause"):
                 self.expression(child, scopes, ctes)
         for sort in node.get("sortClause", []):
-            if _output(sort["SortBy"]["node"]) not in columns:
+            if output(sort["SortBy"]["node"]) not in columns:
                 self.expression(sort, scopes, ctes)
         return columns
 
@@ -100,7 +101,7 @@ class _Reader:
             if clause.get("recursive"):
                 ctes[query["ctename"]] = None
             ctes[query["ctename"]] = _renamed(
-                self.statement(query["ctequery"], outer, ctes), _strings(query.get("aliascolnames"))
+                self.statement(query["ctequery"], outer, ctes), strings(query.get("aliascolnames"))
             )
         return ctes
 
@@ -110,7 +111,7 @@ class _Reader:
         """Adds what one item of a FROM names to its scope."""
         ((kind, node),) = tree.items()
         alias = node.get("alias", {})
-        names = _strings(alias.get("colnames"))
+        names = strings(alias.get("colnames"))
         if kind == "JoinExpr":
             self.source(node["larg"], scope, outer, ctes, conditions)
             self.source(node["rarg"], scope, outer, ctes, conditions)
@@ -147,14 +148,14 @@ class _Reader:
     def target(self, node: Node, scopes: list[Scope], ctes: dict[str, Any], outermost: bool) -> Columns:
         """Reads one column of a result, and says what it is called."""
         value = node.get("val", {})
-        fields, location = _fields(value)
+        fields, location = fields_of(value)
         if fields and fields[-1] == "*":
             return self.star(fields, location, scopes[0], outermost)
         if fields:
             vectors = self.reference(fields, location, scopes, unnamed="name" not in node, outermost=outermost)
             return {node.get("name", fields[-1]): None if vectors else False}
         self.expression(value, scopes, ctes)
-        return {node["name"]: False} if "name" in node else {_implied(value): False}
+        return {node["name"]: False} if "name" in node else {implied(value): False}
 
     def star(self, fields: tuple[str, ...], location: int, scope: Scope, outermost: bool) -> Columns:
         items = [i for i in scope if len(fields) == 1 or i.name == fields[-2]]
@@ -174,19 +175,41 @@ class _Reader:
             return
         for kind, child in node.items():
             if kind == "ColumnRef":
-                fields, location = _fields(node)
+                fields, location = fields_of(node)
                 if fields[-1] != "*":
                     self.reference(fields, location, scopes, compared)
             elif kind == "SelectStmt":
                 self.select(child, scopes, ctes)
-            elif kind in ("CoalesceExpr", "NullTest") and child.get("nulltesttype") != "IS_NOT_NULL":
+            elif kind == "BoolExpr" and child["boolop"] == "OR_EXPR":
+                self.alternatives(child["args"], [], scopes, ctes)
+            elif kind == "CaseExpr":
+                whens = [when["CaseWhen"] for when in child["args"]]
+                conditions = [child.get("arg"), *(when["expr"] for when in whens)]
+                results = [*(when["result"] for when in whens), *([child["defresult"]] if "defresult" in child else [])]
+                self.alternatives(results, conditions, scopes, ctes)
+            elif kind in ("CoalesceExpr", "MinMaxExpr", "NullTest") and child.get("nulltesttype") != "IS_NOT_NULL":
                 mentioned = len(self.reading.mentions)
                 self.expression(child, scopes, ctes)
                 self.reading.of_nulls |= len(self.reading.mentions) > mentioned
-            elif kind == "A_Expr" and _strings(child.get("name"))[-1:] and _strings(child["name"])[-1] in DISTANCES:
+            elif kind == "A_Expr" and strings(child.get("name"))[-1:] and strings(child["name"])[-1] in DISTANCES:
                 self.distance(child, scopes, ctes)
             else:
                 self.expression(child, scopes, ctes)
+
+    def alternatives(
+        self, parts: Sequence[Any], conditions: Sequence[Any], scopes: list[Scope], ctes: dict[str, Any]
+    ) -> None:
+        """Reads what decides by itself, in rows that may have no vector: each part of an OR, each result of a CASE."""
+        self.expression(list(conditions), scopes, ctes)
+        with_vector = without = False
+        for part in parts:
+            before = len(self.reading.mentions)
+            self.expression(part, scopes, ctes)
+            if any(m.item is item for m in self.reading.mentions[before:] for item in scopes[0]):
+                with_vector = True
+            else:
+                without |= _names(conditions or part, scopes[0])
+        self.reading.of_nulls |= with_vector and without
 
     def distance(self, node: Node, scopes: list[Scope], ctes: dict[str, Any]) -> None:
         before = len(self.reading.mentions)
@@ -195,7 +218,7 @@ class _Reader:
         if any(m.compared for m in self.reading.mentions[before:]):
             self.reading.compared_with += [node[s] for s in ("lexpr", "rexpr") if s in node]
         else:
-            self.reading.other_distances.append((_strings(node["name"])[-1], node))
+            self.reading.other_distances.append((strings(node["name"])[-1], node))
 
     def reference(
         self,
@@ -231,12 +254,9 @@ def _item(fields: tuple[str, ...], scopes: list[Scope]) -> Item | None:
     return None
 
 
-def _merges(tree: Node) -> bool:
-    """Whether it is a join with USING, or a natural one."""
-    join: Node = tree.get("JoinExpr", {})
-    return bool(join) and (
-        "usingClause" in join or bool(join.get("isNatural")) or _merges(join["larg"]) or _merges(join["rarg"])
-    )
+def _names(tree: Any, scope: Scope) -> bool:
+    """Whether it names a column of what is in the scope itself."""
+    return any(kind == "ColumnRef" and _item(fields_of({kind: node})[0], [scope]) for kind, node in walk(tree))
 
 
 def _renamed(columns: Columns | None, names: Sequence[str]) -> Columns | None:
@@ -245,39 +265,3 @@ def _renamed(columns: Columns | None, names: Sequence[str]) -> Columns | None:
         return columns
     kept = list(columns.items())
     return dict([(name, old) for name, (_, old) in zip(names, kept, strict=False)] + kept[len(names) :])
-
-
-def _fields(tree: Node) -> tuple[tuple[str, ...], int]:
-    """The parts of a column's name and where it stands; none where the tree is something else."""
-    node = tree.get("ColumnRef")
-    if node is None:
-        return (), -1
-    return tuple(f["String"]["sval"] if "String" in f else "*" for f in node["fields"]), node.get("location", 0)
-
-
-def _output(tree: Node) -> str | None:
-    fields, _ = _fields(tree)
-    return fields[0] if len(fields) == 1 else None
-
-
-def _implied(value: Node) -> str:
-    """What PostgreSQL calls a column of a result that has no name, as far as it matters here."""
-    if call := value.get("FuncCall"):
-        return _strings(call["funcname"])[-1]
-    if cast := value.get("TypeCast"):
-        fields, _ = _fields(cast["arg"])
-        return fields[-1] if fields else _strings(cast["typeName"]["names"])[-1]
-    if "A_Indirection" in value or "SubLink" in value:
-        return "?"
-    return "?column?"
-
-
-def _strings(nodes: Any) -> list[str]:
-    return [n["String"]["sval"] for n in nodes or [] if "String" in n]
-
-
-def _listed(node: Any) -> Iterator[Any]:
-    if isinstance(node, list):
-        yield from node
-    elif node:
-        yield node

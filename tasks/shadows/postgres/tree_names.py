@@ -1,0 +1,50 @@
+"""Names in PostgreSQL's parse trees."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from tasks.stores.postgres.syntax import Node
+
+
+def merges(tree: Node) -> bool:
+    """Whether it is a join with USING, or a natural one."""
+    join: Node = tree.get("JoinExpr", {})
+    return bool(join) and (
+        "usingClause" in join or bool(join.get("isNatural")) or merges(join["larg"]) or merges(join["rarg"])
+    )
+
+
+def fields_of(tree: Node) -> tuple[tuple[str, ...], int]:
+    """The parts of a column's name and where it stands; none where the tree is something else."""
+    node = tree.get("ColumnRef")
+    if node is None:
+        return (), -1
+    return tuple(f["String"]["sval"] if "String" in f else "*" for f in node["fields"]), node.get("location", 0)
+
+
+def output(tree: Node) -> str | None:
+    fields, _ = fields_of(tree)
+    return fields[0] if len(fields) == 1 else None
+
+
+def implied(value: Node) -> str:
+    """What PostgreSQL calls a column of a result that has no name, as far as it matters here."""
+    if call := value.get("FuncCall"):
+        return strings(call["funcname"])[-1]
+    if cast := value.get("TypeCast"):
+        fields, _ = fields_of(cast["arg"])
+        return fields[-1] if fields else strings(cast["typeName"]["names"])[-1]
+    if "A_Indirection" in value or "SubLink" in value:
+        return "?"
+    return "?column?"
+
+
+def strings(nodes: Any) -> list[str]:
+    return [n["String"]["sval"] for n in nodes or [] if "String" in n]
+
+
+def listed(node: Any) -> Iterator[Any]:
+    if isinstance(node, list):
+        yield from node
+    elif node:
+        yield node
