@@ -66,3 +66,13 @@ def _function(connection: Connection, target: Target[LivePlace]) -> Iterator[str
         ).fetchall()
         for owner, role in rows:
             yield f"GRANT {owner} TO {role}"
+        # What is made of a function is given to its owner, whom only a superuser gives what he could not make himself.
+        owners = connection.execute(
+            "SELECT quote_ident(pg_get_userbyid(p.proowner)) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+            "WHERE (n.nspname, p.proname) = (%s, %s) AND NOT has_schema_privilege(p.proowner, n.oid, 'CREATE') "
+            "AND p.proowner <> (SELECT oid FROM pg_roles WHERE rolname = current_user) "
+            "AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)",
+            (schema, name),
+        ).fetchall()
+        for (owner,) in owners:
+            yield f"GRANT CREATE ON SCHEMA {sql.Identifier(schema).as_string()} TO {owner}"
