@@ -1,5 +1,6 @@
 """What is derived from the text of a function, without a database: its body, the argument that is its query, or why there is none."""
 
+import re
 from typing import Any
 
 import pytest
@@ -109,3 +110,78 @@ def test_alternatives_that_all_need_a_vector_do_not(condition: str) -> None:
     """Nor do those that depend on no row."""
     body = derived(f"SELECT d.id FROM docs d WHERE {condition} LIMIT match_count", beside=True).body
     assert body.count("JOIN side") == 1
+
+
+NAMED_AFTER_IT = {
+    "a cast": "d.embedding::text",
+    "casts": "(d.embedding::vector(384))::text",
+    "an element": "(d.embedding::real[])[1]",
+    "a cast by name": "CAST(d.embedding AS text)",
+    "a subquery": "(SELECT d.embedding)",
+    "the column": "d.embedding",
+}
+
+
+@pytest.mark.parametrize("name", NAMED_AFTER_IT)
+def test_a_result_that_is_called_after_the_column_keeps_its_name(name: str) -> None:
+    """JSON's keys are names of columns: what takes its name from the old column by way of a cast is called so for the new one."""
+    body = (
+        f"SELECT row_to_json(t) FROM (SELECT {NAMED_AFTER_IT[name]}, d.id FROM docs d ORDER BY d.embedding <=> query_embedding "
+        "LIMIT match_count) t"
+    )
+    assert re.search(r'"new"[^,]* AS "embedding", d\.id FROM', derived(body).body)
+    assert 'AS "embedding" AS' not in derived(body.replace(", d.id", " AS other, d.id")).body
+
+
+DISTANCES = {
+    "of casts": "embedding::halfvec(384) <=> query_embedding::halfvec(384)",
+    "of casts in parentheses": "(embedding::halfvec(384)) <-> (query_embedding::halfvec(384))",
+    "by a function": "cosine_distance(embedding, query_embedding)",
+    "by a function of a schema": "public.inner_product(embedding, query_embedding)",
+}
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_distances_however_they_are_written(name: str) -> None:
+    """A cast of the column, and pgvector's functions in the place of its operators, are distances of the column."""
+    made = derived(f"SELECT id FROM docs ORDER BY {DISTANCES[name]} LIMIT match_count")
+    assert made.query == 0
+    assert '"new"' in made.body
+    assert "384" not in made.body
+    assert not re.search(r"\bembedding\b", made.body)
+
+
+def test_what_perform_reads_is_derived() -> None:
+    """PL/pgSQL's PERFORM is a SELECT whose result nobody takes."""
+    made = derived(
+        "BEGIN PERFORM 1 FROM docs WHERE docs.embedding IS NOT NULL; perform set_config('a.b', '1', true); "
+        "RETURN QUERY SELECT id FROM docs ORDER BY docs.embedding <=> query_embedding LIMIT match_count; END",
+        language="plpgsql",
+    )
+    assert made.body.count('"docs"."new"') == 2
+    assert "PERFORM 1 FROM docs WHERE" in made.body
+
+
+def test_a_field_of_a_whole_row_is_refused() -> None:
+    """(d).embedding would go on handing out the old vector."""
+    with pytest.raises(Underivable, match="out of a whole row"):
+        derived("SELECT d.id, (d).embedding FROM docs d ORDER BY d.embedding <=> query_embedding LIMIT match_count")
+
+
+CHANGES = {
+    "UPDATE docs SET slug = 'x' WHERE docs.embedding <=> query_embedding < 0.1 RETURNING id": None,
+    "DELETE FROM docs WHERE docs.embedding <=> query_embedding < 0.1 RETURNING id": None,
+    "UPDATE docs SET slug = 'x' WHERE id IN (SELECT id FROM docs ORDER BY embedding <=> query_embedding LIMIT 1) RETURNING id": 1,
+}
+
+
+@pytest.mark.parametrize("body", CHANGES)
+def test_what_changes_rows_by_vectors_beside_them_is_refused(body: str) -> None:
+    """A table that is written cannot be joined; where a subquery finds the rows, that is."""
+    assert "new" in derived(body).body
+    if joins := CHANGES[body]:
+        assert derived(body, beside=True).body.count("JOIN side") == joins
+        assert "UPDATE docs SET" in derived(body, beside=True).body
+    else:
+        with pytest.raises(Underivable, match=r"writes to rows.*layout=column"):
+            derived(body, beside=True)

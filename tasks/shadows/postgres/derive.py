@@ -26,6 +26,26 @@ from tasks.shadows.postgres.underivable import (
 )
 from tasks.stores.postgres.syntax import Edit, NotParsed, Piece, Token, edited, expressions, statements, tokens
 
+AFTER_RESULTS = frozenset(
+    [
+        "from",
+        "into",
+        "where",
+        "group",
+        "having",
+        "window",
+        "order",
+        "limit",
+        "offset",
+        "fetch",
+        "for",
+        "union",
+        "intersect",
+        "except",
+    ]
+)
+"""What may follow the columns of a result."""
+
 
 @dataclass(frozen=True)
 class Derived:
@@ -133,8 +153,15 @@ def _of_piece(piece: Piece, reading: Reading, routine: Routine, old: Vectors, ne
             joined.append(mention.item)
         yield _column(piece, mention, new)
     yield from _assigned(piece, reading, new.column)
+    for location, called in reading.named_after:
+        end = _end_of_result(piece, piece.place(location))
+        yield Edit(end, end, f" AS {_quoted(called)}")
     for item in reading.tables:
         if new.beside and (any(item is other for other in joined) or _starred(reading, item, routine)):
+            if any(item is written for written in reading.written):
+                raise Underivable(
+                    "it writes to rows that it finds by vectors, which lie beside them; layout=column keeps the vectors in the table"
+                )
             yield from _join(piece, item, new)
     if new.beside:
         yield from _stars(piece, reading, new)
@@ -239,6 +266,17 @@ def _end_of_name(piece: Piece, start: int, parts: int) -> int:
     if match is None:
         raise Underivable("a comment stands within a name")
     return match.end()
+
+
+def _end_of_result(piece: Piece, start: int) -> int:
+    """Where a column of a result ends that begins there."""
+    depth, end = 0, start
+    for word in tokens(_text(piece)[start:]):
+        depth += (word.text in ("(", "[")) - (word.text in (")", "]"))
+        if depth < 0 or (depth == 0 and (word.text in (",", ";") or word.name in AFTER_RESULTS)):
+            break
+        end = start + word.end
+    return end
 
 
 def _end_of_star(piece: Piece, start: int) -> int:

@@ -84,6 +84,12 @@ class Reading:
     """Distances, with their operators, in which the column is not named."""
     whole_rows: int = 0
     """How often a whole row of its table is named: to_jsonb(d)."""
+    named_after: list[tuple[int, str]] = field(default_factory=list)
+    """Columns of a result that get the column's name by way of a cast or the like: where each begins, and the name."""
+    written: list[Item] = field(default_factory=list)
+    """The tables that it writes to."""
+    of_rows: bool = False
+    """Whether the column is taken out of a whole row: (d).embedding."""
     of_nulls: bool = False
     """Whether it says what becomes of rows without a vector."""
     grouped: bool = False

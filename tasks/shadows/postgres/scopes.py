@@ -22,6 +22,8 @@ READ = (
 """Parts of a statement that are no expressions by themselves."""
 DISTANCES = frozenset({"<=>", "<->", "<#>", "<+>"})
 """pgvector's distances of vectors."""
+FUNCTIONS = frozenset({"cosine_distance", "l2_distance", "inner_product", "l1_distance"})
+"""The same as functions."""
 
 
 def read(piece: Piece, column: str, relation: Relation) -> Reading:
@@ -48,6 +50,8 @@ class _Reader:
                     {"RangeVar": child} if key == "relation" and "relname" in child else child, scope, outer, ctes
                 )
         ctes = self.with_clause(node, outer, ctes)
+        if scope and "relation" in node:
+            self.reading.written.append(scope[0])
         if scope and scope[0].table:
             self.reading.assignments += assignments(node, self.reading.column)
         if "onConflictClause" in node:
@@ -154,8 +158,13 @@ class _Reader:
         if fields:
             vectors = self.reference(fields, location, scopes, unnamed="name" not in node, outermost=outermost)
             return {node.get("name", fields[-1]): None if vectors else False}
+        before, name = len(self.reading.mentions), implied(value)
         self.expression(value, scopes, ctes)
-        return {node["name"]: False} if "name" in node else {implied(value): False}
+        if "name" in node:
+            return {node["name"]: False}
+        if any(m.itself and m.fields[-1] == name for m in self.reading.mentions[before:]):
+            self.reading.named_after.append((node.get("location", 0), name))
+        return {name: False}
 
     def star(self, fields: tuple[str, ...], location: int, scope: Scope, outermost: bool) -> Columns:
         items = [i for i in scope if len(fields) == 1 or i.name == fields[-2]]
@@ -180,6 +189,14 @@ class _Reader:
                     self.reference(fields, location, scopes, compared)
             elif kind == "SelectStmt":
                 self.select(child, scopes, ctes)
+            elif kind == "TypeCast":
+                self.expression(child["arg"], scopes, ctes, compared)
+            elif kind == "FuncCall" and len(child.get("args", [])) == 2 and strings(child["funcname"])[-1] in FUNCTIONS:
+                left, right = child["args"]
+                self.distance({"name": child["funcname"], "lexpr": left, "rexpr": right}, scopes, ctes)
+            elif kind == "A_Indirection":
+                self.field(child, scopes)
+                self.expression(list(child.values()), scopes, ctes)
             elif kind == "BoolExpr" and child["boolop"] == "OR_EXPR":
                 self.alternatives(child["args"], [], scopes, ctes)
             elif kind == "CaseExpr":
@@ -195,6 +212,14 @@ class _Reader:
                 self.distance(child, scopes, ctes)
             else:
                 self.expression(child, scopes, ctes)
+
+    def field(self, node: Node, scopes: list[Scope]) -> None:
+        """Notes where the column is taken out of a whole row: (d).embedding."""
+        names, (row, *rest) = strings(node.get("indirection")), fields_of(node["arg"])[0] or ("",)
+        items = [i for scope in scopes for i in scope if not rest and i.name == row]
+        self.reading.of_rows |= any(
+            (i.columns or {}).get(name, False) is not False for i in items for name in names[:1]
+        )
 
     def alternatives(
         self, parts: Sequence[Any], conditions: Sequence[Any], scopes: list[Scope], ctes: dict[str, Any]

@@ -5,6 +5,9 @@ from typing import Any
 
 from tasks.stores.postgres.syntax import Node
 
+UNNAMED = "?column?"
+"""What PostgreSQL calls what has no name."""
+
 
 def merges(tree: Node) -> bool:
     """Whether it is a join with USING, or a natural one."""
@@ -31,12 +34,20 @@ def implied(value: Node) -> str:
     """What PostgreSQL calls a column of a result that has no name, as far as it matters here."""
     if call := value.get("FuncCall"):
         return strings(call["funcname"])[-1]
+    if fields := fields_of(value)[0]:
+        return fields[-1]
     if cast := value.get("TypeCast"):
-        fields, _ = fields_of(cast["arg"])
-        return fields[-1] if fields else strings(cast["typeName"]["names"])[-1]
-    if "A_Indirection" in value or "SubLink" in value:
-        return "?"
-    return "?column?"
+        name = implied(cast["arg"])
+        return strings(cast["typeName"]["names"])[-1] if name == UNNAMED else name
+    if part := value.get("A_Indirection"):
+        return [implied(part["arg"]), *strings(part.get("indirection"))][-1]
+    if collated := value.get("CollateClause"):
+        return implied(collated["arg"])
+    if link := value.get("SubLink"):
+        targets = link["subselect"].get("SelectStmt", {}).get("targetList", [])
+        first = targets[0]["ResTarget"] if targets else {}
+        return str(first.get("name") or implied(first.get("val", {})))
+    return UNNAMED
 
 
 def strings(nodes: Any) -> list[str]:

@@ -128,6 +128,10 @@ def refuse_unlike(
         given = [n for n in _arguments(node, routine) if routine.kinds[n] in KINDS]
         if operator != "<->" or given:  # which other types have too
             raise Underivable(f"it takes a distance, {operator}, from something else than {old.column} too")
+    if any(r.of_rows for r in readings):
+        raise Underivable(
+            f"it takes {old.column} out of a whole row: let it name the table and the column, d.{old.column}"
+        )
     names = {word.name for word in words}
     if named := [part for part in COARSE if part in names or (part.startswith("<") and part in routine.body)]:
         raise Underivable(f"it searches by {named[0]}, whose size is that of the old vectors")

@@ -104,6 +104,9 @@ def _pieces(node: Node, body: str) -> Iterator[Piece]:
     # The parser leaves an INTO out, with as many spaces in its place.
     pattern = re.sub(r"(?:\\ ){5,}", lambda m: f".{{{len(m[0]) // 2}}}", re.escape(query))
     places = [m.start() for m in re.finditer(pattern, body, re.DOTALL)]
+    if query.startswith("SELECT"):  # the parser has it for a PERFORM, which is longer by one
+        performed = rf"(?i:\bPERFORM){pattern.removeprefix('SELECT')}"
+        places += [m.start() + 1 for m in re.finditer(performed, body, re.DOTALL)]
     text, shift = query, 0
     if mode == 2:
         shift = len("SELECT ")
