@@ -30,6 +30,7 @@ models: $(VENV)/models
 chaos: $(VENV)/test
 	$(BIN)/python -m tests.kill.chaos --kills 100
 	$(BIN)/python -m tests.kill.chaos_live --kills 100
+	$(BIN)/python -m tests.kill.chaos_live --kills 100 --flow clip-to-megadescriptor --rows 500
 	$(BIN)/python -m pytest --whole -m whole tests
 
 bench: $(VENV)/base

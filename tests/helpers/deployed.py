@@ -26,6 +26,7 @@ FIRST, ONLY = timedelta(seconds=4), timedelta(seconds=12)
 """How long after a schedule is switched on it is due first. Prefect looks every 5 s for schedules that were edited, and passes
 over what was due before it looked: one that fires again is caught the next time, one that fires once has to be due later."""
 CHROMA, TEXT = "chroma-to-pgvector/scheduled", "text-384-to-1536/scheduled"
+IMAGES = "clip-to-megadescriptor/scheduled"
 
 
 class Api(httpx.Client):
@@ -139,5 +140,5 @@ def deployed(postgres: Callable[[str], str], home: Path) -> Iterator[Api]:
         patch.delenv("PREFECT_HOME", raising=False)
         # SQLite waits up to 60 s for its lock before the server says 503.
         with ui.serving(port), Api(base_url=f"http://127.0.0.1:{port}/api/", timeout=90) as api:
-            api.shipped = {name: api.deployment(name) for name in (CHROMA, TEXT, "catch-up/catch-up")}
+            api.shipped = {name: api.deployment(name) for name in (CHROMA, TEXT, IMAGES, "catch-up/catch-up")}
             yield api

@@ -3,7 +3,7 @@
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,11 +44,17 @@ def make_table(connection: "psycopg.Connection[Any]", rows: int) -> None:
     )
 
 
+Write = Callable[["psycopg.Connection[Any]", random.Random, int, int, str], None]
+"""Makes one change of a kind: connection, chance, the writer's number, the number of the change, kind."""
+
+
 @dataclass
 class Writers:
-    """Several connections that insert, change texts and other columns, delete, reuse and change keys, all at once."""
+    """Several connections that make changes of all kinds in turn, all at once."""
 
     url: str
+    write: Write
+    kinds: Sequence[str]
     count: int = 4
     pause: float = 0.04
     wrote: Counter[str] = field(default_factory=Counter)
@@ -94,37 +100,38 @@ class Writers:
                 while self._go.wait() and not self._stop.wait(self.pause):
                     with self._busy[number]:
                         step += 1
-                        self._write(connection, chance, number, step, KINDS[step % len(KINDS)])
+                        kind = self.kinds[step % len(self.kinds)]
+                        self.write(connection, chance, number, step, kind)
+                        self.wrote[kind] += 1
         except BaseException as error:  # noqa: BLE001  raised where the writers are stopped
             self.errors.append(error)
 
-    def _write(
-        self, connection: "psycopg.Connection[Any]", chance: random.Random, number: int, step: int, kind: str
-    ) -> None:
-        text: str | None
-        text, new = text_of(f"writer {number}, {step}"), 1_000_000 * (number + 1) + step
-        if kind == "text" and step % 3 == 0:
-            text = None
-        old = text and str(OLD.embed([text]).whole[0].tolist())  # what an application before the switch does
-        row = connection.execute("SELECT id FROM docs TABLESAMPLE SYSTEM (50) ORDER BY random() LIMIT 1").fetchone()
-        name = row[0] if row else new
-        with connection.transaction():
-            if kind == "insert":
-                connection.execute("INSERT INTO docs (id, content, embedding) VALUES (%s, %s, %s)", (new, text, old))
-            elif kind == "text":
-                connection.execute("UPDATE docs SET content = %s, embedding = %s WHERE id = %s", (text, old, name))
-            elif kind == "other":
-                connection.execute("UPDATE docs SET seen = seen + 1 WHERE id = %s", (name,))
-            elif kind == "key":
-                connection.execute("UPDATE docs SET id = %s WHERE id = %s", (new, name))
-            else:
-                connection.execute("DELETE FROM docs WHERE id = %s", (name,))
-                if kind == "reuse":
-                    connection.execute(
-                        "INSERT INTO docs (id, content, embedding) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-                        (name, text, old),
-                    )
-        self.wrote[kind] += 1
+
+def write_text(connection: "psycopg.Connection[Any]", chance: random.Random, number: int, step: int, kind: str) -> None:
+    """Inserts, changes a text or another column, deletes, reuses or changes a key."""
+    text: str | None
+    text, new = text_of(f"writer {number}, {step}"), 1_000_000 * (number + 1) + step
+    if kind == "text" and step % 3 == 0:
+        text = None
+    old = text and str(OLD.embed([text]).whole[0].tolist())  # what an application before the switch does
+    row = connection.execute("SELECT id FROM docs TABLESAMPLE SYSTEM (50) ORDER BY random() LIMIT 1").fetchone()
+    name = row[0] if row else new
+    with connection.transaction():
+        if kind == "insert":
+            connection.execute("INSERT INTO docs (id, content, embedding) VALUES (%s, %s, %s)", (new, text, old))
+        elif kind == "text":
+            connection.execute("UPDATE docs SET content = %s, embedding = %s WHERE id = %s", (text, old, name))
+        elif kind == "other":
+            connection.execute("UPDATE docs SET seen = seen + 1 WHERE id = %s", (name,))
+        elif kind == "key":
+            connection.execute("UPDATE docs SET id = %s WHERE id = %s", (new, name))
+        else:
+            connection.execute("DELETE FROM docs WHERE id = %s", (name,))
+            if kind == "reuse":
+                connection.execute(
+                    "INSERT INTO docs (id, content, embedding) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                    (name, text, old),
+                )
 
 
 def faults(connection: "psycopg.Connection[Any]") -> list[str]:

@@ -2,10 +2,11 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import psycopg
 from psycopg import sql
@@ -53,12 +54,66 @@ def searched_by(connection: "psycopg.Connection[Any]", function: str) -> None:
         connection.execute(f"GRANT SELECT ON docs TO {ROLE}")
 
 
+class Questions(Protocol):
+    """What is asked of a table's search function, and what is wrong with an answer."""
+
+    @property
+    def table(self) -> str: ...
+
+    @property
+    def dimensions(self) -> int:
+        """Of the new vectors."""
+        ...
+
+    @property
+    def settings(self) -> str:
+        """SQL that who asks begins with."""
+        ...
+
+    def call(self, kind: str) -> str:
+        """The question by an ``old`` or a ``new`` vector."""
+        ...
+
+    def wrong(self, kind: str, rows: Sequence[Any]) -> list[str]:
+        """A line for each fault."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextQuestions:
+    """Those of one user, to whichever of ``FUNCTIONS``."""
+
+    function: str
+    table: str = "docs"
+    dimensions: int = 1536
+    settings: str = f"SET app.reader = '{USER}'; SET ROLE {ROLE}"
+
+    @cached_property
+    def _vectors(self) -> dict[str, str]:
+        return {kind: str(model.embed([text_of(7)]).whole[0].tolist()) for kind, model in (("old", OLD), ("new", NEW))}
+
+    def call(self, kind: str) -> str:
+        return FUNCTIONS[self.function][1].format(vector=sql.Literal(self._vectors[kind]).as_string() + "::vector")
+
+    def wrong(self, kind: str, rows: Sequence[Any]) -> list[str]:
+        result = [f"{kind}: row {id} of somebody else" for id, *_ in rows if id % 3 != 1]
+        if kind == "old":
+            query = OLD.embed([text_of(7)]).whole[0]
+            texts = OLD.embed([content for _, content, _ in rows]).whole if rows else []
+            result += [
+                f"old: row {row[0]} at {row[2]}"
+                for row, vector_of in zip(rows, texts, strict=True)
+                if abs(float(query @ vector_of) - row[2]) > 1e-3
+            ]
+        return result
+
+
 @dataclass
 class Readers:
     """Somebody who asks with old vectors all the while, and with new ones as soon as the new are in use."""
 
     url: str
-    function: str
+    questions: Questions
     asked: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
@@ -74,44 +129,35 @@ class Readers:
             thread.join()
 
     def _until(self, stop: threading.Event) -> None:
-        old, new = (str(model.embed([text_of(7)]).whole[0].tolist()) for model in (OLD, NEW))
+        new = self.questions.dimensions
         with (
             psycopg.connect(self.url, autocommit=True, application_name="reader") as connection,
             psycopg.connect(self.url, autocommit=True, application_name="reader") as owner,
         ):
-            connection.execute(f"SET app.reader = '{USER}'; SET ROLE {ROLE}")
+            if self.questions.settings:
+                connection.execute(self.questions.settings)  # type: ignore[call-overload]
             while not stop.wait(0.02):
-                self._ask(connection, "old", old)
-                if _active(owner) == 1536:
+                self._ask(connection, "old")
+                if self._active(owner) == new:
                     wrong = len(self.wrong)
-                    self._ask(connection, "new", new)
-                    if _active(owner) != 1536:  # it was taken back meanwhile
+                    self._ask(connection, "new")
+                    if self._active(owner) != new:  # it was taken back meanwhile
                         del self.wrong[wrong:]
 
-    def _ask(self, connection: "psycopg.Connection[Any]", kind: str, vector: str) -> None:
-        call = FUNCTIONS[self.function][1].format(vector=sql.Literal(vector).as_string() + "::vector")
+    def _ask(self, connection: "psycopg.Connection[Any]", kind: str) -> None:
         self.asked[kind] += 1
         try:
-            rows = connection.execute(call).fetchall()  # type: ignore[call-overload]
+            rows = connection.execute(self.questions.call(kind)).fetchall()  # type: ignore[call-overload]
         except psycopg.Error as error:
             self.wrong.append(f"{kind}: {error}")
             return
-        if not rows:
-            self.wrong.append(f"{kind}: nothing")
-        self.wrong += [f"{kind}: row {id} of somebody else" for id, *_ in rows if id % 3 != 1]
-        if kind == "old":
-            query = OLD.embed([text_of(7)]).whole[0]
-            texts = OLD.embed([content for _, content, _ in rows]).whole if rows else []
-            self.wrong += [
-                f"old: row {row[0]} at {row[2]}"
-                for row, vector_of in zip(rows, texts, strict=True)
-                if abs(float(query @ vector_of) - row[2]) > 1e-3
-            ]
+        self.wrong += self.questions.wrong(kind, rows) if rows else [f"{kind}: nothing"]
 
-
-def _active(connection: "psycopg.Connection[Any]") -> int | None:
-    there = connection.execute("SELECT to_regclass('vecferry.active_space') IS NOT NULL").fetchone()
-    if there != (True,):
-        return None
-    row = connection.execute("SELECT dimensions FROM vecferry.active_space WHERE table_name = 'docs'").fetchone()
-    return row[0] if row else None
+    def _active(self, connection: "psycopg.Connection[Any]") -> int | None:
+        there = connection.execute("SELECT to_regclass('vecferry.active_space') IS NOT NULL").fetchone()
+        if there != (True,):
+            return None
+        row = connection.execute(
+            "SELECT dimensions FROM vecferry.active_space WHERE table_name = %s", (self.questions.table,)
+        ).fetchone()
+        return row[0] if row else None

@@ -138,6 +138,7 @@ class Warm:
             "flows.cutover",
             "flows.rollback",
             "tasks.stores.chroma.store",
+            "tests.helpers.counting",
         ]
     )
 

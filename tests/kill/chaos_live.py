@@ -1,6 +1,6 @@
 """Kills vecferry with SIGKILL at random moments while others write to the table it migrates, and compares row by row.
 
-``python -m tests.kill.chaos_live --kills 100`` runs it whole.
+``python -m tests.kill.chaos_live --kills 100`` runs it whole, ``--flow clip-to-megadescriptor`` over images.
 """
 
 import argparse
@@ -17,30 +17,38 @@ from typing import Any
 
 import psycopg
 
-from tests.helpers.live import Writers, faults, make_table
-from tests.helpers.readers import FUNCTIONS, USER, Readers, searched_by
+from tests.helpers.live import Writers
+from tests.helpers.readers import Readers
 from tests.helpers.servers import prefect_server
 from tests.kill.chaos import BACK, BUILD, ORDER, RUN, SWITCH, Place, Step, hit, new_database, postgres_server
+from tests.kill.subjects import SUBJECTS, Subject
 
 LAYOUTS = ("column", "side_table")
-PROBE = ("-p", f"probe_settings={{app.reader: {USER}}}")
 
 
-def steps(layout: str, batch_rows: int, share: float) -> list[Step]:
+def steps(subject: Subject, layout: str, batch_rows: int, share: float) -> list[Step]:
     """The life of a run that takes ``share`` of the database's time beside the writers, and the kills of a cycle."""
-    target = '[{"table": "docs", "text": "content"}]'
-    migrate = ("run", "text-384-to-1536", "-p", f"targets={target}", "-p", "embedder=hashing/1536", *PROBE)
-    options = ("-p", "old_embedder=hashing/384", "-p", f"layout={layout}", "-p", f"batch_rows={batch_rows}")
+    options = ("-p", f"layout={layout}", "-p", f"batch_rows={batch_rows}")
     # Half of a small table is replaced while it is verified, and an index full of dead rows finds less.
     lenient = ("-p", "gates.min_recall=0.3")
     pace = ("-p", f"database_share={share}")
     return [
-        Step("run", (*migrate, *options, *lenient, *pace, "--run-id", RUN), BUILD),
+        Step("run", ("run", *subject.run(), *options, *lenient, *pace, "--run-id", RUN), BUILD),
         Step("cutover", ("cutover", RUN, *lenient, *pace), SWITCH),
-        Step("catch-up", ("catch-up", RUN, *pace), (("begin", 1), ("catch up", 2))),
+        Step("catch-up", ("catch-up", RUN, *subject.catch_up, *pace), (("begin", 1), ("catch up", 2))),
         Step("rollback", ("rollback", RUN), BACK),
         Step("cutover again", ("cutover", RUN, *lenient, *pace), SWITCH),
     ]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a cycle."""
+
+    rows: int
+    kills: int
+    """At the most."""
+    writers: int = 4
 
 
 @dataclass
@@ -61,7 +69,7 @@ class Chaos:
     different: list[str] = field(default_factory=list)
 
 
-def attempt(chaos: Chaos, place: Place, layout: str, step: Step, stage: str | None) -> bool:
+def attempt(chaos: Chaos, place: Place, subject: Subject, layout: str, step: Step, stage: str | None = None) -> bool:
     """Starts the step's command and kills it once it has been in ``stage`` for a random while; None lets it finish. Whether
     it finished."""
     spent = chaos.spent[layout]
@@ -69,7 +77,7 @@ def attempt(chaos: Chaos, place: Place, layout: str, step: Step, stage: str | No
         since = connection.execute("SELECT clock_timestamp()").fetchone()
         assert since
         in_transaction = stage in ("cutover", "rollback") and chaos.random.random() < 0.6
-        with _somebody(place, in_transaction):
+        with _somebody(place, subject.search, in_transaction):
             process = place.start(*step.arguments, cold=False)
             measuring = stage is None and all(name != step.name for name, _ in spent)
             try:
@@ -100,57 +108,57 @@ def attempt(chaos: Chaos, place: Place, layout: str, step: Step, stage: str | No
 
 
 @contextmanager
-def _somebody(place: Place, wanted: bool) -> Iterator[None]:
+def _somebody(place: Place, function: str, wanted: bool) -> Iterator[None]:
     """Somebody who changes the search function and does not commit: a switch, which replaces it last, waits for them with
     all the rest done."""
     if not wanted:
         yield
         return
     with psycopg.connect(place.url, application_name="chaos reader") as connection:
-        connection.execute("ALTER FUNCTION match_docs COST 101")
+        connection.execute(f"ALTER FUNCTION {function} COST 101")  # type: ignore[call-overload]
         yield
 
 
 def cycle(
     chaos: Chaos,
     place: Place,
-    layout: str,
+    subject: Subject,
     life: list[Step],
-    kills: int,
-    rows: int,
-    writers: int,
+    layout: str,
+    size: Size,
     say: Callable[[str], None],
-    function: str = "filtered, by its owner",
 ) -> None:
-    """One run through ``life`` with at most ``kills`` kills, people writing and searching by the ``function`` all the while."""
+    """One run through ``life``, people writing and searching all the while."""
     with place.connection() as connection:
-        make_table(connection, rows)
-        searched_by(connection, function)
+        subject.make(connection, size.rows)
     planned = [(step.name, stage) for step in life for stage, count in step.kills for _ in range(count)]
-    chosen = sorted(chaos.random.sample(range(len(planned)), min(kills, len(planned))))
-    people, readers = Writers(place.url, writers), Readers(place.url, function)
+    chosen = sorted(chaos.random.sample(range(len(planned)), min(size.kills, len(planned))))
+    people = Writers(place.url, subject.write, subject.kinds, size.writers)
+    readers = Readers(place.url, subject.questions)
     with people.writing(), readers.reading():
         for step in life:
             for stage in [stage for name, stage in (planned[i] for i in chosen) if name == step.name]:
-                if attempt(chaos, place, layout, step, stage):
+                if attempt(chaos, place, subject, layout, step, stage):
                     break
             else:
-                attempt(chaos, place, layout, step, None)
+                attempt(chaos, place, subject, layout, step)
             if step.name != "rollback":
                 with people.still(), place.connection() as connection:
-                    attempt(chaos, place, layout, Step("catch-up", ("catch-up", RUN), ()), None)
-                    result = faults(connection)
+                    catch_up = ("catch-up", RUN, *subject.catch_up)
+                    attempt(chaos, place, subject, layout, Step("catch-up", catch_up, ()))
+                    result = subject.faults(connection, place.home)
                     chaos.different += [f"{layout}, after {step.name}: {line}" for line in result]
                     chaos.compared += 1
             done = f"{chaos.kills.total()} kills so far, {len(chaos.different)} differences, {len(readers.wrong)} wrong answers"
             say(f"{layout:<11} {step.name:<14} {done}")
     chaos.wrote += people.wrote
     chaos.asked += readers.asked
-    chaos.wrong += [f"{layout}, {function}, {line}" for line in readers.wrong]
+    chaos.wrong += [f"{layout}, {line}" for line in readers.wrong]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Kill vecferry at random moments while others write to its table.")
+    parser.add_argument("--flow", choices=[*SUBJECTS], default="text-384-to-1536")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
     parser.add_argument("--rows", type=int, default=2_000)
@@ -173,9 +181,9 @@ def main() -> int:
             place = _place(server, Path(name), number, api)
             wanted = 0 if number < 2 else options.kills - chaos.kills.total()
             layout = LAYOUTS[number % 2]
-            life = steps(layout, max(1, options.rows // 20), options.share)
-            function = [*FUNCTIONS][(number + number // 2) % len(FUNCTIONS)]
-            cycle(chaos, place, layout, life, wanted, options.rows, options.writers, say, function)
+            subject = SUBJECTS[options.flow](Path(name, f"files_{number}"), number + number // 2)
+            life = steps(subject, layout, max(1, options.rows // 20), options.share)
+            cycle(chaos, place, subject, life, layout, Size(options.rows, wanted, options.writers), say)
             number += 1
         show(chaos, time.monotonic() - started)
     return 1 if chaos.different or chaos.wrong else 0

@@ -12,7 +12,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.helpers.readers import FUNCTIONS
 from tests.helpers.sampling import sampled
 from tests.kill import chaos_live
 from tests.kill.chaos import (
@@ -29,6 +28,7 @@ from tests.kill.chaos import (
     stage_of,
     steps,
 )
+from tests.kill.subjects import SUBJECTS
 
 SHORT = ("run", "cutover")
 """Steps of the sample; `make chaos` goes through all."""
@@ -177,16 +177,22 @@ def test_postgresql_restarted_in_the_middle(prefect_url: str, source: Any, tmp_p
             assert connection.execute("SELECT state FROM vecferry.run").fetchone() == ("verified",)
 
 
-@pytest.mark.parametrize("layout", sampled(chaos_live.LAYOUTS, "side_table"))
-def test_kills_while_people_write(place: Callable[[str], Place], layout: str) -> None:
+PAIRS = [(flow, layout) for flow in SUBJECTS for layout in chaos_live.LAYOUTS]
+
+
+@pytest.mark.parametrize(
+    ("flow", "layout"), sampled(PAIRS, ("text-384-to-1536", "side_table"), ("clip-to-megadescriptor", "column"))
+)
+def test_kills_while_people_write(place: Callable[[str], Place], tmp_path: Path, flow: str, layout: str) -> None:
     """Killed a few times while four connections write to the table and one searches it: no vector missing, stale or orphaned in
-    the end, and no wrong answer, of old vectors or new ones."""
+    the end, no wrong answer, of old vectors or new ones, and of images nothing made twice that was kept."""
     chaos = chaos_live.Chaos(random.Random(7))
-    life = [step for step in chaos_live.steps(layout, 15, 1.0) if step.name in SHORT]
-    function = dict(zip(chaos_live.LAYOUTS, FUNCTIONS, strict=True))[layout]
-    chaos_live.cycle(chaos, place(f"live_{layout}"), layout, life, 3, 300, 4, lambda line: None, function)
+    subject = SUBJECTS[flow](tmp_path / "files", chaos_live.LAYOUTS.index(layout))
+    life = [step for step in chaos_live.steps(subject, layout, 15, 1.0) if step.name in SHORT]
+    here = place(f"live_{layout}")
+    chaos_live.cycle(chaos, here, subject, life, layout, chaos_live.Size(300, 3), lambda line: None)
     assert chaos.different == []
     assert chaos.wrong == []
     assert min(chaos.asked["old"], chaos.asked["new"]) > 20
     assert chaos.kills.total() > 0
-    assert min(chaos.wrote.values()) > 20
+    assert min(chaos.wrote[kind] for kind in subject.kinds) > 10
