@@ -5,15 +5,17 @@ from typing import Any
 
 import pytest
 
+from flows.forms.text_384_to_1536 import Text384To1536
 from tasks.base.errors import UsageError, VerificationRefused
-from tasks.cutover import cutover
+from tasks.cutover import contract, cutover, rollback
 from tasks.shadows.postgres import probe
 from tasks.shadows.postgres.answers import Answer, deviations
 from tasks.shadows.postgres.proof import Proof
 from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
+from tests.helpers.pipeline import build
 from tests.helpers.search_definitions import DEFINITIONS, RESULT
-from tests.helpers.searched import FUNCTION, NEW, answers, literal, migrated, searched
+from tests.helpers.searched import FUNCTION, NEW, answers, literal, migrated, searched, verified
 
 BY_NAME = {definition.name: definition for definition in DEFINITIONS}
 USUAL, OF_A_USER = BY_NAME["usual"], BY_NAME["own rows of a user, by the function's owner"]
@@ -192,3 +194,57 @@ def test_a_body_that_shows_more_is_not_switched_whatever_its_threshold(
     ):
         cutover(run)
     assert connection.execute(FUNCTION).fetchall() == before
+
+
+def _slow(name: str, seconds: float) -> str:
+    return (
+        f"CREATE FUNCTION {{schema}}.match_{name}(query_embedding vector({{d}}), match_count int) {RESULT} LANGUAGE plpgsql STABLE AS $$ "
+        f"BEGIN PERFORM pg_sleep({seconds}); RETURN QUERY SELECT d.id, d.content, 1 - (d.embedding <=> query_embedding) "
+        f"FROM app.{name} d ORDER BY d.embedding <=> query_embedding LIMIT match_count; END $$"
+    )
+
+
+def test_a_function_that_takes_most_of_the_time_can_go_back_and_be_contracted(
+    connection: Connection, people: tuple[str, str, str]
+) -> None:
+    """What can be switched can be taken back, switched once more and contracted."""
+    searched(connection, people, _slow("docs", 0.11))
+    run = migrated(connection)
+    cutover(run)
+    rollback(run)
+    cutover(verified(connection, run))
+    contract(run, 0)
+
+
+def test_a_function_that_takes_longer_than_a_switch_is_told_before_anything_is_paid(
+    connection: Connection, people: tuple[str, str, str]
+) -> None:
+    """Its switch could never be proven: the run stops before any vector is made."""
+    searched(connection, people, _slow("docs", 0.25))
+    with pytest.raises(UsageError, match=r"app\.match_docs takes 2\d\d ms .* a switch of it may take 200 ms in all"):
+        migrated(connection)
+    assert connection.execute("SELECT count(*) FROM vecferry.vector").fetchone() == (0,)
+
+
+def test_several_tables_share_the_time_of_a_switch(connection: Connection, people: tuple[str, str, str]) -> None:
+    """Two functions, of each of which all could be tried alone, are tried together as far as their time goes."""
+    searched(connection, people, _slow("docs", 0.045))
+    connection.execute("CREATE TABLE app.notes AS TABLE app.docs; ALTER TABLE app.notes ADD PRIMARY KEY (id)")
+    connection.execute(_slow("notes", 0.045).format(schema="app", d=16))  # type: ignore[arg-type]
+    targets = [{"table": f"app.{name}", "text": "content", "new_column": "embedding_24"} for name in ("docs", "notes")]
+    run = verified(connection, build("two", Text384To1536, targets=targets, embedder="hashing/24", layout="column"))
+    cutover(run)
+
+
+def test_a_change_that_cannot_be_tried_in_time_is_named(
+    connection: Connection, people: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rollback is not called a switch."""
+    searched(connection, people, USUAL.create)
+    run = migrated(connection)
+    cutover(run)
+    monkeypatch.setattr(probe, "LIMIT", 1e-9)
+    with pytest.raises(
+        VerificationRefused, match=r"longer to be tried than a rollback may last .* nothing was changed"
+    ):
+        rollback(run)

@@ -203,12 +203,12 @@ class LiveColumn(LiveRows):
                 lines += renaming.notes(target, self.run.plan.request.embedder or "")
             return lines
 
-    def proofs(self, connection: Connection, change: Change, share: float) -> Iterator[Proof]:
+    def proofs(self, connection: Connection, change: Change) -> Iterator[Proof]:
         if change == "contract":  # else it would be proven first, and refused for another reason
             self._refuse_readers(connection)
         if self.target.place.functions:
             target = self.now(connection).target
-            yield from proofs(connection, self.run, target, change, lambda: self.switch(connection), share)
+            yield from proofs(connection, self.run, target, change, lambda: self.switch(connection))
 
     def take_back(self, connection: Connection, switched: bool) -> str:
         target = self.now(connection).target

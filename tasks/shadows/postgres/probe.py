@@ -48,8 +48,9 @@ class Different(VerificationRefused):
 
 @dataclass
 class Clock:
-    """The time that trying functions within one switch has taken so far: calls, and what becomes of them."""
+    """The time that trying functions within one change has taken so far: calls, and what becomes of them."""
 
+    change: str = "switch"
     seconds: float = 0.0
 
     @contextmanager
@@ -72,7 +73,7 @@ class Clock:
 
     def _over(self, name: str) -> TooSlow:
         return TooSlow(
-            f"{name} takes longer to be tried than a switch may last ({LIMIT * 1000:.0f} ms), so nothing was switched: "
+            f"{name} takes longer to be tried than a {self.change} may last ({LIMIT * 1000:.0f} ms), so nothing was changed: "
             "try when the database is less busy"
         )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
-from tasks.base.words import counted, listed
+from tasks.base.words import listed
 from tasks.runs import models, search_bodies
 from tasks.runs.models import Model
 from tasks.runs.plan import Target
@@ -29,7 +29,7 @@ from tasks.stores.postgres.places import LivePlace
 
 Change = Literal["switch", "take_back", "contract"]
 WHOLE = 0.8
-"""The same of one role's calls alone; above it old answers are compared before the change only."""
+"""The same where one role is tried of each function; above it old answers are compared in the rehearsal only."""
 SHARE = 0.5
 """Of the time that calls may take in a change, what those may take that were measured before it."""
 
@@ -48,10 +48,18 @@ class Proof:
     """Those who are tried in the change."""
     now: Answers = field(default_factory=dict)
     """What everybody is answered before the change."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """How long a call takes each role, in the order in which they are tried."""
+    rehearsed: bool = False
+    """Whether the change was made before, and taken back."""
     unlooked: list[str] = field(default_factory=list)
     """Roles whose rows could not be looked for by the old function."""
     _before: Answers = field(default_factory=dict)
     _executors: frozenset[str] = frozenset()
+
+    def spends(self, roles: tuple[str, ...] = ()) -> float:
+        """How many seconds of calls the change has for these roles, or for those who are tried in it."""
+        return sum(self.seconds[role] for role in roles or self.roles) * (len(self.kept) + len(self.made))
 
     def before(self, connection: Connection, clock: Clock) -> None:
         with clock.running(self.probe.function.name):
@@ -70,9 +78,13 @@ class Proof:
             ]
         probe.refuse(lines)
         rest = [role for role in self.probe.taken if role not in self.roles]
+        untried = "tried only in the rehearsal" if self.rehearsed else "not tried, for want of time,"
         return [
             *self.probe.notes,
-            *([f"{name} gives another {u} each time" for u in sorted(self.probe.unsteady)]),
+            *(
+                f"{name} returns a different {u} on each call, which was not compared"
+                for u in sorted(self.probe.unsteady)
+            ),
             *answers.failures(name, self.now),
             *(
                 [
@@ -82,11 +94,7 @@ class Proof:
                 else []
             ),
             *answers.unseen(name, {**self.now, **tried.exact, **asked}),
-            *(
-                [f"{name} was tried as {counted(len(rest), 'role')} before the switch alone: {', '.join(rest)}"]
-                if rest
-                else []
-            ),
+            *([f"{name} was {untried} as {listed(rest)}"] if rest else []),
         ]
 
     def _ask(self, connection: Connection, dimensions: tuple[int, ...], clock: Clock) -> Answers:
@@ -118,7 +126,6 @@ def proofs(
     target: Target[LivePlace],
     change: Change,
     rehearsal: Callable[[], object],
-    share: float = SHARE,
 ) -> Iterator[Proof]:
     """What is to be proven of a change that ``rehearsal`` makes; it is taken back here. Raises VerificationRefused where that
     shows a difference."""
@@ -150,7 +157,7 @@ def proofs(
         tried = Probe(function, chosen.calls, roles, settings)
         proof = Proof(tried, tuple(sorted(kept & sizes)), tuple(sorted(new.keys() & sizes)))
         now = [size for size in served if size in sizes] if change == "switch" else list(proof.kept)
-        proof.probe, proof.now, proof.roles, whole = _asked_twice(connection, proof, now, share)
+        proof.probe, proof.now, proof.seconds = _asked_twice(connection, proof, now)
         if name != target.place.write_function:  # which may well take none of what it is called with
             _refuse_unproven(name, proof.now)
         if change == "switch":
@@ -159,8 +166,7 @@ def proofs(
                 proof.probe = replace(proof.probe, exact={})
             else:
                 proof.unlooked = looked_for(connection, asking, chosen, given)
-            if not whole:  # that old answers stay is shown by the rehearsal
-                proof.kept = ()
+            proof.rehearsed = True
         yield proof
 
 
@@ -178,11 +184,11 @@ def _gone(connection: Connection, change: Change, model: Model | None) -> Model 
 
 
 def _asked_twice(
-    connection: Connection, proof: Proof, now: Sequence[int], share: float
-) -> tuple[Probe, Answers, tuple[str, ...], bool]:
-    """The probe, with the columns that are others each time; what everybody is answered by vectors of ``now``; the roles who can be
-    tried within a change, before it and after it, by how long their calls take now; and whether there is the time for one of them."""
-    sizes, tried = len(proof.kept) + len(proof.made), proof.probe
+    connection: Connection, proof: Proof, now: Sequence[int]
+) -> tuple[Probe, Answers, Mapping[str, float]]:
+    """The probe, with the columns that are others each time; what everybody is answered by vectors of ``now``; and how long one call
+    of each role takes, those first who find rows, and last those who are refused."""
+    tried = proof.probe
 
     def asked() -> tuple[Answers, Answers, dict[str, float]]:
         first, second, seconds = Answers(), Answers(), dict[str, float]()
@@ -190,23 +196,30 @@ def _asked_twice(
         for role in tried.taken:
             started = time.perf_counter()
             first |= {(role, size): tried.ask(connection, role, size) for size in now}
-            one = (time.perf_counter() - started) / max(1, len(now))
-            seconds[role] = one * (len(proof.kept) + sizes)
+            seconds[role] = (time.perf_counter() - started) / max(1, len(now))
             second |= {(role, size): tried.ask(connection, role, size) for size in now}
         return first, second, seconds
 
     first, second, seconds = locked(connection, asked, keep=False)  # what writes waits for no row for long
-    roles, spent, whole = list[str](), 0.0, True
-    for role in sorted(tried.taken, key=lambda role: _shows_little(first, role)):
-        spent += seconds[role]
-        if not roles:
-            whole = spent < WHOLE * probe.LIMIT
-        if not roles or (whole and spent < share * probe.LIMIT):
-            roles.append(role)
-    return replace(tried, unsteady=answers.unsteady(first, second)), first, tuple(roles), whole
+    roles = sorted(tried.taken, key=lambda role: _shows_little(first, role))
+    return replace(tried, unsteady=answers.unsteady(first, second)), first, {role: seconds[role] for role in roles}
 
 
 def _shows_little(given: Answers, role: str) -> int:
-    """Those who find rows are tried first, those who are refused last."""
     of_role = [answer for (who, _), answer in given.items() if who == role]
     return 0 if any(a.rows for a in of_role) else 1 if any(not a.refused for a in of_role) else 2
+
+
+def allot(proofs: Sequence[Proof], share: float) -> None:
+    """Shares the time that a change has among all its proofs: each tries one role, and more of them while ``share`` of the time
+    allows it. Old answers that a rehearsal has shown to stay are left out, those first that take longest, where time is short."""
+    for proof in proofs:
+        proof.roles = tuple(proof.seconds)[:1]
+    for proof in sorted((p for p in proofs if p.rehearsed), key=Proof.spends, reverse=True):
+        if sum(map(Proof.spends, proofs)) > WHOLE * share / SHARE * probe.LIMIT:
+            proof.kept = ()
+    for proof in proofs:
+        for role in tuple(proof.seconds)[1:]:
+            more = sum(map(Proof.spends, proofs)) + proof.spends((role,))
+            if more < share * probe.LIMIT:
+                proof.roles = (*proof.roles, role)

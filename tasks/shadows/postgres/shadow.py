@@ -55,9 +55,8 @@ class PostgresShadow(ABC):
         """What would silently stay with the old when this is switched."""
         return []
 
-    def proofs(self, connection: Connection, change: Change, share: float) -> Iterable[Proof]:
-        """What that change has to prove before it is kept; asked for outside of its transaction. Within it, calls that were
-        measured may take that share of the time there is."""
+    def proofs(self, connection: Connection, change: Change) -> Iterable[Proof]:
+        """What that change has to prove before it is kept; asked for outside of its transaction."""
         return ()
 
     def reread(self) -> None:  # noqa: B027  every pass reads all there is, save where rows are noted as they change

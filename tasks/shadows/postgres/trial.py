@@ -1,6 +1,9 @@
 """A derived function is called once where its vectors are about to lie, before any of them is made: what PostgreSQL has against it
 is told before anything is paid."""
 
+import time
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -59,12 +62,30 @@ def _call_once(connection: Connection, run: Run, target: Target[LivePlace], orig
             answer = probe.ask(connection, call_new(new), role, settings)
             if answer.refused:
                 raise _refusal(target, function, answer.words)
+            _refuse_slow(
+                f"{target.place.schema}.{function}", partial(probe.ask, connection, call_new(new), role, settings)
+            )
             return
         if failing.refused and function != target.place.write_function:
             raise UsageError(
                 f"{shown(target.place.schema, function)} fails whatever it is called with: {failing.words}. So a switch of it could not be "
                 "proven. Nothing was paid yet: set what it reads with `probe_settings`, or name another function with `function`"
             )
+
+
+def _refuse_slow(name: str, ask: Callable[[], object]) -> None:
+    """A call that takes longer than a switch may last could never be proven."""
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        ask()
+        seconds.append(time.perf_counter() - started)
+        if seconds[-1] <= probe.LIMIT:
+            return
+    raise UsageError(
+        f"{name} takes {min(seconds) * 1000:.0f} ms to find nothing among new vectors, before there are any, and a switch of it may take "
+        f"{probe.LIMIT * 1000:.0f} ms in all. Nothing was paid yet: make it faster, or name another function with `function`"
+    )
 
 
 def _sample(connection: Connection, live: LiveTable) -> dict[str, Any]:

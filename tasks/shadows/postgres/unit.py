@@ -10,11 +10,12 @@ from tasks.runs.checkpoints import Mark
 from tasks.runs.run import Run
 from tasks.shadows.difference import Named
 from tasks.shadows.postgres.probe import Clock, Different, TooSlow
-from tasks.shadows.postgres.proof import SHARE, Change
+from tasks.shadows.postgres.proof import SHARE, Change, allot
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
 
+NAMES: dict[Change, str] = {"switch": "switch", "take_back": "rollback", "contract": "contract"}
 TRIES = 6
 """How often a change is tried whose proof takes too long, or shows a difference: what others write may cause one."""
 
@@ -99,14 +100,15 @@ class PostgresUnit:
         proving: Change | None,
         share: float,
     ) -> list[str]:
-        proofs = [p for shadow in self.shadows if proving for p in shadow.proofs(connection, proving, share)]
+        proofs = [p for shadow in self.shadows if proving for p in shadow.proofs(connection, proving)]
+        allot(proofs, share)
 
         def whole() -> list[str]:
             if proofs:  # of one moment: what others write meanwhile would be a difference
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            clock = Clock()
-            for proof in proofs:
-                proof.before(connection, clock)
+            before, clock = (Clock(NAMES[proving] if proving else "") for _ in range(2))
+            for proof in proofs:  # nobody waits for these: nothing is locked yet
+                proof.before(connection, before)
             lines = [line for shadow in self.shadows for line in change(shadow, connection)]
             for proof in proofs:
                 lines += proof.after(connection, clock)
