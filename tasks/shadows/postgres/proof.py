@@ -88,7 +88,7 @@ class Proof:
             *answers.failures(name, self.now),
             *(
                 [
-                    f"{name} does not show {listed(self.unlooked)} which row is which, so whose rows are found was not looked at"
+                    f"{name} does not tell which row is which, so whose rows are found was not looked at as {listed(self.unlooked)}"
                 ]
                 if self.unlooked
                 else []

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from tasks.base.words import listed, plural
+from tasks.base.words import listed
 from tasks.runs.plan import Target
 from tasks.shadows.postgres import answers, live_place, probe
 from tasks.shadows.postgres.answers import Answer, Answers
@@ -109,8 +109,7 @@ def looked_for(connection: Connection, asking: Asking, asked: Asked, given: Answ
                 unlooked.append(role)
             elif hidden := list(_hidden(connection, asking, asked, role, answer)):
                 lines.append(
-                    f"{asking.function.name} shows {role} {plural(len(hidden), 'row')} {listed(hidden)} for a new query, and not "
-                    f"for {'its' if len(hidden) == 1 else 'their'} own old {plural(len(hidden), 'vector')}"
+                    f"for a new query {asking.function.name} shows {role} what its own old vector does not find: {listed(hidden)}"
                 )
         return lines, unlooked
 
@@ -132,7 +131,7 @@ def _hidden(connection: Connection, asking: Asking, asked: Asked, role: str, ans
             if key in seen or _all_as_near(old):  # as many others may come first
                 break
         else:
-            yield ", ".join(map(str, key))
+            yield f"row {', '.join(map(str, key))}"
 
 
 def _all_as_near(answer: Answer) -> bool:
