@@ -154,7 +154,8 @@ def literal(vector: str, kind: str) -> str:
 def roles(connection: Connection, function: Function) -> tuple[Role, ...]:
     """Those who may execute the function and can be somebody: they log in, or others act as them."""
     rows = connection.execute(
-        "SELECT r.rolname, pg_has_role(r.oid, 'MEMBER') FROM pg_roles r "
+        "SELECT r.rolname, pg_has_role(r.oid, CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END) "
+        "FROM pg_roles r "  # from 16 on a member may not be let act as the role
         "WHERE r.rolname !~ '^pg_' AND (NOT r.rolsuper OR r.rolname = current_user) "
         "AND has_function_privilege(r.oid, %s::oid, 'EXECUTE') AND has_schema_privilege(r.oid, to_regnamespace(quote_ident(%s)), 'USAGE') "
         "AND (r.rolcanlogin OR EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = r.oid)) ORDER BY r.rolname <> %s, 1",
