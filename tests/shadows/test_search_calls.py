@@ -190,7 +190,8 @@ def test_a_body_that_shows_more_is_not_switched_whatever_its_threshold(
     before = connection.execute(FUNCTION).fetchall()
     run = migrated(connection, target={"function_sql": NEAREST.format(cast="")}, embedder=embedder)
     with pytest.raises(
-        VerificationRefused, match=r"match_docs shows \w+ rows \d+.* for a new query, and not for their own old vectors"
+        VerificationRefused,
+        match=r"for a new query match_docs shows \w+ what its own old vector does not find: row \d+, ",
     ):
         cutover(run)
     assert connection.execute(FUNCTION).fetchall() == before
@@ -248,3 +249,14 @@ def test_a_change_that_cannot_be_tried_in_time_is_named(
         VerificationRefused, match=r"longer to be tried than a rollback may last .* nothing was changed"
     ):
         rollback(run)
+
+
+def test_a_run_that_was_taken_back_is_not_called_one_that_was_never_switched(
+    connection: Connection, people: tuple[str, str, str]
+) -> None:
+    """The contract of a run that was switched and rolled back says so."""
+    searched(connection, people, USUAL.create)
+    run = migrated(connection)
+    cutover(run)
+    rollback(run)
+    assert contract(run, 0)[0].startswith("app.docs.embedding_24 was switched back; it was dropped with its triggers")

@@ -213,10 +213,12 @@ class LiveColumn(LiveRows):
     def take_back(self, connection: Connection, switched: bool) -> str:
         target = self.now(connection).target
         if not switched:
+            was_switched = ledger.get(connection, self.run.run_id).state == "rolled_back"
+            was = "was switched back" if was_switched else "was not switched"
             dispatcher.forget(connection, self.run.run_id, target)
             live_place.drop(connection, target)
             return (
-                f"{target.name} was not switched; it was dropped with its triggers and queue, and the vectors "
+                f"{target.name} {was}; it was dropped with its triggers and queue, and the vectors "
                 "that were made are kept"
             )
         model = models.of_run(connection, self.run.run_id, target.number)
