@@ -11,6 +11,7 @@ from tasks.cutover import contract, cutover, rollback
 from tasks.shadows.postgres import probe
 from tasks.shadows.postgres.answers import Answer, deviations
 from tasks.shadows.postgres.proof import Proof
+from tasks.shadows.registry import shadow_of
 from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.pipeline import build
@@ -260,3 +261,28 @@ def test_a_run_that_was_taken_back_is_not_called_one_that_was_never_switched(
     cutover(run)
     rollback(run)
     assert contract(run, 0)[0].startswith("app.docs.embedding_24 was switched back; it was dropped with its triggers")
+
+
+def test_a_role_that_may_read_the_table_since_is_let_read_what_lies_beside_it(
+    connection: Connection, people: tuple[str, str, str]
+) -> None:
+    """Who is granted the table after the cutover gets the new vectors with the next catching up; until then verify's notes name him,
+    with the statement that lets him."""
+    searched(connection, people, USUAL.create)
+    run = migrated(connection, layout="side_table")
+    cutover(run)
+    shadow, call = shadow_of(run, run.plan.targets[0]), USUAL.call.format(schema="app", q=literal(NEW, 7))
+    assert shadow.notes() == []
+    grant = f"GRANT SELECT ON app.docs TO {people[2]}; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA app TO {people[2]}"
+    connection.execute(grant)  # type: ignore[call-overload]
+    assert answers(connection, call, people[2:]) == {"outsider": "InsufficientPrivilege"}
+    (note,) = shadow.notes()
+    assert note.startswith(
+        f"{people[2]} may read app.docs, and not the new vectors that lie beside it: GRANT USAGE ON SCHEMA vecferry"
+    )
+    with connection.transaction(force_rollback=True):
+        connection.execute(note[note.index("GRANT") :])
+        assert len(answers(connection, call, people[2:])["outsider"]) == 8
+    shadow.follow(1.0)
+    assert shadow.notes() == []
+    assert len(answers(connection, call, people[2:])["outsider"]) == 8

@@ -46,13 +46,35 @@ def share_statements(connection: Connection, target: Target[LivePlace]) -> Itera
     """What ``share`` sends."""
     if target.place.beside:
         yield from _guard(connection, target)
-    names = [target.place.shadow, view_name(target)] if target.place.beside else []
-    shared = sql.SQL(", ").join(sql.Identifier(SCHEMA, name) for name in [*names, "active_space"])
+    for role in _readers(connection, target):
+        yield statement("grant_reading", role=sql.SQL(role), relations=_shared(target))
+
+
+def shut_out(connection: Connection, target: Target[LivePlace]) -> list[str]:
+    """Who may read the live table by now, and not what lies beside it; with what lets him."""
+    if not target.place.beside:
+        return []
+    table, names = f"{target.place.schema}.{target.place.table}", _shared(target).as_string(connection)
+    let_in = set(relations.readers(connection, sql.Identifier(SCHEMA, view_name(target))))
+    return [
+        f"{role} may read {table}, and not the new vectors that lie beside it: GRANT USAGE ON SCHEMA {SCHEMA} TO {role}; "
+        f"GRANT SELECT ON {names} TO {role}"
+        for role in _readers(connection, target)
+        if role not in let_in
+    ]
+
+
+def _readers(connection: Connection, target: Target[LivePlace]) -> list[str]:
+    """The roles that may read the live table, as GRANT takes them."""
     live = target.place.live
     columns = relations.column_grants(connection, live.identifier, live.vectors)
     by_column = [role for role, privilege, _ in columns if privilege == "SELECT"]
-    for role in dict.fromkeys([*relations.readers(connection, live.identifier), *by_column]):
-        yield statement("grant_reading", role=sql.SQL(role), relations=shared)
+    return list(dict.fromkeys([*relations.readers(connection, live.identifier), *by_column]))
+
+
+def _shared(target: Target[LivePlace]) -> sql.Composed:
+    names = [target.place.shadow, view_name(target)] if target.place.beside else []
+    return sql.SQL(", ").join(sql.Identifier(SCHEMA, name) for name in [*names, "active_space"])
 
 
 def _guard(connection: Connection, target: Target[LivePlace]) -> Iterator[sql.Composed]:

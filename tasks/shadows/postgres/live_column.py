@@ -40,7 +40,7 @@ from tasks.shadows.postgres import (
     live_queue,
     renaming,
 )
-from tasks.shadows.postgres.live_access import share, view_name
+from tasks.shadows.postgres.live_access import share, shut_out, view_name
 from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.shadows.postgres.proof import Change, Proof, proofs
 from tasks.shadows.postgres.strangers import refuse_strangers
@@ -131,7 +131,11 @@ class LiveColumn(LiveRows):
     def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         """What the queue holds now, and not what comes to it meanwhile: under steady writes a pass ends too."""
         self._refuse_retired()
-        return live_queue.follow(self.named(), only)
+        shadow = self.named()
+        with self.run.connection() as connection:  # with those who were let in since
+            if shut_out(connection, shadow.target):
+                locked(connection, lambda: share(connection, shadow.target))
+        return live_queue.follow(shadow, only)
 
     def reread(self) -> None:
         self._refuse_retired()
@@ -198,7 +202,7 @@ class LiveColumn(LiveRows):
     def notes(self) -> list[str]:
         with self.run.connection() as connection:
             target = self.now(connection).target
-            lines = dispatcher.notes(connection, target)
+            lines = [*dispatcher.notes(connection, target), *shut_out(connection, target)]
             if relations.has_column(connection, target.place.live.identifier, target.place.live.vectors):
                 lines += renaming.notes(target, self.run.plan.request.embedder or "")
             return lines
