@@ -17,7 +17,7 @@ from tests.helpers import old_ledger
 from tests.helpers.command import command
 
 FIXTURE = "ledger_before_versions"
-WITHOUT_LEDGER = {"params", "demo"}
+WITHOUT_LEDGER = {"params", "demo", "embed"}
 """Commands that ask no ledger, or make one of their own."""
 OF_RUN = ("status", "rerun", "cutover", "catch-up", "rollback", "contract", "verify", "restore")
 OF_FLOW = ("plan", "run", "snapshot")
