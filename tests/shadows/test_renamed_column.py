@@ -14,7 +14,7 @@ from tasks.embedders.hashing import HashingEmbedder
 from tasks.runs.checkpoints import Mark
 from tasks.runs.owners import owner_of
 from tasks.runs.run import open_run
-from tasks.shadows.postgres import live_place, live_queue
+from tasks.shadows.postgres import live_place, live_queue, rehearsal
 from tasks.shadows.postgres.live_column import LiveColumn
 from tasks.shadows.registry import shadow_of, units_of
 from tasks.stores.postgres import locking
@@ -209,6 +209,25 @@ def test_a_table_that_is_held_is_not_switched(
         monkeypatch.setattr(locking, "LOCK_TRIES", 200)
         cutover(run)
     assert reports.columns()["embedding"] == "vector(24)"
+
+
+def test_a_rehearsal_locks_nobody_out(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes long of a switch's proof, exact search of every role, goes on while everybody reads and writes."""
+    Reports(connection)
+    run, held, asked = verified(connection), list[int](), rehearsal._asked
+
+    def looking(switching: Connection, *arguments: Any) -> Any:
+        row = switching.execute(
+            "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'reports'::regclass "
+            "AND mode NOT IN ('AccessShareLock', 'RowExclusiveLock')"
+        ).fetchone()
+        held.append(row[0] if row else -1)
+        return asked(switching, *arguments)
+
+    monkeypatch.setattr(rehearsal, "_asked", looking)
+    cutover(run)
+    assert len(held) > 2
+    assert set(held) == {0}
 
 
 def test_a_switch_that_is_cut_off_changes_nothing(connection: Connection) -> None:

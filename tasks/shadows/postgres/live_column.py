@@ -179,15 +179,18 @@ class LiveColumn(LiveRows):
             dispatcher.stand_back(connection, self.now(connection).target)
 
     def switch(self, connection: Connection) -> None:
-        target = self.now(connection).target
-        refuse_strangers(connection, self.run.run_id, target)
-        dispatcher.switch(connection, self.run.run_id, target)
-        share(connection, target)
-        renaming.take_over(connection, target)
+        self._switch_functions(connection)
+        renaming.take_over(connection, self.now(connection).target)
         connection.execute(
             "UPDATE vecferry.relation SET role = 'live' WHERE table_schema = %s AND table_name = %s",
             (SCHEMA, self.target.place.shadow),
         )
+
+    def _switch_functions(self, connection: Connection) -> None:
+        target = self.now(connection).target
+        refuse_strangers(connection, self.run.run_id, target)
+        dispatcher.switch(connection, self.run.run_id, target)
+        share(connection, target)
 
     def clear(self) -> None:
         with self.run.connection() as connection:
@@ -212,7 +215,8 @@ class LiveColumn(LiveRows):
             self._refuse_readers(connection)
         if self.target.place.functions:
             target = self.now(connection).target
-            yield from proofs(connection, self.run, target, change, lambda: self.switch(connection))
+            # Columns keep their names in a rehearsal: who renames them locks the table against everybody.
+            yield from proofs(connection, self.run, target, change, lambda: self._switch_functions(connection))
 
     def take_back(self, connection: Connection, switched: bool) -> str:
         target = self.now(connection).target
