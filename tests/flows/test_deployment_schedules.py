@@ -66,6 +66,7 @@ def test_a_schedule_fires_by_itself_and_brings_the_difference(api: Api, chroma_s
     assert {run["state"]["message"] for run in cancelled} == {"Deployment concurrency limit reached."}
 
 
+@pytest.mark.whole
 def test_a_schedule_of_live_tables_finds_the_run_that_owns_the_vectors(api: Api) -> None:
     """The first run of the schedule migrates and switches a live table; a later one, which names no run either, brings what
     was written meanwhile into its vectors, and says so; there is one run in the ledger."""

@@ -31,7 +31,7 @@ def indexed(connection: Connection, kind: str, method: str, metric: str) -> Tabl
     return table
 
 
-@pytest.mark.parametrize(("kind", "method", "metric"), sampled(EVERY, ("halfvec", "ivfflat", "cosine")))
+@pytest.mark.parametrize(("kind", "method", "metric"), sampled(EVERY))
 def test_a_life_that_starts_from_any_index(connection: Connection, kind: str, method: str, metric: str) -> None:
     """Plan to contract, from vectors or halves, by IVFFlat or HNSW, whatever the metric: what is made is searched by the same one, and
     the old index is there and used until the contract."""

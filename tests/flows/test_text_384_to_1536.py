@@ -47,7 +47,7 @@ def test_lifecycle(connection: Connection, key: str, layout: str) -> None:
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    sampled(product(LAYOUTS, repeat=2), ("side_table", "column")),
+    sampled(product(LAYOUTS, repeat=2)),
 )
 def test_one_migration_after_the_other(connection: Connection, first: str, second: str) -> None:
     """384 → 1536 → 768, in any layouts: the first serves until the second is switched, and after that is taken back."""

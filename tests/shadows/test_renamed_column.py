@@ -43,6 +43,7 @@ pytestmark = pytest.mark.usefixtures("renaming")
 LATER = HashingEmbedder(32)
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("prefect")
 def test_its_whole_life(connection: Connection) -> None:
     """Plan, run, rollback, run, cutover, catch-up, rollback, cutover, contract, from the guide's IVFFlat index, while the application
@@ -214,20 +215,20 @@ def test_a_table_that_is_held_is_not_switched(
 def test_a_rehearsal_locks_nobody_out(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes long of a switch's proof, exact search of every role, goes on while everybody reads and writes."""
     Reports(connection)
-    run, held, asked = verified(connection), list[int](), rehearsal._asked
+    run, locks, asked = verified(connection), list[int](), rehearsal._asked
 
     def looking(switching: Connection, *arguments: Any) -> Any:
         row = switching.execute(
             "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'reports'::regclass "
             "AND mode NOT IN ('AccessShareLock', 'RowExclusiveLock')"
         ).fetchone()
-        held.append(row[0] if row else -1)
+        locks.append(row[0] if row else -1)
         return asked(switching, *arguments)
 
     monkeypatch.setattr(rehearsal, "_asked", looking)
     cutover(run)
-    assert len(held) > 2
-    assert set(held) == {0}
+    assert len(locks) > 2
+    assert set(locks) == {0}
 
 
 def test_a_switch_that_is_cut_off_changes_nothing(connection: Connection) -> None:

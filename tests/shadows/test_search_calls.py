@@ -206,6 +206,7 @@ def _slow(name: str, seconds: float) -> str:
     )
 
 
+@pytest.mark.whole
 def test_a_function_that_takes_most_of_the_time_can_go_back_and_be_contracted(
     connection: Connection, people: tuple[str, str, str]
 ) -> None:

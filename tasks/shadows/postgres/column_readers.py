@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tasks.base.errors import VerificationRefused
 from tasks.base.words import agreeing
+from tasks.runs import models, search_bodies
 from tasks.runs.plan import Target
 from tasks.shadows.postgres.derive import parsed
 from tasks.shadows.postgres.scopes import read
@@ -52,11 +53,13 @@ class Reader:
 
 def readers(connection: Connection, target: Target[LivePlace], column: str) -> Iterator[Reader]:
     """Those that name this column of the live table, vecferry's own aside."""
-    live = target.place.live
+    live, kept = target.place.live, _bodies(connection, target)
     given = {"table": live.identifier.as_string(), "column": column, "made": MADE}
     for schema, name, called, signature, language, definition, text, config, parsed_ahead, fires in connection.execute(
         _FUNCTIONS, given
     ):
+        if (schema, name) in kept:
+            continue
         body = text.removeprefix("BEGIN ATOMIC").removesuffix("END") if parsed_ahead else text
         routine = Routine(name, language, body, definition, False, (), ())
         try:
@@ -69,6 +72,19 @@ def readers(connection: Connection, target: Target[LivePlace], column: str) -> I
         written = any(reading.assignments for reading in readings)
         if mentions or written or (fires and column in {word.name for word in tokens(body)}):
             yield Reader(schema, name, called, signature, any(m.compared for m in mentions), parsed_ahead, True)
+
+
+def _bodies(connection: Connection, target: Target[LivePlace]) -> set[tuple[str, str]]:
+    """What the registry keeps of functions that are switched: 0.1 has not marked its copies."""
+    if not models.exists(connection):
+        return set()
+    place = target.place
+    return {
+        split(place.schema, body)
+        for model in models.of_table(connection, place.schema, place.table)
+        for name, body in search_bodies.of_model(connection, model)
+        if body != name
+    }
 
 
 def told(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:

@@ -56,7 +56,7 @@ def _call_once(connection: Connection, run: Run, target: Target[LivePlace], orig
         if origin.function.definer:  # what is made of it is its owner's alone
             roles = [role for role in roles if role == origin.function.owner]
         failing = Answer()
-        for role, (call_old, call_new) in product(roles[:1], zip(*tries, strict=True)):
+        for role, (call_old, call_new) in product(roles, zip(*tries, strict=True)):
             if (failing := probe.ask(connection, call_old(old), role, settings)).refused:
                 continue
             answer = probe.ask(connection, call_new(new), role, settings)
