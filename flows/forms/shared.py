@@ -57,7 +57,7 @@ class CatchUp(Checked):
     """The form of catch-up."""
 
     reread: bool = Field(
-        False, description="look at every row anew: at images too that were replaced under a reference that stays"
+        False, description="read every row again, to find images that were replaced under the same reference"
     )
 
 

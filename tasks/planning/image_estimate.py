@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from psycopg import sql
 
-from tasks.base.words import counted, duration, plural
+from tasks.base.words import counted, duration
 from tasks.contents.interface import Content
 from tasks.embedders.interface import Embedder, Item, RowError
 from tasks.embedders.pictures import Size, measure
@@ -75,7 +75,7 @@ class Sampled:
             yield f"  median size {self.width}×{self.height}, {self.bytes / 1e6:,.2f} MB on average"
         if self.images_per_second and self.seconds is not None:
             price = f" and ${self.dollars:,.2f}" if self.dollars is not None else ""
-            speed = f"{self.images_per_second:,.1f} {plural(2, 'image')} a second by {counted(self.embedded, 'image')}"
+            speed = f"{self.images_per_second:,.1f} a second, measured on {counted(self.embedded, 'image')}"
             yield f"  this machine embeds {speed}: about {duration(self.seconds)}{price} for all rows"
         if self.row_cosine is not None:
             yield f"  the lowest cosine of a vector to the one in float32 is {self.row_cosine:.4f}, by a few images"

@@ -53,7 +53,7 @@ def test_what_the_guide_checks(reports: ImageReports) -> None:
     connection, (old, new) = reports.connection, (reports.old.space.dimensions, reports.new.space.dimensions)
     assert reports.columns() == {"embedding": f"vector({old})"}
     before = [functions_of(connection), reports.nearest(3, reports.old)]
-    changes = f"those of before are in embedding_model_{old}: every instance of the application needs that model"
+    changes = f"embedding_model_{old} the old ones: every instance of the application needs the new model"
     assert any(changes in warning for warning in reports.plan().warnings)
     result = clip_to_megadescriptor(**reports.parameters(cutover="auto"), run_id="r")
     assert result["state"] == "cut_over"

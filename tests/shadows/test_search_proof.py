@@ -223,11 +223,11 @@ UNLIKE = {
         USUAL.create[: USUAL.create.index("AS $$")]
         + "AS $$ SELECT id, content, 1 - (docs.embedding <=> query_embedding) FROM app.docs UNION ALL SELECT 0, name, "
         "1 - (u.embedding::vector <=> query_embedding) FROM app.users u ORDER BY 3 DESC LIMIT match_count $$",
-        "takes a distance, <=>, from something else",
+        "takes a distance, <=>, from something other",
     ),
     "by a field of the row": (
         USUAL.create.replace("SELECT d.id, d.content, 1 - (d.embedding", "SELECT d.id, d.content, 1 - ((d).embedding"),
-        "takes a distance, <=>, from something else",
+        "takes a distance, <=>, from something other",
     ),
     "coarse": (
         USUAL.create.replace(

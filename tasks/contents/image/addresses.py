@@ -33,7 +33,7 @@ class Allowed:
         for host in self.hosts:
             if not host.strip() or "://" in host or ("/" in host and _network(host) is None):
                 raise UsageError(
-                    f"images.allow_hosts: {host!r} is no host, host:port, address or network such as 10.0.0.0/8"
+                    f"images.allow_hosts: {host!r} is not a host, host:port, address or network such as 10.0.0.0/8"
                 )
 
     def lists(self, host: str, port: int) -> bool:

@@ -71,7 +71,7 @@ class Opening:
         if not isinstance(size, RowError):
             return Picture(data, size)
         if size.kind == "not_an_image" and _PAGE.match(data):
-            return RowError("page", f"{shown(reference)}: there is a web page in place of the picture")
+            return RowError("page", f"{shown(reference)}: a web page came in place of the picture")
         return RowError(size.kind, f"{shown(reference)}: {size.message}")
 
     def _bytes(self, page: Sequence[str], reference: str) -> bytes | RowError:

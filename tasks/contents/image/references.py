@@ -48,7 +48,7 @@ def read(document: str) -> Reference | RowError:
     try:
         fields = json.loads(document)
     except (ValueError, RecursionError):
-        return RowError("reference", f"{shown(document)} begins with {{ and is no JSON")
+        return RowError("reference", f"{shown(document)} begins with {{ but is not JSON")
     image, version = fields.get("image"), fields.get("version")
     if not isinstance(image, str):
         return RowError("reference", f"{shown(document)} names no image")
@@ -63,7 +63,7 @@ def read(document: str) -> Reference | RowError:
         if len(known) != 32 or type(size) is not int or size < 0:
             raise ValueError
     except (TypeError, ValueError):
-        return RowError("reference", f"{shown(image)}: sha256 is 64 hex digits, and bytes a number beside it")
+        return RowError("reference", f"{shown(image)}: sha256 must be 64 hex digits, and bytes a number beside it")
     return _checked(Reference(image, crop, None if version is None else str(version), known, size))
 
 
@@ -99,7 +99,7 @@ def _edges(low: float, high: float) -> tuple[int, int]:
 def _crop(value: Any) -> Crop | RowError | None:
     if value is None or value == [None] * 4:
         return None
-    wrong = RowError("reference", f"a crop is x, y, width and height, four numbers, and not {shown(json.dumps(value))}")
+    wrong = RowError("reference", f"a crop is four numbers, x, y, width and height, not {shown(json.dumps(value))}")
     if not isinstance(value, list) or len(value) != 4:
         return wrong
     if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in value):
@@ -114,7 +114,7 @@ def _checked(reference: Reference) -> Reference | RowError:
     if not reference.image.strip():
         return RowError("reference", "the reference is empty")
     if "\0" in reference.image or len(reference.image) > 8192:
-        return RowError("reference", f"{shown(reference.image)} is no name of a file")
+        return RowError("reference", f"{shown(reference.image)} is not a file name")
     try:
         reference.image.encode()
     except UnicodeEncodeError:

@@ -68,7 +68,7 @@ class Rows:
         if data is None:
             return too_large(name, size, self.max_bytes)
         if not isinstance(data, bytes):
-            raise FatalError(f"images.column: {self.picture} of {self.table} is no bytea")
+            raise FatalError(f"images.column: {self.picture} of {self.table} is not bytea")
         return data
 
     def _connect(self) -> Connection:

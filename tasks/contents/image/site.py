@@ -49,7 +49,7 @@ class Site:
         name, text = shown(reference), reference
         if self.root == ANYWHERE:
             if not _ABSOLUTE.match(reference):
-                return RowError("reference", f"{name} is no URL, and images.root names no host")
+                return RowError("reference", f"{name} is not a URL, and images.root names no host")
         elif reference.startswith("//"):
             return RowError("escapes", f"{name} is not below {self.root}")
         elif not _ABSOLUTE.match(reference):

@@ -35,7 +35,7 @@ class Bucket:
     def read(self, reference: str, once: bool = False) -> bytes | RowError:
         name, object_name = shown(reference), self._object(reference)
         if object_name is None or object_name.startswith("/") or climbs(object_name):
-            return RowError("escapes", f"{name} is no object of the bucket {self.bucket} of {self.root}")
+            return RowError("escapes", f"{name} is not in the bucket {self.bucket} of {self.root}")
         door = "authenticated" if self.key_name else "public"
         text = f"{self.root.rstrip('/')}{_OBJECT}/{door}/{quote(self.bucket, safe='')}/{quote(object_name)}"
         try:

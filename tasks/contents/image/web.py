@@ -25,7 +25,7 @@ SECONDS = 120.0
 """A whole file may take, redirects and all: 32 MiB at 280 KB/s."""
 _TRANSIENT = {408, 425, 429}
 _MISSING, _DENIED = {404, 410}, {401, 402, 403, 407, 451}
-_AGENT = "vecferry (+https://pypi.org/project/vecferry)"
+_AGENT = "vecferry"
 
 
 @dataclass(frozen=True)

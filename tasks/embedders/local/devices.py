@@ -22,7 +22,8 @@ def best() -> str:
 
 def asked_for(name: ModelName) -> str:
     """The device of the option; "" for ``auto`` and where it is not there."""
-    return name.options.get("device", "").removeprefix("auto")
+    device = name.options.get("device", "")
+    return "" if device == "auto" else device
 
 
 def chosen(device: str) -> str:

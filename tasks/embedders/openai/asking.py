@@ -172,7 +172,7 @@ class Asking:
         if health.waited is None:
             return health.give_up(why, self.server.clock())
         health.waited = None  # a later start waits for it anew
-        return self.server.fail(f"{why}; it takes nothing at all: start the run again when it is well")
+        return self.server.fail(f"{why}; it refuses every request: start the run again once it answers")
 
     def _refused(self, failure: Failure) -> Refused:
         if failure.late and len(self.ask.texts) > 1:

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +18,7 @@ from tasks.embedders import weights
 from tasks.embedders.interface import Kind
 from tasks.embedders.local import devices, packages, torchvision_repair
 from tasks.embedders.local.hub import Repository, line
+from tasks.embedders.local.loading import loaded_once
 from tasks.embedders.naming import ModelName
 from tasks.embedders.sentence_transformers.pictures import Pictures, grey
 
@@ -135,7 +137,6 @@ class Loaded:
 
 _loaded: dict[Wanted, Loaded] = {}
 """Process-wide: weights take gigabytes, and serve any run and any query."""
-_loading = threading.Lock()
 
 
 def load(name: ModelName, wanted: Wanted) -> Loaded:
@@ -143,10 +144,7 @@ def load(name: ModelName, wanted: Wanted) -> Loaded:
 
     Raises UsageError, in one line, where the packages are not installed, or the model is not there or not usable.
     """
-    with _loading:
-        if wanted not in _loaded:
-            _loaded[wanted] = _load(name, wanted)
-        return _loaded[wanted]
+    return loaded_once(_loaded, wanted, partial(_load, name, wanted))
 
 
 def _load(name: ModelName, wanted: Wanted) -> Loaded:

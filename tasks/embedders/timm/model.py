@@ -4,6 +4,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tasks.base.errors import UsageError
 from tasks.embedders import weights
 from tasks.embedders.local import devices, packages, torchvision_repair
 from tasks.embedders.local.hub import Repository, line
+from tasks.embedders.local.loading import loaded_once
 from tasks.embedders.naming import ModelName
 from tasks.embedders.timm import megadescriptor
 
@@ -89,7 +91,6 @@ class Loaded:
 
 _loaded: dict[Wanted, Loaded] = {}
 """Process-wide: weights take gigabytes, and serve any run and any query."""
-_loading = threading.Lock()
 
 
 def load(name: ModelName, wanted: Wanted) -> Loaded:
@@ -97,10 +98,7 @@ def load(name: ModelName, wanted: Wanted) -> Loaded:
 
     Raises UsageError, in one line, where the packages are not installed, or the model is not there or not usable.
     """
-    with _loading:
-        if wanted not in _loaded:
-            _loaded[wanted] = _load(name, wanted)
-        return _loaded[wanted]
+    return loaded_once(_loaded, wanted, partial(_load, name, wanted))
 
 
 def _load(name: ModelName, wanted: Wanted) -> Loaded:

@@ -196,7 +196,7 @@ def _lacking(rows: LiveRows, connection: Connection, page: pa.Table) -> pa.Table
     other = pa.array([name in unlike for name in page["id"].to_pylist()], pa.bool_())
     if of_others := page.filter(pc.and_(known, other)).num_rows:
         logger.warning(
-            "%s: %s not what this run's model makes of the row: written by others, or of an image that was replaced; %s put right",
+            "%s: %s not what this run's model gives: someone else wrote it, or the image was replaced; %s put right",
             rows.target.place.column,
             counted(of_others, "vector", "were"),
             agreeing(of_others, "were"),

@@ -87,9 +87,7 @@ class Proof:
             ),
             *answers.failures(name, self.now),
             *(
-                [
-                    f"{name} does not tell which row is which, so whose rows are found was not looked at as {listed(self.unlooked)}"
-                ]
+                [f"{name} does not return the key, so whose rows it shows was not checked for {listed(self.unlooked)}"]
                 if self.unlooked
                 else []
             ),
@@ -173,7 +171,7 @@ def proofs(
 def _refuse_unproven(name: str, now: Answers) -> None:
     if now and all(answer.refused for answer in now.values()):
         failing = "; ".join(answers.failures(name, now))
-        raise Different(f"{failing}. So nothing can be proven of it: `probe_settings` sets what it reads")
+        raise Different(f"{failing}. So nothing about it can be proven: set what it reads with `probe_settings`")
 
 
 def _gone(connection: Connection, change: Change, model: Model | None) -> Model | None:

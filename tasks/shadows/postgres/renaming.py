@@ -75,11 +75,11 @@ def notes(target: Target[LivePlace], model: str) -> Iterator[str]:
         else ""
     )
     yield (
-        f"with the cutover {table}.{renaming.column} has the vectors of {model}, {counted(target.dimensions or 0, 'dimension')}, and "
-        f"those of before are in {renaming.kept}: every instance of the application needs that model with its preprocessing, the threshold "
+        f"after the cutover {table}.{renaming.column} holds the vectors of {model}, {counted(target.dimensions or 0, 'dimension')}, and "
+        f"{renaming.kept} the old ones: every instance of the application needs the new model with its preprocessing, the threshold "
         f"that goes with it, and a restart{fails}"
     )
-    yield f"rows of {table} that come in without a vector get theirs from catch-up, until the contract"
+    yield f"until the contract, catch-up makes the vectors of rows of {table} that come in without one"
 
 
 def _spelled(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:

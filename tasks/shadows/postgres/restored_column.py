@@ -140,7 +140,7 @@ class RestoredColumn:
             )
         if not self.column or "%" in self.column or len(self.column.encode()) > LONGEST:
             raise UsageError(
-                f"{self.column!r} can be no column: a name has at most {counted(LONGEST, 'byte')}, and no %"
+                f"{self.column!r} cannot be a column: a name has at most {counted(LONGEST, 'byte')}, and no %"
             )
 
     def _is_there(self, connection: Connection) -> bool:

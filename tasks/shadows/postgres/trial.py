@@ -83,7 +83,7 @@ def _refuse_slow(name: str, ask: Callable[[], object]) -> None:
         if seconds[-1] <= probe.LIMIT:
             return
     raise UsageError(
-        f"{name} takes {min(seconds) * 1000:.0f} ms to find nothing among new vectors, before there are any, and a switch of it may take "
+        f"{name} takes {min(seconds) * 1000:.0f} ms even before there are new vectors to search, and a switch of it may take "
         f"{probe.LIMIT * 1000:.0f} ms in all. Nothing was paid yet: make it faster, or name another function with `function`"
     )
 

@@ -62,7 +62,9 @@ def query_among(routine: Routine, readings: Sequence[Reading]) -> int | None:
     if compared:
         (query,) = compared
         if routine.kinds[query] not in CASTS:
-            raise Underivable(f"its query is of the type {routine.kinds[query]}, which PostgreSQL takes for no vector")
+            raise Underivable(
+                f"its query is of the type {routine.kinds[query]}, which PostgreSQL does not take as a vector"
+            )
         return query
     return vectors.pop() if len(vectors) == 1 else None
 
@@ -127,7 +129,7 @@ def refuse_unlike(
     for operator, node in (distance for r in readings for distance in r.other_distances):
         given = [n for n in _arguments(node, routine) if routine.kinds[n] in KINDS]
         if operator != "<->" or given:  # which other types have too
-            raise Underivable(f"it takes a distance, {operator}, from something else than {old.column} too")
+            raise Underivable(f"it takes a distance, {operator}, from something other than {old.column} too")
     if any(r.of_rows for r in readings):
         raise Underivable(
             f"it takes {old.column} out of a whole row: let it name the table and the column, d.{old.column}"

@@ -47,7 +47,7 @@ def read(connection: Connection, expression: str, table: str, columns: Mapping[s
     places = list[tuple[int, str]]()
     for kind, node in _parts(target["ResTarget"]["val"]):
         if kind not in PARTS or node.get("agg_star") or "over" in node or "agg_order" in node:
-            raise UsageError(f"{where}: a {kind} is no part of an expression over one row of {table}")
+            raise UsageError(f"{where}: a {kind} cannot be part of an expression over one row of {table}")
         if kind == "ColumnRef":
             places.append((node["location"], _column(node, where, table, columns)))
         if kind == "FuncCall":
@@ -88,10 +88,10 @@ def _refuse_unsteady(connection: Connection, node: Node, where: str) -> None:
         (names[-1], schema, schema, len(node.get("args", []))),
     ).fetchall()
     if not rows:
-        raise UsageError(f"{where}: there is no function {'.'.join(names)} of so many arguments")
+        raise UsageError(f"{where}: no function {'.'.join(names)} takes that many arguments")
     if not all(steady for (steady,) in rows):
         raise UsageError(
-            f"{where}: the function {'.'.join(names)} is not immutable, so that one row could have two values"
+            f"{where}: the function {'.'.join(names)} is not immutable, so one row could have two values"
             + ("; join texts with || and coalesce" if names[-1] in ("concat", "concat_ws", "format") else "")
         )
 

@@ -62,7 +62,7 @@ def test_a_table_that_is_not_there_stops_the_run(source: Rows, connection: Conne
     """So does a column of another type."""
     with pytest.raises(FatalError, match='relation "gone" does not exist'):
         Rows("DATABASE_URL", "gone", "photo", "id", 1000).read("1")
-    with pytest.raises(FatalError, match="is no bytea"):
+    with pytest.raises(FatalError, match="is not bytea"):
         Rows("DATABASE_URL", TABLE, "id::text", "id", 1000).read("1")
 
 
