@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tasks.base.errors import FatalError, UsageError
-from tasks.embedders.local import torchvision_repair
+from tasks.embedders.local import packages, torchvision_repair
 from tasks.embedders.pictures import cropped
 from tasks.embedders.registry import open_embedder
 from tasks.embedders.timm import megadescriptor
@@ -64,7 +64,7 @@ def library(folder: Path, images: Sequence[bytes]) -> np.ndarray:
 @pytest.mark.parametrize("package", ["torch", "torchvision", "timm"])
 def test_without_the_packages_the_extra_is_named(package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where torch, torchvision or timm is not installed, one line says how to install them."""
-    monkeypatch.setitem(sys.modules, package, None)  # type: ignore[arg-type]  what Python itself has for "not there"
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == package else object())
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UsageError, match=f"{package} is not installed; install torch first and alone") as raised:
         opened(tmp_path)
@@ -93,7 +93,7 @@ def test_without_the_packages_the_extra_is_named(package: str, monkeypatch: pyte
 )
 def test_a_wrong_name_is_refused_in_one_line(name: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong is said before anything is imported or loaded."""
-    monkeypatch.setitem(sys.modules, "torch", None)  # type: ignore[arg-type]  as above
+    monkeypatch.setitem(sys.modules, "torch", None)  # type: ignore[arg-type]  what Python itself has for "not there"
     with pytest.raises(UsageError, match=re.escape(reason)) as raised:
         open_embedder(f"timm/{name}")
     assert repr(f"timm/{name}") in str(raised.value)
