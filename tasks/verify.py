@@ -139,6 +139,7 @@ def _target(run: Run, target: Target[Any], gates: Gates, last: Difference | None
         if searched.norms.zero and made.metric == "cosine":
             zeros = counted(searched.norms.zero, "zero vector")
             notes.append(f"{zeros}, which a cosine index never returns; nor did the source's")
+        notes += _model(run, target)
         if old:
             compared = space_checks(run, target, old, made, gates)
             checks, notes = checks + compared.checks, notes + compared.notes
@@ -146,6 +147,16 @@ def _target(run: Run, target: Target[Any], gates: Gates, last: Difference | None
             sheet = contact_sheet(target.content, old, made)
         checks += [*searched.checks, sample_check(run, target, made, gates, difference)]
     return TargetReport(name, target.name, rows, checks, benchmark, notes, quarantined, set_aside, sheet)
+
+
+def _model(run: Run, target: Target[Any]) -> list[str]:
+    """How the model was asked, and what its publisher allows, where there is something to be said of either."""
+    if target.carried:
+        return []
+    embedder = spending.embedder_of(run)
+    facts = [embedder.space.preprocessing, f"licence of its weights: {embedder.licence}" if embedder.licence else ""]
+    told = "; ".join(fact for fact in facts if fact)
+    return [f"the new vectors are those of {run.plan.request.embedder}: {told}"] if told else []
 
 
 def _waiting(run: Run, target: Target[Any]) -> list[str]:

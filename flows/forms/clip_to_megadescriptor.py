@@ -58,12 +58,13 @@ class ClipToMegadescriptor(Migration):
     function: str | None = Field(None, description="search function to switch (default: match_TABLE)")
     function_sql: str | None = Field(None, description="body of that function for the new vectors (default: derived)")
     write_function: str | None = Field(
-        "update_report_embedding", description="function by which the application writes vectors; it switches too"
+        "update_report_embedding",
+        description="function by which the application writes vectors; it switches too, with layout=column",
     )
     layout: Literal["column", "side_table"] = Field(
         "column",
         description="where the new vectors lie: in a column of the table, which takes the old one's name at the cutover, or in "
-        "a table beside it, where only the functions switch",
+        "a table beside it, where only the search function switches",
     )
     embedder: str = Field(
         "timm/MegaDescriptor-L-384", description="model of the new vectors: provider/model[?option=value]"
