@@ -19,7 +19,7 @@ from tasks.planning.planned import Draft, Planned
 from tasks.runs.plan import Request
 from tasks.stores.postgres import row_expressions
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import Column, Expression, name_of_row, place, quoted
+from tasks.stores.postgres.live_table import Column, Expression, columns_of, name_of_row, place, quoted
 
 __all__ = ["draft", "estimate", "examine"]
 
@@ -54,7 +54,7 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
     asked = stored.read(Asked, request.own)
     schema, table = place(connection, asked.table)
     name = f"{schema}.{table}"
-    columns = live_tables.columns_of(connection, schema, table)
+    columns = columns_of(connection, schema, table)
     for column in (*(asked.crop or {}).values(), *([asked.version] if asked.version else [])):
         if column not in columns:
             raise UsageError(f"{name} has no column {column!r}; its columns: {', '.join(columns)}")

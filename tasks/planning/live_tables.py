@@ -22,7 +22,7 @@ from tasks.stores.interface import Collection
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.counting import count
-from tasks.stores.postgres.live_table import Column, Expression, LiveTable, place, quoted, text_columns
+from tasks.stores.postgres.live_table import Column, Expression, LiveTable, columns_of, place, quoted, text_columns
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.places import LiveColumn, LivePlace, SideTable
 from tasks.stores.postgres.table import Table, describe
@@ -172,19 +172,6 @@ def _measured(
     measured = replace(live, layout=replace(live.layout, dimensions=dimensions))
     target = replace(target, place=replace(place, live=measured))
     return target, _other_dimensions(target, dimensions, old_embedder)
-
-
-def columns_of(connection: Connection, schema: str, table: str) -> dict[str, str]:
-    """The columns of a table and their types, in their order."""
-    return dict(
-        connection.execute(
-            # Of these two the bare name stands for a length of 1.
-            "SELECT attname, format_type(atttypid, CASE WHEN atttypid::regtype::text IN ('character', 'character[]', 'bit', 'bit[]') "
-            "THEN atttypmod END) FROM pg_attribute "
-            "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-            (sql.Identifier(schema, table).as_string(),),
-        ).fetchall()
-    )
 
 
 def _live(connection: Connection, asked: Asked, schema: str, table: str, limit: int | None) -> LiveTable:

@@ -221,6 +221,19 @@ def place(connection: Connection, name: str) -> tuple[str, str]:
     return row[3], row[1]
 
 
+def columns_of(connection: Connection, schema: str, table: str) -> dict[str, str]:
+    """The columns of a table and their types, in their order."""
+    return dict(
+        connection.execute(
+            # Of these two the bare name stands for a length of 1.
+            "SELECT attname, format_type(atttypid, CASE WHEN atttypid::regtype::text IN ('character', 'character[]', 'bit', 'bit[]') "
+            "THEN atttypmod END) FROM pg_attribute "
+            "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            (sql.Identifier(schema, table).as_string(),),
+        ).fetchall()
+    )
+
+
 def _with_vectors(connection: Connection) -> str:
     """The tables that could be meant."""
     rows = connection.execute(
