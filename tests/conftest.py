@@ -27,6 +27,7 @@ from tasks.stores.postgres.connection import Connection, connect
 from tests.helpers import servers
 from tests.helpers.data import records_of
 from tests.helpers.openai_server import OpenAIServer, openai_server
+from tests.helpers.qdrant import Qdrant, qdrant_for_tests, which
 
 # The command gives way to what else its machine does. Run within the tests, it would have all that come after it give way too.
 console.NICENESS = 0
@@ -154,6 +155,14 @@ def chroma_server(tmp_path: Path) -> Iterator[int]:
 
 
 @pytest.fixture
+def qdrant(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Qdrant]:
+    """An empty Qdrant server: the tests' own, or the real one that VECFERRY_TEST_QDRANT_URL names."""
+    request.node.user_properties.append(("qdrant", which()))
+    with qdrant_for_tests(tmp_path / "qdrant") as server:
+        yield server
+
+
+@pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch, database: str) -> Iterator[OpenAIServer]:
     """A server that OPENAI_BASE_URL names; one request at a time fits a batch of the tests."""
     with openai_server(max_inputs=20) as server:
@@ -187,3 +196,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.get_closest_marker("whole")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if not item.get_closest_marker("whole")]
+
+
+def pytest_report_header() -> str:
+    return f"qdrant: {which()}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says which Qdrant server the tests ran against: -q leaves the header out."""
+    reports = [report for kind in ("passed", "failed", "error") for report in terminalreporter.stats.get(kind, [])]
+    servers = {
+        value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "qdrant"
+    }
+    for server in sorted(servers):
+        terminalreporter.write_line(f"qdrant: {server}")
