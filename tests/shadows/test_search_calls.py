@@ -11,6 +11,7 @@ from tasks.cutover import contract, cutover, rollback
 from tasks.shadows.postgres import probe
 from tasks.shadows.postgres.answers import Answer, deviations
 from tasks.shadows.postgres.proof import Proof
+from tasks.shadows.postgres.rehearsal import rehearsed
 from tasks.shadows.registry import shadow_of
 from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
@@ -129,6 +130,24 @@ def test_all_that_a_proof_does_within_a_switch_is_timed(
     assert connection.execute(FUNCTION).fetchall() == before
 
 
+def test_a_switch_that_takes_too_long_is_tried_again_without_its_rehearsal(
+    connection: Connection, people: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the rehearsal has shown is not shown anew where only time was short."""
+    searched(connection, people, USUAL.create)
+    run, rehearsals = migrated(connection), list[str]()
+
+    def counting(*given: Any) -> Any:
+        rehearsals.append("one")
+        return rehearsed(*given)
+
+    monkeypatch.setattr("tasks.shadows.postgres.proof.rehearsed", counting)
+    monkeypatch.setattr(probe, "LIMIT", 1e-9)
+    with pytest.raises(VerificationRefused, match="longer to be tried than a switch may last"):
+        cutover(run)
+    assert rehearsals == ["one"]
+
+
 def test_a_call_that_does_not_end_is_ended(connection: Connection, people: tuple[str, str, str]) -> None:
     """A call within a switch is cut off when its time is over, and not when it comes back."""
     searched(connection, people, USUAL.create)
@@ -162,6 +181,22 @@ def test_a_threshold_that_all_rows_come_up_to_is_not_taken_where_that_takes_long
         "CREATE FUNCTION {schema}.match_docs(query_embedding vector({d}), match_threshold float) RETURNS SETOF {schema}.docs "
         "LANGUAGE plpgsql STABLE AS $$ BEGIN PERFORM pg_sleep(1) WHERE match_threshold < 0.1; RETURN QUERY SELECT * FROM app.docs "
         "WHERE docs.embedding <#> query_embedding < -match_threshold ORDER BY docs.embedding <#> query_embedding; END $$",
+    )
+    assert not [line for line in cutover(migrated(connection)) if "finds nothing" in line]
+
+
+def test_new_vectors_are_searched_with_a_threshold_of_their_own(
+    connection: Connection, people: tuple[str, str, str]
+) -> None:
+    """Where more rows come up to a threshold by new vectors than by old ones, and a call takes long for it, the new ones are asked for
+    with another threshold."""
+    searched(
+        connection,
+        people,
+        "CREATE FUNCTION {schema}.match_docs(query_embedding vector({d}), match_threshold float) RETURNS SETOF {schema}.docs "
+        "LANGUAGE plpgsql STABLE AS $$ BEGIN PERFORM pg_sleep(0.3) WHERE match_threshold < 0.5 AND vector_dims(query_embedding) = 24; "
+        "RETURN QUERY SELECT * FROM app.docs WHERE 1 - (docs.embedding <=> query_embedding) > match_threshold "
+        "ORDER BY docs.embedding <=> query_embedding; END $$",
     )
     assert not [line for line in cutover(migrated(connection)) if "finds nothing" in line]
 

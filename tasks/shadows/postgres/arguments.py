@@ -1,6 +1,7 @@
 """Arguments that a search function is tried with: likely ones of each type, and what a row of the table has in a column of that name."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice, product
 from typing import Any
 
@@ -24,33 +25,58 @@ USUAL: dict[str, list[str]] = {
 }
 
 
-def calls(
-    function: Function, query: int | None, sample: Mapping[str, Any], dropped: str | None = None
-) -> Iterator[Callable[[str], str]]:
-    """Calls with several arguments, likely ones first, each as SQL by the query's vector. ``sample`` is a row of the table, of
-    whose columns one is about to be ``dropped``."""
-    whole = f"to_jsonb(found) - {sql.Literal(dropped).as_string()}" if dropped and function.row_of else "*"
-    named = all(p.name for p in function.inputs)
-    choices = [
-        [""] if number == query else _candidates(parameter, sample) for number, parameter in enumerate(function.inputs)
-    ]
-    for chosen in islice(product(*choices), TRIES):
-        given = list[tuple[str, str | None]]()
-        for number, (parameter, value) in enumerate(zip(function.inputs, chosen, strict=True)):
-            if value is None and not named:
-                break  # from here on all have defaults
-            if value is None:
+@dataclass(frozen=True)
+class Call:
+    """A function with all that it is given, but for the query's vector."""
+
+    function: Function
+    query: int | None
+    """The argument that is the query, by number."""
+    values: tuple[str | None, ...]
+    """Of each argument, as SQL; None leaves it to its default."""
+    whole: str = "*"
+    """What of its rows is selected."""
+
+    def __call__(self, vector: str) -> str:
+        """SQL of the call, by the query's vector in pgvector's text."""
+        inputs = self.function.inputs
+        named = all(parameter.name for parameter in inputs)
+        given = list[str]()
+        for number, (parameter, value) in enumerate(zip(inputs, self.values, strict=True)):
+            if number == self.query:
+                argument = probe.literal(vector, parameter.type)
+            elif value is not None:
+                argument = f"{value}::{parameter.type}"
+            elif named:
                 continue
+            else:
+                break  # from here on all have defaults
             prefix = "VARIADIC " if parameter.direction == "v" else ""
             prefix += f"{sql.Identifier(parameter.name).as_string()} => " if named else ""
-            given.append((prefix, None if number == query else f"{value}::{parameter.type}"))
+            given.append(prefix + argument)
+        name = sql.Identifier(self.function.schema, self.function.name).as_string()
+        return f"SELECT {self.whole} FROM {name}({', '.join(given)}) AS found LIMIT {probe.COMPARED}"
 
-        def call(vector: str, given: Sequence[tuple[str, str | None]] = tuple(given)) -> str:
-            arguments = ", ".join(f"{prefix}{vector if value is None else value}" for prefix, value in given)
-            name = sql.Identifier(function.schema, function.name).as_string()
-            return f"SELECT {whole} FROM {name}({arguments}) AS found LIMIT {probe.COMPARED}"
+    def by_other_thresholds(self) -> Iterator["Call"]:
+        """The same with other thresholds, to which more rows come up, or fewer."""
+        for number, parameter in enumerate(self.function.inputs):
+            for value in THRESHOLDS.get(parameter.kind, []) if number != self.query else []:
+                if value != self.values[number]:
+                    yield replace(self, values=(*self.values[:number], value, *self.values[number + 1 :]))
 
-        yield call
+
+def calls(
+    function: Function, query: int | None, sample: Mapping[str, Any], dropped: str | None = None
+) -> Iterator[Call]:
+    """Calls with several arguments, likely ones first. ``sample`` is a row of the table, of whose columns one is about to be
+    ``dropped``."""
+    whole = f"to_jsonb(found) - {sql.Literal(dropped).as_string()}" if dropped and function.row_of else "*"
+    choices = [
+        [None] if number == query else _candidates(parameter, sample)
+        for number, parameter in enumerate(function.inputs)
+    ]
+    for chosen in islice(product(*choices), TRIES):
+        yield Call(function, query, chosen, whole)
 
 
 def _candidates(parameter: Parameter, sample: Mapping[str, Any]) -> list[str | None]:

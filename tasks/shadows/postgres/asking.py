@@ -2,7 +2,7 @@
 vectors of a row that the function itself shows it."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from psycopg import errors, sql
 from tasks.runs.models import Model
 from tasks.shadows.postgres import probe
 from tasks.shadows.postgres.answers import Answer
-from tasks.shadows.postgres.arguments import calls
+from tasks.shadows.postgres.arguments import Call, calls
 from tasks.stores.postgres.catalogue import Function
 from tasks.stores.postgres.connection import Connection, pgvector_schema
 from tasks.stores.postgres.live_table import LiveTable, quoted
@@ -27,8 +27,6 @@ SECONDS = 3.0
 EACH = "SET LOCAL statement_timeout = 2000"
 
 Key = tuple[Any, ...]
-Call = Callable[[str], str]
-"""SQL of a call, by the query's vector in pgvector's text."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +74,22 @@ class Asking:
 class Asked:
     """What each role is asked."""
 
-    by_vector: Call
-    calls: Mapping[tuple[str, int], str]
+    call: Call
+    vectors: Mapping[tuple[str, int], str]
     """By role and dimensions of the query."""
     shown: frozenset[str] = field(default_factory=frozenset)
     """Roles to whom the function shows the very row that it is asked with."""
+
+    @property
+    def calls(self) -> dict[tuple[str, int], str]:
+        """By role and dimensions of the query."""
+        return {key: self.call(vector) for key, vector in self.vectors.items()}
+
+    @property
+    def others(self) -> dict[tuple[str, int], tuple[str, ...]]:
+        """The same with other thresholds."""
+        calls = tuple(self.call.by_other_thresholds())
+        return {key: tuple(call(vector) for call in calls) for key, vector in self.vectors.items()}
 
 
 @dataclass(frozen=True)
@@ -98,15 +107,15 @@ def asked(connection: Connection, asking: Asking) -> Asked | None:
     starts = [start for start in starts if size in start.vectors] or starts
     call = _call(connection, asking, starts, size)
     any_row = {s: vector for start in reversed(starts) for s, vector in start.vectors.items()}
-    chosen, shown = dict[tuple[str, int], str](), set[str]()
+    asked_with, shown = dict[tuple[str, int], str](), set[str]()
     for role in asking.roles:
         vectors, is_shown = dict(any_row), False
         if size is not None and asking.query is not None:
             own, is_shown = _shown(connection, asking, call, role, size, starts)
             vectors |= own
-        chosen |= {(role, s): call(vector) for s, vector in vectors.items()}
+        asked_with |= {(role, s): vector for s, vector in vectors.items()}
         shown |= {role} if is_shown else set()
-    return Asked(call, chosen, frozenset(shown))
+    return Asked(call, asked_with, frozenset(shown))
 
 
 def _call(connection: Connection, asking: Asking, starts: Sequence[_Start], size: int | None) -> Call:
@@ -127,12 +136,7 @@ def _call(connection: Connection, asking: Asking, starts: Sequence[_Start], size
 
 
 def _calls(asking: Asking, start: _Start) -> Iterator[Call]:
-    kind = asking.function.inputs[asking.query].type if asking.query is not None else ""
-
-    def by_text(call: Call) -> Call:
-        return lambda vector: call(probe.literal(vector, kind))
-
-    yield from map(by_text, calls(asking.function, asking.query, start.sample, asking.dropped))
+    return calls(asking.function, asking.query, start.sample, asking.dropped)
 
 
 def _worth(

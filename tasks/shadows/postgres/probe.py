@@ -88,6 +88,8 @@ class Probe:
     roles: tuple[Role, ...]
     settings: Mapping[str, str]
     """What policies and filters read."""
+    others: Mapping[tuple[str, int], Sequence[str]] = field(default_factory=dict)
+    """Of each call, those that may stand in for it."""
     exact: Answers = field(default_factory=dict)
     """What exact search gives each role after the change."""
     unsteady: frozenset[str] = frozenset()

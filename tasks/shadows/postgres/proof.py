@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from typing import Literal
 
 from tasks.base.words import listed
@@ -48,8 +49,10 @@ class Proof:
     """Those who are tried in the change."""
     now: Answers = field(default_factory=dict)
     """What everybody is answered before the change."""
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    """How long a call takes each role, in the order in which they are tried."""
+    order: tuple[str, ...] = ()
+    """Those who can be tried, those first who say most."""
+    seconds: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    """How long each call takes, by role and dimensions of the query."""
     rehearsed: bool = False
     """Whether the change was made before, and taken back."""
     unlooked: list[str] = field(default_factory=list)
@@ -59,7 +62,7 @@ class Proof:
 
     def spends(self, roles: tuple[str, ...] = ()) -> float:
         """How many seconds of calls the change has for these roles, or for those who are tried in it."""
-        return sum(self.seconds[role] for role in roles or self.roles) * (len(self.kept) + len(self.made))
+        return sum(self.seconds[call] for call in product(roles or self.roles, (*self.kept, *self.made)))
 
     def before(self, connection: Connection, clock: Clock) -> None:
         with clock.running(self.probe.function.name):
@@ -152,18 +155,19 @@ def proofs(
             kept = set()  # one name for whatever is active, or what somebody has put in its place
         if change == "switch":
             kept = kept - new.keys() if query is not None else set()
-        tried = Probe(function, chosen.calls, roles, settings)
+        tried = Probe(function, chosen.calls, roles, settings, chosen.others)
         proof = Proof(tried, tuple(sorted(kept & sizes)), tuple(sorted(new.keys() & sizes)))
         now = [size for size in served if size in sizes] if change == "switch" else list(proof.kept)
-        proof.probe, proof.now, proof.seconds = _asked_twice(connection, proof, now)
+        _ask_twice(connection, proof, now)
         if name != target.place.write_function:  # which may well take none of what it is called with
             _refuse_unproven(name, proof.now)
         if change == "switch":
-            proof.probe, given = rehearsed(connection, target, tried, now, proof.kept, proof.made, rehearsal)
+            shown = rehearsed(connection, target, tried, now, proof.kept, proof.made, rehearsal)
+            proof.probe, proof.seconds = shown.probe, {**proof.seconds, **shown.seconds}
             if name == target.place.write_function:  # which finds nothing
                 proof.probe = replace(proof.probe, exact={})
             else:
-                proof.unlooked = looked_for(connection, asking, chosen, given)
+                proof.unlooked = looked_for(connection, asking, chosen, shown.given)
             proof.rehearsed = True
         yield proof
 
@@ -181,26 +185,24 @@ def _gone(connection: Connection, change: Change, model: Model | None) -> Model 
     return models.predecessor(connection, model) if change == "contract" else model
 
 
-def _asked_twice(
-    connection: Connection, proof: Proof, now: Sequence[int]
-) -> tuple[Probe, Answers, Mapping[str, float]]:
-    """The probe, with the columns that are others each time; what everybody is answered by vectors of ``now``; and how long one call
-    of each role takes, those first who find rows, and last those who are refused."""
+def _ask_twice(connection: Connection, proof: Proof, now: Sequence[int]) -> None:
+    """Notes in the proof what everybody is answered by vectors of ``now``, which columns are others each time, how long each call
+    takes, and in which order roles are tried: those first who find rows, and last those who are refused."""
     tried = proof.probe
 
-    def asked() -> tuple[Answers, Answers, dict[str, float]]:
-        first, second, seconds = Answers(), Answers(), dict[str, float]()
+    def asked() -> tuple[Answers, Answers, dict[tuple[str, int], float]]:
+        first, second, seconds = Answers(), Answers(), dict[tuple[str, int], float]()
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        for role in tried.taken:
+        for key in product(tried.taken, now):
             started = time.perf_counter()
-            first |= {(role, size): tried.ask(connection, role, size) for size in now}
-            seconds[role] = (time.perf_counter() - started) / max(1, len(now))
-            second |= {(role, size): tried.ask(connection, role, size) for size in now}
+            first[key] = tried.ask(connection, *key)
+            seconds[key] = time.perf_counter() - started
+            second[key] = tried.ask(connection, *key)
         return first, second, seconds
 
-    first, second, seconds = locked(connection, asked, keep=False)  # what writes waits for no row for long
-    roles = sorted(tried.taken, key=lambda role: _shows_little(first, role))
-    return replace(tried, unsteady=answers.unsteady(first, second)), first, {role: seconds[role] for role in roles}
+    proof.now, second, proof.seconds = locked(connection, asked, keep=False)  # what writes waits for no row for long
+    proof.probe = replace(tried, unsteady=answers.unsteady(proof.now, second))
+    proof.order = tuple(sorted(tried.taken, key=lambda role: _shows_little(proof.now, role)))
 
 
 def _shows_little(given: Answers, role: str) -> int:
@@ -212,12 +214,12 @@ def allot(proofs: Sequence[Proof], share: float) -> None:
     """Shares the time that a change has among all its proofs: each tries one role, and more of them while ``share`` of the time
     allows it. Old answers that a rehearsal has shown to stay are left out, those first that take longest, where time is short."""
     for proof in proofs:
-        proof.roles = tuple(proof.seconds)[:1]
+        proof.roles = proof.order[:1]
     for proof in sorted((p for p in proofs if p.rehearsed), key=Proof.spends, reverse=True):
         if sum(map(Proof.spends, proofs)) > WHOLE * share / SHARE * probe.LIMIT:
             proof.kept = ()
     for proof in proofs:
-        for role in tuple(proof.seconds)[1:]:
+        for role in proof.order[1:]:
             more = sum(map(Proof.spends, proofs)) + proof.spends((role,))
             if more < share * probe.LIMIT:
                 proof.roles = (*proof.roles, role)

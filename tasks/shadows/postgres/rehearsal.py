@@ -3,13 +3,16 @@ that are found are for the role to see, and whether the index is used."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from psycopg import errors
 
 from tasks.base.words import listed
 from tasks.runs.plan import Target
 from tasks.shadows.postgres import answers, live_place, probe
 from tasks.shadows.postgres.answers import Answer, Answers
-from tasks.shadows.postgres.asking import Asked, Asking, Key
+from tasks.shadows.postgres.asking import EACH, QUICK, Asked, Asking, Key
 from tasks.shadows.postgres.probe import Probe
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
@@ -31,6 +34,18 @@ EXACT_SECONDS = 60.0
 """How long exact search may take for all roles; the answers of those who come later are held against the old function alone."""
 
 
+@dataclass(frozen=True)
+class Rehearsed:
+    """What a rehearsal has shown."""
+
+    probe: Probe
+    """With what exact search gives each role after the switch."""
+    given: Answers = field(default_factory=dict)
+    """What each role is given by new vectors, exactly or not."""
+    seconds: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    """How long a call by new vectors takes."""
+
+
 def rehearsed(
     connection: Connection,
     target: Target[LivePlace],
@@ -39,39 +54,57 @@ def rehearsed(
     kept: Sequence[int],
     made: Sequence[int],
     switch: Callable[[], object],
-) -> tuple[Probe, Answers]:
-    """The probe, with what exact search gives each role after the ``switch``, for queries of ``made`` dimensions; and what each is
-    given, exactly or not. Before it those of ``served`` are answered, those of ``kept`` as after it. Raises VerificationRefused for
-    any difference."""
+) -> Rehearsed:
+    """What is answered after the ``switch`` by queries of ``made`` dimensions. Before it those of ``served`` are answered, those of
+    ``kept`` as after it. Raises VerificationRefused for any difference."""
 
-    def whole() -> tuple[list[str], Probe, Answers]:
+    def whole() -> tuple[list[str], Rehearsed]:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # what others write would be a difference
         before, second = (_asked(connection, tried, {*served, *kept}) for _ in range(2))
         steady = replace(tried, unsteady=answers.unsteady(before, second))
         was_indexed = any(_uses_index(connection, target, tried, size) for size in served)
         switch()
         after = _asked(connection, tried, kept)
-        name, given, exact, started = tried.function.name, Answers(), Answers(), time.monotonic()
+        name, given, exact = tried.function.name, Answers(), Answers()
         lines = answers.differences(name, *map(steady.compared, (before, after)))
+        quickest = {(role, size): _quickest(connection, tried, role, size) for size in made for role in tried.taken}
+        calls = {**tried.calls, **{key: call for key, (call, _) in quickest.items()}}
+        searching, started = replace(steady, calls=calls), time.monotonic()
         for size in made:
             for role in tried.taken:
                 exactly = time.monotonic() - started < EXACT_SECONDS
-                answer = tried.ask(connection, role, size, *(EXACT if exactly else ()))
+                answer = searching.ask(connection, role, size, *(EXACT if exactly else ()))
                 if exactly:
                     exact[role, size] = answer
                 given[role, size] = answer
             lines += answers.losses(name, before, {key: answer for key, answer in given.items() if key[1] == size})
-            if was_indexed and not _uses_index(connection, target, tried, size):
-                lines.append(f"{tried.function.name} does not use the index of {target.place.column}")
-        return lines, replace(steady, exact=exact), given
+            if was_indexed and not _uses_index(connection, target, searching, size):
+                lines.append(f"{name} does not use the index of {target.place.column}")
+        seconds = {key: took for key, (_, took) in quickest.items()}
+        return lines, Rehearsed(replace(searching, exact=exact), given, seconds)
 
-    lines, proven, given = locked(connection, whole, keep=False)
+    lines, proven = locked(connection, whole, keep=False)
     probe.refuse(lines)
-    return proven, given
+    return proven
 
 
 def _asked(connection: Connection, tried: Probe, sizes: Collection[int]) -> Answers:
     return {(role, size): tried.ask(connection, role, size) for role in tried.taken for size in sizes}
+
+
+def _quickest(connection: Connection, tried: Probe, role: str, size: int) -> tuple[str, float]:
+    """The first call that finds rows in no time, and how long it takes: more rows may come up to a threshold by new vectors than
+    did by old ones. Otherwise the one that finds rows soonest."""
+    tries = list[tuple[bool, float, str]]()
+    for call in (tried.calls[role, size], *tried.others.get((role, size), ())):
+        began, answer = time.perf_counter(), Answer()
+        with suppress(errors.QueryCanceled):
+            answer = probe.ask(connection, call, role, tried.settings, EACH)
+        tries.append((not answer.rows, time.perf_counter() - began, call))
+        if answer.refused or (answer.rows and tries[-1][1] < QUICK):
+            break
+    _, seconds, call = min(tries)
+    return call, seconds
 
 
 def _uses_index(connection: Connection, target: Target[LivePlace], tried: Probe, dimensions: int) -> bool:
@@ -126,7 +159,7 @@ def _hidden(connection: Connection, asking: Asking, asked: Asked, role: str, ans
         if key in seen or vector is None:
             continue  # nothing to ask the old function with
         for exactly in ((), EXACT):  # an index may miss the very row
-            old = asking.ask(connection, asked.by_vector(vector), role, *exactly)
+            old = asking.ask(connection, asked.call(vector), role, *exactly)
             seen |= set(asking.keys(old))
             if key in seen or _all_as_near(old):  # as many others may come first
                 break

@@ -47,8 +47,7 @@ def _call_once(connection: Connection, run: Run, target: Target[LivePlace], orig
         assert query
         number = query.query
         old, new = (
-            "" if number is None else probe.literal(f"[{', '.join('1' * (size or 1))}]", of.inputs[number].type)
-            for size, of in ((target.place.live.layout.dimensions, origin.function), (target.dimensions, made))
+            f"[{', '.join('1' * (size or 1))}]" for size in (target.place.live.layout.dimensions, target.dimensions)
         )
         sample = _sample(connection, target.place.live)
         tries = (arguments.calls(f, number, sample) for f in (origin.function, made))

@@ -1,7 +1,7 @@
 """The switch of the targets that lie in one PostgreSQL: all of them and the run's mark in one transaction, which never makes a
 reader wait behind it for long."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +10,7 @@ from tasks.runs.checkpoints import Mark
 from tasks.runs.run import Run
 from tasks.shadows.difference import Named
 from tasks.shadows.postgres.probe import Clock, Different, TooSlow
-from tasks.shadows.postgres.proof import SHARE, Change, allot
+from tasks.shadows.postgres.proof import SHARE, Change, Proof, allot
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
@@ -84,13 +84,23 @@ class PostgresUnit:
         self, change: Callable[[PostgresShadow, Connection], list[str]], mark: Mark, proving: Change | None
     ) -> list[str]:
         with self.run.connection() as connection:
+            proofs: list[Proof] | None = None
             for attempt in range(TRIES):
                 try:
-                    return self._proven(connection, change, mark, proving, SHARE / 2**attempt)
-                except (TooSlow, Different):  # fewer are tried in the change the next time
+                    proofs = self._proofs(connection, proving) if proofs is None else proofs
+                    allot(proofs, SHARE / 2**attempt)  # fewer are tried in the change each time
+                    return self._proven(connection, change, mark, proving, proofs)
+                except TooSlow:
                     if attempt == TRIES - 1:
                         raise
+                except Different:
+                    if attempt == TRIES - 1:
+                        raise
+                    proofs = None
         raise AssertionError("unreachable")
+
+    def _proofs(self, connection: Connection, proving: Change | None) -> list[Proof]:
+        return [p for shadow in self.shadows if proving for p in shadow.proofs(connection, proving)]
 
     def _proven(
         self,
@@ -98,11 +108,8 @@ class PostgresUnit:
         change: Callable[[PostgresShadow, Connection], list[str]],
         mark: Mark,
         proving: Change | None,
-        share: float,
+        proofs: Sequence[Proof],
     ) -> list[str]:
-        proofs = [p for shadow in self.shadows if proving for p in shadow.proofs(connection, proving)]
-        allot(proofs, share)
-
         def whole() -> list[str]:
             if proofs:  # of one moment: what others write meanwhile would be a difference
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
