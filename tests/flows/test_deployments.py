@@ -277,7 +277,7 @@ def test_compose_has_no_password_and_checks_its_databases() -> None:
     """Every password comes from the environment with no default, and what others wait for has a health check."""
     text = (ROOT / "deployments" / "compose.yaml").read_text()
     services = yaml.safe_load(text)["services"]
-    assert set(services) == {"postgres", "chroma", "prefect", "worker"}
+    assert set(services) == {"postgres", "chroma", "qdrant", "prefect", "worker"}
     assert set(re.findall(r"\$\{(\w*PASSWORD\w*)(.*?)\}", text)) == {("POSTGRES_PASSWORD", ":?set POSTGRES_PASSWORD")}
     for service in services.values():
         for needed, condition in service.get("depends_on", {}).items():
@@ -318,7 +318,7 @@ def test_a_profile_names_its_services_and_its_memory(profile: str) -> None:
         assert given["POSTGRES_SHARED_BUFFERS"] == "1GB"
     services = _yaml("compose.yaml")["services"]
     there = {name for name, service in services.items() if profile in service["profiles"]}
-    assert there == {"postgres", "prefect", "worker"} | ({"chroma"} if profile == "development" else set())
+    assert there == {"postgres", "prefect", "worker"} | ({"chroma", "qdrant"} if profile == "development" else set())
     for name in there:
         for needed, condition in services[name].get("depends_on", {}).items():
             assert needed in there or condition.get("required") is False, f"{name} waits for {needed}"

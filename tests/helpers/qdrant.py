@@ -1,6 +1,8 @@
 """The Qdrant server that tests run against: their own, or a real one."""
 
+import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,9 +12,10 @@ from pathlib import Path
 import pytest
 from qdrant_client import QdrantClient
 
-from tests.helpers.qdrant_server import QdrantServer, qdrant_server
+from tests.helpers.qdrant_server import QdrantServer, memory_folder, qdrant_server
 
-URL, KEY = "VECFERRY_TEST_QDRANT_URL", "VECFERRY_TEST_QDRANT_API_KEY"
+URL = "VECFERRY_TEST_QDRANT_URL"
+KEY = "VECFERRY_TEST_QDRANT_API_KEY"
 
 
 @dataclass(frozen=True)
@@ -44,20 +47,22 @@ def which() -> str:
 
 @contextmanager
 def qdrant_for_tests(folder: Path) -> Iterator[Qdrant]:
-    """The server that VECFERRY_TEST_QDRANT_URL names, which has to have no collections and is left without any; else one over
-    the folder. Raises RuntimeError for one that has some: they are somebody's."""
+    """The server that VECFERRY_TEST_QDRANT_URL names, for one test at a time, which has to have no collections and is left
+    without any; else one over the folder. Raises RuntimeError for one that has some: they are somebody's."""
     real = os.environ.get(URL)
     if not real:
-        with qdrant_server(folder) as server:
+        with memory_folder(folder) as kept, qdrant_server(kept) as server:
             yield Qdrant(server.url, None, server)
         return
     qdrant = Qdrant(real, os.environ.get(KEY), None)
-    client = qdrant.client()
-    if there := client.get_collections().collections:
-        raise RuntimeError(f"{real} has collections already ({there[0].name} …); {URL} must name an empty server")
-    try:
-        yield qdrant
-    finally:
-        for collection in client.get_collections().collections:
-            client.delete_collection(collection.name)
-        client.close()
+    with (Path(tempfile.gettempdir()) / "vecferry-test-qdrant.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client = qdrant.client()
+        if there := client.get_collections().collections:
+            raise RuntimeError(f"{real} has collections already, as {there[0].name}; {URL} has to name an empty server")
+        try:
+            yield qdrant
+        finally:
+            for collection in client.get_collections().collections:
+                client.delete_collection(collection.name)
+            client.close()

@@ -1,23 +1,20 @@
 """Each operation of Qdrant's API over what a folder keeps: what the request names and its body in, the result out."""
 
-import asyncio
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import qdrant_edge as edge
 
 from tests.helpers import qdrant_config, qdrant_points, qdrant_snapshots
-from tests.helpers.qdrant_engine import JSON, Refused, camel, dense_vectors, index_schema
+from tests.helpers import qdrant_optimizers as optimizers
+from tests.helpers.qdrant_engine import JSON, Refused, index_schema, new_vector
 from tests.helpers.qdrant_queries import query
 from tests.helpers.qdrant_state import Request, Served, at
 from tests.helpers.qdrant_storage import Collection, answered
+from tests.helpers.qdrant_strict import check_read
+from tests.helpers.qdrant_updates import batch_update, completed, write_points
 
 INVALID = set('<>:"/\\|?*\0\x1f')
-OPTIMIZING = 0.2
-"""Seconds for which a collection is yellow after a write, once it is large enough for an index."""
-
-
 # The service.
 
 
@@ -68,8 +65,7 @@ def update_collection(served: Served, request: Request) -> bool:
     before = collection.config
     collection.save(config=qdrant_config.changed(before, request.body))
     if any(before[key] != collection.config[key] for key in before if key not in ("metadata", "strict_mode_config")):
-        collection.reload()
-        written(served, collection)
+        optimizers.started(collection)
     return True
 
 
@@ -81,67 +77,20 @@ def delete_collection(served: Served, request: Request) -> bool:
 
 def get_collection(served: Served, request: Request) -> JSON:
     collection = at(served, request)
-    info = collection.shard.info()
-    answer = {
-        "status": status(served, collection),
-        "optimizer_status": "ok",
-        "indexed_vectors_count": collection.indexed * max(1, len(dense_vectors(collection.config["params"]))),
-        "points_count": info.points_count,
-        "segments_count": info.segments_count,
-        "config": collection.config,
-        "payload_schema": {
-            name: {"data_type": kind_of(schema), "points": info.payload_schema[name].points}
-            | ({"params": schema} if isinstance(schema, dict) else {})
-            for name, schema in sorted(collection.indexes.items())
-        },
+    points = {name: index.points for name, index in collection.shard.info().payload_schema.items()}
+    schema = {
+        name: {"data_type": kind_of(one), "points": points[name]} | ({"params": one} if isinstance(one, dict) else {})
+        for name, one in sorted(collection.indexes.items())
     }
-    if served.release >= (1, 17):
-        queue = {"length": len(served.waiting.get(collection.name, ())), "deferred_points": deferred(collection)}
-        answer["update_queue"] = {key: value for key, value in queue.items() if value is not None}
-    return answer
+    return optimizers.info(served, collection) | {"config": collection.config, "payload_schema": schema}
 
 
 def kind_of(schema: str | JSON) -> str:
     return schema if isinstance(schema, str) else schema["type"]
 
 
-def status(served: Served, collection: Collection) -> str:
-    """Yellow while optimizers are thought to run."""
-    if served.status:
-        return served.status
-    if asyncio.get_running_loop().time() < collection.optimized:
-        return "yellow"
-    if needs_index(collection):
-        collection.indexed = collection.points()
-    return "green"
-
-
-def needs_index(collection: Collection) -> bool:
-    """Whether vectors take more than the threshold, in KB, from which a segment is indexed; 0 turns indexing off."""
-    threshold = collection.config["optimizer_config"].get("indexing_threshold")
-    threshold = 10000 if threshold is None else threshold
-    width = sum(one["size"] for one in dense_vectors(collection.config["params"]).values())
-    return threshold > 0 and collection.points() * width * 4 > threshold * 1024
-
-
-def written(served: Served, collection: Collection) -> None:
-    """Has the optimizers run: the engine's own where they decide what is read, else for appearance."""
-    if needs_index(collection):
-        collection.optimized = asyncio.get_running_loop().time() + OPTIMIZING
-    if collection.builds and not served.unoptimized:
-        with answered():
-            collection.shard.optimize()
-
-
-def deferred(collection: Collection) -> int | None:
-    """Points that are there and not read before an optimizer has run."""
-    if not collection.builds:
-        return None
-    return max(0, collection.points() - collection.shard.count(edge.CountRequest(exact=True)))
-
-
 def get_optimizations(served: Served, request: Request) -> JSON:
-    running = status(served, at(served, request)) == "yellow"
+    running = optimizers.status(served, at(served, request)) == "yellow"
     summary = {"queued_optimizations": int(running), "queued_segments": int(running), "queued_points": 0}
     return {"summary": summary | {"idle_segments": int(not running)}, "running": []}
 
@@ -218,18 +167,6 @@ def create_vector_name(served: Served, request: Request) -> JSON:
     return completed(request, number)
 
 
-def new_vector(name: str, wanted: JSON) -> edge.UpdateOperation:
-    kind = "dense" if "dense" in wanted else "sparse"
-    one = wanted[kind]
-    datatype = one.get("datatype") and getattr(edge.VectorStorageDatatype, camel(one["datatype"]))
-    if kind == "sparse":
-        modifier = edge.Modifier.Idf if one.get("modifier") == "idf" else None
-        return edge.UpdateOperation.create_sparse_vector(name, modifier, datatype)
-    multi = one.get("multivector_config") and edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
-    distance = getattr(edge.Distance, one["distance"])
-    return edge.UpdateOperation.create_dense_vector(name, one["size"], distance, multi, datatype)
-
-
 def delete_vector_name(served: Served, request: Request) -> JSON:
     collection, name = at(served, request), request.names["vector_name"]
     collection.save(config=qdrant_config.without_vector(collection.config, name))
@@ -249,82 +186,22 @@ def get_point(served: Served, request: Request) -> JSON:
     return points[0]
 
 
-def get_points(served: Served, request: Request) -> list[JSON]:
-    return qdrant_points.retrieve(at(served, request), request.body)
+def reading(read: Callable[[Collection, JSON], Any]) -> Callable[[Served, Request], Any]:
+    """An operation that reads: within the limits of strict mode, and without deferred points."""
 
+    def answer(served: Served, request: Request) -> Any:
+        collection = at(served, request)
+        check_read(collection, request.body)
+        return read(collection, optimizers.visible(collection, request.body))
 
-def scroll_points(served: Served, request: Request) -> JSON:
-    return qdrant_points.scroll(at(served, request), request.body)
-
-
-def count_points(served: Served, request: Request) -> JSON:
-    return qdrant_points.count(at(served, request), request.body)
-
-
-def facet(served: Served, request: Request) -> JSON:
-    return qdrant_points.facet(at(served, request), request.body)
-
-
-def query_points(served: Served, request: Request) -> JSON:
-    return query(at(served, request), request.body)
+    return answer
 
 
 def query_batch_points(served: Served, request: Request) -> list[JSON]:
-    return [query(at(served, request), one) for one in request.body["searches"]]
-
-
-async def write_points(served: Served, request: Request) -> JSON:
-    """Any write of points."""
     collection = at(served, request)
-    with answered():
-        operations = qdrant_points.WRITES[request.operation](request.body)
-    return await applied(served, collection, request, operations)
-
-
-async def batch_update(served: Served, request: Request) -> list[JSON]:
-    collection = at(served, request)
-    with answered():
-        batch = qdrant_points.batch_update(request.body)
-    return [await applied(served, collection, request, operations) for operations in batch]
-
-
-async def applied(served: Served, collection: Collection, request: Request, operations: list[Any]) -> JSON:
-    """Applies operations now, or after a lag where the request does not wait. Writes keep their order."""
-
-    def apply() -> int:
-        number = [collection.update(operation) for operation in operations][-1]
-        written(served, collection)
-        return number
-
-    queue = served.waiting.setdefault(collection.name, [])
-    if not request.wait and served.lag:
-        queue.append(apply)
-        asyncio.get_running_loop().call_later(served.lag, overtake, served, collection, apply)
-        return {"operation_id": collection.operations + len(queue), "status": "acknowledged"}
-    for earlier in list(queue):
-        overtake(served, collection, earlier)
-    number = apply()
-    until = None if request.timeout is None else asyncio.get_running_loop().time() + request.timeout
-    while request.wait and served.unoptimized and deferred(collection):  # a write that waits waits for its points to be read
-        if until is not None and asyncio.get_running_loop().time() >= until:
-            return {"operation_id": number, "status": "wait_timeout"}
-        await asyncio.sleep(0.01)
-    return completed(request, number)
-
-
-def overtake(served: Served, collection: Collection, apply: Callable[[], Any]) -> None:
-    """Applies a write that is waiting, if it still is. What the engine refuses of it nobody is told, as with Qdrant."""
-    queue = served.waiting.get(collection.name, [])
-    if apply in queue:
-        queue.remove(apply)
-        try:
-            apply()
-        except Refused as refused:
-            print(f"{collection.name}: {refused.message}", file=sys.stderr)
-
-
-def completed(request: Request, number: int) -> JSON:
-    return {"operation_id": number, "status": "completed" if request.wait else "acknowledged"}
+    for one in request.body["searches"]:
+        check_read(collection, one)
+    return [query(collection, optimizers.visible(collection, one)) for one in request.body["searches"]]
 
 
 HANDLERS: dict[str, Callable[[Served, Request], Any]] = {
@@ -349,11 +226,6 @@ HANDLERS: dict[str, Callable[[Served, Request], Any]] = {
         create_vector_name,
         delete_vector_name,
         get_point,
-        get_points,
-        scroll_points,
-        count_points,
-        facet,
-        query_points,
         query_batch_points,
         batch_update,
         qdrant_snapshots.list_snapshots,
@@ -362,4 +234,12 @@ HANDLERS: dict[str, Callable[[Served, Request], Any]] = {
         qdrant_snapshots.delete_snapshot,
         qdrant_snapshots.recover_from_snapshot,
     )
-} | dict.fromkeys(qdrant_points.WRITES, write_points)
+}
+HANDLERS |= dict.fromkeys(qdrant_points.WRITES, write_points)
+HANDLERS |= {
+    "get_points": reading(qdrant_points.retrieve),
+    "scroll_points": reading(qdrant_points.scroll),
+    "count_points": reading(qdrant_points.count),
+    "facet": reading(qdrant_points.facet),
+    "query_points": reading(query),
+}

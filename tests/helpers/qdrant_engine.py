@@ -19,7 +19,6 @@ DISTANCES = {
     "Manhattan": edge.Distance.Manhattan,
 }
 MEMORY = {"cold": edge.Memory.Cold, "cached": edge.Memory.Cached, "pinned": edge.Memory.Pinned}
-HNSW = ("m", "ef_construct", "full_scan_threshold", "max_indexing_threads", "on_disk", "payload_m", "inline_storage")
 
 
 class Refused(Exception):
@@ -51,23 +50,12 @@ def camel(name: str) -> str:
 
 
 def edge_config(config: JSON) -> edge.EdgeConfig:
-    """The engine's configuration, from a collection's as Qdrant answers it."""
+    """The engine's configuration, from a collection's as Qdrant answers it: the vectors. What only an index, an optimizer or a
+    disk would need is kept beside it."""
     params = config["params"]
-    optimizers = config["optimizer_config"]
     return edge.EdgeConfig(
-        vectors={name: dense_params(one, config["hnsw_config"]) for name, one in dense_vectors(params).items()},
+        vectors={name: dense_params(one) for name, one in dense_vectors(params).items()},
         sparse_vectors={name: sparse_params(one) for name, one in (params.get("sparse_vectors") or {}).items()},
-        on_disk_payload=params.get("on_disk_payload"),
-        hnsw_config=hnsw(config["hnsw_config"]),
-        quantization_config=quantization(config.get("quantization_config")),
-        optimizers=edge.EdgeOptimizersConfig(
-            deleted_threshold=optimizers.get("deleted_threshold"),
-            vacuum_min_vector_number=optimizers.get("vacuum_min_vector_number"),
-            default_segment_number=optimizers.get("default_segment_number"),
-            max_segment_size=optimizers.get("max_segment_size"),
-            indexing_threshold=optimizers.get("indexing_threshold"),
-            prevent_unoptimized=optimizers.get("prevent_unoptimized"),
-        ),
         max_search_threads=1,
     )
 
@@ -75,63 +63,32 @@ def edge_config(config: JSON) -> edge.EdgeConfig:
 def dense_vectors(params: JSON) -> dict[str, JSON]:
     """Dense vectors by name; the unnamed one is called ``""``."""
     vectors = params.get("vectors") or {}
-    return {"": vectors} if "size" in vectors and isinstance(vectors["size"], int) else vectors
+    return {"": vectors} if isinstance(vectors.get("size"), int) else vectors
 
 
-def dense_params(one: JSON, whole: JSON) -> edge.EdgeVectorParams:
-    multi = one.get("multivector_config")
-    return edge.EdgeVectorParams(
-        size=one["size"],
-        distance=DISTANCES[one["distance"]],
-        on_disk=one.get("on_disk"),
-        multivector_config=multi and edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
-        datatype=datatype(one.get("datatype")),
-        quantization_config=quantization(one.get("quantization_config")),
-        hnsw_config=hnsw(whole | without_none(one["hnsw_config"])) if one.get("hnsw_config") else None,
-        memory=memory(one),
-    )
+def dense_params(one: JSON) -> edge.EdgeVectorParams:
+    kind = datatype(one.get("datatype"))
+    return edge.EdgeVectorParams(one["size"], DISTANCES[one["distance"]], None, multivector(one), kind)
+
+
+def multivector(one: JSON) -> edge.MultiVectorConfig | None:
+    return edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim) if one.get("multivector_config") else None
 
 
 def sparse_params(one: JSON) -> edge.EdgeSparseVectorParams:
-    index = one.get("index") or {}
-    return edge.EdgeSparseVectorParams(
-        full_scan_threshold=index.get("full_scan_threshold"),
-        on_disk=index.get("on_disk"),
-        modifier=modifier(one.get("modifier")),
-        datatype=datatype(index.get("datatype")),
-        memory=memory(index),
-    )
+    kind = datatype((one.get("index") or {}).get("datatype"))
+    return edge.EdgeSparseVectorParams(modifier=modifier(one.get("modifier")), datatype=kind)
 
 
-def hnsw(config: JSON) -> edge.HnswIndexConfig:
-    return edge.HnswIndexConfig(
-        **{key: config[key] for key in HNSW if config.get(key) is not None}, memory=memory(config)
-    )
-
-
-def quantization(config: JSON | None) -> Any:
-    if not config:
-        return None
-    kind, wanted = next(iter(config.items()))
-    common = {"always_ram": wanted.get("always_ram"), "memory": memory(wanted)}
-    if kind == "scalar":
-        return edge.ScalarQuantizationConfig(type=edge.ScalarType.Int8, quantile=wanted.get("quantile"), **common)
-    if kind == "product":
-        return edge.ProductQuantizationConfig(getattr(edge.CompressionRatio, wanted["compression"].upper()), **common)
-    if kind == "binary":
-        encoding, query = wanted.get("encoding"), wanted.get("query_encoding")
-        names = {"scalar4bits": "Scalar4Bits", "scalar8bits": "Scalar8Bits"}
-        return edge.BinaryQuantizationConfig(
-            encoding=encoding and getattr(edge.BinaryQuantizationEncoding, camel(encoding)),
-            query_encoding=query and getattr(edge.BinaryQuantizationQueryEncoding, names.get(query, camel(query))),
-            **common,
-        )
-    bits = wanted.get("bits")
-    return edge.TurboQuantQuantizationConfig(bits=bits and getattr(edge.TurboQuantBitSize, bits.capitalize()), **common)
-
-
-def memory(config: JSON) -> edge.Memory | None:
-    return MEMORY[config["memory"]] if config.get("memory") else None
+def new_vector(name: str, wanted: JSON) -> edge.UpdateOperation:
+    """The operation that adds a vector name."""
+    if "sparse" in wanted:
+        one = wanted["sparse"]
+        kind, change = datatype(one.get("datatype")), modifier(one.get("modifier"))
+        return edge.UpdateOperation.create_sparse_vector(name, change, kind)
+    one = wanted["dense"]
+    kind, distance = datatype(one.get("datatype")), DISTANCES[one["distance"]]
+    return edge.UpdateOperation.create_dense_vector(name, one["size"], distance, multivector(one), kind)
 
 
 def datatype(name: str | None) -> edge.VectorStorageDatatype | None:

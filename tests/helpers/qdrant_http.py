@@ -3,7 +3,9 @@
 import asyncio
 import inspect
 import time
+import traceback
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -18,7 +20,6 @@ from tests.helpers.qdrant_state import Request, Served
 
 LARGEST = 32 << 20
 """Bytes of a request's body that Qdrant takes."""
-REASONS = {200: "OK", 202: "Accepted", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
 WAITING = ("create_snapshot", "delete_snapshot", "recover_from_snapshot")
 """Operations that wait unless they are told not to."""
 
@@ -67,6 +68,17 @@ class Answer:
     body: bytes = b""
     kind: str = "application/json"
 
+    def head(self, closing: bool) -> bytes:
+        lines = [
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
+            f"content-type: {self.kind}",
+            f"content-length: {len(self.body)}",
+            f"connection: {'close' if closing else 'keep-alive'}",
+        ]
+        if self.status == HTTPStatus.TOO_MANY_REQUESTS:
+            lines.append("retry-after: 1")
+        return "\r\n".join([*lines, "", ""]).encode()
+
 
 async def listen(served: Served, keys: Keys, port: int) -> asyncio.Server:
     """Serves on loopback; port 0 takes a free one."""
@@ -85,11 +97,7 @@ async def listen(served: Served, keys: Keys, port: int) -> asyncio.Server:
                 if answer is None:
                     break
                 closing = headers.get("connection", "").lower() == "close"
-                head = (
-                    f"HTTP/1.1 {answer.status} {REASONS.get(answer.status, 'Status')}\r\ncontent-type: {answer.kind}\r\n"
-                    f"content-length: {len(answer.body)}\r\nconnection: {'close' if closing else 'keep-alive'}\r\n\r\n"
-                )
-                writer.write(head.encode() + answer.body)
+                writer.write(answer.head(closing) + answer.body)
                 await writer.drain()
                 if closing:
                     break
@@ -131,6 +139,9 @@ async def answered(
         status, result = 401, denied
     except Refused as refused:
         status, result = refused.status, refused
+    except Exception as error:  # noqa: BLE001  a fault of this server is told as one
+        traceback.print_exc()
+        status, result = 500, Refused(500, f"Service internal error: the test server failed: {error!r}")
     knobs.calls.append((operation, unquote(names.get("collection_name", "")), status))
     if status == -1:
         return None

@@ -83,14 +83,19 @@ def checked_id(identity: int | str) -> int | str:
     return identity
 
 
-# Writing: each returns operations of the engine, which the server applies in turn.
+# Writing: each returns the operation of the engine.
 
 
-def upsert(body: JSON) -> list[Operation]:
+def upsert(body: JSON) -> Operation:
     points = body["points"] if "points" in body else transposed(body["batch"])
     made = [edge.Point(checked_id(one["id"]), vector_in(one["vector"]), one.get("payload")) for one in points]
     condition = filter_of(body.get("update_filter"))
-    return [Operation.upsert_points(made, condition, update_mode(body.get("update_mode")))]
+    return Operation.upsert_points(made, condition, update_mode(body.get("update_mode")))
+
+
+def upserted(body: JSON) -> list[int | str]:
+    """The ids of an upsert."""
+    return [one["id"] for one in body["points"]] if "points" in body else list(body["batch"]["ids"])
 
 
 def transposed(batch: JSON) -> list[JSON]:
@@ -108,48 +113,48 @@ def transposed(batch: JSON) -> list[JSON]:
     return [{"id": i, "vector": v, "payload": p} for i, v, p in zip(ids, rows, payloads, strict=True)]
 
 
-def update_vectors(body: JSON) -> list[Operation]:
+def update_vectors(body: JSON) -> Operation:
     vectors = [edge.PointVectors(checked_id(one["id"]), vector_in(one["vector"])) for one in body["points"]]
-    return [Operation.update_vectors(vectors, filter_of(body.get("update_filter")))]
+    return Operation.update_vectors(vectors, filter_of(body.get("update_filter")))
 
 
-def delete_points(body: JSON) -> list[Operation]:
+def delete_points(body: JSON) -> Operation:
     if "points" in body:
-        return [Operation.delete_points([checked_id(one) for one in body["points"]])]
-    return [Operation.delete_points_by_filter(filter_of(body["filter"]))]
+        return Operation.delete_points([checked_id(one) for one in body["points"]])
+    return Operation.delete_points_by_filter(filter_of(body["filter"]))
 
 
-def set_payload(body: JSON) -> list[Operation]:
+def set_payload(body: JSON) -> Operation:
     return chosen(body, Operation.set_payload, Operation.set_payload_by_filter, body["payload"], body.get("key"))
 
 
-def overwrite_payload(body: JSON) -> list[Operation]:
+def overwrite_payload(body: JSON) -> Operation:
     by_id, by_filter = Operation.overwrite_payload, Operation.overwrite_payload_by_filter
     return chosen(body, by_id, by_filter, body["payload"], body.get("key"))
 
 
-def delete_payload(body: JSON) -> list[Operation]:
+def delete_payload(body: JSON) -> Operation:
     return chosen(body, Operation.delete_payload, Operation.delete_payload_by_filter, body["keys"])
 
 
-def clear_payload(body: JSON) -> list[Operation]:
+def clear_payload(body: JSON) -> Operation:
     return chosen(body, Operation.clear_payload, Operation.clear_payload_by_filter)
 
 
-def delete_vectors(body: JSON) -> list[Operation]:
+def delete_vectors(body: JSON) -> Operation:
     return chosen(body, Operation.delete_vectors, Operation.delete_vectors_by_filter, body["vector"])
 
 
-def chosen(body: JSON, by_id: Callable[..., Any], by_filter: Callable[..., Any], *rest: Any) -> list[Operation]:
+def chosen(body: JSON, by_id: Callable[..., Any], by_filter: Callable[..., Any], *rest: Any) -> Operation:
     """The operation for the points that a request names, or that a filter does."""
     if body.get("points") is not None:
-        return [by_id([checked_id(one) for one in body["points"]], *rest)]
+        return by_id([checked_id(one) for one in body["points"]], *rest)
     if body.get("filter") is not None:
-        return [by_filter(filter_of(body["filter"]), *rest)]
+        return by_filter(filter_of(body["filter"]), *rest)
     raise Refused(422, "Validation error in JSON body: [internal: Either list of point ids or filter must be provided]")
 
 
-WRITES: dict[str, Callable[[JSON], list[Operation]]] = {
+WRITES: dict[str, Callable[[JSON], Operation]] = {
     "upsert_points": upsert,
     "update_vectors": update_vectors,
     "delete_points": delete_points,
@@ -160,17 +165,8 @@ WRITES: dict[str, Callable[[JSON], list[Operation]]] = {
     "delete_vectors": delete_vectors,
 }
 BATCHED = {
-    "upsert": upsert,
-    "delete": delete_points,
-    "set_payload": set_payload,
-    "overwrite_payload": overwrite_payload,
-    "delete_payload": delete_payload,
-    "clear_payload": clear_payload,
-    "update_vectors": update_vectors,
-    "delete_vectors": delete_vectors,
+    "upsert": "upsert_points",
+    "delete": "delete_points",
+    **{name: name for name in WRITES if name not in ("upsert_points", "delete_points")},
 }
-
-
-def batch_update(body: JSON) -> list[list[Operation]]:
-    """The operations of each operation of a batch."""
-    return [BATCHED[kind](inner) for one in body["operations"] for kind, inner in one.items()]
+"""Operations of a batch, by their names there."""

@@ -5,56 +5,80 @@ template: it reads the end of its input then.
 """
 
 import asyncio
+import importlib.util
 import json
 import os
+import shutil
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from tests.helpers.qdrant_http import Keys, listen
-from tests.helpers.qdrant_state import Served
-from tests.helpers.qdrant_storage import Storage
+MEMORY = Path("/dev/shm")
 
 
 def main() -> None:
     """Reads lines of JSON: folder, version, api_key, read_only_key, port. Writes process id and port of each server."""
+    only_models()
+    importlib.import_module("tests.helpers.qdrant_http")  # before the forks, which then have it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # what ends is forgotten at once
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    children = []
+    children, folders = [], []
     for line in sys.stdin:
+        wanted = json.loads(line)
         child = os.fork()
         if not child:
             try:
-                serve(json.loads(line))
+                serve(wanted)
             finally:
                 os._exit(0)  # the template's own loop is not the child's
         children.append(child)
+        folders.append(Path(wanted["folder"]))
     for child in children:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
+    for folder in folders:
+        if folder.parent == MEMORY:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def only_models() -> None:
+    """Has qdrant_client's models imported without the client: all of it takes half a second more."""
+    spec = importlib.util.find_spec("qdrant_client")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("qdrant_client")
+    folder = Path(spec.submodule_search_locations[0])
+    for name, place in (("qdrant_client", folder), ("qdrant_client.http", folder / "http")):
+        package = ModuleType(name)
+        package.__path__ = [str(place)]
+        sys.modules[name] = package
 
 
 def serve(wanted: dict[str, Any]) -> None:
     """Serves until SIGTERM. Writes one line: where it listens, or why it does not."""
+    from tests.helpers.qdrant_state import Served
+    from tests.helpers.qdrant_storage import Storage
+
     try:
         storage = Storage(Path(wanted["folder"]))
     except Exception as error:  # noqa: BLE001  whoever waits for the line is told
         print(json.dumps({"error": f"{type(error).__name__}: {error}"}), flush=True)
         return
-    keys = Keys(wanted["api_key"], wanted["read_only_key"])
-    asyncio.run(until_told(Served(storage, wanted["version"]), keys, wanted["port"]))
+    asyncio.run(until_told(Served(storage, wanted["version"]), wanted))
     storage.close()
 
 
-async def until_told(served: Served, keys: Keys, port: int) -> None:
+async def until_told(served: Any, wanted: dict[str, Any]) -> None:
+    from tests.helpers.qdrant_http import Keys, listen
+
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     try:
-        server = await listen(served, keys, port)
+        server = await listen(served, Keys(wanted["api_key"], wanted["read_only_key"]), wanted["port"])
     except OSError as error:
-        print(json.dumps({"error": f"port {port}: {error}"}), flush=True)
+        print(json.dumps({"error": f"port {wanted['port']}: {error}"}), flush=True)
         return
     print(json.dumps({"pid": os.getpid(), "port": server.sockets[0].getsockname()[1]}), flush=True)
     await stopped.wait()

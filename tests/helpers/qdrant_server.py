@@ -1,18 +1,48 @@
 """A Qdrant server for the tests: Qdrant's REST API over the segment engine that Qdrant itself is built on (qdrant-edge-py).
 
-with qdrant_server(tmp_path / "qdrant", version="1.17.1") as server:
-    client = QdrantClient(server.url)
-    server.fail("upsert_points", 507)
-    server.kill()
-    server.restart()
+    with qdrant_server(tmp_path / "qdrant", version="1.17.1") as server:
+        client = QdrantClient(server.url)
+        server.fail("upsert_points", 507)
+        server.kill()
+        server.restart()
+
+What is real: the engine with its points, vectors, filters, payload indexes, scores, write-ahead log and error messages; a
+process of its own that a kill ends. What is written here, after Qdrant's own API descriptions of 1.16 to 1.19 and compared with
+them while it was written: HTTP, routes, names, aliases, configuration, keys, versions, limits, optimizers.
+
+What a real server does otherwise:
+
+- It passes over fields of a request that it does not know; this one refuses what qdrant-client's models do not know. Fields that
+  the version of a server does not know are passed over here too.
+- Its optimizers build graphs, merge segments, quantize and free what was deleted, and searches are approximate. Here nothing is
+  built: every search is exact, segments_count stays, a collection past indexing_threshold is yellow for 0.2 s after a write, and
+  then its points count as indexed. hnsw_config, quantization, on_disk, memory and optimizers are kept and answered, no more; a
+  change of a sparse vector's modifier has no effect on scores. It is grey after a start while optimizations are pending; here
+  only when a test says so.
+- It defers whatever is past indexing_threshold under prevent_unoptimized, changed points too, and after a restart. Here only new
+  points, while a test holds the optimizers, until the next start.
+- It works on many requests at once. Here one comes after the other, a read never sees half of a write, and no write fails over
+  another. Alias calls are atomic to readers in both.
+- It acknowledges a write that does not wait as soon as that is in its log, and a kill does not lose it. Here it is done at once
+  unless ``lag`` is set; what lags is lost by a kill. Its operation_id goes on after a start; here it begins anew.
+- It flushes to a disk that survives its machine; here a kill loses nothing, a power cut may.
+- It has shards, replicas, peers and shard keys: shard_number, replication_factor and the like are kept and answered, and
+  a shard_key is passed over. No /cluster calls beyond reading, no JWT, no TLS, no gRPC, no /metrics, no /issues, no /quotas.
+- Not here (501 or 404): full snapshots and snapshots by upload, groups, distance matrices, discover, context, formula and
+  feedback queries, text and slice conditions of a query, stopwords and stemmers of a text index, the search and recommend paths
+  that 1.19 has dropped. Strict mode: batch sizes, limits, exact searches, unindexed filters and the count of points.
+- A text of an error that the engine does not make itself is Qdrant's where it is short; of a body that is malformed it names the
+  field, in other words than Qdrant's parser.
 """
 
 import atexit
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -139,6 +169,20 @@ def qdrant_server(
         yield server
     finally:
         server.stop()
+
+
+@contextmanager
+def memory_folder(otherwise: Path) -> Iterator[Path]:
+    """A folder in memory, where a disk's own pace does not count; ``otherwise`` where there is too little memory for that."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or shutil.disk_usage(memory).free < 4 << 30:
+        yield otherwise
+        return
+    folder = Path(tempfile.mkdtemp(prefix="vecferry-qdrant-", dir=memory))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Template:

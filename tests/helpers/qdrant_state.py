@@ -45,4 +45,7 @@ class Served:
 
 def at(served: Served, request: Request) -> Collection:
     """The collection that a request names. Raises Refused where there is none."""
-    return served.storage.collection(request.names["collection_name"])
+    collection = served.storage.collection(request.names["collection_name"])
+    if not served.unoptimized:
+        collection.deferred.clear()
+    return collection

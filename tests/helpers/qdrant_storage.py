@@ -8,7 +8,6 @@
 A collection is there once its config.json is. Every file is replaced whole, so that a kill leaves the one or the other.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,11 +32,8 @@ class Collection:
         """When the optimizers will be done, by the event loop's clock."""
         self.indexed = 0
         """Points that optimizers have put into an index."""
-
-    @property
-    def builds(self) -> bool:
-        """Whether the engine's own optimizers run: they decide which points are deferred."""
-        return bool(self.config["optimizer_config"].get("prevent_unoptimized"))
+        self.deferred: set[Any] = set()
+        """Ids of points that are not read before an optimizer has run."""
 
     def names(self) -> set[str]:
         """Names of its vectors, dense and sparse; the unnamed one is ``""``."""
@@ -54,11 +50,6 @@ class Collection:
         self.config = self.config if config is None else config
         self.indexes = self.indexes if indexes is None else indexes
         write(self.folder / "config.json", {"config": self.config, "indexes": self.indexes})
-
-    def reload(self) -> None:
-        """Gives the engine the configuration that has changed."""
-        self.shard.close()
-        self.shard = edge.EdgeShard.load(str(self.folder / "shard"), engine_config(self.config))
 
     def points(self) -> int:
         return int(self.shard.info().points_count)
@@ -92,7 +83,7 @@ class Storage:
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "shard").mkdir(parents=True)
         with answered():
-            shard = edge.EdgeShard.create(str(folder / "shard"), engine_config(config))
+            shard = edge.EdgeShard.create(str(folder / "shard"), edge_config(config))
         collection = Collection(name, folder, config, {}, shard)
         collection.save()
         self.collections[name] = collection
@@ -131,12 +122,7 @@ def opened(name: str, folder: Path) -> Collection:
         shard.update(edge.UpdateOperation.delete_field_index(field))
     for field in indexes.keys() - shard.info().payload_schema.keys():
         shard.update(edge.UpdateOperation.create_field_index(field, index_schema(indexes[field])))
-    collection.reload()
     return collection
-
-
-def engine_config(config: JSON) -> edge.EdgeConfig:
-    return edge_config(config)
 
 
 @contextmanager
@@ -153,10 +139,7 @@ def answered() -> Iterator[None]:
 
 
 def write(path: Path, value: Any) -> None:
-    """Replaces a file whole."""
+    """Replaces a file whole. Nothing here is to survive the machine."""
     beside = path.with_suffix(".new")
-    with beside.open("wb") as file:
-        file.write(orjson.dumps(value))
-        file.flush()
-        os.fsync(file.fileno())
+    beside.write_bytes(orjson.dumps(value))
     beside.replace(path)
