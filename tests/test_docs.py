@@ -60,7 +60,8 @@ def forms() -> dict[str, type[BaseModel]]:
 
 
 def settings(*folders: str) -> set[str]:
-    """The environment variables that the code, or that of these folders, asks for by a name that it knows, itself or by what asks for those it is handed."""
+    """The environment variables that the code, or that of these folders, asks for by a name that it knows, itself or by what asks
+    for those it is handed."""
     trees = {
         path: ast.parse(path.read_text())
         for name in folders or ("flows", "tasks")
