@@ -109,6 +109,7 @@ def test_a_vendors_client_is_imported_in_its_own_folder_only(vendor: str) -> Non
     homes = {
         "psycopg": r"tasks/(stores/postgres|shadows/postgres|runs|planning)/|tasks/base/error_messages\.py|flows/command/",
         "chromadb": r"tasks/stores/chroma/",
+        "qdrant_client": r"tasks/(stores|shadows)/qdrant/",
         "openai": r"tasks/embedders/openai/",
         "torch": r"tasks/embedders/(local|sentence_transformers|timm)/",
         "torchvision": r"tasks/embedders/local/torchvision_repair\.py",
@@ -174,6 +175,7 @@ REGISTRIES = {
     "tasks/stores/postgres/connection.py": {"_REACHED"},
     "tasks/stores/postgres/embedded.py": {"_servers"},
     "tasks/stores/postgres/pace.py": {"_paces"},
+    "tasks/stores/qdrant/client.py": {"_directories", "_servers"},
 }
 """What is process-wide and changes; all else that a run has in this process is its own (`Run.own`)."""
 

@@ -35,15 +35,17 @@ def loads(text: str | None) -> dict[str, Any] | None:
     return None if text is None else json.loads(text)
 
 
-def content_hash(document: str | None, metadata: str | None, uri: str | None) -> bytes:
-    """SHA-256 over what a record says, its vector apart: 32 bytes. Null and '' differ."""
-    return hashlib.sha256(b"".join(map(_said, (document, metadata, uri)))).digest()
+def content_hash(document: str | None, metadata: str | None, uri: str | None, others: bytes | None = None) -> bytes:
+    """SHA-256 over what a record says, its vector apart, and over its other vectors where it has some: 32 bytes. Null and ''
+    differ."""
+    parts = (document, metadata, uri) if others is None else (document, metadata, uri, others)
+    return hashlib.sha256(b"".join(map(_said, parts))).digest()
 
 
-def _said(part: str | None) -> bytes:
+def _said(part: str | bytes | None) -> bytes:
     if part is None:
         return b"-"
-    data = part.encode()
+    data = part.encode() if isinstance(part, str) else part
     return b"+%d:%b" % (len(data), data)
 
 

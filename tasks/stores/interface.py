@@ -7,6 +7,10 @@ Records travel as Arrow batches of the schema ``records(dimensions)``:
     metadata   string holding canonical JSON (tasks.stores.canonical), null is not '{}'
     uri        string or null
     embedding  float32[dimensions], null for a record without a vector
+
+and, from a store that keeps several vectors of a record, one more:
+
+    others     the others by name, in canonical JSON as bytes; null for a record that has none
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -209,18 +213,17 @@ class Sink(Protocol):
     def delete(self, name: str, ids: Sequence[str]) -> None: ...
 
 
-def records(dimensions: int | None) -> pa.Schema:
-    """The schema that records travel in."""
+def records(dimensions: int | None, others: bool = False) -> pa.Schema:
+    """The schema that records travel in; ``others``: with the column of a record's other vectors."""
     vector = pa.list_(pa.float32(), dimensions) if dimensions else pa.list_(pa.float32())
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("document", pa.string()),
-            pa.field("metadata", pa.string()),
-            pa.field("uri", pa.string()),
-            pa.field("embedding", vector),
-        ]
-    )
+    fields = [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("document", pa.string()),
+        pa.field("metadata", pa.string()),
+        pa.field("uri", pa.string()),
+        pa.field("embedding", vector),
+    ]
+    return pa.schema([*fields, pa.field("others", pa.binary())] if others else fields)
 
 
 def vectors(batch: pa.RecordBatch | pa.Table) -> np.ndarray:

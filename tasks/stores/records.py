@@ -14,7 +14,8 @@ PAGE = 2_000
 
 def with_hash(page: pa.Table) -> pa.Table:
     """Adds the ``content_hash`` column: binary[32] a row."""
-    columns = (page.column(name).to_pylist() for name in ("document", "metadata", "uri"))
+    names = [name for name in ("document", "metadata", "uri", "others") if name in page.column_names]
+    columns = (page.column(name).to_pylist() for name in names)
     hashes = [canonical.content_hash(*row) for row in zip(*columns, strict=True)]
     return page.append_column("content_hash", pa.array(hashes, pa.binary()))
 

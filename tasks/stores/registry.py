@@ -16,11 +16,12 @@ STORES: dict[str, str] = {
     "chroma": "tasks.stores.chroma.store",
     "live_tables": "tasks.stores.postgres.live_records",
     "memory": "tasks.stores.memory",
+    "qdrant": "tasks.stores.qdrant.store",
 }
 """Name → the module whose ``source`` opens it."""
 
 
-RESTORED: dict[str, str] = {"chroma": "tasks.stores.chroma.store"}
+RESTORED: dict[str, str] = {"chroma": "tasks.stores.chroma.store", "qdrant": "tasks.stores.qdrant.store"}
 """Name → the module whose ``create_directory`` makes an empty store that a snapshot is written back into, and whose ``opened_by`` says
 what opens it."""
 

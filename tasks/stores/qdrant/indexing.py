@@ -1,0 +1,84 @@
+"""Indexing: held back while many points are written, put back after, and waited for."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from tasks.base.errors import FatalError, TransientError
+from tasks.stores.qdrant.client import Qdrant
+from tasks.stores.qdrant.configuration import info
+from tasks.stores.qdrant.points import path
+
+THRESHOLD, HIDING = "indexing_threshold", "prevent_unoptimized"
+"""The optimizer's settings: the KB from which on a segment is indexed, 0 for never; and whether points are hidden until it is."""
+DEFAULT = 10_000
+"""Qdrant's own threshold, where a collection keeps none."""
+FIRST_LOOK, SLOWEST = 0.1, 5.0
+"""Seconds between two looks at whether the index is built."""
+
+
+@contextmanager
+def holding_back(qdrant: Qdrant, collection: str, settings: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """While the body runs nothing is indexed; then the optimizer's ``settings`` are put back, and the index is waited for.
+    ``settings`` is the ``optimizer_config`` that the collection is to have, None: as it is now. Name it where a killed process
+    may have left indexing held back."""
+    wanted = settings or info(qdrant, collection)["config"]["optimizer_config"]
+    hold_back(qdrant, collection)
+    try:
+        yield
+    finally:
+        put_back(qdrant, collection, wanted)
+    wait_for_green(qdrant, collection)
+
+
+def hold_back(qdrant: Qdrant, collection: str) -> None:
+    """Stops indexing until ``put_back``, and the hiding of points that are not indexed."""
+    hides = info(qdrant, collection)["config"]["optimizer_config"].get(HIDING)
+    _set(qdrant, collection, {THRESHOLD: 0, **({HIDING: False} if hides else {})})
+
+
+def put_back(qdrant: Qdrant, collection: str, settings: Mapping[str, Any]) -> None:
+    """Lets the collection be indexed as the ``settings``, an ``optimizer_config``, say."""
+    threshold, hides = settings.get(THRESHOLD), settings.get(HIDING)
+    hiding = {} if hides is None else {HIDING: hides}
+    _set(qdrant, collection, {THRESHOLD: DEFAULT if threshold is None else threshold, **hiding})
+
+
+def is_held_back(qdrant: Qdrant, collection: str) -> bool:
+    """Whether nothing is indexed."""
+    return qdrant.server.indexes and info(qdrant, collection)["config"]["optimizer_config"].get(THRESHOLD) == 0
+
+
+def wait_for_green(qdrant: Qdrant, collection: str, seconds: float | None = None) -> None:
+    """Returns when everything is indexed that is to be. Raises FatalError where the optimizer has failed, TransientError where
+    it takes longer than ``seconds``."""
+    pause, end = FIRST_LOOK, None if seconds is None else time.monotonic() + seconds
+    while True:
+        now = info(qdrant, collection)
+        failed = now.get("optimizer_status")
+        if now["status"] == "red" or isinstance(failed, dict):
+            reason = failed["error"] if isinstance(failed, dict) else "its status is red"
+            raise FatalError(f"Qdrant at {qdrant.place} cannot index collection {collection}: {reason}")
+        if now["status"] == "green" and not deferred(now):
+            return
+        if end is not None and time.monotonic() > end:
+            state = now["status"]
+            raise TransientError(
+                f"collection {collection} at {qdrant.place} is still being indexed: its status is {state}"
+            )
+        if now["status"] == "grey":  # it waits to be asked, as after a restart of the server
+            _set(qdrant, collection, {})
+        time.sleep(pause)
+        pause = min(SLOWEST, pause * 1.5)
+
+
+def deferred(answer: Mapping[str, Any]) -> int:
+    """Points that are kept and hidden from reads until they are indexed (``prevent_unoptimized``), by what
+    tasks.stores.qdrant.configuration.info returned."""
+    return int((answer.get("update_queue") or {}).get("deferred_points") or 0)
+
+
+def _set(qdrant: Qdrant, collection: str, settings: Mapping[str, Any]) -> None:
+    if qdrant.rest:
+        qdrant.rest.send("PATCH", path(collection), {"optimizers_config": dict(settings)})
