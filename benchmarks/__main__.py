@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from benchmarks import figures, fixtures, images, live, stages, texts, whole
+from benchmarks import figures, fixtures, images, live, searching, stages, texts, whole
 from benchmarks.figures import Figure
 from benchmarks.turns import environment
 from tests.helpers.servers import Served, chroma_server
@@ -14,8 +14,9 @@ from tests.helpers.servers import Served, chroma_server
 FULL = (50_000, 200_000)
 CHROMA = ("snapshot", "load", "index", "whole", "directory")
 LIVE = ("peers", "copy", "readers", "live-memory", "limits")
+SEARCH = ("search",)
 IMAGES = ("images",)
-ALL = CHROMA + LIVE + IMAGES
+ALL = CHROMA + LIVE + SEARCH + IMAGES
 
 
 def chroma(rows: list[int], parts: set[str], url: str) -> Iterator[Figure]:
@@ -98,6 +99,8 @@ def main() -> None:
                 yield from chroma(rows, parts, url)
             if parts & set(LIVE):
                 yield from text(rows[0], parts, url)
+            if parts & set(SEARCH):
+                yield from searching.searching(url)
 
     for figure in measured():
         print(figures.line(figure), file=sys.stderr, flush=True)
