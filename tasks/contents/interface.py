@@ -28,6 +28,8 @@ class Slice:
     for, at most once for a key. Raises TransientError and FatalError."""
     refused: Mapping[int, RowError] = field(default_factory=dict)
     """Documents that no item stands behind, by position among the documents; they are not in ``rows``."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """What items are called in messages, by position among the documents, where a document is more than the item."""
 
 
 class Content(Protocol):

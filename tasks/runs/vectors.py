@@ -77,7 +77,8 @@ def embedded(
             for at, key in zip(part.rows, part.keys, strict=True):
                 by_key[key].append(rows[at])
             made.refused.update({rows[at]: error for at, error in part.refused.items()})
-            _Filling(purse, connection, embedder, part, by_key, made, whole).fill(tally)
+            names = {rows[at]: name for at, name in part.names.items()}
+            _Filling(purse, connection, embedder, part, by_key, made, whole, names).fill(tally)
     column, at = vector_column(made.vectors, made.present), page.schema.get_field_index("embedding")
     page = page.append_column("embedding", column) if at < 0 else page.set_column(at, "embedding", column)
     return page, made.refused
@@ -107,6 +108,8 @@ class _Filling:
     made: _Made
     whole: Mapping[bytes, bytes]
     """Of keys with a variant, those without."""
+    names: Mapping[int, str]
+    """What rows' items are called in messages."""
 
     @property
     def run(self) -> Run:
@@ -174,8 +177,15 @@ class _Filling:
         with self.purse.buying():
             rejected = self.embedder.embed(list(items.values()), take).rejected if items else {}
         unopened = {key: item for key, item in zip(keys, opened, strict=True) if isinstance(item, RowError)}
-        for key, error in (unopened | {names[at]: error for at, error in rejected.items()}).items():
+        for key, error in unopened.items():
             self.made.refused.update(dict.fromkeys(self.rows[key], error))
+        for at, error in rejected.items():
+            self.made.refused.update({row: self._named(row, error) for row in self.rows[names[at]]})
+
+    def _named(self, row: int, error: RowError) -> RowError:
+        """What a model has against an item, of which it knows no name."""
+        name = self.names.get(row)
+        return error if name is None else RowError(error.kind, f"{name}: {error.message}")
 
     def _place(self, keys: Sequence[bytes], made: np.ndarray) -> None:
         at = [row for key in keys for row in self.rows[key]]

@@ -134,6 +134,8 @@ def test_files_as_people_have_them(reports: ImageReports) -> None:
     with pytest.raises(VerificationRefused, match=r"quarantined \(7 .*'text.jpg'"):
         clip_to_megadescriptor(**reports.parameters(), run_id="r")
     assert quarantined(reports, "r") == bad
+    told = {row["id"]: row["message"] for row in set_aside(reports, "r")}
+    assert all(repr(name) in told[str(100 + n)] for n, (name, (_, kind)) in enumerate(FILES.items()) if kind)
     result = clip_to_megadescriptor(**reports.parameters(gates={"max_quarantined": 7}, cutover="auto"), run_id="r")
     assert (result["state"], result["targets"][0]["quarantined"]) == ("cut_over", 7)
     stored = reports.stored()
@@ -142,11 +144,16 @@ def test_files_as_people_have_them(reports: ImageReports) -> None:
 
 
 def quarantined(reports: ImageReports, run_id: str) -> dict[str, str]:
-    """Row → class, as the run's folder has it."""
+    """Row → class."""
+    return {row["id"]: row["class"] for row in set_aside(reports, run_id)}
+
+
+def set_aside(reports: ImageReports, run_id: str) -> list[dict[str, Any]]:
+    """As the run's folder has them."""
     import pyarrow.parquet as pq
 
     files = Path(Path(reports.folder.parent, "home", "runs", run_id)).glob("quarantine/**/*.parquet")
-    return {row["id"]: row["class"] for file in files for row in pq.read_table(file).to_pylist()}
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
 def _noise() -> Image.Image:

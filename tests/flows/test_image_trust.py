@@ -16,7 +16,8 @@ from flows.catch_up import catch_up
 from flows.clip_to_megadescriptor import clip_to_megadescriptor
 from flows.cutover import cutover
 from tasks.base.errors import BatchesFailed, TransientError
-from tasks.contents.image import sources
+from tasks.contents.image import content, sources
+from tasks.contents.image.opening import Opening
 from tasks.contents.image.patience import Patience
 from tasks.contents.image.web import Web
 from tasks.runs import ledger
@@ -38,6 +39,7 @@ from tests.helpers.image_host import (
     status,
 )
 from tests.helpers.sampling import sampled
+from tests.helpers.servers import free_port
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -60,12 +62,14 @@ def host(reports: live_images.Reports) -> Iterator[ImageHost]:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file may take a second and a half, and its next byte half of one; what fails is tried three times, soon."""
+    """A file may take a second and a half, and its next byte half of one; what fails is tried three times, soon, and a host that is
+    down while others are well waited for a second."""
 
     def web(*given: Any, **more: Any) -> Web:
         return Web(*given, patience=Patience(3, 0.01), seconds=1.5, silence=0.5, **more)
 
     monkeypatch.setattr(sources, "Web", web)
+    monkeypatch.setattr(content, "Opening", partial(Opening, outage=1.0))
 
 
 def over_http(reports: live_images.Reports, host: ImageHost, **more: Any) -> dict[str, Any]:
@@ -146,6 +150,27 @@ def test_a_host_that_is_down_leaves_its_batches(
     assert clip_to_megadescriptor(**over_http(reports, host), run_id="r")["state"] == "verified"
     assert reports.faults(connection) == []
     assert counted(reports.folder.parent / "home").twice == []
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_host_that_is_dead_for_good(connection: Connection, reports: live_images.Reports, host: ImageHost) -> None:
+    """With several images in a batch: while other hosts give theirs its rows are set aside, with its name, and no batch is left over.
+    A batch that has its images alone fails, and is named with the host and what reruns it."""
+    dead = f"http://127.0.0.1:{free_port()}"
+    connection.execute("UPDATE reports SET image_path = %s || image_path", (f"http://localhost:{host.port}/",))
+    connection.execute("UPDATE reports SET image_path = %s || id WHERE id IN (3, 4, 5, 14, 15, 30)", (f"{dead}/",))
+    allowed = [f"localhost:{host.port}", dead.removeprefix("http://")]
+    given = over_http(reports, host, images={"root": "https://", "allow_hosts": allowed})
+    result = clip_to_megadescriptor(**given, run_id="r", gates={"max_quarantined": 10})
+    assert result["state"] == "verified"
+    assert quarantined(reports, "r") == dict.fromkeys([3, 4, 5, 14, 15, 30], "unavailable")
+    told = [row["message"] for row in set_aside(reports, "r") if int(row["id"]) < 20]
+    assert all("127.0.0.1 gave no image for 1 s, while localhost gave its images" in line for line in told)
+    connection.execute("UPDATE reports SET image_path = %s || id", (f"{dead}/",))
+    with pytest.raises(
+        BatchesFailed, match=r"4 batches failed in load: .*127\.0\.0\.1: .*refused.*vecferry rerun alone"
+    ):
+        clip_to_megadescriptor(**given, new_column="embedding_alone", run_id="alone")
 
 
 @pytest.mark.usefixtures("hasty")

@@ -13,7 +13,8 @@ until the model has had the slice that they are in. The only pictures that are n
     refused         any other answer of a host
     untrusted       a host without a valid certificate
     too_slow        a host that goes on sending, and does not come to an end
-    unavailable     5xx or no answer, however often it is tried, while others of the same host are read (opening.py)
+    unavailable     5xx or no answer, however often it is tried, while others of the same host are read, or for long while other
+                    hosts give theirs (opening.py)
     page            a web page in place of a picture
     empty           no bytes
     too_large       more bytes than ``max_bytes``
@@ -90,7 +91,8 @@ def _known(references: Mapping[int, Reference], opening: Opening) -> Iterator[Sl
             with opening.pictures([reference.image for reference in chosen], AHEAD) as pictures:
                 return [item_of(reference, picture) for reference, picture in zip(chosen, pictures, strict=True)]
 
-        yield Slice(rows, [reference.sha256 or b"" for reference in part], open_)
+        names = {row: shown(references[row].image) for row in rows}
+        yield Slice(rows, [reference.sha256 or b"" for reference in part], open_, names=names)
 
 
 def _cut(references: Mapping[int, Reference]) -> Iterator[list[int]]:
@@ -121,13 +123,16 @@ def _unknown(references: Mapping[int, Reference], keys_of: KeysOf, opening: Open
                 items[row] = item
                 size += len(item)
                 if size >= SLICE:
-                    yield _slice(items, refused, keys_of)
+                    yield _slice(items, refused, references, keys_of)
                     items.clear()  # by now the model has had them
                     refused, size = {}, 0
         if items or refused:
-            yield _slice(items, refused, keys_of)
+            yield _slice(items, refused, references, keys_of)
 
 
-def _slice(items: Mapping[int, Item], refused: Mapping[int, RowError], keys_of: KeysOf) -> Slice:
+def _slice(
+    items: Mapping[int, Item], refused: Mapping[int, RowError], references: Mapping[int, Reference], keys_of: KeysOf
+) -> Slice:
     rows = list(items)
-    return Slice(rows, keys_of(list(items.values())), lambda at: [items[rows[i]] for i in at], refused)
+    names = {row: shown(references[row].image) for row in rows}
+    return Slice(rows, keys_of(list(items.values())), lambda at: [items[rows[i]] for i in at], refused, names)

@@ -1,5 +1,6 @@
 """One picture that is never to be had, on a host that gives the others; over real HTTP."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -26,10 +27,10 @@ def host() -> Iterator[ImageHost]:
         yield running
 
 
-def pictures(references: list[str], root: str = ANYWHERE, concurrency: int = 4) -> dict[str, str]:
+def pictures(references: list[str], root: str = ANYWHERE, concurrency: int = 4, outage: float = 0.5) -> dict[str, str]:
     """By reference, the class that each is refused with; "" for a picture."""
     web = Web(Allowed(("127.0.0.1", "localhost")), 10_000, 8, Patience(3, 0.001), silence=0.3)
-    opening = Opening(Site(root, web), 10_000, concurrency)
+    opening = Opening(Site(root, web), 10_000, concurrency, outage)
     try:
         with opening.pictures(references, 1 << 20) as results:
             kinds = {name: _kind(name, result) for name, result in zip(references, results, strict=True)}
@@ -75,7 +76,7 @@ def test_more_of_them_than_there_are_threads_hold_up_no_page(host: ImageHost) ->
 
 
 def test_a_host_that_is_down_is_no_rows_fault(host: ImageHost) -> None:
-    """As long as none of its pictures is read, the batch waits for it; others may be missing there, or other hosts well."""
+    """As long as none of its pictures is read, the batch waits for it; others may be missing there."""
     for number in range(20):
         host.put(f"/{number}.png", status(503))
     with pytest.raises(TransientError, match="says 503; tried 3 times"):
@@ -84,10 +85,34 @@ def test_a_host_that_is_down_is_no_rows_fault(host: ImageHost) -> None:
         pictures(["0.png", "gone.png"], host.root)
     with pytest.raises(TransientError, match="says 503"):
         pictures(["0.png"], host.root)
+
+
+def test_a_host_that_is_dead_while_others_are_well_is_waited_for(host: ImageHost) -> None:
+    """For so long and no longer: then its pictures are not to be had, each is told with why, and it is not asked for each again."""
+    for number in range(20):
+        host.put(f"/{number}.png", status(503))
+    names = [f"{host.root}/{number}.png" for number in range(20)]
+    with image_host() as other:
+        well = [other.put(f"/{n}.png", GOOD).replace("127.0.0.1", "localhost") for n in range(3)]
+        began = time.monotonic()
+        kinds = pictures([names[0], *well, *names[1:]])
+        assert kinds == {**dict.fromkeys(names, "unavailable"), **dict.fromkeys(well, "")}
+        assert 0.5 <= time.monotonic() - began < 10
+        assert len(set(host.asked)) < 20
+        for name in well:
+            other.put(f"/{name.rpartition('/')[2]}", status(500))
+        with pytest.raises(TransientError, match="says 50"):
+            pictures([names[0], *well, *names[1:]])
+
+
+def test_a_host_that_is_back_before_that_gives_its_pictures(host: ImageHost) -> None:
+    """None of its rows is set aside."""
+    for number in range(3):
+        host.put(f"/{number}.png", *[status(503)] * 9, file(GOOD))
+    names = [f"{host.root}/{number}.png" for number in range(3)]
     with image_host() as other:
         well = other.put("/a.png", GOOD).replace("127.0.0.1", "localhost")
-        with pytest.raises(TransientError, match="says 503"):
-            pictures([f"{host.root}/0.png", f"{host.root}/1.png", well])
+        assert pictures([*names, well], outage=5) == dict.fromkeys([*names, well], "")
 
 
 def test_the_only_picture_of_a_host_is_judged_by_other_hosts(host: ImageHost) -> None:
