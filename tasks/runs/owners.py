@@ -8,6 +8,7 @@ from prefect import task
 
 from tasks.base.errors import UsageError
 from tasks.base.retrying import RETRYING
+from tasks.embedders.naming import parse_model
 from tasks.runs import ledger, ledger_versions, models
 from tasks.runs.commands import command
 from tasks.runs.database import database_url
@@ -39,7 +40,7 @@ def take_up(request: Request, places: Sequence[tuple[str, str]], flow_run: str, 
             return TakenUp(name)
         if begun := begun_by(connection, flow_run):
             return TakenUp(begun)
-        if owner := owner_of(connection, named):
+        if owner := owner_of(connection, named, request.embedder):
             return TakenUp(_usable(connection, owner, request), owned=True)
         if ledger.find(connection, name):
             raise UsageError(f"run {name} already exists, and this flow run did not begin it: give another run_id")
@@ -52,13 +53,13 @@ def begun_by(connection: Connection, flow_run: str) -> str | None:
     return row[0] if row else None
 
 
-def owner_of(connection: Connection, places: Iterable[tuple[str, str, str]]) -> str | None:
-    """The run that has all the places, each a schema, a table and a column. Raises UsageError when only some of them are
-    taken, or by several runs."""
+def owner_of(connection: Connection, places: Iterable[tuple[str, str, str]], embedder: str | None = None) -> str | None:
+    """The run that has all the places, each a schema, a table and a column; or had, by that model, where its cutover has renamed
+    them. Raises UsageError when only some of them are taken, or by several runs."""
     owners: dict[str, str | None] = {}
     for schema, table, column in places:
         model = models.at(connection, schema, table, column)
-        run = model.run_id if model else _began(connection, schema, table, column)
+        run = model.run_id if model else _began(connection, (schema, table, column), embedder)
         owners[f"{schema}.{table}.{column}"] = run
     runs = set(owners.values())
     if len(runs) > 1:
@@ -69,16 +70,27 @@ def owner_of(connection: Connection, places: Iterable[tuple[str, str, str]]) -> 
     return runs.pop() if runs else None
 
 
-def _began(connection: Connection, schema: str, table: str, column: str) -> str | None:
-    """The last run that began to make vectors in that column, whose cutover has renamed it since."""
+def _began(connection: Connection, place: tuple[str, str, str], embedder: str | None) -> str | None:
+    """The last run that began to make vectors of that model in a column, whose cutover has renamed it since: another model's are
+    another migration, which the name is free for."""
     if not models.exists(connection):
         return None
-    row = connection.execute(
+    schema, table, column = place
+    runs = connection.execute(
         "SELECT m.run_id FROM vecferry.model m JOIN vecferry.relation r USING (run_id, target) WHERE m.state <> 'retired' "
-        "AND (r.source ->> 'table', r.source ->> 'column') = (%s, %s) ORDER BY m.model DESC LIMIT 1",
+        "AND (r.source ->> 'table', r.source ->> 'column') = (%s, %s) ORDER BY m.model DESC",
         (f"{schema}.{table}", column),
-    ).fetchone()
-    return row[0] if row else None
+    ).fetchall()
+    alike = (run for (run,) in runs if _same_model(ledger.get(connection, run).plan.request.embedder, embedder))
+    return next(alike, None)
+
+
+def _same_model(made_by: str | None, asked_for: str | None) -> bool:
+    """Whether both name one model, whatever its options."""
+    if made_by is None or asked_for is None:
+        return True
+    one, other = parse_model(made_by), parse_model(asked_for)
+    return (one.provider, one.model, one.revision) == (other.provider, other.model, other.revision)
 
 
 def _usable(connection: Connection, run_id: str, request: Request) -> str:

@@ -8,11 +8,12 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
+from flows.forms.form import parse
 from tasks.base.errors import TransientError, VerificationRefused
 from tasks.cutover import contract, cutover, rollback
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.runs.checkpoints import Mark
-from tasks.runs.owners import owner_of
+from tasks.runs.owners import owner_of, take_up
 from tasks.runs.run import open_run
 from tasks.shadows.postgres import live_place, live_queue, rehearsal
 from tasks.shadows.postgres.live_column import LiveColumn
@@ -29,8 +30,10 @@ from tests.helpers.renamed_table import (
     SEARCH,
     WRITE,
     Mirrored,
+    RenamedForm,
     Reports,
     migration_of,
+    parameters,
     ready,
     renaming,
     text_of,
@@ -253,6 +256,24 @@ def test_the_run_is_found_by_the_column_that_it_began_with(connection: Connectio
     Reports(connection)
     cutover(verified(connection, "first"))
     assert owner_of(connection, [("public", "reports", "embedding_24")]) == "first"
+
+
+def test_another_model_that_takes_the_name_again_is_another_run(connection: Connection) -> None:
+    """A second migration that is started without run_id, and calls its new column as the first did, is not taken for the first; each
+    model's own start goes on with its own run."""
+    Reports(connection)
+    cutover(verified(connection, "first"))
+
+    def taken_up(**more: Any) -> str:
+        form = parse(RenamedForm, parameters(**more, target={"new_column": "embedding_24"}))
+        return take_up(form.request(), form.places(), "a flow run", "of its own").run_id
+
+    assert taken_up() == "first"
+    assert taken_up(embedder="hashing/24?price=2") == "first"
+    assert taken_up(new=LATER, old=NEW) == "of its own"
+    cutover(verified(connection, "second", new=LATER, old=NEW, target={"new_column": "embedding_24"}))
+    assert taken_up(new=LATER, old=NEW) == "second"
+    assert taken_up() == "first"
 
 
 SEARCHES = {
