@@ -4,28 +4,11 @@ and writes nothing."""
 from collections.abc import Iterator
 
 from tasks.runs.plan import Target
-from tasks.shadows.postgres import bystanders, live_statements
+from tasks.shadows.postgres import bystanders, live_statements, one_more_column
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.places import LivePlace
-from tasks.stores.postgres.row_shapes import Routine, Scope, assigned, breaks
-from tasks.stores.postgres.syntax import NotParsed
-
-_ROUTINES = """
-    SELECT p.oid::regprocedure::text, p.proname, l.lanname, pg_get_functiondef(p.oid), p.prosrc, p.prorettype = c.reltype,
-           p.prorettype <> c.reltype AND (p.prorettype = 'record'::regtype OR t.typtype = 'c'), triggers.names, tables.names
-    FROM pg_class c, pg_proc p JOIN pg_language l ON l.oid = p.prolang JOIN pg_type t ON t.oid = p.prorettype,
-        LATERAL (SELECT coalesce(array_agg(tgname::text ORDER BY tgname), '{}') FROM pg_trigger
-                 WHERE tgrelid = c.oid AND tgfoid = p.oid AND NOT tgisinternal) AS triggers (names),
-        LATERAL (SELECT coalesce(array_agg(name::text), '{}') FROM pg_trigger, unnest(ARRAY[tgoldtable, tgnewtable]) AS name
-                 WHERE tgrelid = c.oid AND tgfoid = p.oid AND name IS NOT NULL) AS tables (names)
-    WHERE c.oid = to_regclass(%s) AND l.lanname IN ('sql', 'plpgsql') AND p.prokind IN ('f', 'p')
-      AND p.pronamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema', 'vecferry'))
-      AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
-      AND (p.prorettype = c.reltype OR triggers.names <> '{}' OR p.prosrc = '' OR strpos(lower(p.prosrc), lower(c.relname)) > 0)
-    ORDER BY 1
-"""
-"""Functions that have to do with the table; one whose body was parsed when it was made has no source."""
+from tasks.stores.postgres.row_shapes import assigned
 
 
 def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
@@ -81,22 +64,10 @@ def _fired(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
 
 
 def _read(connection: Connection, target: Target[LivePlace]) -> Iterator[tuple[str, bool | None]]:
-    """Functions by name, with the triggers of the table that call them, and whether one more column breaks them; None where
-    nobody can say."""
+    """Functions by name, and whether one more column breaks them; None where nobody can say."""
     live = target.place.live
-    if target.place.beside or relations.has_column(connection, live.identifier, target.place.new_column):
-        return
-    rows = connection.execute(_ROUTINES, (live.identifier.as_string(),)).fetchall()
-    returning = {name for _, name, _, _, _, returns_rows, *_ in rows if returns_rows}
-    for signature, _, language, definition, body, returns_rows, returns_columns, triggers, tables in rows:
-        scope = Scope(live.schema, live.table, bool(triggers), frozenset(returning | set(tables)))
-        routine = Routine(signature, language, definition, body, returns_rows, returns_columns, bool(triggers))
-        named = f"{signature} of the trigger {', '.join(triggers)}" if triggers else signature
-        try:
-            yield named, breaks(routine, scope)
-        except NotParsed:
-            if triggers or returns_rows:
-                yield named, None
+    if not target.place.beside and not relations.has_column(connection, live.identifier, target.place.new_column):
+        yield from one_more_column.read(connection, live)
 
 
 def _publications(connection: Connection, target: Target[LivePlace]) -> tuple[list[str], list[str]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from psycopg import sql
 
 from tasks.runs.plan import Target
+from tasks.shadows.postgres import one_more_column
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.places import LivePlace
 
@@ -19,7 +20,8 @@ def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
     yield from _names(target)
     if not target.place.beside:
         yield from _column(connection, target)
-        yield from _unwritable(connection, target)
+        for line in one_more_column.unwritable(connection, target.place.live, target.place.new_column):
+            yield f"{line}: {SIDE_TABLE}"
 
 
 def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
@@ -135,21 +137,3 @@ def _column(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
         )
     elif filled:
         yield f"{target.place.column} is there, and is NOT NULL, but a row without a text has no vector: {other}"
-
-
-def _unwritable(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
-    place, table = target.place, target.collection.name
-    row = connection.execute(
-        "SELECT relispartition, reloftype <> 0, "
-        "ARRAY(SELECT rulename::text FROM pg_rewrite WHERE ev_class = c.oid AND ev_type = '2' AND ev_enabled <> 'D' ORDER BY 1), "
-        "EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = c.oid AND attname = %s) FROM pg_class c WHERE c.oid = to_regclass(%s)",
-        (place.new_column, place.live.identifier.as_string()),
-    ).fetchone()
-    assert row
-    partition, typed, rules, there = row
-    if partition and not there:
-        yield f"{table} is a partition, and takes a column only from the table it is a part of: {SIDE_TABLE}"
-    if typed and not there:
-        yield f"{table} is a table of a type, and takes no column of its own: {SIDE_TABLE}"
-    if rules:
-        yield f"{table}: every UPDATE, and so the one that fills a column, is rewritten by {', '.join(rules)}: {SIDE_TABLE}"

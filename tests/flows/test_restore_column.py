@@ -128,6 +128,34 @@ def test_a_column_that_cannot_be_used_is_refused(connection: Connection) -> None
     assert connection.execute("SELECT state, error FROM vecferry.run").fetchone() == ("planned", None)
 
 
+BREAKS = {
+    r"one more column breaks f\(\) of the trigger keeps: name the columns there": (
+        "CREATE TABLE archive (LIKE docs); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO archive "
+        "VALUES (old.*); RETURN NULL; END $$; CREATE TRIGGER keeps AFTER DELETE ON docs FOR EACH ROW EXECUTE FUNCTION f()"
+    ),
+    r"one more column breaks f\(\): name the columns there": (
+        "CREATE TABLE archive (LIKE docs); CREATE FUNCTION f() RETURNS void LANGUAGE sql AS $$ INSERT INTO archive SELECT * FROM docs $$"
+    ),
+    "is rewritten by still": "CREATE RULE still AS ON UPDATE TO docs DO INSTEAD NOTHING",
+}
+
+
+@pytest.mark.parametrize("reason", BREAKS)
+def test_a_column_that_breaks_the_application_is_not_made(connection: Connection, reason: str) -> None:
+    """What one more column would stop is named, with the way on, and the table is as it was; a column that is there already breaks
+    nothing more."""
+    backed_up(connection, rows=20)
+    connection.execute(BREAKS[reason].encode())
+    columns = "SELECT attname FROM pg_attribute WHERE attrelid = 'docs'::regclass AND attnum > 0 ORDER BY attnum"
+    before = connection.execute(columns).fetchall()
+    with pytest.raises(UsageError, match=rf"public.docs.*{reason}.*--format jsonl"):
+        refill(open_run("r", "DATABASE_URL"), "embedding_old")
+    assert connection.execute(columns).fetchall() == before
+    if "breaks" in reason:
+        connection.execute("ALTER TABLE docs ADD COLUMN embedding_old vector(384)")
+        assert refill(open_run("r", "DATABASE_URL"), "embedding_old").tables["public.docs"].restored == 20
+
+
 def test_one_table_that_refuses_keeps_the_others_untouched(connection: Connection) -> None:
     """Of several tables none gets the column where one of them cannot take it."""
     Table(connection, rows=20)

@@ -22,6 +22,7 @@ from tasks.runs.checkpoints import Mark
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.difference import Refilled, named
+from tasks.shadows.postgres import one_more_column
 from tasks.shadows.postgres.bystanders import watched
 from tasks.shadows.postgres.live_rows import PIECE_ROWS
 from tasks.shadows.postgres.live_statements import firing, restoring
@@ -64,6 +65,7 @@ class RestoredColumn:
             if model and model.run_id:
                 raise UsageError(f"{self.name} holds the vectors of run {model.run_id}: name another column")
             if not self._is_there(connection):
+                self._refuse_more(connection)
                 return True
             query = sql.SQL("SELECT EXISTS (SELECT 1 FROM {} WHERE {} IS NOT NULL)").format(
                 self.live.identifier, sql.Identifier(self.column)
@@ -141,6 +143,17 @@ class RestoredColumn:
         if not self.column or "%" in self.column or len(self.column.encode()) > LONGEST:
             raise UsageError(
                 f"{self.column!r} cannot be a column: a name has at most {counted(LONGEST, 'byte')}, and no %"
+            )
+
+    def _refuse_more(self, connection: Connection) -> None:
+        """Raises UsageError where the table takes no column, or the application misses a table without it."""
+        way = "write the snapshot out with --format jsonl"
+        for line in one_more_column.unwritable(connection, self.live, self.column):
+            raise UsageError(f"{line}: {way}")
+        if broken := [name for name, stops in one_more_column.read(connection, self.live) if stops]:
+            raise UsageError(
+                f"{self.target.collection.name}: one more column breaks {', '.join(broken)}: name the columns there, in place of * or "
+                f"of all columns, or {way}"
             )
 
     def _is_there(self, connection: Connection) -> bool:
