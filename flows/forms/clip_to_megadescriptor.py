@@ -59,12 +59,12 @@ class ClipToMegadescriptor(Migration):
     function_sql: str | None = Field(None, description="body of that function for the new vectors (default: derived)")
     write_function: str | None = Field(
         "update_report_embedding",
-        description="function by which the application writes vectors; it switches too, with layout=column",
+        description="function by which the application writes vectors; it switches too, unless this is null",
     )
     layout: Literal["column", "side_table"] = Field(
         "column",
         description="where the new vectors lie: in a column of the table, which takes the old one's name at the cutover, or in "
-        "a table beside it, where only the search function switches",
+        "a table beside it, where only the functions switch",
     )
     embedder: str = Field(
         "timm/MegaDescriptor-L-384", description="model of the new vectors: provider/model[?option=value]"
@@ -110,7 +110,7 @@ class ClipToMegadescriptor(Migration):
             "embedder": _with(self.embedder, options, type(self)),
             "id": key,
             "images": _absolute(self.images),
-            "write_function": None if usual else self.write_function,
+            "write_function": None if usual else self.write_function or "",
         }
 
     def places(self) -> list[tuple[str, str]]:

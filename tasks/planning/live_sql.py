@@ -39,10 +39,8 @@ def statements(connection: Connection, run_id: str, target: Target[LivePlace], l
     if not limited:
         shared = lines(*live_access.share_statements(connection, target))
         yield from when("at the cutover", [*_switched(connection, target), *shared])
-        if target.old_space and relations.has_column(
-            connection, target.place.live.identifier, target.place.live.vectors
-        ):
-            yield from when("while catching up after the cutover", lines(known.update_old))
+        later = lines(*_later(connection, target))
+        yield from when("while catching up after the cutover", later) if later else ()
 
 
 def _index(run_id: str, target: Target[LivePlace]) -> Iterator[str]:
@@ -75,6 +73,16 @@ def _switched(connection: Connection, target: Target[LivePlace]) -> Iterator[str
     if target.place.renaming:
         yield from lines(renaming.renames(target.place))
         yield note("functions of vecferry's that name these columns name them as they are called then")
+
+
+def _later(connection: Connection, target: Target[LivePlace]) -> Iterator[sql.Composed]:
+    """What is sent then and was not before: by the names that columns have by then, and of old vectors."""
+    place = renaming.renamed(target.place)
+    known = statements_of(place)
+    if place != target.place:
+        yield from (known.update, known.empty)
+    if target.old_space and relations.has_column(connection, place.live.identifier, target.place.live.vectors):
+        yield known.update_old
 
 
 def _chooses(schema: str, name: str) -> str:

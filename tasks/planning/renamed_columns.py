@@ -2,10 +2,11 @@
 ``side_table`` no name changes.
 
 Beside what live_tables reads, the request's own parameters are ``write_function``, the name of the function by which the application
-writes vectors or None for the usual one, and ``allow_dependents``.
+writes vectors, "" for none and None for the usual one, and ``allow_dependents``.
 """
 
 import re
+from dataclasses import replace
 
 from tasks.base.errors import UsageError
 from tasks.embedders.naming import parse_model
@@ -29,7 +30,7 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
 def refined(connection: Connection, request: Request, place: LivePlace) -> LivePlace:
     """The place with what it takes to be switched by name."""
     if place.beside:
-        return place
+        return replace(place, write_function=_write_function(connection, request, place))
     live = place.live
     if live.beside:
         raise UsageError(
@@ -71,6 +72,8 @@ def _refuse_unsearched(connection: Connection, place: LivePlace) -> None:
 def _write_function(connection: Connection, request: Request, place: LivePlace) -> str | None:
     """The function that writes vectors; None where there is none by the usual name."""
     named = request.own.get("write_function")
+    if named == "":
+        return None
     name = named or f"update_{place.table.removesuffix('s')}_embedding"
     if find(connection, place.schema, name, switched=True):
         return str(name)

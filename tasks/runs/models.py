@@ -220,6 +220,12 @@ def rename(connection: Connection, model: Model, column: str) -> None:
     _update(connection, model, column_name=column)
 
 
+def is_retired(connection: Connection, schema: str, table: str, column: str) -> bool:
+    """Whether the last model that had the column, of the table or beside it, was dropped."""
+    where = "table_schema = %s AND table_name = %s AND column_name = %s"
+    return [m.state for m in _select(connection, where, schema, table, column)][-1:] == ["retired"]
+
+
 def refuse_retired(connection: Connection, run_id: str, target: int) -> None:
     """Raises UsageError when a later run has dropped what this one made."""
     model = of_run(connection, run_id, target)

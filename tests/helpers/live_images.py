@@ -6,6 +6,7 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,14 +86,17 @@ class Reports:
         if done.rowcount:
             self.write_vector(connection, id)
 
-    def write_vector(self, connection: "psycopg.Connection[Any]", id: int) -> None:
-        """An application makes the old vector of a report's image, by the old model, which it may have for long."""
+    def write_vector(self, connection: "psycopg.Connection[Any]", id: int, side: int = OLD) -> None:
+        """An application makes the vector of a report's image, by the old model, which it may have for long, or by the new one, once
+        that is taken."""
         row = connection.execute(
             "SELECT image_path, x, y, width, height FROM reports WHERE id = %s FOR UPDATE", (id,)
         ).fetchone()
         if row and row[0]:
-            old = str(self.vector(row[0], crop_of(row[1:]), OLD).tolist())
-            connection.execute("SELECT update_report_embedding(%s, %s::vector)", (id, old))
+            vector = str(self.vector(row[0], crop_of(row[1:]), side).tolist())
+            too_soon = () if side == OLD else (psycopg.errors.DataException,)
+            with suppress(*too_soon), connection.transaction():
+                connection.execute("SELECT update_report_embedding(%s, %s::vector)", (id, vector))
 
     def write(
         self, connection: "psycopg.Connection[Any]", chance: random.Random, number: int, step: int, kind: str
@@ -122,7 +126,7 @@ class Reports:
                 )
                 self.write_vector(connection, id)
             elif kind == "vector":
-                self.write_vector(connection, id)
+                self.write_vector(connection, id, chance.choice((OLD, NEW)))
             elif kind == "other":
                 connection.execute("UPDATE reports SET seen = seen + 1 WHERE id = %s", (id,))
             elif kind == "key":

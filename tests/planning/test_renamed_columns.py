@@ -6,9 +6,10 @@ from flows.forms.form import parse
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.cutover import contract, cutover
 from tasks.planning.renamed_columns import kept_name
+from tasks.shadows.registry import shadow_of
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.pipeline import build, finish
-from tests.helpers.renamed_table import NEW, RenamedForm, Reports, parameters, plan, ready, renaming, text_of, verified
+from tests.helpers.renamed_table import NEW, RenamedForm, Reports, parameters, plan, ready, renaming, verified
 from tests.helpers.sent import recorded
 from tests.planning.test_planned_sql import logged, planned, unplanned, unsent
 
@@ -182,17 +183,23 @@ def test_a_kept_column_names_the_contract_that_drops_it(connection: Connection) 
     assert plan(connection, **later).problems == []
 
 
-def test_the_plan_shows_what_is_sent(connection: Connection) -> None:
-    """Columns, triggers, functions, renames and rights, and no more."""
+@pytest.mark.parametrize("layout", ["column", "side_table"])
+def test_the_plan_shows_what_is_sent(connection: Connection, layout: str) -> None:
+    """Columns, triggers, functions, renames and rights, and no more; beside the table no renames, and what takes the vectors that are
+    written by the function."""
     reports = Reports(connection, rows=10)
-    given = parameters()
+    given = parameters(layout=layout)
     shown = planned(connection, parse(RenamedForm, given), "r")
     with logged(connection) as sent, recorded() as statements:
         run = build("r", RenamedForm, **given)
         reports.say(7, "other words")
         finish(run, sample=20, min_row_cosine=-1)
-        reports.say(8, text_of(8))
-    assert any("RENAME COLUMN" in line for line in shown)
+        connection.execute("UPDATE vecferry.run SET state = 'cut_over' WHERE run_id = 'r'")
+        reports.say(8, "other words")
+        reports.say(9, "")
+        shadow_of(run, run.plan.targets[0]).follow(1.0)
+    assert any("RENAME COLUMN" in line for line in shown) == (layout == "column")
+    assert any("vecferry.write_beside(" in line for line in shown) == (layout == "side_table")
     left = unsent(shown, sent[0])
     assert [line for line in left if "RENAME" in line or "TRIGGER" in line] == []
     assert "\n".join(unplanned(shown, statements)) == ""

@@ -2,21 +2,24 @@
 
 from collections.abc import Iterator
 
-from tasks.shadows.postgres.mentions import Assignment
+from tasks.shadows.postgres.mentions import Assignment, Item
 from tasks.stores.postgres.syntax import Node
 
 
-def assignments(node: Node, column: str) -> Iterator[Assignment]:
-    """Where an INSERT or an UPDATE writes the column, by its name."""
+def assignments(kind: str, node: Node, item: Item, column: str) -> Iterator[Assignment]:
+    """Where a statement of that kind, to which ``item`` is the table that it writes, writes the column by its name."""
     merged = [clause["MergeWhenClause"].get("targetList") for clause in node.get("mergeWhenClauses", [])]
-    for listed in (node.get("targetList"), node.get("onConflictClause", {}).get("targetList"), *merged):
+    for at, listed in enumerate((node.get("targetList"), node.get("onConflictClause", {}).get("targetList"), *merged)):
         for target in (t["ResTarget"] for t in listed or [] if "ResTarget" in t):
             if target.get("name") == column:
-                yield Assignment(target.get("location", 0), target.get("val"))
+                value = target.get("val")
+                alone = not {"MultiAssignRef", "SetToDefault"} & (value or {}).keys() and "indirection" not in target
+                yield Assignment(target.get("location", 0), value, item, kind == "UpdateStmt" and not at and alone)
     for at, target in enumerate(node.get("cols", [])):
         if target["ResTarget"].get("name") == column:
             values = _values(node.get("selectStmt", {}).get("SelectStmt", {}), at)
-            yield Assignment(target["ResTarget"].get("location", 0), {"List": {"items": values}} if values else None)
+            listed_values = {"List": {"items": values}} if values else None
+            yield Assignment(target["ResTarget"].get("location", 0), listed_values, item, False)
 
 
 def _values(select: Node, at: int) -> list[Node]:

@@ -13,6 +13,7 @@ from psycopg import sql
 
 from tasks.shadows.postgres.mentions import Item, Mention, Reading
 from tasks.shadows.postgres.scopes import Relation, read
+from tasks.shadows.postgres.spans import end_of_alias, end_of_name, end_of_result, end_of_star, text_of, value_set
 from tasks.shadows.postgres.underivable import (
     KINDS,
     Routine,
@@ -20,31 +21,12 @@ from tasks.shadows.postgres.underivable import (
     Vectors,
     query_among,
     refuse_numbers,
+    refuse_unhanded,
     refuse_unlike,
     refuse_untraced,
     written_among,
 )
 from tasks.stores.postgres.syntax import Edit, NotParsed, Piece, Token, edited, expressions, statements, tokens
-
-AFTER_RESULTS = frozenset(
-    [
-        "from",
-        "into",
-        "where",
-        "group",
-        "having",
-        "window",
-        "order",
-        "limit",
-        "offset",
-        "fetch",
-        "for",
-        "union",
-        "intersect",
-        "except",
-    ]
-)
-"""What may follow the columns of a result."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +51,7 @@ def derive(
         if not any(r.assignments for r in every):
             raise Underivable(f"it writes nothing to {old.column} by name")
         if new.beside:
-            raise Underivable("it writes to the table, and the new vectors lie beside it")
+            refuse_unhanded(every)
         refuse_numbers(words, old, new)
     elif not any(m.compared for r in every for m in r.mentions):
         raise Underivable(f"it takes no distance from {old.column}")
@@ -152,9 +134,9 @@ def _of_piece(piece: Piece, reading: Reading, routine: Routine, old: Vectors, ne
         if mention.itself and new.beside:
             joined.append(mention.item)
         yield _column(piece, mention, new)
-    yield from _assigned(piece, reading, new.column)
+    yield from _handed(piece, reading, new) if new.handed else _assigned(piece, reading, new.column)
     for location, called in reading.named_after:
-        end = _end_of_result(piece, piece.place(location))
+        end = end_of_result(piece, piece.place(location))
         yield Edit(end, end, f" AS {_quoted(called)}")
     for item in reading.tables:
         if new.beside and (any(item is other for other in joined) or _starred(reading, item, routine)):
@@ -172,25 +154,36 @@ def _renamed(piece: Piece, reading: Reading, routine: Routine, name: str) -> Ite
     for location, fields in reading.others:
         if fields[0] == routine.name:
             start = piece.place(location)
-            yield Edit(start, _end_of_name(piece, start, 1), _quoted(name))
+            yield Edit(start, end_of_name(piece, start, 1), _quoted(name))
 
 
 def _assigned(piece: Piece, reading: Reading, name: str) -> Iterator[Edit]:
     """The column where it is written."""
     for assignment in reading.assignments:
         start = piece.place(assignment.location)
-        yield Edit(start, _end_of_name(piece, start, 1), _quoted(name))
+        yield Edit(start, end_of_name(piece, start, 1), _quoted(name))
+
+
+def _handed(piece: Piece, reading: Reading, new: Vectors) -> Iterator[Edit]:
+    """The vector where it would be written, handed to what lies beside the table."""
+    assert new.handed
+    yield from _assigned(piece, reading, new.keeping)
+    for assignment in reading.assignments:
+        before, after = new.handed(_quoted(assignment.item.name), new.keeping)
+        start, end = value_set(piece, end_of_name(piece, piece.place(assignment.location), 1))
+        yield Edit(start, start, before)
+        yield Edit(end, end, after)
 
 
 def _column(piece: Piece, mention: Mention, new: Vectors) -> Edit:
     start = piece.place(mention.location)
-    end = _end_of_name(piece, start, len(mention.fields))
-    text = _text(piece)[start:end]
+    end = end_of_name(piece, start, len(mention.fields))
+    text = text_of(piece)[start:end]
     if mention.itself:
         qualifier = ".".join(map(_quoted, mention.fields[:-1])) or _quoted(mention.item.name)
         lies_beside = new.beside and mention.item.table
         text = f"{_beside(mention.item) if lies_beside else qualifier}.{_quoted(new.column)}"
-    following = _text(piece)[end:].lstrip()
+    following = text_of(piece)[end:].lstrip()
     if mention.compared and new.compared_as != new.type and not following.startswith("::"):
         text = f"({text}::{new.extension}.{new.compared_as}({new.dimensions}))"
     if mention.itself and mention.unnamed:
@@ -203,13 +196,13 @@ def _join(piece: Piece, item: Item, new: Vectors) -> Iterator[Edit]:
     assert item.table
     assert new.beside
     start = piece.place(item.table["location"])
-    end = _end_of_name(piece, start, 2 if "schemaname" in item.table else 1)
-    text = _text(piece)
+    end = end_of_name(piece, start, 2 if "schemaname" in item.table else 1)
+    text = text_of(piece)
     if only := re.search(r"\bONLY\s*(\(?)\s*$", text[:start], re.IGNORECASE):
         start = only.start()
         end = text.index(")", end) + 1 if only[1] else end
     if alias := item.table.get("alias"):
-        end = _end_of_alias(piece, end, alias["aliasname"])
+        end = end_of_alias(piece, end, alias["aliasname"])
     if re.match(r"\s*TABLESAMPLE\b", text[end:], re.IGNORECASE):
         raise Underivable("it searches a sample of the table")
     yield Edit(start, start, "(")
@@ -225,7 +218,7 @@ def _stars(piece: Piece, reading: Reading, new: Vectors) -> Iterator[Edit]:
     """What lies beside a table is none of its own columns; a subquery that hands on all of them hands it on too."""
     for star in reading.stars:
         start = piece.place(star.location)
-        end = start + 1 if not star.qualified else _end_of_star(piece, start)
+        end = start + 1 if not star.qualified else end_of_star(piece, start)
         text = ", ".join(f"{_quoted(item.name)}.*" for item in star.items)
         if not star.outermost:
             text += "".join(f", {_beside(i)}.{_quoted(new.column)}" for i in star.items if i.table)
@@ -253,42 +246,6 @@ def _of_types(words: Sequence[Token], old: Vectors, new: Vectors, declared: bool
 def _is_cast(words: Sequence[Token], i: int) -> bool:
     before = words[i - 3].text if i >= 3 and words[i - 1].text == "." else words[i - 1].text if i else ""
     return before == "::"
-
-
-def _text(piece: Piece) -> str:
-    """The text with as much before it as stands before it in the body."""
-    return " " * piece.start + piece.text
-
-
-def _end_of_name(piece: Piece, start: int, parts: int) -> int:
-    pattern = r"\s*\.\s*".join([r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'] * parts)
-    match = re.compile(pattern).match(_text(piece), start)
-    if match is None:
-        raise Underivable("a comment stands within a name")
-    return match.end()
-
-
-def _end_of_result(piece: Piece, start: int) -> int:
-    """Where a column of a result ends that begins there."""
-    depth, end = 0, start
-    for word in tokens(_text(piece)[start:]):
-        depth += (word.text in ("(", "[")) - (word.text in (")", "]"))
-        if depth < 0 or (depth == 0 and (word.text in (",", ";") or word.name in AFTER_RESULTS)):
-            break
-        end = start + word.end
-    return end
-
-
-def _end_of_star(piece: Piece, start: int) -> int:
-    return _text(piece).index("*", start) + 1
-
-
-def _end_of_alias(piece: Piece, start: int, alias: str) -> int:
-    """Where the alias ends that follows the name of a table."""
-    for word in tokens(_text(piece)[start:]):
-        if word.name == alias:
-            return start + word.end
-    raise Underivable(f"the name {alias} is not where it should be")
 
 
 def _beside(item: Item) -> str:

@@ -39,6 +39,13 @@ def make_body(
     search_bodies.note(connection, Searched(model, made, False, origin.to_json() if origin else None), name)
 
 
+def rederive_writing(connection: Connection, target: Target[LivePlace], model: Model) -> None:
+    """Makes anew what writes the model's vectors, where it lies beside and would name what is about to be dropped."""
+    for name, body in search_bodies.of_model(connection, model):
+        if name == target.place.write_function and body != name:
+            make_body(connection, target, model, name, body)
+
+
 def is_outdated(connection: Connection, target: Target[LivePlace], made: Searched, name: str) -> bool:
     """Whether the application's own function is not what the one for new vectors was derived from."""
     origin = origin_of(connection, target, name)

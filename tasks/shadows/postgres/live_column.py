@@ -11,6 +11,7 @@
     renaming          how the column takes the name of the old one
     dispatcher        how it is switched, and which run may be taken back, or contracted, when
     live_access       who may read it
+    handing_over      how an application writes it, where it lies beside the table
 
 The queue is made before the first row is listed, so a row is right, or it is in the queue.
 """
@@ -35,6 +36,8 @@ from tasks.shadows.postgres import (
     column_readers,
     columns,
     dispatcher,
+    generated,
+    handing_over,
     live_comparison,
     live_place,
     live_queue,
@@ -260,10 +263,20 @@ class LiveColumn(LiveRows):
             live_place.drop_side_table(connection, target)
         if before:
             dispatcher.retire(connection, target, before, model)
+            self._let_go(connection)
             dropped += self._drop(connection, before)
         if target.place.beside:
             return dropped
         return [*dropped, f"dropped the triggers and the queue of {target.place.schema}.{target.place.table}"]
+
+    def _let_go(self, connection: Connection) -> None:
+        """Has what is handed over to vectors beside the table, this run's and others', no longer name what is about to be dropped."""
+        for model in models.of_table(connection, self.live.schema, self.live.table):
+            if model.beside and model.run_id and model.target is not None:
+                target = columns.current(connection, ledger.get(connection, model.run_id).plan.targets[model.target])
+                if handing_over.takes(target.place):
+                    live_place.note_changes(connection, target)
+                    generated.rederive_writing(connection, target, model)
 
     def _refuse_readers(self, connection: Connection) -> None:
         model = models.of_run(connection, self.run.run_id, self.target.number)

@@ -1,7 +1,7 @@
 """What a live table gets for its new vectors: a column or a table beside it, a table of what is known of each row, a
 queue of the rows that changed, and the triggers that fill it."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from tasks.runs.models import Model
 from tasks.runs.names import index_names, short
 from tasks.runs.plan import Target
 from tasks.runs.waiting import queue_name
+from tasks.shadows.postgres import handing_over
 from tasks.shadows.postgres.columns import current
 from tasks.shadows.postgres.live_access import share, share_statements, view_name, view_statement
 from tasks.stores.postgres import hnsw, relations
@@ -24,8 +25,8 @@ from tasks.stores.postgres.places import SCHEMA, LivePlace
 from tasks.stores.postgres.table import Table
 
 TRIGGERS = ("write", "update", "truncate")
-WRITING = "vecferry.writing"
-"""A setting that is on in transactions in which a run writes vectors of its own."""
+VECTOR = "vector"
+"""The trigger that takes vectors that are handed over, where any are."""
 BESIDE = 100
 """Bytes of a side table's row beside its vector: the header, the key, the hash of the text."""
 
@@ -57,7 +58,7 @@ def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None
     ):
         for one in _column_statements(connection, target):
             connection.execute(one)
-    _note_changes(connection, target)
+    note_changes(connection, target)
     if target.place.beside:
         connection.execute(view_statement(connection, target))
         share(connection, target)
@@ -66,12 +67,13 @@ def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None
 def is_noted(connection: Connection, target: Target[LivePlace]) -> bool:
     """Whether its triggers note every change: somebody may have switched them off, as ``pg_restore --disable-triggers`` does, or
     have put another table into its place."""
-    names = [trigger_name(target.place, kind) for kind in TRIGGERS]
+    kinds = (*TRIGGERS, VECTOR) if handing_over.takes(target.place) else TRIGGERS
+    names = [trigger_name(target.place, kind) for kind in kinds]
     row = connection.execute(
         "SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND tgname = ANY(%s) AND tgenabled = 'A'",
         (target.place.live.identifier.as_string(), names),
     ).fetchone()
-    return row == (len(TRIGGERS),)
+    return row == (len(names),)
 
 
 def bring_forward(connection: Connection, target: Target[LivePlace]) -> bool:
@@ -79,20 +81,23 @@ def bring_forward(connection: Connection, target: Target[LivePlace]) -> bool:
     changes may have gone unnoted."""
     noted = is_noted(connection, target)
     if not noted or not relations.has_column(connection, queue(target.place), "noted_in"):
-        locked(connection, lambda: _note_changes(connection, target))
+        locked(connection, lambda: note_changes(connection, target))
     return not noted
 
 
-def _note_changes(connection: Connection, target: Target[LivePlace]) -> None:
+def note_changes(connection: Connection, target: Target[LivePlace]) -> None:
+    """Makes the queue and the triggers that fill it, as they are to be by now."""
     connection.execute(statement("expand_note_change"))
-    connection.execute(_queue_statement(target))
+    for one in _noting_statements(connection, target):
+        connection.execute(one)
 
 
 def statements(connection: Connection, run_id: str, target: Target[LivePlace]) -> list[sql.Composed]:
     """What ``make`` sends that names this target, for the plan."""
     column = [] if target.place.beside else [*_column_statements(connection, target)]
     view = [view_statement(connection, target), *share_statements(connection, target)] if target.place.beside else []
-    return [_side_statement(target), _key_statement(run_id, target), *column, _queue_statement(target), *view]
+    noting = _noting_statements(connection, target)
+    return [_side_statement(target), _key_statement(run_id, target), *column, *noting, *view]
 
 
 def _side_statement(target: Target[LivePlace]) -> sql.Composed:
@@ -133,14 +138,12 @@ def _column_statements(connection: Connection, target: Target[LivePlace]) -> Ite
         yield statement("grant_column_alike", column=column, **granted, **_where(target))
 
 
-def _queue_statement(target: Target[LivePlace]) -> sql.Composed:
-    live = target.place.live
-    return statement(
-        "expand_queue",
-        key=live.noted_id("($1)"),
-        changed=sql.SQL(_changed(target.place)),
-        **_triggers(target),
-    )
+def _noting_statements(connection: Connection, target: Target[LivePlace]) -> Iterator[sql.Composed]:
+    place = target.place
+    changed = sql.SQL(handing_over.changed(connection, place))
+    yield statement("expand_queue", key=place.live.noted_id("($1)"), changed=changed, **_triggers(target))
+    if handing_over.takes(place):
+        yield handing_over.trigger_statement(connection, target, trigger_name(place, VECTOR))
 
 
 def _claim(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
@@ -227,7 +230,7 @@ def drop_side_table(connection: Connection, target: Target[LivePlace]) -> None:
 
 
 def _triggers(target: Target[LivePlace]) -> dict[str, Any]:
-    names = {f"trigger_{kind}": trigger_name(target.place, kind) for kind in TRIGGERS}
+    names = {f"trigger_{kind}": trigger_name(target.place, kind) for kind in (*TRIGGERS, VECTOR)}
     return {"queue": queue_name(target.place), **names, **_where(target)}
 
 
@@ -237,24 +240,6 @@ def _where(target: Target[LivePlace]) -> dict[str, Any]:
 
 def _dims(target: Target[LivePlace]) -> dict[str, Any]:
     return {"type": target.place.layout.type, "dims": target.dimensions or 0}
-
-
-def _changed(place: LivePlace) -> str:
-    """SQL of a trigger's condition: text or key, and where others write vectors too, these."""
-    live = place.live
-    changed = _differ([*live.columns, *(column.name for column in live.key)])
-    if not place.shared:
-        return changed
-    theirs = f"pg_catalog.current_setting('{WRITING}', true) IS DISTINCT FROM 'on'"
-    return f"{changed} OR {theirs} AND {_differ([live.vectors, place.new_column])}"
-
-
-def _differ(names: Iterable[str]) -> str:
-    """Whether bytes differ, not whether what they read as does: that depends on the writer's DateStyle, extra_float_digits and the
-    like, and json has no other equality."""
-    columns = [quoted(name) for name in dict.fromkeys(names)]
-    old, new = (f"ROW({', '.join(f'{row}.{column}' for column in columns)})::record" for row in ("OLD", "NEW"))
-    return f"{old} OPERATOR(pg_catalog.*<>) {new}"
 
 
 def side_table(place: LivePlace) -> sql.Identifier:

@@ -145,10 +145,10 @@ def renew(rows: LiveRows, connection: Connection, ids: list[str], seqs: list[int
         checkpoints.check_stop(connection, run.run_id)
         there = rows.known(connection, ids)
         silent = sorted(set(ids) - set(filled["id"].to_pylist()))
+        if old is not None:  # first, as whoever writes a vector beside has the row of the table before that
+            rows.update_old(connection, old)
         removed = rows.remove(connection, silent)
         rows.put(connection, lacking, fresh=False)
-        if old is not None:
-            rows.update_old(connection, old)
         if rejected:
             rows.refuse(connection, rejected)
         connection.execute(statements_of(target.place).done, (seqs,))

@@ -13,7 +13,8 @@ from psycopg import sql
 from sql import statement
 from tasks.runs.waiting import queue_name
 from tasks.shadows.postgres.columns import called
-from tasks.shadows.postgres.live_place import WRITING, numbered_id, side_table
+from tasks.shadows.postgres.handing_over import WRITING
+from tasks.shadows.postgres.live_place import numbered_id, side_table
 from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.places import SCHEMA, LivePlace
 from tasks.stores.postgres.wire import KEYS
@@ -162,6 +163,7 @@ def triggers(live: LiveTable, column: str) -> sql.Composed:
         "SELECT t.tgname::text FROM pg_trigger t WHERE t.tgrelid = to_regclass({}) AND NOT t.tgisinternal "
         "AND t.tgtype & 16 <> 0 AND t.tgenabled IN ('O', 'A') "
         "AND t.tgfoid IS DISTINCT FROM to_regproc('vecferry.note_change')::oid "
+        "AND t.tgfoid IS DISTINCT FROM to_regproc('vecferry.write_beside')::oid "
         "AND (t.tgattr::text = '' OR EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = t.tgrelid AND a.attname = {} "
         "AND a.attnum = ANY(t.tgattr))) ORDER BY 1"
     ).format(sql.Literal(live.identifier.as_string()), sql.Literal(column))

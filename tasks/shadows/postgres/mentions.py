@@ -53,6 +53,10 @@ class Assignment:
     """Of its name."""
     value: Node | None
     """What it becomes; None where that is not an expression of its own."""
+    item: Item
+    """The table that it is a column of."""
+    by_update: bool
+    """Whether an UPDATE sets it, by ``column = value``."""
 
 
 @dataclass(frozen=True)

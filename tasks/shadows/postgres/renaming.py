@@ -5,6 +5,7 @@ is written anew here, and column_dependents tells of what is the application's.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from psycopg import sql
 
@@ -26,6 +27,13 @@ from tasks.stores.postgres.places import LivePlace
 def renames(place: LivePlace) -> sql.Composed:
     """What renames them at the switch."""
     return _statement("cutover_columns", place)
+
+
+def renamed(place: LivePlace) -> LivePlace:
+    """The place as its columns are called after the switch."""
+    if place.renaming is None:
+        return place
+    return replace(place, new_column=place.renaming.column, live=replace(place.live, vectors=place.renaming.kept))
 
 
 def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
@@ -65,6 +73,7 @@ def notes(target: Target[LivePlace], model: str) -> Iterator[str]:
     """What the application has to change with the switch to ``model``."""
     place, renaming = target.place, target.place.renaming
     if renaming is None:
+        yield from _beside(target, model) if place.shared else ()
         return
     table, old = f"{place.schema}.{place.table}", place.live.layout.dimensions
     written = f", and not by {place.write_function}," if place.write_function else ""
@@ -80,6 +89,23 @@ def notes(target: Target[LivePlace], model: str) -> Iterator[str]:
         f"that goes with it, and a restart{fails}"
     )
     yield f"until the contract, catch-up makes the vectors of rows of {table} that come in without one"
+
+
+def _beside(target: Target[LivePlace], model: str) -> Iterator[str]:
+    """The same where the new vectors lie beside the table."""
+    place, old = target.place, target.place.live.layout.dimensions
+    table, new, column = (
+        f"{place.schema}.{place.table}",
+        counted(target.dimensions or 0, "dimension"),
+        place.live.vectors,
+    )
+    of_old = f", and those of {old:,} to {column}" if old and old != target.dimensions else ""
+    yield (
+        f"after the cutover {table} is searched by the vectors of {model}, {new}, which lie beside it, and {column} keeps the old ones: "
+        "every instance of the application needs the new model with its preprocessing, the threshold that goes with it, and a restart; "
+        f"{place.write_function} writes vectors of {new} beside the table{of_old}"
+    )
+    yield f"catch-up makes the vectors of rows of {table} that come in without one"
 
 
 def _spelled(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:

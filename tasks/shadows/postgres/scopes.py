@@ -53,7 +53,7 @@ class _Reader:
         if scope and "relation" in node:
             self.reading.written.append(scope[0])
         if scope and scope[0].table:
-            self.reading.assignments += assignments(node, self.reading.column)
+            self.reading.assignments += assignments(kind, node, scope[0], self.reading.column)
         if "onConflictClause" in node:
             scope += [Item("excluded", item.columns) for item in scope[:1]]
         for key, child in node.items():

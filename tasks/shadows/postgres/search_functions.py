@@ -10,6 +10,7 @@ from psycopg import sql
 
 from tasks.runs import search_bodies
 from tasks.runs.plan import Target
+from tasks.shadows.postgres import handing_over
 from tasks.shadows.postgres.derive import derive, hands_out_rows, parsed, query_of, rename, respelled, searches
 from tasks.shadows.postgres.live_place import joined
 from tasks.shadows.postgres.mentions import Table
@@ -101,8 +102,8 @@ def _problems(connection: Connection, target: Target[LivePlace], function: str) 
         except Underivable as e:
             if function == place.write_function:
                 yield (
-                    f"no function that writes the new vectors can be derived from {name}: {e}. Let it do what it does by "
-                    "UPDATE … SET or INSERT, or name another function with `write_function`"
+                    f"no function that writes the new vectors can be derived from {name}: {e}. {_other_way_to_write(place)}, or "
+                    "name another function with `write_function`"
                 )
             elif place.body_of(function):
                 yield f"the `function_sql` of {name} is not what PostgreSQL takes for its body: {e}"
@@ -111,6 +112,11 @@ def _problems(connection: Connection, target: Target[LivePlace], function: str) 
                     f"no function for the new vectors can be derived from {name}: {e}. Give its body for them with `function_sql`, "
                     f"or name another function with `function`"
                 )
+
+
+def _other_way_to_write(place: LivePlace) -> str:
+    beside = "SET column = value, choose layout=column, leave it with the old vectors by write_function=null"
+    return f"Let it do what it does by UPDATE … {beside if place.beside else 'SET or INSERT'}"
 
 
 def argument_of_query(connection: Connection, target: Target[LivePlace], name: str) -> int | None:
@@ -139,7 +145,7 @@ class Searching:
 def searching(connection: Connection, target: Target[LivePlace], origin: Origin, name: str) -> Searching:
     """What a function called ``name`` says that searches, or writes, the target's vectors as ``origin`` does its own. Raises
     Underivable."""
-    function, new = origin.function, _vectors(connection, target)
+    function, new = origin.function, _vectors(connection, target, origin.column)
     called = of_table(target.place.schema, function.schema, function.name)
     kinds, writes = [p.kind for p in function.inputs], called == target.place.write_function
     if given := target.place.body_of(called):
@@ -247,16 +253,20 @@ def _routine(origin: Origin) -> Routine:
     return Routine(f.name, f.language, f.body, f.definition, origin.returns_row, names, tuple(p.kind for p in f.inputs))
 
 
-def _vectors(connection: Connection, target: Target[LivePlace]) -> Vectors:
+def _vectors(connection: Connection, target: Target[LivePlace], old: str) -> Vectors:
+    """The new vectors, in the place of those of the column ``old``."""
     layout, place = target.place.layout, target.place
-    beside = joined(target) if place.beside else None
+    extension = pgvector_schema(connection) or "public"
+    takes = handing_over.takes(place)
     return Vectors(
         place.new_column,
         layout.type,
         layout.dimensions,
         layout.index_type or layout.type,
-        pgvector_schema(connection) or "public",
-        beside,
+        extension,
+        joined(target) if place.beside else None,
+        handing_over.handed(place, extension) if takes else None,
+        handing_over.keeping(connection, place, old) if takes else "",
     )
 
 

@@ -51,6 +51,11 @@ class Vectors:
     """The schema of pgvector, quoted."""
     beside: Callable[[str, str], str] | None = None
     """Where the vectors lie beside the table: what is joined, by what the table is called and what this is."""
+    handed: Callable[[str, str], tuple[str, str]] | None = None
+    """The same of what is written: what comes before a vector and after it so that it is written beside the table, by what the
+    table is called and ``keeping``."""
+    keeping: str = ""
+    """A column that is set to what it is where the vector would be set."""
 
 
 def query_among(routine: Routine, readings: Sequence[Reading]) -> int | None:
@@ -88,6 +93,14 @@ def refuse_numbers(words: Sequence[Token], old: Vectors, new: Vectors) -> None:
         in_type = at >= 2 and words[at - 1].text == "(" and words[at - 2].name in KINDS
         if word.kind == "number" and word.text == str(old.dimensions) and not in_type:
             raise Underivable(f"it names the number {word.text}, which is that of the old dimensions")
+
+
+def refuse_unhanded(readings: Sequence[Reading]) -> None:
+    """Raises Underivable for vectors that are written, and could not be handed to what lies beside the table."""
+    if not all(a.by_update for reading in readings for a in reading.assignments):
+        raise Underivable(
+            "it writes vectors otherwise than by UPDATE … SET column = value, and the new ones lie beside the table"
+        )
 
 
 def _arguments(node: Any, routine: Routine) -> Iterator[int]:

@@ -126,9 +126,6 @@ class LivePlace(PostgresPlace):
     nul: ClassVar[Nul] = "quarantine"
     beside: ClassVar[bool]
     """Whether the vectors lie in a table of their own."""
-    shared: ClassVar[bool] = False
-    """Whether others write vectors to the column too, which are then held against the model's own."""
-
     live: LiveTable
     new_column: str
     """The column that the new vectors are searched in."""
@@ -154,6 +151,11 @@ class LivePlace(PostgresPlace):
     def column(self) -> str:
         """The column of the new vectors as it is called now, with its table."""
         return f"{self.schema}.{self.table}.{self.new_column}"
+
+    @property
+    def shared(self) -> bool:
+        """Whether others write new vectors too, which are then held against the model's own."""
+        return False
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -192,7 +194,10 @@ class RenamedColumn(LiveColumn):
     that he has, writes to it then."""
 
     kind: ClassVar[str] = "renamed_column"
-    shared: ClassVar[bool] = True
+
+    @property
+    def shared(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,3 +207,7 @@ class SideTable(LivePlace):
     kind: ClassVar[str] = "side_table"
     beside: ClassVar[bool] = True
     followed_after_contract: ClassVar[bool] = True
+
+    @property
+    def shared(self) -> bool:
+        return self.write_function is not None

@@ -51,6 +51,16 @@ def has_column(connection: Connection, relation: sql.Identifier, name: str) -> b
     return _value(connection, query, relation, name) is not None
 
 
+def settable(connection: Connection, relation: sql.Identifier) -> list[str]:
+    """The columns that an UPDATE may set to a value, in their order."""
+    rows = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped "
+        "AND attgenerated = '' AND attidentity <> 'a' ORDER BY attnum",
+        (relation.as_string(),),
+    ).fetchall()
+    return [name for (name,) in rows]
+
+
 def may_be_null(connection: Connection, relation: sql.Identifier, column: str) -> bool:
     """Whether a row may lack a value of the column."""
     query = "SELECT NOT attnotnull FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = %s"
