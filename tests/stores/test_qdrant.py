@@ -20,11 +20,12 @@ from qdrant_client import models
 from tasks.base.errors import FatalError, TransientError, UsageError
 from tasks.runs import dataset
 from tasks.stores import canonical
-from tasks.stores.interface import Collection, records, vectors
+from tasks.stores.interface import Collection, Selected, records, vectors
+from tasks.stores.postgres.connection import Connection
 from tasks.stores.qdrant import configuration, indexing, writing
 from tasks.stores.qdrant.client import Qdrant, close_directory, created, facts, opened
 from tasks.stores.qdrant.errors import AbsentError, TooMuchError
-from tasks.stores.qdrant.points import payload_values, point_id
+from tasks.stores.qdrant.points import payload_texts, point_id
 from tasks.stores.qdrant.shapes import Shape, chosen, shapes
 from tasks.stores.qdrant.store import QdrantStore, create_directory, source
 from tasks.stores.records import with_hash
@@ -176,13 +177,22 @@ class TestOpening:
         with qdrant_server(tmp_path, api_key="right", read_only_key="reader") as server:
             make(opened(url=server.url, api_key="RIGHT"), "docs", UNNAMED)
             reader = opened(url=server.url, api_key="READER")
-            assert QdrantStore(reader).names() == ["docs"]
+            assert reader.collections() == ["docs"]
             with pytest.raises(FatalError, match=r"check that the key named by qdrant.api_key may do this"):
                 make(reader, "more", UNNAMED)
             for client in (lambda q: QdrantStore(q).names(), lambda q: QdrantStore(q).records("docs")):
                 with pytest.raises((FatalError, UsageError), match=r"check qdrant.api_key"):
                     client(opened(url=server.url, api_key="WRONG"))
         refused("qdrant.api_key: neither an environment variable", url=server.url, api_key="NOWHERE")
+
+    def test_a_url_and_a_key_go_by_name(self, server: QdrantServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A URL may be named as a secret is; the two names that are the default need not be set, and say so where one is needed."""
+        monkeypatch.setenv("MY_QDRANT", server.url)
+        for name in ("QDRANT_URL", "QDRANT_API_KEY"):
+            monkeypatch.delenv(name, raising=False)
+        assert opened(url="MY_QDRANT", api_key="QDRANT_API_KEY").place == server.url
+        refused("no Qdrant is named: give qdrant.url or qdrant.path, or set QDRANT_URL", url="QDRANT_URL")
+        refused("qdrant.url: neither an environment variable nor", url="NOWHERE")
 
 
 class TestRefusals:
@@ -255,7 +265,7 @@ class TestVectors:
     def test_they_travel(self, place: Qdrant, collection: str) -> None:
         """Dense, sparse and multi-vectors beside the embedding come back as they were, and null where there are none."""
         make(place, collection, NAMED)
-        store = QdrantStore(place, "image", payload_values("image_path"))
+        store = QdrantStore(place, "image", payload_texts("image_path"))
         store.write(collection, page(others=[BESIDE, None, b'{"text":[1.0,2.0,3.0]}', None]))
         records_ = store.records(collection)
         fetched = records_.fetch(records_.ids().to_pylist())
@@ -331,8 +341,8 @@ def test_ids_have_one_text() -> None:
 def test_documents_are_texts_of_the_payload() -> None:
     """By key, or by a path with dots; a number and what is missing are no document."""
     payloads = [{"image": {"path": "a"}, "n": 1}, {"image.path": "b"}, {"image": "c"}, {}]
-    assert payload_values("image.path")(payloads) == ["a", "b", None, None]
-    assert payload_values("n")(payloads) == [None] * 4
+    assert payload_texts("image.path")(payloads) == ["a", "b", None, None]
+    assert payload_texts("n")(payloads) == [None] * 4
 
 
 class TestWriting:
@@ -362,7 +372,7 @@ class TestWriting:
         writing.upsert(place, collection, [point(3, "us")], mode="update_only")
         own = {"must": [{"key": "by", "match": {"value": "us"}}]}
         writing.upsert(place, collection, [point(1, "later"), point(2, "later")], update_filter=own)
-        rows = rows_of(QdrantStore(place, documents=payload_values("by")).records(collection).fetch(["1", "2", "3"]))
+        rows = rows_of(QdrantStore(place, documents=payload_texts("by")).records(collection).fetch(["1", "2", "3"]))
         assert {i: row["document"] for i, row in rows.items()} == {"1": "app", "2": "later"}
 
     def test_vectors_and_payloads_apart(self, place: Qdrant, collection: str) -> None:
@@ -503,6 +513,20 @@ class TestConfiguration:
             f"{where}.size: 6, not 4",
         ]
 
+    def test_what_is_missing_of_it_is_made(self, served: Qdrant, collection: str) -> None:
+        """A collection that was half made gets its payload indexes, and those that it has stay."""
+        make(served, collection, self.WHOLE["params"])
+        for _ in range(2):
+            configuration.complete(served, collection, self.WHOLE)
+        assert configuration.read(served, collection)["payload_schema"].keys() == {"n", "image_path"}
+
+    def test_its_owner(self, place: Qdrant, collection: str) -> None:
+        """The run that made it is named in its metadata; somebody else's has none."""
+        make(place, collection, UNNAMED, metadata={"vecferry": {"run_id": "r1"}, "theirs": 1})
+        assert configuration.owner(configuration.read(place, collection)) == "r1"
+        make(place, f"{collection}-2", UNNAMED, metadata={"vecferry": "no run"})
+        assert configuration.owner(configuration.read(place, f"{collection}-2")) is None
+
     def test_nothing_is_made_twice(self, place: Qdrant, collection: str) -> None:
         """A name that is taken is refused, and what has it is left alone."""
         make(place, collection, UNNAMED)
@@ -600,15 +624,46 @@ class TestReading:
             from_to = models.CreateAlias(collection_name=collection, alias_name=alias)
             place.client.update_collection_aliases([models.CreateAliasOperation(create_alias=from_to)])
         assert QdrantStore(place).records(alias).count() == 4
-        assert QdrantStore(place).aliases()[alias] == collection
+        assert place.aliases()[alias] == collection
 
     def test_a_plan_opens_it(self, server: QdrantServer, served: Qdrant, collection: str) -> None:
         """By the options that a plan keeps."""
         make(served, collection, NAMED)
         options = {"url": server.url, "vector": "image", "document": "image_path", "others": []}
         store = source(options, None, True, None)
-        store.write(collection, page())
-        assert store.records(collection).fetch(["7"]).column("document").to_pylist() == ["0.jpg"]
+        store.write(collection, page(others=[BESIDE] * 4))
+        row = store.records(collection).fetch(["7"])
+        assert (row.schema, row.column("document").to_pylist()) == (records(4), ["0.jpg"])
+        chosen_ = Selected(collection, rows={"vector": "text", "others": ["words"]})
+        other = source(options, [chosen_], True, None).records(collection)
+        assert (other.shape.name, tuple(other.reading.others)) == ("text", ("words",))
+        with pytest.raises(UsageError, match="has not one dense vector but vector image and vector text"):
+            source({"url": server.url}, None, True, None).records(collection)
+        make(served, f"{collection}-2", UNNAMED)
+        assert source({"url": server.url}, None, True, None).records(f"{collection}-2").shape.name == ""
+
+    def test_contents_come_without_the_embedding(self, place: Qdrant, collection: str) -> None:
+        """All that a point says, and its other vectors; of the embedding nothing is sent."""
+        make(place, collection, NAMED)
+        store = QdrantStore(place, "image", payload_texts("image_path"))
+        store.write(collection, page(others=[BESIDE, None, BESIDE, None]))
+        contents, whole = (
+            rows_of(read(IDS)) for read in (store.records(collection).contents, store.records(collection).fetch)
+        )
+        assert contents == {i: {**row, "embedding": None} for i, row in whole.items()}
+
+    def test_documents_are_looked_up(
+        self, served: Qdrant, collection: str, server: QdrantServer, connection: Connection
+    ) -> None:
+        """In a table of PostgreSQL, by a key of the payload."""
+        connection.execute("CREATE TABLE images (n int, image_path text)")
+        connection.execute("INSERT INTO images VALUES (0, 'a.jpg'), (2, 'c.jpg')")
+        make(served, collection, UNNAMED)
+        QdrantStore(served).write(collection, page())
+        lookup = {"key": "n", "table": "images", "match": "n", "column": "image_path", "database": "DATABASE_URL"}
+        opened_ = source({"url": server.url, "lookup": lookup}, None, True, None).records(collection)
+        rows = rows_of(opened_.fetch(IDS))
+        assert [rows[i]["document"] for i in IDS] == ["a.jpg", None, "c.jpg", None]
 
 
 def refused(pattern: str, **options: Any) -> None:

@@ -21,6 +21,8 @@ from tasks.base.errors import FatalError, TransientError, UsageError
 from tasks.stores.qdrant.errors import refused
 from tasks.stores.qdrant.rest import Rest, connect
 
+URL, KEY = "QDRANT_URL", "QDRANT_API_KEY"
+"""What the URL and the key are called where nobody calls them otherwise; there need be no key then."""
 PORT = 6333
 META = "meta.json"
 """The file that makes a directory one of local mode."""
@@ -72,17 +74,28 @@ class Qdrant:
         """While the body runs, what Qdrant refuses is raised as one of our classes."""
         return refused(self.place)
 
+    def collections(self) -> list[str]:
+        """The name of every collection; aliases are not among them."""
+        with self.refused():
+            return sorted(c.name for c in self.client.get_collections().collections)
+
+    def aliases(self) -> dict[str, str]:
+        """Alias → collection."""
+        with self.refused():
+            return {a.alias_name: a.collection_name for a in self.client.get_aliases().aliases}
+
 
 def opened(*, url: str | None = None, path: str | None = None, api_key: str | None = None) -> Qdrant:
-    """Opens a server or a directory; ``api_key`` is the name of a secret. Raises UsageError where there is none, or it is of
-    no use, TransientError where a server could be reached a moment ago."""
+    """Opens a server or a directory. ``url`` is a URL, or the name of a variable or secret that holds it; ``api_key`` is always a
+    name. Raises UsageError where there is none, or it is of no use, TransientError where a server could be reached a moment
+    ago."""
     if (url is None) == (path is None):
         raise UsageError(
             "name one of qdrant.url and qdrant.path: a server, or a directory of qdrant-client's local mode"
         )
     if path is not None:
         return _directory(os.path.abspath(path))
-    return _server(_whole(url or ""), _key(api_key))
+    return _server(_whole(_named(url or URL)), _key(api_key))
 
 
 def created(path: str) -> Qdrant:
@@ -221,10 +234,21 @@ def _whole(url: str) -> str:
     return f"{parts.scheme}://{host}:{parts.port or PORT}{parts.path.rstrip('/')}"
 
 
+def _named(url: str) -> str:
+    """The URL itself, or what the variable or secret of that name holds."""
+    if "://" in url or ":" in url:
+        return url
+    if value := settings.secret(url, "qdrant.url"):
+        return value
+    if url == URL:
+        raise UsageError(f"no Qdrant is named: give qdrant.url or qdrant.path, or set {URL}")
+    raise UsageError(f"qdrant.url: neither an environment variable nor a Prefect Secret is called {url}")
+
+
 def _key(name: str | None) -> str | None:
     if name is None:
         return None
     key = settings.secret(name, "qdrant.api_key")
-    if key is None:
+    if key is None and name != KEY:
         raise UsageError(f"qdrant.api_key: neither an environment variable nor a Prefect Secret is called {name}")
     return key

@@ -20,6 +20,8 @@ from tasks.stores.qdrant.shapes import UNNAMED
 Configuration = dict[str, Any]
 LATER = ("read_fan_out_factor", "read_fan_out_delay_ms")
 """What of ``params`` a collection gets once it is there."""
+OWNED = "vecferry"
+"""What of a collection's metadata is a run's: {"run_id", "space"}."""
 SETTINGS = {
     "hnsw_config": "hnsw_config",
     "wal_config": "wal_config",
@@ -67,6 +69,12 @@ def exists(qdrant: Qdrant, collection: str) -> bool:
     return True
 
 
+def owner(configuration: Mapping[str, Any]) -> str | None:
+    """The run that made the collection, by what it wrote into its metadata; None for one of somebody else's."""
+    mark = (configuration.get("metadata") or {}).get(OWNED)
+    return mark.get("run_id") if isinstance(mark, Mapping) else None
+
+
 def problems(configuration: Mapping[str, Any]) -> list[str]:
     """Why a collection of this configuration cannot be made anew, a line each."""
     if configuration["params"].get("sharding_method") == "custom":
@@ -92,11 +100,11 @@ def create(qdrant: Qdrant, collection: str, configuration: Mapping[str, Any]) ->
             )
     if not made:
         raise FatalError(f"Qdrant at {qdrant.place} did not make collection {collection}")
-    _complete(qdrant, collection, configuration)
+    complete(qdrant, collection, configuration)
 
 
-def _complete(qdrant: Qdrant, collection: str, configuration: Mapping[str, Any]) -> None:
-    """Gives a collection what it cannot be made with."""
+def complete(qdrant: Qdrant, collection: str, configuration: Mapping[str, Any]) -> None:
+    """Gives a collection what it cannot be made with: payload indexes, and settings of reads. What it has already stays."""
     if not qdrant.rest:
         return
     if later := {name: value for name, value in configuration["params"].items() if name in LATER}:

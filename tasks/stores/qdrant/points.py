@@ -60,17 +60,21 @@ def point_id(text: str) -> PointId:
     return str(uuid.UUID(text))
 
 
-def payload_values(key: str) -> Documents:
-    """Documents that are the text at ``key`` of the payload, a path with dots where no key is called so; a number, as
-    what is missing, is none."""
-    steps = key.split(".")
+def payload_value(payload: Mapping[str, Any], key: str) -> Any:
+    """What stands at ``key``, a path with dots where no key is called so; None where nothing does."""
+    value = payload.get(key)
+    if value is None and "." in key:
+        value = payload
+        for step in key.split("."):
+            value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
+def payload_texts(key: str) -> Documents:
+    """Documents that are the text at ``key`` of the payload; a number, as what is missing, is none."""
 
     def of(payload: Mapping[str, Any]) -> str | None:
-        value: Any = payload.get(key)
-        if value is None and len(steps) > 1:
-            value = payload
-            for step in steps:
-                value = value.get(step) if isinstance(value, Mapping) else None
+        value = payload_value(payload, key)
         return value if isinstance(value, str) else None
 
     return lambda payloads: [of(payload) for payload in payloads]

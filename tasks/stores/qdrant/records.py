@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection as Names
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -101,15 +102,11 @@ class QdrantRecords:
         return streamed(self, content)
 
     def fetch(self, ids: Sequence[str], *, content: bool = True) -> pa.RecordBatch:
-        wanted = list[PointId]()
-        for text in dict.fromkeys(ids):
-            with suppress(ValueError):  # what is the id of no point is there no more than another that is absent
-                wanted.append(point_id(text))
-        names = [self.shape.name, *(self.reading.others if content else ())]
-        pages = fetched(self.qdrant, self.name, wanted, content, names, self.page)
-        schema = records(self.shape.size, others=bool(self.reading.others))
-        table = pa.Table.from_batches([batch(page, self.reading, content) for page in pages], schema).combine_chunks()
-        return table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], schema)
+        return self._fetched(ids, [self.shape.name, *(self.reading.others if content else ())], content)
+
+    def contents(self, ids: Sequence[str]) -> pa.RecordBatch:
+        """As ``fetch``, with null for every embedding: those are most of what a point takes to be sent."""
+        return self._fetched(ids, self.reading.others, True)
 
     def sample(self, rows: int, *, content: bool = True, settled: bool = False) -> Iterator[pa.RecordBatch]:
         return sampled(self, rows, content)
@@ -126,6 +123,16 @@ class QdrantRecords:
 
     def turns(self) -> AbstractContextManager[Callable[[], AbstractContextManager[Any]]]:
         return nullcontext(nullcontext)
+
+    def _fetched(self, ids: Sequence[str], names: Names[str], content: bool) -> pa.RecordBatch:
+        wanted = list[PointId]()
+        for text in dict.fromkeys(ids):
+            with suppress(ValueError):  # what is the id of no point is there no more than another that is absent
+                wanted.append(point_id(text))
+        pages = fetched(self.qdrant, self.name, wanted, content, names, self.page)
+        schema = records(self.shape.size, others=bool(self.reading.others))
+        table = pa.Table.from_batches([batch(page, self.reading, content) for page in pages], schema).combine_chunks()
+        return table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], schema)
 
     def _listed(self) -> Iterator[list[PointId]]:
         """Pages of ids. They come in the order of ids, each from where the last one ended: what nobody touches is never missed."""

@@ -46,8 +46,14 @@ def shapes(configuration: Mapping[str, Any]) -> dict[str, Shape]:
     return every | {name: Shape(name, "sparse") for name in params.get("sparse_vectors") or {}}
 
 
-def chosen(collection: str, every: Mapping[str, Shape], name: str) -> Shape:
-    """The dense vector called ``name``. Raises UsageError where there is none."""
+def chosen(collection: str, every: Mapping[str, Shape], name: str | None) -> Shape:
+    """The dense vector called ``name``; None: the only one there is. Raises UsageError where there is none, or several are."""
+    dense = [one for one, shape in every.items() if shape.kind == "dense"]
+    if name is None:
+        if len(dense) != 1:
+            has = listed([called(one) for one in dense]) or "none"
+            raise UsageError(f"collection {collection} has not one dense vector but {has}: name the one that is meant")
+        name = dense[0]
     if name not in every:
         has = listed([called(other) for other in every]) or "no vector"
         raise UsageError(f"collection {collection} has no {called(name)}: it has {has}")

@@ -1,27 +1,34 @@
 """Qdrant, as a server or a directory of local mode, to read from and (for restore) to write to."""
 
 from collections.abc import Collection as Names
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
-from tasks.base import settings
 from tasks.base.errors import UsageError
 from tasks.base.words import counted, listed
 from tasks.stores.interface import Collection, Connect, Metric, Selected
+from tasks.stores.postgres.lookup import Lookup
 from tasks.stores.qdrant import client as clients
 from tasks.stores.qdrant import configuration, records, shapes, writing
 from tasks.stores.qdrant.client import Qdrant
 from tasks.stores.qdrant.errors import AbsentError
-from tasks.stores.qdrant.points import Documents, PointId, Reading, no_documents, payload_values, point_id, written
+from tasks.stores.qdrant.points import (
+    Documents,
+    PointId,
+    Reading,
+    no_documents,
+    payload_texts,
+    payload_value,
+    point_id,
+    written,
+)
 from tasks.stores.qdrant.records import QdrantRecords
 from tasks.stores.qdrant.shapes import UNNAMED
 
-KEY = "QDRANT_API_KEY"
-"""The name of the key of a server that a snapshot is restored into."""
 SPARSE = 256
 """Components that a sparse vector, or vectors that a multi-vector, is taken to have where pages are cut."""
 
@@ -31,13 +38,15 @@ class QdrantStore:
     """The collections of a server or directory. Satisfies Source and Sink."""
 
     qdrant: Qdrant
-    vector: str = UNNAMED
-    """The name of the vector that is read as the embedding, and written."""
+    vector: str | None = UNNAMED
+    """The name of the vector that is read as the embedding, and written; None: the only dense one that there is."""
     documents: Documents = no_documents
     others: Names[str] | None = None
     """The vectors that travel beside it; None: all that the collection has when it is opened."""
     into: str | None = None
     """The one collection that is written to, whatever it is called."""
+    selected: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Collection → {"vector", "others"}, where the plan has decided that."""
     made: dict[str, str] = field(default_factory=dict)
     """The collections that were made here, and the vector that is the embedding of each."""
 
@@ -49,13 +58,7 @@ class QdrantStore:
         return {"qdrant": self.qdrant.server.version}
 
     def names(self) -> list[str]:
-        with self.qdrant.refused():
-            return sorted(c.name for c in self.qdrant.client.get_collections().collections)
-
-    def aliases(self) -> dict[str, str]:
-        """Alias → collection."""
-        with self.qdrant.refused():
-            return {a.alias_name: a.collection_name for a in self.qdrant.client.get_aliases().aliases}
+        return self.qdrant.collections()
 
     def records(self, name: str) -> QdrantRecords:
         """Opens a collection, or what an alias means. Raises UsageError where there is none, or no such dense vector."""
@@ -64,7 +67,7 @@ class QdrantStore:
     def create(self, collection: Collection) -> None:
         """Makes it with the configuration that its metadata have, else of its size and metric alone. Raises UsageError where there
         is one of that name."""
-        name, vector = self.into or collection.name, collection.metadata.get("vector", self.vector)
+        name, vector = self.into or collection.name, collection.metadata.get("vector", self.vector) or UNNAMED
         configuration.create(self.qdrant, name, collection.metadata.get("configuration") or _plain(collection, vector))
         self.made[name] = vector
 
@@ -85,8 +88,10 @@ class QdrantStore:
         except AbsentError as error:
             there = listed(self.names()) or "none"
             raise UsageError(f"there is no collection {name!r} at {self.qdrant.place}; available: {there}") from error
-        shape = shapes.chosen(name, every, self.made.get(name, self.vector))
-        others = tuple(n for n in sorted(every) if n != shape.name and (self.others is None or n in self.others))
+        kept = self.selected.get(name, {})
+        shape = shapes.chosen(name, every, self.made.get(name, kept.get("vector", self.vector)))
+        named = kept.get("others", self.others)
+        others = tuple(n for n in sorted(every) if n != shape.name and (named is None or n in named))
         numbers = sum(_numbers(every[n]) for n in (shape.name, *others))
         return records.opened(
             self.qdrant, name, shape, Reading(shape.name, shape.size or 0, self.documents, others), numbers
@@ -96,12 +101,12 @@ class QdrantStore:
 def source(
     options: dict[str, Any], selected: Sequence[Selected] | None, fresh: bool, connect: Connect | None
 ) -> QdrantStore:
-    """The server or directory of a plan: {"url" | "path", "api_key", "vector", "document", "others"}; ``api_key`` is the name of a
-    secret, ``document`` a payload key. Raises UsageError when there is nothing there."""
+    """The server or directory of a plan: {"url" | "path", "api_key", "vector", "document", "lookup", "others"}; ``api_key`` is the
+    name of a secret, ``document`` a payload key, ``lookup`` what a Lookup is made of. Raises UsageError when there is nothing
+    there."""
     qdrant = clients.opened(**{name: options.get(name) for name in ("url", "path", "api_key")})
-    key, others = options.get("document"), options.get("others")
-    documents = payload_values(key) if key else no_documents
-    return QdrantStore(qdrant, options.get("vector") or UNNAMED, documents, others)
+    rows = {one.name: one.rows for one in selected or () if one.rows is not None}
+    return QdrantStore(qdrant, options.get("vector"), _documents(options), options.get("others"), selected=rows)
 
 
 def create_directory(into: str) -> QdrantStore:
@@ -112,14 +117,20 @@ def create_directory(into: str) -> QdrantStore:
         return QdrantStore(clients.created(into))
     parts = urlsplit(into)
     prefix, _, name = parts.path.partition("/collections/")
-    key = KEY if settings.secret(KEY, "qdrant.api_key") else None
-    qdrant = clients.opened(url=f"{parts.scheme}://{parts.netloc}{prefix}", api_key=key)
+    qdrant = clients.opened(url=f"{parts.scheme}://{parts.netloc}{prefix}", api_key=clients.KEY)
     return QdrantStore(qdrant, into=unquote(name.strip("/")) or None)
 
 
 def opened_by() -> str:
     """What reads what ``create_directory`` makes."""
     return "a directory is opened by QdrantClient(path=…), and a collection of a server by its name"
+
+
+def _documents(options: Mapping[str, Any]) -> Documents:
+    if lookup := options.get("lookup"):
+        table = Lookup(**lookup)
+        return lambda payloads: table.documents([payload_value(payload, table.key) for payload in payloads])
+    return payload_texts(options["document"]) if options.get("document") else no_documents
 
 
 def _point_ids(texts: Sequence[str]) -> list[PointId]:
