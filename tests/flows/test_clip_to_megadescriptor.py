@@ -47,6 +47,17 @@ def test_lifecycle(reports: ImageReports, layout: str) -> None:
     drive(migration_of(reports, layout))
 
 
+@pytest.mark.whole
+def test_lifecycle_by_the_guides_dimensions(connection: Connection, tmp_path: Path) -> None:
+    """The same from 512 to 1536 by the architectures of the guide, CLIP and Swin, made small."""
+    old, new = clip_model(tmp_path / "clip", 512), timm_model(tmp_path / "timm", width=192)
+    names = f"sentence-transformers/{old}", f"timm/{new}?preprocess=card"
+    reports = ImageReports(connection, tmp_path / "photos", *names)
+    assert reports.columns() == {"embedding": "vector(512)"}
+    drive(migration_of(reports, "column"))
+    assert reports.columns() == {"embedding": "vector(1536)"}
+
+
 def test_what_the_guide_checks(reports: ImageReports) -> None:
     """After the switch the column is called as before and has the new dimensions on every row with a vector, an HNSW index is there
     and used, and the functions take the new vectors; those of the old model still go where they belong."""

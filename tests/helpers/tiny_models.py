@@ -48,8 +48,8 @@ def table_model(folder: Path, rows: dict[str, float]) -> Path:
     return folder
 
 
-def clip_model(folder: Path) -> Path:
-    """CLIP: 24 dimensions, texts of at most 20 tokens, and images."""
+def clip_model(folder: Path, dimensions: int = 24) -> Path:
+    """CLIP: texts of at most 20 tokens, and images."""
     torchvision_repair.repair()
     import torch
     from sentence_transformers import SentenceTransformer
@@ -68,7 +68,7 @@ def clip_model(folder: Path) -> Path:
     end = len(words) - 1
     ends = {"bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end}
     config = CLIPConfig(
-        projection_dim=24,
+        projection_dim=dimensions,
         text_config={"vocab_size": len(words), "max_position_embeddings": 20, **sizes, **ends},
         vision_config={"image_size": 32, "patch_size": 16, **sizes},
     )
@@ -80,15 +80,15 @@ def clip_model(folder: Path) -> Path:
     return folder / "model"
 
 
-def timm_model(folder: Path, seed: int = 0, channels: int = 3, **config: Any) -> Path:
-    """Swin: images of 64×64, 64 dimensions, not normalized; ``config`` is what its configuration says beside its own: bicubic,
+def timm_model(folder: Path, seed: int = 0, channels: int = 3, width: int = 8, **config: Any) -> Path:
+    """Swin: images of 64×64, eight times ``width`` dimensions, not normalized; ``config`` is what its configuration says beside its own: bicubic,
     cropped at its centre to 0.9, ImageNet's mean and deviation."""
     torchvision_repair.repair()
     import timm
     import torch
 
     torch.manual_seed(seed)
-    sizes = {"img_size": 64, "window_size": 2, "embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
+    sizes = {"img_size": 64, "window_size": 2, "embed_dim": width, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
     model = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0, in_chans=channels, **sizes)
     timm.models.save_for_hf(model, str(folder), model_config={"pretrained_cfg": config}, safe_serialization=True)
     return folder
