@@ -81,8 +81,8 @@ def clip_model(folder: Path, dimensions: int = 24) -> Path:
 
 
 def timm_model(folder: Path, seed: int = 0, channels: int = 3, width: int = 8, **config: Any) -> Path:
-    """Swin: images of 64×64, eight times ``width`` dimensions, not normalized; ``config`` is what its configuration says beside its own: bicubic,
-    cropped at its centre to 0.9, ImageNet's mean and deviation."""
+    """Swin: images of 64×64, eight times ``width`` dimensions, not normalized; ``config`` is what its configuration says beside its
+    own: bicubic, cropped at its centre to 0.9, ImageNet's mean and deviation."""
     torchvision_repair.repair()
     import timm
     import torch
