@@ -28,6 +28,11 @@ class Images(BaseModel):
     max_bytes: int = Field(1 << 25, ge=1, description="a larger file is quarantined")
     max_pixels: int = Field(89_478_485, ge=1, description="a picture of more pixels is quarantined")
 
+    def resolved(self) -> dict[str, Any]:
+        """The same whoever reads it, and from wherever."""
+        root = self.root
+        return {**self.model_dump(), "root": os.path.abspath(root) if root and "://" not in root else root}
+
 
 class Crop(BaseModel):
     """The part of its image that a row is about: pixels after EXIF rotation, or fractions where all four are 1 or less."""
@@ -109,7 +114,7 @@ class ClipToMegadescriptor(Migration):
         return {
             "embedder": _with(self.embedder, options, type(self)),
             "id": key,
-            "images": _absolute(self.images),
+            "images": self.images.resolved(),
             "write_function": None if usual else self.write_function or "",
         }
 
@@ -123,9 +128,3 @@ def _with(model: str, options: Mapping[str, str], form: type[BaseModel]) -> str:
         if value != form.model_fields[name].default and f"{name}=" not in model:
             model += f"{'&' if '?' in model else '?'}{name}={value}"
     return model
-
-
-def _absolute(images: Images) -> dict[str, Any]:
-    """The same whoever reads it, and from wherever."""
-    root = images.root
-    return {**images.model_dump(), "root": os.path.abspath(root) if root and "://" not in root else root}

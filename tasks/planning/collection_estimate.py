@@ -22,8 +22,8 @@ PAGE, SAMPLE = 2_000, 1_000
 def estimate(connection: Connection, draft: Draft, source: Source, statements: list[str]) -> Planned:
     """The plan as it is shown; ``statements`` are those that change something."""
     plan, request = draft.plan, draft.plan.request
-    looks = [_look(source.records(t.collection.name), request.embedder) for t in plan.targets]
-    cost = cost_of(connection, request.embedder, _texts(source, plan)) if request.embedder else None
+    looks = [look_at(source.records(t.collection.name), request.embedder) for t in plan.targets]
+    cost = cost_of(connection, request.embedder, texts(source, plan)) if request.embedder else None
     warnings = [*draft.warnings, *_target_warnings(plan, looks), *over_budget(cost, request.budget_usd)]
     return Planned(
         plan,
@@ -79,7 +79,8 @@ def _target_warnings(plan: Plan, looks: list[Look]) -> Iterator[str]:
             )
 
 
-def _look(records: Records, embedder: str | None) -> Look:
+def look_at(records: Records, embedder: str | None) -> Look:
+    """What a sample of the records shows, and what a few of their texts take where the model is free of charge."""
     ids = records.ids()
     step = max(1, len(ids) // SAMPLE)
     started = time.perf_counter()
@@ -103,7 +104,7 @@ def _look(records: Records, embedder: str | None) -> Look:
     )
 
 
-def _texts(source: Source, plan: Plan) -> Iterator[list[str]]:
+def texts(source: Source, plan: Plan) -> Iterator[list[str]]:
     """What is embedded, page by page."""
     for target in plan.targets:
         records = source.records(target.collection.name)

@@ -2,8 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from psycopg import sql
@@ -93,11 +94,11 @@ def estimate(connection: Connection, draft: Draft, statements: list[str]) -> Pla
         [look for _, look in samples],
         statements,
         draft.problems,
-        [*draft.warnings, *_warnings(s for s, _ in samples)],
+        [*draft.warnings, *warnings(s for s, _ in samples)],
         least_seconds=sum(s.seconds or 0.0 for s, _ in samples),
         layouts=[layout for target in plan.targets for layout in layout_costs(connection, target)],
         more=[
-            More("model", _model(plan.request.embedder, embedder), list(_model_lines(plan.request.embedder, embedder))),
+            model(plan.request.embedder, embedder),
             *(More("images", asdict(sampled), list(sampled.lines())) for sampled, _ in samples),
         ],
     )
@@ -113,36 +114,40 @@ def _listing(plan: Plan) -> Listing:
     return Listing(("table", "new column", "layout", "rows", "dims", "metric", "image", "functions"), rows)
 
 
-def _model(name: str, embedder: Embedder) -> dict[str, str]:
-    space = embedder.space
-    return {
+def model(name: str, embedder: Embedder) -> More:
+    """How a model makes of images what it does, and what its publisher allows."""
+    space, licence = embedder.space, embedder.licence
+    lengths = "normalized" if space.normalized else "not normalized"
+    lines = [f"{name}: {space.preprocessing or 'preprocessing of its own'}; vectors {lengths}"]
+    values = {
         "name": name,
         "space": space.fingerprint,
         "preprocessing": space.preprocessing,
         "revision": space.revision,
-        "licence": embedder.licence,
+        "licence": licence,
     }
+    return More("model", values, [*lines, *([f"  licence of its weights: {licence}"] if licence else [])])
 
 
-def _model_lines(name: str, embedder: Embedder) -> Iterator[str]:
-    space = embedder.space
-    lengths = "normalized" if space.normalized else "not normalized"
-    yield f"{name}: {space.preprocessing or 'preprocessing of its own'}; vectors {lengths}"
-    if embedder.licence:
-        yield f"  licence of its weights: {embedder.licence}"
-
-
-def _warnings(samples: Iterator[Sampled]) -> Iterator[str]:
+def warnings(samples: Iterable[Sampled]) -> Iterator[str]:
+    """That nothing can be read, which is nobody's wish."""
     for sampled in samples:
         if sampled.refused and not sampled.opened:
             yield f"{sampled.table}: no image of the sample can be opened: look at image, images.root and images.allow_hosts"
 
 
 def _sampled(connection: Connection, target: Target[LivePlace], embedder: Embedder, plan: Plan) -> tuple[Sampled, Look]:
-    hourly_price: float | None = plan.request.own["hourly_price"]
     began = time.perf_counter()
     rows = _documents(connection, target)
     reading = (time.perf_counter() - began) / max(len(rows), 1)
+    sampled = sample(f"{target.place.schema}.{target.place.table}", target, rows, embedder, plan)
+    size = float(np.mean([len(document.encode()) for document in rows if document is not None] or [0.0]))
+    return sampled, Look(len(rows), {}, 0, sampled.without, size, reading)
+
+
+def sample(name: str, target: Target[Any], rows: Sequence[str | None], embedder: Embedder, plan: Plan) -> Sampled:
+    """What the images show that these ``rows`` of a target refer to, by whose ``name`` people know it."""
+    hourly_price: float | None = plan.request.own.get("hourly_price")
     documents = [document for document in rows if document is not None]
     began = time.perf_counter()
     opened = _opened(target.content, documents, embedder)
@@ -155,8 +160,8 @@ def _sampled(connection: Connection, target: Target[LivePlace], embedder: Embedd
     cosines = row_cosines(plan.request.embedder or "", items[:COMPARED])
     speed = 1 / (spent / embedded + opening) if embedded else None
     seconds = target.rows / speed if speed else None
-    sampled = Sampled(
-        table=f"{target.place.schema}.{target.place.table}",
+    return Sampled(
+        table=name,
         rows=target.rows,
         sampled=len(rows),
         without=len(rows) - len(documents),
@@ -172,8 +177,6 @@ def _sampled(connection: Connection, target: Target[LivePlace], embedder: Embedd
         dollars=seconds / 3600 * hourly_price if seconds is not None and hourly_price is not None else None,
         row_cosine=float(cosines.min()) if cosines is not None and cosines.size else None,
     )
-    size = float(np.mean([len(document.encode()) for document in documents])) if documents else 0.0
-    return sampled, Look(len(rows), {}, 0, sampled.without, size, reading)
 
 
 def _documents(connection: Connection, target: Target[LivePlace]) -> list[str | None]:

@@ -95,7 +95,7 @@ def _rows(connection: Connection, names: Mapping[str, sql.Composable], kind: str
         rows = connection.execute(sql.SQL(_ROWS).format(**names, where=typed), (wanted,)).fetchall()
     except errors.DataError:  # somebody names what is no value of that type
         rows = connection.execute(sql.SQL(_ROWS).format(**names, where=as_text), (wanted,)).fetchall()
-    return dict(rows)  # type: ignore[arg-type]
+    return dict(rows)
 
 
 def _key(value: Any) -> str | None:
