@@ -38,7 +38,8 @@ def _listing(plan: Plan) -> Listing:
         place, table = target.place, f"{target.place.schema}.{target.place.table}"
         count, dims = f"{target.collection.count:,}", str(target.dimensions or "")
         functions = ", ".join(map(told, place.functions)) or None
-        rows.append((table, place.new_column, place.kind, count, dims, place.layout.metric, place.live.text, functions))
+        layout, metric = plan.request.own["layout"], place.layout.metric
+        rows.append((table, place.new_column, layout, count, dims, metric, place.live.text, functions))
     return Listing(("table", "new column", "layout", "rows", "dims", "metric", "text", "function"), rows)
 
 

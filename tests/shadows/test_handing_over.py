@@ -21,12 +21,31 @@ from tasks.verify import verify
 from tests.helpers.lifecycle import Rows
 from tests.helpers.live_table import rounded
 from tests.helpers.pipeline import gates
-from tests.helpers.renamed_table import NEW, OLD, Mirrored, Reports, plan, ready, renaming, text_of, verified
+from tests.helpers.renamed_table import NEW, OLD, WRITE, Mirrored, Reports, plan, ready, renaming, text_of, verified
 from tests.helpers.sampling import sampled
 
 __all__ = ["renaming"]
 pytestmark = pytest.mark.usefixtures("renaming")
 NAMES = ("match_reports", "update_report_embedding")
+
+WRITES = {
+    "parsed": (
+        "CREATE FUNCTION update_report_embedding(report_id bigint, new_embedding vector(16)) RETURNS bigint LANGUAGE sql "
+        "BEGIN ATOMIC UPDATE reports SET embedding = new_embedding WHERE id = report_id RETURNING id; END"
+    ),
+    "text": (
+        "CREATE FUNCTION update_report_embedding(report_id bigint, new_embedding text) RETURNS SETOF reports LANGUAGE sql AS $$ "
+        'UPDATE public.reports AS "R" SET seen = 0, embedding = new_embedding::vector(16) FROM (SELECT 1) AS one '
+        'WHERE "R".id = report_id RETURNING "R".* $$'
+    ),
+    "several": (
+        "CREATE FUNCTION update_report_embedding(report_id bigint, new_embedding real[]) RETURNS boolean LANGUAGE plpgsql "
+        "SET search_path = '' AS $$ DECLARE rows int; BEGIN WITH done AS (UPDATE public.reports SET embedding = "
+        "CASE WHEN report_id IS DISTINCT FROM 0 THEN new_embedding END, seen = 1 "
+        "WHERE id BETWEEN report_id AND report_id + 2 RETURNING id) SELECT count(*) INTO rows FROM done; "
+        "RETURN rows = 3; END $$"
+    ),
+}
 
 
 def beside(connection: Connection, run: Run) -> Rows:
@@ -96,9 +115,10 @@ def test_a_new_report_is_found_at_once(connection: Connection) -> None:
     assert beside(connection, run) == reports.expected()
 
 
-def test_a_contract_drops_the_old_column_alone(connection: Connection) -> None:
+@pytest.mark.parametrize("write", sampled([WRITE, WRITES["parsed"]], WRITES["parsed"]), ids=["text", "parsed"])
+def test_a_contract_drops_the_old_column_alone(connection: Connection, write: str) -> None:
     """The function goes on writing new vectors once the column that it wrote is gone, refuses old ones, and changes are followed."""
-    reports = Reports(connection)
+    reports = Reports(connection, write=write)
     run = begun(connection)
     cutover(run)
     contract(run, 0)
@@ -149,26 +169,6 @@ def test_two_migrations_lie_on_each_other(connection: Connection) -> None:
         shadow_of(run, run.plan.targets[0]).follow(1.0)
     assert beside(connection, first) == reports.expected()
     assert beside(connection, second) == reports.expected(later)
-
-
-WRITES = {
-    "parsed": (
-        "CREATE FUNCTION update_report_embedding(report_id bigint, new_embedding vector(16)) RETURNS bigint LANGUAGE sql "
-        "BEGIN ATOMIC UPDATE reports SET embedding = new_embedding WHERE id = report_id RETURNING id; END"
-    ),
-    "text": (
-        "CREATE FUNCTION update_report_embedding(report_id bigint, new_embedding text) RETURNS SETOF reports LANGUAGE sql AS $$ "
-        'UPDATE public.reports AS "R" SET seen = 0, embedding = new_embedding::vector(16) FROM (SELECT 1) AS one '
-        'WHERE "R".id = report_id RETURNING "R".* $$'
-    ),
-    "several": (
-        "CREATE FUNCTION update_report_embedding(report_id bigint, new_embedding real[]) RETURNS boolean LANGUAGE plpgsql "
-        "SET search_path = '' AS $$ DECLARE rows int; BEGIN WITH done AS (UPDATE public.reports SET embedding = "
-        "CASE WHEN report_id IS DISTINCT FROM 0 THEN new_embedding END, seen = 1 "
-        "WHERE id BETWEEN report_id AND report_id + 2 RETURNING id) SELECT count(*) INTO rows FROM done; "
-        "RETURN rows = 3; END $$"
-    ),
-}
 
 
 @pytest.mark.parametrize("write", sampled(WRITES, "several"))
