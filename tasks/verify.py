@@ -24,7 +24,9 @@ from tasks.checks.change_of_model import space_checks
 from tasks.checks.contact_sheet import contact_sheet
 from tasks.checks.coverage import coverage_checks
 from tasks.checks.gates import Gates
+from tasks.checks.itself import itself_checks
 from tasks.checks.measures import Check
+from tasks.checks.queries import query_checks
 from tasks.checks.report import TargetReport, Work
 from tasks.checks.rows import count_checks, queue_checks, row_checks
 from tasks.checks.sample import sample_check
@@ -145,7 +147,10 @@ def _target(run: Run, target: Target[Any], gates: Gates, last: Difference | None
             checks, notes = checks + compared.checks, notes + compared.notes
             benchmark = replace(benchmark, change=compared.change)
             sheet = contact_sheet(target.content, old, made)
+        answered = query_checks(run, target, made, gates)
+        notes, benchmark = notes + answered.notes, replace(benchmark, answers=answered.answers)
         checks += [*searched.checks, sample_check(run, target, made, gates, difference)]
+        checks += [*answered.checks, *itself_checks(run, target, made, gates)]
     return TargetReport(name, target.name, rows, checks, benchmark, notes, quarantined, set_aside, sheet)
 
 

@@ -78,6 +78,20 @@ class Ndcg:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What the new vectors answer to a query of the user's."""
+
+    query: str
+    expected: tuple[str, ...]
+    """Any of these, by id or by what its item is called."""
+    rank: int | None = None
+    """From 1; None where it is not among the first."""
+    score: float | None = None
+    """None of the Euclidean distance, which has none."""
+    distance: float | None = None
+
+
+@dataclass(frozen=True)
 class Gain:
     """A figure by the old and by the new vectors, and what was gained with its interval of 95 %."""
 
@@ -151,6 +165,8 @@ class Benchmark:
     """Without the index; None of a table that is too large to be read once a search."""
     source: OfSource | None = None
     change: Change = Change()
+    answers: tuple[Answer, ...] = ()
+    """To the queries that must be answered."""
 
     def as_json(self) -> dict[str, Any]:
         """As report.json has it: what there is not is left out."""
@@ -165,6 +181,7 @@ class Benchmark:
             "table_bytes": self.table_bytes,
             "norms": {"lowest": norms.lowest, "mean": norms.mean, "highest": norms.highest},
             **({} if source is None else _source(source)),
+            **({"queries": [_there(asdict(answer)) for answer in self.answers]} if self.answers else {}),
             **{name: _there(asdict(figures)) for name, figures in vars(self.change).items() if figures},
         }
 

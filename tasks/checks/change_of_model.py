@@ -10,20 +10,20 @@ import pyarrow as pa
 
 from tasks.base.words import counted
 from tasks.checks import measures
-from tasks.checks.benchmark import Agreement, Change, Threshold
-from tasks.checks.bootstrap import interval, resamples
+from tasks.checks.benchmark import Agreement, Change
 from tasks.checks.fresh_vectors import fresh_vectors
 from tasks.checks.gates import Gates
 from tasks.checks.labelled import labelled
 from tasks.checks.labels import label_checks
 from tasks.checks.measures import Check
+from tasks.checks.threshold import NEIGHBOURS, threshold_of
 from tasks.runs import spending
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.stores.exact_search import exact_search
 from tasks.stores.interface import Hits, Records, vectors
 
-PROBES, NEIGHBOURS = 200, 50
+PROBES = 200
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,13 @@ def space_checks(run: Run, target: Target[Any], old: Records, new: Records, gate
             f"on average, a row keeps {mean:.0%} of its {counted(gates.recall_k, 'nearest neighbour')} when searched by "
             f"the new vectors (5th percentile of {counted(len(shares), 'row')}: {p5:.0%})"
         )
-        if request.similarity_threshold is not None:
-            line, threshold = _threshold(before, after, request.similarity_threshold)
-            change = replace(change, threshold=threshold)
-            notes.append(line)
-    if request.queries:
-        line, ndcg = labelled(run, old, new)
+    if request.similarity_threshold is not None and (
+        translated := threshold_of(run, target, (old, new), (before, after))
+    ):
+        change = replace(change, threshold=translated.figures)
+        notes.append(translated.line)
+    if request.queries and (answered := labelled(run, target, old, new)):
+        line, ndcg = answered
         change = replace(change, ndcg=ndcg)
         notes.append(line)
     told = label_checks(old, new, run.plan.limited)
@@ -109,28 +110,3 @@ def _without(hits: Hits, name: str) -> Hits:
 def _overlap(before: Hits, after: Hits, k: int) -> float:
     wanted = set(before.ids[:k])
     return len(wanted & set(after.ids[:k])) / len(wanted) if wanted else 1.0
-
-
-def _threshold(before: list[Hits], after: list[Hits], threshold: float) -> tuple[str, Threshold]:
-    """The similarity that lets through as many neighbours by the new vectors as ``threshold`` does by the old ones."""
-    old, new = ([1 - h.distances for h in hits] for hits in (before, after))
-    share = float((np.concatenate(old) >= threshold).mean())
-    if share in (0.0, 1.0):
-        passing = "all" if share else "none"
-        line = (
-            f"the similarity threshold {threshold:g} lets {passing} of the old neighbours through, so it "
-            "cannot be translated"
-        )
-        return line, Threshold(threshold, share)
-
-    def translated(chosen: np.ndarray) -> float:
-        passing = (np.concatenate([old[at] for at in chosen]) >= threshold).mean()
-        return float(np.quantile(np.concatenate([new[at] for at in chosen]), 1 - passing))
-
-    value = translated(np.arange(len(old)))
-    low, high = interval(translated(chosen) for chosen in resamples(len(old), 200))
-    line = (
-        f"the similarity threshold {threshold:g} of the old vectors becomes {value:.3f} (95% interval "
-        f"{low:.3f} to {high:.3f}); each lets {share:.0%} of the {NEIGHBOURS} nearest neighbours through"
-    )
-    return line, Threshold(threshold, share, value, low, high)

@@ -1,16 +1,16 @@
-"""Labelled queries: how they are written, and how well they are answered."""
+"""How well labelled queries are answered, by the old and by the new vectors."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tasks.base.errors import UsageError
 from tasks.base.words import counted
 from tasks.checks.benchmark import Ndcg
 from tasks.checks.bootstrap import interval, resamples, verdict
+from tasks.checks.query_file import named, read_queries
 from tasks.runs import spending
+from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.stores.exact_search import exact_search
 from tasks.stores.interface import Records
@@ -20,18 +20,23 @@ RESAMPLES = 1_000
 """Bootstrap resamples of the queries for an interval of 95 %."""
 
 
-def labelled(run: Run, old: Records, new: Records) -> tuple[str, Ndcg]:
+def labelled(run: Run, target: Target[Any], old: Records, new: Records) -> tuple[str, Ndcg] | None:
     """nDCG@10 of the run's labelled queries by exact search (Järvelin & Kekäläinen 2002), new and, where the old model is
-    named, old; as a line and as figures. Raises UsageError for a file of queries that cannot be read."""
+    named and takes texts, old; as a line and as figures. None where the new one takes none. Raises UsageError for a file of
+    queries that cannot be read."""
     request = run.plan.request
     queries = read_queries(str(request.queries))
-    texts = [query for query, _ in queries]
+    texts = [query.text for query in queries]
     scores: dict[str, np.ndarray] = {}
     for name, model, records in (("new", request.embedder, new), ("old", request.old_embedder, old)):
-        if model:
-            probes = spending.embedder_of(run, model).embed(texts).vectors
+        if model and "text" in (embedder := spending.embedder_of(run, model)).takes:
+            probes = embedder.embed(texts).vectors
             hits = exact_search(probes, records.stream(content=False), records.metric, NDCG_AT)
-            scores[name] = np.array([ndcg(h.ids, grades) for h, (_, grades) in zip(hits, queries, strict=True)])
+            names = named(target.content, records, hits)
+            answers = zip(hits, queries, strict=True)
+            scores[name] = np.array([ndcg([names[i] for i in h.ids], query.grades) for h, query in answers])
+    if "new" not in scores:
+        return None
     after = float(scores["new"].mean())
     if "old" not in scores:
         line = f"nDCG@{NDCG_AT} of {counted(len(queries), 'labelled query')}: {after:.3f}"
@@ -47,33 +52,11 @@ def labelled(run: Run, old: Records, new: Records) -> tuple[str, Ndcg]:
     return line, Ndcg(len(queries), after, before, float(gain.mean()), low, high, shown)
 
 
-def ndcg(ids: Sequence[str], grades: dict[str, float]) -> float:
-    """Normalized discounted cumulative gain of the first ten; 0 where nothing is relevant."""
-    discounts = 1 / np.log2(np.arange(2, NDCG_AT + 2))
-    gained = np.array([grades.get(name, 0.0) for name in ids[:NDCG_AT]])
+def ndcg(hits: Sequence[set[str]], grades: dict[str, float]) -> float:
+    """Normalized discounted cumulative gain of the first ten, each by its names; 0 where nothing is relevant. An answer that
+    several rows are called by, as parts of one image, is gained once."""
+    discounts, left = 1 / np.log2(np.arange(2, NDCG_AT + 2)), dict(grades)
+    gained = np.array([max((left.pop(name, 0.0) for name in names), default=0.0) for names in hits[:NDCG_AT]])
     best = np.sort(np.array(list(grades.values())))[::-1][:NDCG_AT]
     ideal = float((best * discounts[: len(best)]).sum())
     return float((gained * discounts[: len(gained)]).sum()) / ideal if ideal else 0.0
-
-
-def read_queries(path: str) -> list[tuple[str, dict[str, float]]]:
-    """Queries of a file of JSON lines: {"query": text, "relevant": {id: grade} or [ids]}. Raises UsageError."""
-    try:
-        lines = Path(path).read_text().splitlines()
-    except OSError as error:
-        raise UsageError(f"queries: {error}") from error
-    queries = [_query(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not queries:
-        raise UsageError(f"queries: {path} holds no queries")
-    return queries
-
-
-def _query(path: str, number: int, line: str) -> tuple[str, dict[str, float]]:
-    try:
-        entry = json.loads(line)
-        relevant = entry["relevant"]
-        grades = relevant if isinstance(relevant, dict) else dict.fromkeys(relevant, 1.0)
-        return str(entry["query"]), {str(name): float(grade) for name, grade in grades.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        wanted = '{"query": text, "relevant": {id: grade}}'
-        raise UsageError(f"queries: line {number} of {path} is not {wanted} ({error!r})") from error

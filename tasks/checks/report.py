@@ -36,6 +36,8 @@ MEANINGS = {
     "distances": "difference between the distances that both stores give",
     "row cosine": "sampled vectors against those of the source or model",
     "labels": "how often the nearest other row has the same label, by the old and by the new vectors",
+    "queries": "queries of yours whose expected row is among the first that the new vectors find",
+    "itself": "sampled images, embedded once more, whose own row comes first",
     "old model": "sampled old vectors against those of the old model",
     "empty": "nothing to migrate",
 }

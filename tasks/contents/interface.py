@@ -42,6 +42,15 @@ class Content(Protocol):
     steady: ClassVar[bool]
     """Whether a document stands for the same item for ever."""
 
+    @property
+    def asked(self) -> Kind:
+        """What people search its vectors by."""
+        ...
+
+    def name_of(self, document: str) -> str:
+        """What people call the item of a document."""
+        ...
+
     def slices(self, documents: Sequence[str], keys_of: KeysOf) -> Iterable[Slice]:
         """The documents of a page, each in one slice or refused by one. Raises TransientError and FatalError."""
         ...

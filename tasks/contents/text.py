@@ -15,7 +15,12 @@ class Text:
 
     kind: ClassVar[str] = "text"
     gives: ClassVar[Kind] = "text"
+    asked: ClassVar[Kind] = "text"
     steady: ClassVar[bool] = True
+
+    def name_of(self, document: str) -> str:
+        """The text itself."""
+        return document
 
     def slices(self, documents: Sequence[str], keys_of: KeysOf) -> Iterable[Slice]:
         return [Slice(range(len(documents)), keys_of(documents), open=partial(map, documents.__getitem__))]

@@ -8,7 +8,7 @@ from psycopg import sql
 from tasks.base import stored
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
-from tasks.checks.labelled import read_queries
+from tasks.checks.query_file import read_queries
 from tasks.contents.interface import Content
 from tasks.contents.text import Text
 from tasks.embedders.registry import open_embedder

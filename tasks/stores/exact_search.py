@@ -22,6 +22,11 @@ def distances(queries: np.ndarray, rows: np.ndarray, metric: Metric) -> np.ndarr
     return _from_dots(dots, np.linalg.norm(q, axis=1)[:, None], np.linalg.norm(r, axis=1)[None, :], metric)
 
 
+def similarity(metric: Metric, distance: float) -> float | None:
+    """The score that people know of a distance, 1 for the same direction under cosine; None of the Euclidean, which has none."""
+    return None if metric == "l2" else -distance if metric == "ip" else 1 - distance
+
+
 def exact_search(queries: np.ndarray, batches: Iterable[pa.RecordBatch], metric: Metric, k: int) -> list[Hits]:
     """The true k nearest rows of every query, over a stream of record batches: memory is that of one batch.
 

@@ -37,6 +37,7 @@ class File:
 
     kind: ClassVar[str] = "file"
     gives: ClassVar[Kind] = "image"
+    asked: ClassVar[Kind] = "image"
     steady: ClassVar[bool] = False
     root: str
     at_once: int = 2
@@ -54,6 +55,9 @@ class File:
             refused = {row: item for row, item in opened.items() if isinstance(item, RowError)}
             there = list(items.values())
             yield Slice(list(items), keys_of(there), lambda at, there=there: [there[i] for i in at], refused)  # type: ignore[misc]
+
+    def name_of(self, document: str) -> str:
+        return document.partition("=")[0]
 
     def _open(self, name: str) -> Item | RowError:
         OPENED.append(name)

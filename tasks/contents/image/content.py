@@ -55,6 +55,11 @@ class Image(Options):
     gives: ClassVar[Kind] = "image"
     steady: ClassVar[bool] = False
 
+    def name_of(self, document: str) -> str:
+        """The reference of the picture."""
+        reference = read(document)
+        return document if isinstance(reference, RowError) else reference.image
+
     def slices(self, documents: Sequence[str], keys_of: KeysOf) -> Iterator[Slice]:
         """As Content.slices. Connections are closed when it is done, or closed itself."""
         opening = Opening(open_source(self), self.max_pixels, self.concurrency)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tasks.embedders.interface import Kind
 from tasks.embedders.pictures import MAX_PIXELS
 
 
@@ -32,3 +33,5 @@ class Options:
     """Of a picture, before it is cropped."""
     concurrency: int = 16
     """Files read at once."""
+    asked: Kind = "image"
+    """What people search the pictures by: others, or texts."""
