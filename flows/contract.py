@@ -3,7 +3,7 @@
 from prefect import State, flow
 
 from flows.forms.form import form
-from flows.forms.shared import Contract
+from flows.forms.shared import Contract, located
 from flows.naming import RUNNER, run_name
 from flows.outcome import Result, ended
 from flows.running import holding
@@ -11,7 +11,7 @@ from tasks.cutover import contract_task
 
 
 @flow(name="contract", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
-@form(Contract)
+@form(Contract, located)
 def contract(parameters: Contract) -> State[Result]:
     """Drop what a rollback would need, once the rollback window is over; refused before that."""
     with holding(parameters, "contract") as run:

@@ -80,7 +80,7 @@ def taken_up(parameters: Migration) -> TakenUp:
         raise UsageError(missing)
     fired = this_flow_run()
     own = own_run_id(parameters.flow)
-    taken = take_up_task(parameters.request(), parameters.places(), str(fired.id), own)
+    taken = take_up_task(parameters.request(), parameters.places(), str(fired.id), own, list(parameters.known_by))
     if taken.owned:
         artifacts.flow_run_name(fired.id, named_after(parameters.flow, taken.run_id))
     return taken

@@ -5,7 +5,7 @@ from typing import Any
 from prefect import State, flow
 
 from flows.forms.form import form
-from flows.forms.shared import Restore
+from flows.forms.shared import Restore, located
 from flows.naming import RUNNER, run_name
 from flows.outcome import Result, ended
 from tasks.base.errors import UsageError
@@ -20,7 +20,7 @@ from tasks.stores.registry import opened_by
 
 
 @flow(name="restore", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
-@form(Restore)
+@form(Restore, located)
 def restore(parameters: Restore) -> State[Result]:
     """Write a run's snapshot into a new Chroma directory, into a column of its live tables, or into JSON lines."""
     run, written = open_run(parameters.run_id, parameters.database), written_as(parameters)

@@ -104,9 +104,9 @@ def serving(port: int, say: Say = lambda line: None, record: IO[str] | None = No
     log = prefect_home() / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with guarding(record) as guard, open(log, "wb") as log_file:
+        guard.watch_database(home)  # a run may start it for its ledger alone
         if not names_a_database():
             say(f"PostgreSQL     embedded, in {embedded.directory_of(home)}")
-            guard.watch_database(home)
             embedded.url(home)  # it stays up between runs, and ends with us even when a run was killed
         say(f"Prefect        server on http://127.0.0.1:{port}, its log is {log}")
         server = _started(

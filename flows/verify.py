@@ -3,7 +3,7 @@
 from prefect import State, flow
 
 from flows.forms.form import form
-from flows.forms.shared import Checked
+from flows.forms.shared import Checked, located
 from flows.naming import RUNNER, run_name
 from flows.outcome import Result, ended
 from flows.running import gates_of, holding
@@ -16,7 +16,7 @@ from tasks.verify import verify_task
 
 
 @flow(name="verify", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
-@form(Checked)
+@form(Checked, located)
 def verify(parameters: Checked) -> State[Result]:
     """Compare a run's tables with their source again and keep the report."""
     with (

@@ -9,7 +9,7 @@ from tasks.base.errors import UsageError, VerificationRefused
 from tasks.base.retrying import RETRYING
 from tasks.planning import registry as planning
 from tasks.planning.planned import refuse_problems
-from tasks.runs import checkpoints, holding, home, ledger, ledger_versions, run_log, spending, status, vectors
+from tasks.runs import checkpoints, holding, home, ledger, ledger_versions, ledgers, run_log, spending, status, vectors
 from tasks.runs.commands import command, resumption
 from tasks.runs.database import Connection, connect, database_url, refusable
 from tasks.runs.names import check_run_id
@@ -38,6 +38,7 @@ def begin(
             ledger_versions.bring_forward(connection)  # a plan is made by what the ledger knows of earlier runs
             record = ledger.find(connection, run_id)
             if record is None:
+                ledgers.refuse_taken(connection, request.database, run_id)
                 plan = _new_plan(connection, request, run_id, batch_ids, missing)
                 ledger_versions.ensure(connection)
                 planning.prepare(connection, request)
@@ -68,6 +69,7 @@ def preflight(
             _frozen_plan(connection, record, request, given, batch_ids)
         else:
             _refuse_unbegun(run_id, batch_ids, missing)
+            ledgers.refuse_taken(connection, request.database, run_id)
             refuse_problems(planning.draft(connection, request, run_id))
 
 

@@ -66,7 +66,9 @@ def rollback(run: Run, force: bool = False) -> list[str]:
             return [f"run {run.run_id} was rolled back before, so there was nothing to do"]
         if state == "contracted":
             raise UsageError(f"run {run.run_id} is contracted and cannot be rolled back: what that needs was dropped")
-        switched, units = state == "cut_over", units_of(run)
+        units = units_of(run)
+        # A kill may have come between a store and the ledger: people use what the ledger does not know to be switched.
+        switched = state == "cut_over" or any(unit.active() for unit in units)
         forced = f"{command('rollback', run.run_id, run.plan.request.database)} --force"
         if switched and not force and (replaced := [line for unit in units for line in unit.replaced()]):
             raise VerificationRefused(f"{'; '.join(replaced)}. A rollback would overwrite that: {forced}")

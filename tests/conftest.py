@@ -88,6 +88,16 @@ def database(postgres: Callable[[str], str], tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.fixture
+def ledger_database(postgres: Callable[[str], str], database: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Another database, without pgvector, named by VECFERRY_DATABASE_URL. Returns its URL."""
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    monkeypatch.setenv("VECFERRY_DATABASE_URL", postgres(name))
+    return postgres(name)
+
+
+@pytest.fixture
 def connection(database: str) -> Iterator[Connection]:
     """A connection to ``database``, as vecferry makes them."""
     with connect(database, "vecferry test") as opened:
@@ -127,6 +137,12 @@ def vecferry(
         return int(exit_.value.code or 0), captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def one_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """VECFERRY_DATABASE_URL names nothing, whatever the shell or a demo that was played says."""
+    monkeypatch.delenv("VECFERRY_DATABASE_URL", raising=False)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,6 @@ from flows.forms.form import parse
 from flows.forms.registry import FLOWS
 from flows.forms.shared import Base, Migration
 from tasks.base.errors import UsageError
-from tasks.runs.database import database_url
 from tasks.runs.names import generated_run_id
 
 
@@ -49,9 +48,10 @@ def new_run_id(flow: str) -> str:
     return generated_run_id(flow, datetime.now(), secrets.token_hex(4))
 
 
-def url_of(given: list[str] | None) -> str:
-    """The connection string of the database that ``-p database=NAME`` names, where the ledger is."""
-    return database_url(parse(Base, {k: v for k, v in pairs(given).items() if k == "database"}).database)
+def database_of(given: list[str] | None) -> str | None:
+    """The name of the database of the ledger, where ``-p database=NAME`` gives one."""
+    named = {key: value for key, value in pairs(given).items() if key == "database"}
+    return parse(Base, named).database if named else None
 
 
 def pairs(given: list[str] | None) -> dict[str, Any]:

@@ -9,16 +9,17 @@ from functools import partial
 from typing import Any
 
 from flows.command import arguments, commands, console, interrupt, watching
+from flows.command.runs import check_run
 from flows.command.show import terminal
 from flows.command.show.run import show_done, show_outcome
 from flows.forms.form import parse
-from flows.forms.shared import Migration, OfRun
+from flows.forms.shared import Migration, OfRun, located
 from tasks.base.errors import FatalError, VecferryError
 from tasks.runs import ledger, ledger_versions, status
 from tasks.runs.commands import command
 from tasks.runs.database import database_url
 from tasks.runs.outcome import Outcome
-from tasks.stores.postgres.connection import Connection, connect
+from tasks.stores.postgres.connection import connect
 
 CHECKS = ("run", "cutover", "verify")
 """Verbs that end with a verification."""
@@ -46,7 +47,7 @@ def start(flow: str, verb: ledger.Verb, parameters: Migration, as_json: bool) ->
 
 def of_run(verb: ledger.Verb, form: type[OfRun], run_id: str, p: list[str] | None, as_json: bool) -> None:
     """Does ``verb`` with a run there is, and ends the command."""
-    parameters = parse(form, {**arguments.pairs(p), "run_id": run_id})
+    parameters = located(parse(form, {**arguments.pairs(p), "run_id": run_id}))
     check_run(run_id, parameters.database)
     name = verb.replace("-", "_")
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
@@ -93,15 +94,3 @@ def carry_out(
     if failure:
         raise failure
     return outcome
-
-
-def check_run(run_id: str, database: str) -> None:
-    """Raises UsageError for an unknown run, before Prefect is started."""
-    with connect(database_url(database), "vecferry status") as connection:
-        ledger.get(connection, run_id)
-
-
-def note_versions(connection: Connection) -> None:
-    """Says what is to be done with an older ledger, which is read as it is."""
-    if line := ledger_versions.notice(connection):
-        terminal.note(line)

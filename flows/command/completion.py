@@ -1,7 +1,6 @@
 """What the shell completes: names of flows, runs and parameters. Quick, and silent where there is nothing to ask."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from flows.forms.registry import FLOWS
 from tasks.base import settings
 from tasks.embedders.registry import PROVIDERS
 from tasks.embedders.timm import megadescriptor
+from tasks.stores.postgres import embedded
+from tasks.stores.postgres.named import LEDGERS
 
 PATIENCE = 2
 """Seconds for the database to answer: a person waits."""
@@ -37,8 +38,8 @@ def models(incomplete: str) -> list[str]:
 
 
 def runs(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The runs whose names begin like that, the latest first."""
-    return [name for name in _runs(_database(ctx.params.get("p"))) if name.startswith(incomplete)]
+    """The runs whose names begin like that, of each ledger the latest first."""
+    return [name for name in dict.fromkeys(_runs(_database(ctx.params.get("p")))) if name.startswith(incomplete)]
 
 
 def parameters(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -49,14 +50,28 @@ def parameters(ctx: typer.Context, incomplete: str) -> list[str]:
     return [f"{name}=" for name in names if name.startswith(incomplete)]
 
 
-def _runs(database: str) -> Iterable[str]:
-    default = database == settings.DEFAULT_DATABASE
-    url = os.environ.get(database) or (os.environ.get(settings.OTHER_DATABASE) if default else None)
-    if not url:
-        # Nobody wants a server to be started for a press of a key. A run has its folder from its first batch on.
-        home = settings.home()
-        folders = [f for f in Path(home, "runs").glob("*") if f.is_dir()] if default and "://" not in home else []
-        return [f.name for f in sorted(folders, key=os.path.getmtime, reverse=True)]
+def _runs(database: str | None) -> list[str]:
+    """Of that database's ledger, or of both. Nobody is asked what a Secret block holds."""
+    urls = dict.fromkeys(map(_url, [database] if database else LEDGERS))
+    if urls.keys() == {None}:
+        return _folders() if database is None or database in LEDGERS else []
+    there = os.path.isdir(embedded.directory_of(settings.home()))
+    return [name for url in urls for name in (_asked(url) if url else _folders() if there else [])]
+
+
+def _url(database: str) -> str | None:
+    other = os.environ.get(settings.OTHER_DATABASE) if database == settings.DEFAULT_DATABASE else None
+    return os.environ.get(database) or other
+
+
+def _folders() -> list[str]:
+    """Nobody wants a server to be started for a press of a key. A run has its folder from its first batch on."""
+    home = settings.home()
+    folders = [f for f in Path(home, "runs").glob("*") if f.is_dir()] if "://" not in home else []
+    return [f.name for f in sorted(folders, key=os.path.getmtime, reverse=True)]
+
+
+def _asked(url: str) -> list[str]:
     try:
         with psycopg.connect(url, connect_timeout=PATIENCE) as connection:
             connection.execute(f"SET statement_timeout = '{PATIENCE}s'")
@@ -68,6 +83,6 @@ def _runs(database: str) -> Iterable[str]:
         return []
 
 
-def _database(given: Any) -> str:
+def _database(given: Any) -> str | None:
     named = [text.removeprefix("database=") for text in given or [] if text.startswith("database=")]
-    return named[-1] if named else settings.DEFAULT_DATABASE
+    return named[-1] if named else None

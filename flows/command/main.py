@@ -10,19 +10,20 @@ from typing import Annotated
 
 import typer
 
-from flows.command import commands, completion, console, demos, embed, fields, interrupt
-from flows.command.arguments import form_of, named, pairs, parameters_of, url_of
-from flows.command.carry_out import check_run, note_versions, of_run, start
+from flows.command import commands, completion, console, demos, embed, fields, interrupt, search
+from flows.command.arguments import form_of, named, pairs, parameters_of
+from flows.command.carry_out import of_run, start
+from flows.command.runs import check_run, note_versions, show, to_rerun
 from flows.command.show import terminal
 from flows.command.show.plan import show_parameters, show_plan
-from flows.command.show.run import show_restored, show_run, show_runs
+from flows.command.show.run import show_restored
 from flows.forms.form import parse
 from flows.forms.registry import FLOWS
-from flows.forms.shared import Base, CatchUp, Checked, Contract, Migration, OfRun, Restore, Rollback
+from flows.forms.shared import CatchUp, Checked, Contract, Migration, OfRun, Restore, Rollback, located
 from tasks.base import memory
 from tasks.base.errors import UsageError, VecferryError
 from tasks.base.words import plural
-from tasks.runs import checkpoints, ledger, manifest, status
+from tasks.runs import ledger
 from tasks.runs.database import database_url
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import connect
@@ -145,13 +146,7 @@ def show_status(
     as_json: Json = False,
 ) -> None:
     """Show runs, stages and batches, and what to do next."""
-    with connect(database_url(parse(Base, pairs(p)).database), "vecferry status") as connection:
-        note_versions(connection)
-        if run_id is None:
-            show_runs([status.outcome(connection, name) for name in ledger.run_ids(connection)], as_json)
-        else:
-            outcome = status.outcome(connection, run_id)
-            show_run(outcome, status.stages(connection, run_id), status.failures(connection, run_id), as_json)
+    show(run_id, p, as_json)
 
 
 @app.command()
@@ -165,20 +160,8 @@ def rerun(
     as_json: Json = False,
 ) -> None:
     """Run the failed batches again, or those named, and go on to the end."""
-    with connect(url_of(p), "vecferry rerun") as connection:
-        record, batches = ledger.get(connection, run_id), checkpoints.batches(connection, run_id)
-    failed = sorted({b.number for b in batches if b.status == "failed" and b.stage in ("snapshot", "load")})
-    step = status.next_step(record, batches)
-    if manifest.is_asked_for(batches):
-        raise UsageError(
-            f"run {run_id} is only a snapshot so far, and rerun would go on to the end. Finish the snapshot: {step.now}"
-        )
-    if not batch and not failed:
-        then = f". Go on with: {step.now}" if step.now else ""
-        raise UsageError(f"run {run_id} has no failed batches; it is {record.state.replace('_', ' ')}{then}")
-    flow = record.plan.request.flow
-    values = {**pairs(p), "run_id": run_id, "batch_ids": list(batch or failed)}
-    _migrate(flow, parse(FLOWS[flow], values), as_json)
+    flow, parameters = to_rerun(run_id, batch, p)
+    _migrate(flow, parameters, as_json)
 
 
 app.command("cutover", help="Catch up, verify once more and switch to the new vectors, in one transaction.")(
@@ -210,12 +193,12 @@ def contract(
     as_json: Json = False,
 ) -> None:
     """Drop what a rollback would need, once the rollback window is over; after a rollback, drop what the run built."""
-    parameters = parse(Contract, {**pairs(p), "run_id": run_id})
+    parameters = located(parse(Contract, {**pairs(p), "run_id": run_id}))
     with connect(database_url(parameters.database), "vecferry contract") as connection:
         record = ledger.get(connection, run_id)
     if record.state == "rolled_back" and not yes:
         console.allow_drop(record.plan, as_json)
-    of_run("contract", Contract, run_id, p, as_json)
+    of_run("contract", Contract, run_id, [*(p or []), f"database={parameters.database}"], as_json)
 
 
 app.command("verify", help="Compare a run's tables with their source again; change nothing.")(_doing("verify", Checked))
@@ -239,7 +222,7 @@ def restore(
     from flows.restore import written_as
 
     given = {name: value for name, value in {"into": into, "format": format}.items() if value is not None}
-    parameters = parse(Restore, {**pairs(p), **given, "run_id": run_id})
+    parameters = located(parse(Restore, {**pairs(p), **given, "run_id": run_id}))
     check_run(run_id, parameters.database)
     place, in_table = parameters.into or f"{run_id}-restored", written_as(parameters) == "column"
     with console.quiet_prefect(), interrupt.keeping() if in_table else interrupt.making(place):
@@ -247,6 +230,9 @@ def restore(
     show_restored(restored, as_json)
 
 
+app.command("search", help="Search the vectors that a run has made by a text, before its cutover or after.")(
+    search.command
+)
 app.command("embed", help="Print the vectors of images and texts: to try a model, and for queries.")(embed.command)
 
 

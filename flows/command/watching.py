@@ -12,7 +12,7 @@ from rich.text import Text
 
 from flows.command import interrupt
 from flows.command.show import terminal
-from flows.command.show.run import WORDS
+from flows.command.show.run import WORDS, ledger_of
 from tasks.base.errors import TransientError, UsageError
 from tasks.base.words import counted
 from tasks.runs import status
@@ -59,7 +59,7 @@ def watching(run_id: str, database: str, quiet: bool) -> Iterator[None]:
     but where an approval is asked for."""
     interrupt.concerning(run_id, database)
     if not quiet:
-        terminal.err.print(Text.assemble("run ", terminal.bold(run_id)))
+        terminal.err.print(Text.assemble("run ", terminal.bold(run_id), ledger_of(database)))
     ended = threading.Event()
     watcher = threading.Thread(target=_watch, args=(run_id, database, quiet, ended), daemon=True)
     watcher.start()

@@ -39,15 +39,18 @@ def parse(model: type[M], values: dict[str, Any]) -> M:
     return parameters
 
 
-def form(model: type[M]) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
-    """Gives a flow body one keyword for every field of ``model``, with its help, so that Prefect shows them as a form."""
+def form(
+    model: type[M], complete: Callable[[M], M] = lambda given: given
+) -> Callable[[Callable[[M], Any]], Callable[..., Any]]:
+    """Gives a flow body one keyword for every field of ``model``, with its help, so that Prefect shows them as a form.
+    ``complete`` finds out what was left open."""
 
     def decorate(body: Callable[[M], Any]) -> Callable[..., Any]:
         def flow_function(**values: Any) -> Any:
             plain = {k: v.model_dump(exclude_unset=True) if isinstance(v, BaseModel) else v for k, v in values.items()}
             try:
                 with interrupt.in_flow_run():
-                    return body(parse(model, schedule_overrides.effective(plain)))
+                    return body(complete(parse(model, schedule_overrides.effective(plain))))
             except UsageError as error:
                 raise _with_place(error) from None  # one traceback in the log, not three
 

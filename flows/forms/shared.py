@@ -3,14 +3,15 @@
 import warnings
 from abc import abstractmethod
 from dataclasses import fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.forms.decimals import Number, OptionalNumber
 from flows.forms.form import changed
 from flows.forms.gates import Gates, GatesOfRun
-from tasks.base.settings import DEFAULT_DATABASE
+from tasks.base.settings import DEFAULT_DATABASE, LEDGER_DATABASE
+from tasks.runs import ledgers
 from tasks.runs.plan import Request
 
 # Prefect builds a model from a flow's signature, and ours has a parameter called schema.
@@ -20,6 +21,11 @@ Cutover = Literal["manual", "ask", "auto"]
 SHARE = Field(
     0.2, gt=0, le=1, description="share of the time to work in the database while others use it; 1: all of it"
 )
+LEDGER = Field(
+    LEDGER_DATABASE,
+    description="name of the environment variable or Secret block that holds the URL of the PostgreSQL with the run's ledger",
+)
+"""``database`` of a flow whose targets lie in no PostgreSQL."""
 
 
 class Base(BaseModel):
@@ -35,7 +41,22 @@ class Base(BaseModel):
 class OfRun(Base):
     """The form of the flows that take up a run there is."""
 
+    database: str = Field(
+        "",
+        description="name of the environment variable or Secret block that holds the PostgreSQL URL of the run's ledger "
+        "(default: DATABASE_URL or VECFERRY_DATABASE_URL, whichever has the run)",
+    )
     run_id: str = Field(description="name of the run")
+
+
+R = TypeVar("R", bound=OfRun)
+
+
+def located(parameters: R) -> R:
+    """The same with the database whose ledger has the run, where none was named. Raises UsageError where none has it, or two."""
+    if parameters.database:
+        return parameters
+    return parameters.model_copy(update={"database": ledgers.having(parameters.run_id)})
 
 
 class Gated(Base):
@@ -120,6 +141,9 @@ class Migration(Shared):
     """What people call it."""
     stand_for: ClassVar[dict[str, str]] = {}
     """Fields that a run's plan holds under another name, with what they make of it."""
+    known_by: ClassVar[tuple[str, ...]] = ()
+    """Parameters, by their names in the plan, that tell which run a start without a run_id is about, where its vectors lie in no
+    table: the latest with the same values. None: each start is a run of its own."""
 
     @abstractmethod
     def source(self) -> dict[str, Any]:

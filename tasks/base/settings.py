@@ -13,6 +13,8 @@ from tasks.base.errors import UsageError
 DEFAULT_DATABASE = "DATABASE_URL"
 OTHER_DATABASE = "POSTGRES_URL"
 """What many hosts and guides call it; looked at where DATABASE_URL is unset."""
+LEDGER_DATABASE = "VECFERRY_DATABASE_URL"
+"""Of the ledger of runs whose targets lie in no PostgreSQL."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _URL_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@|\bpassword\s*=", re.IGNORECASE)
 

@@ -37,7 +37,7 @@ def itself_check(run: Run, target: Target[Any], made: Records, gates: Gates) -> 
     documents = rows.column("document").to_pylist() if rows else []
     fresh = fresh_vectors(spending.embedder_of(run), target.content, documents)
     if rows is None or not fresh:
-        return Check("itself", False, 0, "no rows to sample", wanted, gate="min_recall")
+        return Check("self search", False, 0, "no rows to sample", wanted, gate="min_recall")
     ids, stored, there = rows.column("id").to_pylist(), vectors(rows), list(fresh)
     probes = np.stack([fresh[at] for at in there])
     hits = made.search(probes, 1, max(40, target.collection.ef_search))
@@ -52,4 +52,6 @@ def itself_check(run: Run, target: Target[Any], made: Records, gates: Gates) -> 
     ]
     lost = [ids[at] for at, is_first in zip(there, first, strict=True) if not is_first]
     result = f"{sum(first):,} of {len(first):,}" + (f"; not {', '.join(map(repr, lost[:3]))}" if lost else "")
-    return Check("itself", sum(first) >= gates.min_recall * len(first), len(first), result, wanted, gate="min_recall")
+    return Check(
+        "self search", sum(first) >= gates.min_recall * len(first), len(first), result, wanted, gate="min_recall"
+    )

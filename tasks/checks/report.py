@@ -37,7 +37,7 @@ MEANINGS = {
     "row cosine": "sampled vectors against those of the source or model",
     "labels": "how often the nearest other row has the same label, by the old and by the new vectors",
     "queries": "queries of yours whose expected row is among the first that the new vectors find",
-    "itself": "sampled images, embedded once more, whose own row comes first",
+    "self search": "sampled images, embedded once more, whose own row comes first",
     "old model": "sampled old vectors against those of the old model",
     "empty": "nothing to migrate",
 }

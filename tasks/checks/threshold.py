@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.base.words import agreeing, counted, listed, plural
+from tasks.base.words import counted, plural
 from tasks.checks.benchmark import Threshold
 from tasks.checks.bootstrap import interval, resamples
 from tasks.checks.query_file import read_queries
@@ -40,8 +40,8 @@ def threshold_of(
     things = plural(2, content.gives)
     if why := _untold(run, target):
         return Translated(
-            f"the similarity threshold {threshold:g} cannot be translated: scores of {plural(2, content.asked)} and {things} "
-            f"lie elsewhere than those of stored {things}, and {why}"
+            f"the similarity threshold {threshold:g} of the old vectors cannot be translated: scores of "
+            f"{plural(2, content.asked)} and {things} lie elsewhere than those of stored {things}, and {why}"
         )
     texts = [query.text for query in read_queries(str(run.plan.request.queries))]
     before, after = (
@@ -63,7 +63,7 @@ def _untold(run: Run, target: Target[Any]) -> str | None:
     request, asked = run.plan.request, plural(2, target.content.asked)
     lacking = [name for name in ("queries", "old_embedder") if not getattr(request, name)]
     if lacking:
-        return f"{listed([f'`{name}`' for name in lacking])} {agreeing(len(lacking), 'are')} not given"
+        return f"the run has {' and '.join(f'no `{name}`' for name in lacking)}"
     models = [str(name) for name in (request.old_embedder, request.embedder)]
     unable = [name for name in models if target.content.asked not in spending.embedder_of(run, name).takes]
     return f"{' and '.join(unable)} cannot embed {asked}" if unable else None

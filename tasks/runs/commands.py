@@ -1,11 +1,13 @@
-"""The commands that messages name. Each is whole, so that it can be typed as it stands."""
+"""The commands that messages name. Each is whole, so that it can be typed as it stands: where there are two ledgers, it names
+the one that is meant, since both may have a run of that name."""
 
-from tasks.base.settings import DEFAULT_DATABASE
+from tasks.runs.database import is_meant
 from tasks.runs.plan import Plan
+from tasks.stores.postgres.named import LEDGERS
 
 
 def command(verb: str, run_id: str, database: str) -> str:
-    """``vecferry VERB RUN``, with the name of the run's database where that is not the default."""
+    """``vecferry VERB RUN``, with the name of the run's database where that is not the only one that it would be looked for in."""
     return f"vecferry {verb} {run_id}{_option(database)}"
 
 
@@ -15,9 +17,9 @@ def resumption(plan: Plan, verb: str = "run") -> str:
 
 
 def overview(database: str) -> str:
-    """``vecferry status``, which works also where nobody knows whether a run has begun."""
-    return f"vecferry status{_option(database)}"
+    """``vecferry status``, which works also where nobody knows whether a run has begun. It shows both ledgers."""
+    return f"vecferry status{'' if database in LEDGERS else _option(database)}"
 
 
 def _option(database: str) -> str:
-    return "" if database == DEFAULT_DATABASE else f" -p database={database}"
+    return "" if is_meant(database) else f" -p database={database}"

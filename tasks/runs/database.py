@@ -5,9 +5,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from tasks.stores.postgres.connection import Connection, connect, refusable
-from tasks.stores.postgres.named import database_url, names_a_database
+from tasks.stores.postgres.named import database_url, is_meant, ledger_databases, names_a_database
 
-__all__ = ["Connection", "Database", "connect", "database_url", "names_a_database", "refusable"]
+__all__ = [
+    "Connection",
+    "Database",
+    "connect",
+    "database_url",
+    "is_meant",
+    "ledger_databases",
+    "names_a_database",
+    "refusable",
+]
 
 
 @dataclass(frozen=True)

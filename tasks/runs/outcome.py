@@ -87,6 +87,8 @@ class Outcome:
 
     run_id: str
     flow: str
+    database: str
+    """The name of the database of its ledger."""
     source: str
     """Where it reads, for people."""
     state: State

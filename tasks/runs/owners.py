@@ -12,7 +12,7 @@ from tasks.embedders.naming import parse_model
 from tasks.runs import ledger, ledger_versions, models
 from tasks.runs.commands import command
 from tasks.runs.database import database_url
-from tasks.runs.plan import Request
+from tasks.runs.plan import Request, differences
 from tasks.stores.postgres.connection import Connection, connect, refusable
 from tasks.stores.postgres.live_table import place
 
@@ -26,9 +26,12 @@ class TakenUp:
     """Whether it was begun by another flow run, or a command, and was found by the vectors that belong to it."""
 
 
-def take_up(request: Request, places: Sequence[tuple[str, str]], flow_run: str, name: str) -> TakenUp:
+def take_up(
+    request: Request, places: Sequence[tuple[str, str]], flow_run: str, name: str, known_by: Sequence[str] = ()
+) -> TakenUp:
     """The run that this flow run began; else the run that the vectors belong to; else a new one of that ``name``. ``places``
-    are the vectors that are asked for: each a table, as it was named, and a column.
+    are the vectors that are asked for: each a table, as it was named, and a column. Where they lie in no table, ``known_by`` are
+    the parameters that tell.
 
     Raises UsageError when a table is not there, when the vectors belong to several runs, or to one that is not to be gone
     on with, and when there is a run of that name already.
@@ -40,7 +43,7 @@ def take_up(request: Request, places: Sequence[tuple[str, str]], flow_run: str, 
             return TakenUp(name)
         if begun := begun_by(connection, flow_run):
             return TakenUp(begun)
-        if owner := owner_of(connection, named, request.embedder):
+        if owner := owner_of(connection, named, request.embedder) or with_parameters(connection, request, known_by):
             return TakenUp(_usable(connection, owner, request), owned=True)
         if ledger.find(connection, name):
             raise UsageError(f"run {name} already exists, and this flow run did not begin it: give another run_id")
@@ -68,6 +71,16 @@ def owner_of(connection: Connection, places: Iterable[tuple[str, str, str]], emb
             f"these belong to different runs: {told}. Ask for those of one run only, or name the run with run_id"
         )
     return runs.pop() if runs else None
+
+
+def with_parameters(connection: Connection, request: Request, known_by: Sequence[str]) -> str | None:
+    """The latest run of the flow, of which something is left, that was asked for with the same values of these parameters."""
+    for run_id in ledger.run_ids(connection) if known_by else ():
+        record = ledger.get(connection, run_id)
+        frozen = record.plan.request
+        if frozen.flow == request.flow and not record.dropped and not differences(request, frozen, set(known_by)):
+            return run_id
+    return None
 
 
 def _began(connection: Connection, place: tuple[str, str, str], embedder: str | None) -> str | None:
@@ -108,5 +121,7 @@ def _usable(connection: Connection, run_id: str, request: Request) -> str:
 
 
 @task(name="find the run", task_run_name="find the run of {request.flow}", **RETRYING)
-def take_up_task(request: Request, places: list[tuple[str, str]], flow_run: str, name: str) -> TakenUp:
-    return take_up(request, places, flow_run, name)
+def take_up_task(
+    request: Request, places: list[tuple[str, str]], flow_run: str, name: str, known_by: list[str]
+) -> TakenUp:
+    return take_up(request, places, flow_run, name, known_by)

@@ -181,7 +181,7 @@ def begin(run: Run) -> None:
         money = purse(run)
         money.models.clear()  # its key may be another one by now
         embedder = money.model(run.plan.request.embedder)
-        if unfit := {t.content.gives for t in run.plan.targets} - embedder.takes:
+        if unfit := {kind for t in run.plan.targets for kind in (t.content.gives, t.content.asked)} - embedder.takes:
             raise UsageError(
                 f"{run.plan.request.embedder} takes {' and '.join(embedder.takes)}, not {' or '.join(unfit)}"
             )

@@ -30,6 +30,7 @@ def outcome(connection: Connection, run_id: str) -> Outcome:
     return Outcome(
         run_id=run_id,
         flow=plan.request.flow,
+        database=plan.request.database,
         source=place(plan),
         state=record.state,
         now=now(record),
@@ -122,7 +123,8 @@ def place(plan: Plan) -> str:
     source = plan.request.source
     if source["store"] == "live_tables":
         return "live tables " + ", ".join(t.collection.name for t in plan.targets)
-    return f"{source['store']} " + str(source.get("path") or f"{source.get('host')}:{source.get('port')}")
+    named = next((str(source[key]) for key in ("path", "url", "name") if source.get(key)), None)
+    return f"{source['store']} " + (named or f"{source.get('host')}:{source.get('port')}")
 
 
 def _snapshot(plan: Plan, batches: list[Batch[Any]]) -> str | None:
@@ -223,7 +225,7 @@ def active_spaces(connection: Connection, plan: Plan) -> Iterator[ActiveSpace]:
     if connection.execute("SELECT to_regclass('vecferry.active_space')").fetchone() == (None,):
         return
     for target in plan.targets:
-        if target.place.rows:
+        if target.place.queue:
             row = connection.execute(
                 "SELECT column_name, dimensions, space FROM vecferry.active_space WHERE table_schema || '.' || table_name = %s",
                 (target.collection.name,),

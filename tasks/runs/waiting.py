@@ -1,15 +1,14 @@
-"""The rows of a live table that changed and wait in its queue: how many, and since when."""
+"""The rows that changed and wait in the queue of their target: how many, and since when."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from psycopg import sql
 
 from tasks.base.words import counted, duration
-from tasks.runs.names import short
+from tasks.stores.place import Place
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.places import SCHEMA, LivePlace
+from tasks.stores.postgres.places import SCHEMA
 
 
 @dataclass(frozen=True)
@@ -25,16 +24,11 @@ class Waiting:
         return f"{counted(self.rows, 'row')} in the queue{age}"
 
 
-def queue_name(place: LivePlace) -> str:
-    """What the queue of a place is called, in the schema vecferry."""
-    return f"{short(place.shadow, 57)}_queue"
-
-
-def waiting(connection: Connection, place: Any) -> Waiting | None:
+def waiting(connection: Connection, place: Place) -> Waiting | None:
     """The rows that wait now; None where the place has no queue, or has it no longer, or the role may not read it."""
-    if place.rows is None:
+    if place.queue is None:
         return None
-    queue = sql.Identifier(SCHEMA, queue_name(place))
+    queue = sql.Identifier(SCHEMA, place.queue)
     if not relations.may_read(connection, queue):
         return None
     since = sql.SQL("min(noted_at)" if relations.has_column(connection, queue, "noted_at") else "NULL::timestamptz")

@@ -55,6 +55,12 @@ class Place(Protocol):
         ...
 
     @property
+    def queue(self) -> str | None:
+        """The table in the ledger's schema that takes note of the rows that change; None where nobody takes note there, as of
+        every place outside of the ledger's database."""
+        ...
+
+    @property
     def rows(self) -> Any:
         """How the rows of the source are read, where the place lies among them; None where the source is elsewhere."""
         ...

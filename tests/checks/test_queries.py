@@ -270,8 +270,8 @@ def test_a_threshold_between_texts_and_images(pictures: Bench, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("lacking", "why"),
     [
-        ({"old_embedder": OLD}, "`queries` is not given"),
-        ({}, "`queries` and `old_embedder` are not given"),
+        ({"old_embedder": OLD}, "the run has no `queries`"),
+        ({}, "the run has no `queries` and no `old_embedder`"),
         ({"old_embedder": "tests/images", "queries": "asked"}, "tests/images cannot embed texts"),
     ],
 )
@@ -287,8 +287,8 @@ def test_a_threshold_that_cannot_be_translated(
     assert told
     assert told.figures is None
     assert told.line == (
-        "the similarity threshold 0.3 cannot be translated: scores of texts and images lie elsewhere than those of stored "
-        f"images, and {why}"
+        "the similarity threshold 0.3 of the old vectors cannot be translated: scores of texts and images lie elsewhere "
+        f"than those of stored images, and {why}"
     )
 
 

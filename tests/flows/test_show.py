@@ -39,6 +39,7 @@ def outcome(name: str) -> Outcome:
     return Outcome(
         run_id=name,
         flow="chroma-to-pgvector",
+        database="DATABASE_URL",
         source=f"chroma /{name}",
         state="verified",
         now=None,

@@ -5,9 +5,11 @@ This is all that a new kind of target takes: a place, a shadow, the unit that sw
 line for each in its registry. No stage, check or verb knows of it.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import pyarrow as pa
@@ -17,7 +19,7 @@ from pydantic import Field
 
 from flows.forms import registry as forms
 from flows.forms.form import form
-from flows.forms.shared import Migration
+from flows.forms.shared import LEDGER, Migration
 from flows.migrate import migrate
 from flows.naming import RUNNER, run_name
 from flows.outcome import Result
@@ -73,8 +75,12 @@ class AliasedCollection:
         return self.alias
 
     @property
-    def rows(self) -> None:
+    def queue(self) -> None:
         return None
+
+    @property
+    def rows(self) -> str:
+        return ""
 
     @property
     def vector_type(self) -> str:
@@ -255,14 +261,19 @@ def _alias(shadow: CollectionShadow) -> tuple[str, str]:
 class MemoryForm(Migration):
     """The form of the flow."""
 
-    where: str = Field(description="name of the store")
+    database: str = LEDGER
+    where: str = Field("", description="name of the store")
     embedder: str = Field("hashing/64", description="model of the new vectors")
 
     flow: ClassVar[str] = FLOW
     stand_for: ClassVar[dict[str, str]] = {"where": "source"}
+    known_by: ClassVar[tuple[str, ...]] = ("source", "embedder")
 
     def source(self) -> dict[str, Any]:
         return {"store": "memory", "name": self.where}
+
+    def missing(self) -> str | None:
+        return None if self.where else "where is missing: name a store"
 
 
 class Planner:
@@ -311,3 +322,4 @@ def memory_target(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(shadows.UNITS, AliasedCollection.store, f"{here}:AliasUnit")
     monkeypatch.setitem(planning.PLANNERS, FLOW, Planner())
     monkeypatch.setitem(forms.FLOWS, FLOW, MemoryForm)
+    monkeypatch.setitem(sys.modules, f"flows.{FLOW}", SimpleNamespace(memory=migrate_memory))  # type: ignore[arg-type]

@@ -12,8 +12,11 @@ import pyarrow as pa
 import pytest
 
 from flows.catch_up import catch_up
+from flows.contract import contract
 from flows.cutover import cutover
+from flows.rollback import rollback
 from flows.verify import verify
+from tasks.base.errors import UsageError
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.planning import registry as planning
 from tasks.runs import ledger
@@ -29,6 +32,13 @@ from tests.helpers.memory_target import MemoryForm, aliases, memory_target, migr
 __all__ = ["memory_target"]
 OLD, NEW = HashingEmbedder(32), HashingEmbedder(64)
 pytestmark = pytest.mark.usefixtures("prefect", "memory_target")
+
+
+@pytest.fixture
+def connection(ledger_database: str) -> Iterator[Connection]:
+    """To the ledger, which lies in another database than the one that DATABASE_URL names."""
+    with connect(ledger_database, "vecferry test") as opened:
+        yield opened
 
 
 @contextmanager
@@ -95,6 +105,17 @@ def test_its_whole_life(connection: Connection, store: tuple[str, MemoryStore]) 
     drive(migration_of(*store, connection))
 
 
+def test_the_other_database_is_left_alone(
+    connection: Connection, database: str, store: tuple[str, MemoryStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of a run stands in the database that DATABASE_URL names, nor is it needed."""
+    monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/nowhere")
+    migrate_memory(where=store[0], run_id="r")
+    assert cutover(run_id="r")["state"] == "cut_over"
+    with connect(database, "vecferry test") as other:
+        assert tables(other) == []
+
+
 @pytest.mark.whole
 def test_its_ledger_needs_no_pgvector(
     postgres: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -108,7 +129,8 @@ def test_its_ledger_needs_no_pgvector(
         admin.execute(f"CREATE SCHEMA vecferry AUTHORIZATION {role}")
         admin.execute("REVOKE CREATE, TEMPORARY ON DATABASE " + name + " FROM PUBLIC")
     url = postgres(name).replace("://postgres:", f"://{role}:").replace("user=postgres", f"user={role}")
-    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/nowhere")
+    monkeypatch.setenv("VECFERRY_DATABASE_URL", url)
     monkeypatch.setenv("VECFERRY_HOME", str(tmp_path / "home"))
     with connect(url, "vecferry test") as connection:
         assert connection.execute("SELECT current_user").fetchone() == (role,)
@@ -117,6 +139,23 @@ def test_its_ledger_needs_no_pgvector(
         with a_store() as (where, store):
             drive(migration_of(where, store, connection))
         assert connection.execute("SELECT count(*) FROM pg_extension WHERE extname = 'vector'").fetchone() == (0,)
+
+
+def test_a_start_without_a_name_finds_its_run(connection: Connection, store: tuple[str, MemoryStore]) -> None:
+    """A second start, as a schedule's, catches up the run of the same source and model, and switches it where that is asked for;
+    another model is another run, and so is one after which nothing is left."""
+    name, kept = store
+    first = migrate_memory(where=name)["run_id"]
+    say(kept, {"row 3": "changed later"})
+    later = migrate_memory(where=name)
+    assert (later["run_id"], later["done"]) == (first, [f"caught up run {first}: docs → {name}:docs_live: 1 updated"])
+    assert migrate_memory(where=name, cutover="auto")["state"] == "cut_over"
+    assert migrate_memory(where=name, embedder="hashing/128")["run_id"] != first
+    rollback(run_id=first)
+    with pytest.raises(UsageError, match=f"was rolled back: switch it again, vecferry cutover {first} -p database="):
+        migrate_memory(where=name)
+    contract(run_id=first)
+    assert migrate_memory(where=name)["run_id"] != first
 
 
 def test_a_kill_between_the_store_and_the_ledger(
@@ -135,6 +174,23 @@ def test_a_kill_between_the_store_and_the_ledger(
     assert verify(run_id="r")["state"] == "cut_over"
 
 
+def test_a_rollback_after_a_kill_between_the_store_and_the_ledger(
+    connection: Connection, store: tuple[str, MemoryStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People use what the ledger does not know to be switched: it is taken back as after a cutover, and nothing of it dropped."""
+    name, kept = store
+    migrate_memory(where=name, run_id="r")
+    with monkeypatch.context() as killed:
+        killed.setattr(Mark, "alone", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            cutover(run_id="r")
+    [made] = [collection for collection in kept.rows if "__" in collection]
+    assert rollback(run_id="r")["state"] == "rolled_back"
+    assert not aliases
+    assert kept.rows[made], "what was switched was dropped"
+    assert cutover(run_id="r")["state"] == "cut_over"
+
+
 def _killed(mark: Mark) -> None:
     raise KeyboardInterrupt
 
@@ -143,6 +199,6 @@ def test_old_and_new_vectors_are_compared(connection: Connection, store: tuple[s
     """What a change of model does to searches is reported of any place that has the old vectors too."""
     name, _ = store
     migrate_memory(where=name, run_id="r")
-    report = open_run("r", "DATABASE_URL").path("report.json")
+    report = open_run("r", "VECFERRY_DATABASE_URL").path("report.json")
     with open(report) as handle:
         assert "old_new_overlap" in handle.read()

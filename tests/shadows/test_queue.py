@@ -114,7 +114,7 @@ def test_the_queue_is_told(connection: Connection, vecferry: Any) -> None:
     """`status` and a verification say how many rows wait and for how long; a row that is noted once more waits since it was
     first."""
     shadow = built(connection, "column")
-    queue = f'vecferry."{waiting.queue_name(shadow.target.place)}"'
+    queue = f'vecferry."{shadow.target.place.queue}"'
     connection.execute("UPDATE docs SET content = 'words of ' || id WHERE id IN (7, 8, 9)")
     connection.execute(f"UPDATE {queue} SET noted_at = now() - interval '3 min'")
     assert "public.docs.embedding_1536: 3 rows in the queue, the oldest for 3 min" in vecferry("status", "live")[1]
@@ -137,7 +137,7 @@ def test_the_queue_is_told(connection: Connection, vecferry: Any) -> None:
 def test_a_queue_of_an_earlier_version(connection: Connection) -> None:
     """It has no times: it is told without them, and gets them with the next pass."""
     shadow = built(connection, "column")
-    queue = f'vecferry."{waiting.queue_name(shadow.target.place)}"'
+    queue = f'vecferry."{shadow.target.place.queue}"'
     connection.execute(f"ALTER TABLE {queue} DROP COLUMN noted_at, DROP COLUMN noted_in")
     connection.execute("UPDATE docs SET content = 'words of ' || id WHERE id IN (7, 8, 9)")
     assert str(waiting.waiting(connection, shadow.target.place)) == "3 rows in the queue"

@@ -26,8 +26,10 @@ def play(flow: str, directory: Path) -> None:
     home = directory / "home"
     os.environ["VECFERRY_HOME"] = str(home)
     # Whatever names a database of the user's, a variable or a Secret block: the demo keeps out of it.
-    hidden = "".join(f"{name}= " for name in (settings.DEFAULT_DATABASE, settings.OTHER_DATABASE) if name in os.environ)
-    os.environ[settings.DEFAULT_DATABASE] = embedded.url(settings.home())
+    names = (settings.DEFAULT_DATABASE, settings.OTHER_DATABASE, settings.LEDGER_DATABASE)
+    hidden = "".join(f"{name}= " for name in names if name in os.environ)
+    for name in (settings.DEFAULT_DATABASE, settings.LEDGER_DATABASE):
+        os.environ[name] = embedded.url(settings.home())
     demo.play(directory)
     out.print(f"\nLook around: {hidden}VECFERRY_HOME={home} vecferry status {RUN}")
 

@@ -11,6 +11,7 @@ from flows.command.show.terminal import bold, out, print_json, red, yellow
 from tasks.base import files
 from tasks.base.words import counted, duration
 from tasks.runs.checkpoints import Batch
+from tasks.runs.database import ledger_databases
 from tasks.runs.outcome import Outcome
 from tasks.runs.status import Stage
 
@@ -29,8 +30,17 @@ def show_runs(outcomes: list[Outcome], as_json: bool) -> None:
         return
     for outcome in outcomes:
         out.print(Text.assemble(bold(outcome.run_id), f"  {_state(outcome)}  {_counts(outcome)}"))
-        for line in (f"{outcome.flow}, {outcome.source}", _times(outcome), *_steps(outcome)):
+        for line in (
+            f"{outcome.flow}, {outcome.source}{ledger_of(outcome.database)}",
+            _times(outcome),
+            *_steps(outcome),
+        ):
             out.print(f"  {line}")
+
+
+def ledger_of(database: str) -> str:
+    """``, ledger in DATABASE_URL`` where there are two of them; empty where there is one."""
+    return f", ledger in {database}" if len(ledger_databases()) > 1 else ""
 
 
 def show_run(outcome: Outcome, stages: list[Stage], failed: list[Batch[Any]], as_json: bool) -> None:
@@ -39,7 +49,7 @@ def show_run(outcome: Outcome, stages: list[Stage], failed: list[Batch[Any]], as
         print_json(outcome.as_json())
         return
     out.print(Text.assemble(f"{outcome.run_id}: ", bold(_state(outcome))))
-    for line in (f"{outcome.flow}, {outcome.source}", _times(outcome), outcome.error):
+    for line in (f"{outcome.flow}, {outcome.source}{ledger_of(outcome.database)}", _times(outcome), outcome.error):
         if line:
             out.print(line)
     table = Table(box=None, pad_edge=False)

@@ -11,7 +11,6 @@ from psycopg import sql
 from sql import statement
 from tasks.runs import models
 from tasks.runs.plan import Target
-from tasks.runs.waiting import queue_name
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection, pgvector_schema
 from tasks.stores.postgres.live_table import quoted
@@ -57,7 +56,7 @@ def trigger_statement(connection: Connection, target: Target[LivePlace], name: s
         keys=", ".join(live.numbered()),
         values=", ".join(f"($1).{column.quoted}" for column in live.key),
         type=f"{extension}.{place.layout.type}({place.layout.dimensions})",
-        queue=queue_name(place),
+        queue=place.queue,
         key=live.noted_id("($1)"),
     )
 

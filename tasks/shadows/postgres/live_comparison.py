@@ -7,7 +7,6 @@ from psycopg import sql
 from sql import statement
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
-from tasks.runs.waiting import queue_name
 from tasks.shadows.difference import Coverage, Difference, Named, named
 from tasks.shadows.postgres.live_place import numbered_id, side_table
 from tasks.stores.postgres import pace
@@ -68,7 +67,7 @@ def _both(target: Target[LivePlace]) -> dict[str, Any]:
         "table": live.table,
         "known": _known(target),
         "same": sql.SQL(live.same("s", "b")),
-        "queue": queue_name(target.place),
+        "queue": target.place.queue,
     }
 
 

@@ -12,7 +12,6 @@ from tasks.runs import models
 from tasks.runs.models import Model
 from tasks.runs.names import index_names, short
 from tasks.runs.plan import Target
-from tasks.runs.waiting import queue_name
 from tasks.shadows.postgres import handing_over
 from tasks.shadows.postgres.columns import current
 from tasks.shadows.postgres.live_access import share, share_statements, view_name, view_statement
@@ -231,7 +230,7 @@ def drop_side_table(connection: Connection, target: Target[LivePlace]) -> None:
 
 def _triggers(target: Target[LivePlace]) -> dict[str, Any]:
     names = {f"trigger_{kind}": trigger_name(target.place, kind) for kind in (*TRIGGERS, VECTOR)}
-    return {"queue": queue_name(target.place), **names, **_where(target)}
+    return {"queue": target.place.queue, **names, **_where(target)}
 
 
 def _where(target: Target[LivePlace]) -> dict[str, Any]:
@@ -267,7 +266,7 @@ def joined(target: Target[LivePlace]) -> Callable[[str, str], str]:
 
 def queue(place: LivePlace) -> sql.Identifier:
     """The queue of rows of this target that changed."""
-    return sql.Identifier(SCHEMA, queue_name(place))
+    return sql.Identifier(SCHEMA, place.queue)
 
 
 def trigger_name(place: LivePlace, kind: str) -> str:

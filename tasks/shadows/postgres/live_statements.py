@@ -11,7 +11,6 @@ from typing import Any
 from psycopg import sql
 
 from sql import statement
-from tasks.runs.waiting import queue_name
 from tasks.shadows.postgres.columns import called
 from tasks.shadows.postgres.handing_over import WRITING
 from tasks.shadows.postgres.live_place import numbered_id, side_table
@@ -94,8 +93,8 @@ def statements_of(place: LivePlace) -> Statements:
         overtaken=statement(
             "sync_live_overtaken", **table, id=sql.SQL(numbered_id(place, "p")), page=hashes, same=same, hash=hashed
         ),
-        note=statement("sync_live_note", queue=queue_name(place), ids=sql.Placeholder()),
-        done=statement("sync_live_done", queue=queue_name(place), entries=sql.Placeholder()),
+        note=statement("sync_live_note", queue=place.queue, ids=sql.Placeholder()),
+        done=statement("sync_live_done", queue=place.queue, entries=sql.Placeholder()),
         refuse=statement("sync_live_refuse", **side, page=_page(live, "content_hash bytea", "refused text")),
         remove=statement(
             "sync_live_remove",

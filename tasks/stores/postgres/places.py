@@ -62,6 +62,10 @@ class TablePlace(PostgresPlace):
         return f"{self.schema}.{self.table}"
 
     @property
+    def queue(self) -> None:
+        return None
+
+    @property
     def rows(self) -> None:
         return None
 
@@ -167,6 +171,10 @@ class LivePlace(PostgresPlace):
         if isinstance(self.function_sql, dict):
             return self.function_sql.get(function)
         return self.function_sql if function == self.function else None
+
+    @property
+    def queue(self) -> str:
+        return f"{self.shadow.encode()[:57].decode(errors='ignore')}_queue"  # a name has 63 bytes at most
 
     @property
     def rows(self) -> LiveTable:

@@ -1,0 +1,120 @@
+"""What ``vecferry search`` does: it asks the vectors that a run has made a text, as the application will or does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from flows.command import completion
+from flows.command.arguments import pairs
+from flows.command.show import terminal
+from flows.forms.form import parse
+from flows.forms.shared import OfRun, located
+from tasks.base.errors import UsageError
+from tasks.runs.plan import Target
+from tasks.runs.run import Run, open_run
+
+
+def command(
+    text: Annotated[str, typer.Argument(help="what is looked for, in words", metavar="TEXT", show_default=False)],
+    run: Annotated[
+        str,
+        typer.Option(
+            "--run",
+            help="the run whose new vectors are searched",
+            autocompletion=completion.runs,
+            metavar="RUN",
+            show_default=False,
+        ),
+    ] = "",
+    limit: Annotated[
+        int, typer.Option("--limit", help="rows to show, of each table or collection", min=1, max=1000, metavar="K")
+    ] = 5,
+    p: Annotated[
+        list[str] | None, typer.Option("-p", help="database=NAME, where two ledgers have the run", metavar="KEY=VALUE")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
+) -> None:
+    """``vecferry search``. Raises UsageError."""
+    from flows.command.show.searched import show_searched
+
+    if not run:
+        raise UsageError("name a run with --run; `vecferry status` lists them")
+    parameters = located(parse(OfRun, {**pairs(p), "run_id": run}))
+    with terminal.passing_by(f"searching what run {run} has made…"):
+        searched = search(open_run(run, parameters.database), text, limit)
+    show_searched(searched, as_json)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One row."""
+
+    id: str
+    document: str | None
+    """What people call its item: of an image its reference."""
+    score: float | None
+    """None of the Euclidean distance, which has none."""
+    distance: float
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What was found in one target, the nearest first."""
+
+    name: str
+    kind: str
+    """What its items are."""
+    hits: Sequence[Hit]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of all targets."""
+
+    run_id: str
+    query: str
+    model: str
+    targets: Sequence[Searched]
+
+
+def search(run: Run, text: str, limit: int) -> Answer:
+    """The nearest rows to a text by the new vectors of a run, before the cutover and after. Raises UsageError where the run has no
+    model that takes texts, or has made nothing, or nothing is left of it."""
+    from tasks.begin import refuse_dropped
+    from tasks.embedders.registry import open_embedder
+    from tasks.runs import ledger
+
+    with run.connection() as connection:
+        refuse_dropped(ledger.get(connection, run.run_id))
+    model = run.plan.request.embedder
+    if model is None:
+        raise UsageError(
+            f"run {run.run_id} carries its source's vectors, and their model is not known: no text can be embedded for them"
+        )
+    embedder = open_embedder(model)
+    if "text" not in embedder.takes:
+        raise UsageError(
+            f"{model}, the model of run {run.run_id}, cannot embed texts: its vectors are found by images only"
+        )
+    probe = embedder.embed([text]).whole
+    with run.refusable(f"search what run {run.run_id} has made"):
+        return Answer(run.run_id, text, model, [_searched(run, target, probe, limit) for target in run.plan.targets])
+
+
+def _searched(run: Run, target: Target, probe: np.ndarray, limit: int) -> Searched:
+    from tasks.shadows.registry import shadow_of
+    from tasks.stores.exact_search import similarity
+
+    with shadow_of(run, target).made() as made:
+        [nearest] = made.search(probe, limit, max(40, target.collection.ef_search, limit))
+        batch = made.fetch(nearest.ids)
+        documents = dict(zip(batch.column("id").to_pylist(), batch.column("document").to_pylist(), strict=True))
+        hits = []
+        for i, distance in zip(nearest.ids, map(float, nearest.distances), strict=True):
+            document = documents.get(i)
+            name = None if document is None else target.content.name_of(document)
+            hits.append(Hit(i, name, similarity(made.metric, distance), distance))
+    return Searched(target.name, target.content.gives, hits)
