@@ -23,10 +23,10 @@ from tasks.runs.spending import Spending
 
 MEANINGS = {
     "source count": "rows compared, against the source's own count",
-    "rows": "rows in the table, against those it should have",
-    "missing": "rows of the source that the table lacks",
-    "extra": "rows of the table that the source does not have",
-    "vectors": "rows that say something, and those of them that have a vector, counted in the table itself",
+    "rows": "rows stored there, against those that should be",
+    "missing": "rows of the source that are not there",
+    "extra": "rows there that the source does not have",
+    "vectors": "rows that say something, and those of them that have a vector, counted where they lie",
     "content": "rows whose text, metadata or vector differ",
     "queue": "rows that changed and that catching up does not bring in line",
     "quarantined": "rows set aside because they cannot be migrated",

@@ -33,7 +33,7 @@ def row_checks(difference: Difference, rows: int, moving: bool, gates: Gates) ->
     seen = difference.compared + quarantined
     expected = difference.compared - missing.count + orphaned.count + difference.added.count
     # While others write, rows counted now were compared a moment ago; the ids below say which differ.
-    counts = [] if moving else [Check("rows", rows == expected, seen, f"{rows:,} in the table", f"{expected:,}")]
+    counts = [] if moving else [Check("rows", rows == expected, seen, f"{rows:,} stored", f"{expected:,}")]
     return [
         *counts,
         Check("missing", missing.count == 0, seen, _named(missing), "0"),

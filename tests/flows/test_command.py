@@ -203,7 +203,7 @@ def test_a_table_of_checks_for_each_target_and_what_contract_asks(
     code, out, err = vecferry(*RUN, "-p", f"chroma.path={source}", "--run-id", "two", *quarantined)
     assert code == 0, err
     first, second = out.index("docs → public.docs\n"), out.index("more → public.more\n")
-    assert first < out.index("30 in the table") < second < out.index("20 in the table")
+    assert first < out.index("30 stored") < second < out.index("20 stored")
     assert vecferry("rollback", "two")[0] == 0
 
     shadows = "SELECT count(*) FROM vecferry.relation WHERE role = 'shadow'"

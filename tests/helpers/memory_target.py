@@ -264,6 +264,7 @@ class MemoryForm(Migration):
     database: str = LEDGER
     where: str = Field("", description="name of the store")
     embedder: str = Field("hashing/64", description="model of the new vectors")
+    queries: str | None = Field(None, description="file of queries")
 
     flow: ClassVar[str] = FLOW
     stand_for: ClassVar[dict[str, str]] = {"where": "source"}

@@ -1,5 +1,6 @@
 """A target that no stage, check or verb knows of goes through the whole life of a migration."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from flows.contract import contract
 from flows.cutover import cutover
 from flows.rollback import rollback
 from flows.verify import verify
-from tasks.base.errors import UsageError
+from tasks.base.errors import UsageError, VerificationRefused
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.planning import registry as planning
 from tasks.runs import ledger
@@ -193,6 +194,26 @@ def test_a_rollback_after_a_kill_between_the_store_and_the_ledger(
 
 def _killed(mark: Mark) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_query_that_is_not_answered_holds_the_switch(
+    connection: Connection, store: tuple[str, MemoryStore], tmp_path: Path
+) -> None:
+    """The run ends with the check's line, and its queries are in the report; once the file asks for what is there it goes on."""
+    path = tmp_path / "queries.jsonl"
+    asked = [
+        '{"query": "what row 3 says of topic 3", "expected": "row 3"}',
+        '{"query": "topic 4", "expected": "nobody"}',
+    ]
+    path.write_text("\n".join(asked))
+    with pytest.raises(VerificationRefused, match=r"queries \(1 of 2 queries are answered, required each within 10\)"):
+        migrate_memory(where=store[0], run_id="r", queries=str(path))
+    report = open_run("r", "VECFERRY_DATABASE_URL").path("report.json")
+    told = json.loads(Path(report).read_text())["targets"][0]
+    assert [answer.get("rank") for answer in told["benchmark"]["queries"]] == [1, None]
+    assert any(note.startswith("query 'topic 4': nobody is not among the first 10; ") for note in told["notes"])
+    path.write_text(asked[0])
+    assert migrate_memory(where=store[0], run_id="r")["state"] == "verified"
 
 
 def test_old_and_new_vectors_are_compared(connection: Connection, store: tuple[str, MemoryStore]) -> None:
