@@ -30,15 +30,12 @@ WATCHED = (*CHECKS, "catch-up", "snapshot")
 def start(flow: str, verb: ledger.Verb, parameters: Migration, as_json: bool) -> Outcome:
     """Begins or resumes a run, up to the end of ``verb``."""
     from tasks.begin import preflight
-    from tasks.embedders.registry import import_ahead
 
     assert parameters.run_id
     interrupt.resume_with(commands.not_frozen(parameters))
     request = parameters.request()
     preflight(request, parameters.run_id, parameters.given(), parameters.batch_ids, parameters.missing())
     name = flow.replace("-", "_")
-    if verb != "snapshot":
-        import_ahead(request.embedder)  # while Prefect's server answers
     body = getattr(importlib.import_module(f"flows.{name}"), f"snapshot_{name}" if verb == "snapshot" else name)
     # What was not set stays unset: what the run has already, its gates among it, is not overruled by a default.
     call = partial(body, **parameters.model_dump(by_alias=True, exclude_unset=True))

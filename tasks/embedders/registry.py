@@ -1,7 +1,5 @@
 """Opens a model by the name a user writes: ``provider/model[@revision][?option=value&…]``."""
 
-import threading
-from contextlib import suppress
 from importlib import import_module
 
 from tasks.base.errors import UsageError
@@ -32,19 +30,3 @@ def open_embedder(name: str, budget: Budget | None = None, rates: Rates | None =
     module, function = PROVIDERS[parsed.provider].split(":")
     embedder: Embedder = getattr(import_module(module), function)(parsed, budget, rates)
     return embedder
-
-
-SLOW_TO_IMPORT = {"openai": "openai"}
-"""Provider → its client library, where importing that takes long."""
-
-
-def import_ahead(name: str | None) -> None:
-    """Imports what takes longest to import of a paid model, on a thread of its own: to be called before something else is
-    waited for."""
-    if name and (module := SLOW_TO_IMPORT.get(parse_model(name).provider)):
-        threading.Thread(target=_import, args=(module,), name=f"import {module}", daemon=True).start()
-
-
-def _import(module: str) -> None:
-    with suppress(Exception):  # who uses it is told
-        import_module(module)

@@ -20,7 +20,8 @@ from tasks.embedders.openai.answers import Decoded
 from tasks.embedders.openai.asking import Asking, Refused
 from tasks.embedders.openai.packing import Caps, take
 from tasks.embedders.openai.pieces import Pack, Piece, Refusal, halves, parts_of, stated_most, tokens_of
-from tasks.embedders.openai.server import CONCURRENCY, Ask
+from tasks.embedders.openai.sending import CONCURRENCY
+from tasks.embedders.openai.server import Ask
 from tasks.embedders.openai.too_long import LEAST, stated_limit
 from tasks.embedders.texts import RUNGS, OnTooLong, cut, cuts, mean, size, unfit
 

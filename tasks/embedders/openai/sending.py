@@ -1,18 +1,25 @@
-"""One request over HTTP and its answer, by the official client with its own retries off: it repeats every 429, an exhausted
-quota too."""
+"""One request over HTTP and its answer. It is never repeated here: who asks decides that."""
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
+from urllib.parse import urlencode
+
+import orjson
+import urllib3
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, TimeoutError
 
 from tasks.base.retry_after import retry_after
+from tasks.embedders.openai import connections
 from tasks.embedders.openai.address import Address
 from tasks.embedders.openai.answers import Verdict, classify, words_of
 
 Encoding = Literal["base64", "float"] | None
 ENCODINGS: tuple[Encoding, ...] = ("base64", "float", None)
+CONCURRENCY = 8
+"""Requests under way at once; also the most that can still be under way when a fatal answer comes."""
 
 
 @dataclass(frozen=True)
@@ -67,41 +74,36 @@ class Sender:
 
     def send(self, texts: Sequence[str], shape: Shape, timeout: float) -> Answer | Failure:
         """``timeout`` is in seconds without a byte of answer."""
-        import openai
-
         began = time.monotonic()
+        body = orjson.dumps({"model": self.model, "input": list(texts), **shape.fields()})
+        patience = urllib3.Timeout(connect=timeout, read=timeout)
         try:
-            # Not by the client's own method: that looks through every text for files to send along, makes a list of
-            # Python floats of each vector, and always sends an encoding_format.
-            answer = self.client.post(
-                "/embeddings",
-                cast_to=object,
-                body={"model": self.model, "input": list(texts), **shape.fields()},
-                options={"headers": self._headers, "timeout": timeout},
-            )
-        except openai.APIStatusError as error:
-            status, body = error.status_code, words_of(error.response.text)
-            verdict = classify(status, body.code, body.message, body.param, body.page)
-            words = f"{status} {body.code if body.code != str(status) else ''} {body.message}"
-            late = status in (408, 504, 524)
-            return Failure(verdict, " ".join(words.split()), status, body.param, error.response.headers, late)
-        except openai.APITimeoutError:
-            return Failure("transient", f"no answer within {timeout:g} s", late=True)
-        except openai.APIConnectionError as error:
-            return Failure("transient", f"{error.message} {error.__cause__ or ''}".strip())
-        return Answer(answer.content, answer.headers, time.monotonic() - began)
+            answer = self._pool.request("POST", self._url, body=body, headers=self._headers, timeout=patience)
+        except HTTPError as error:
+            cause = (error.reason if isinstance(error, MaxRetryError) else None) or error
+            if isinstance(cause, TimeoutError) and not isinstance(cause, NewConnectionError):
+                return Failure("transient", f"no answer within {timeout:g} s", late=True)
+            return Failure("transient", f"Connection error. {cause.__cause__ or cause}")
+        if 200 <= answer.status < 300:
+            return Answer(answer.data, answer.headers, time.monotonic() - began)
+        return _refusal(answer)
 
     @cached_property
-    def client(self) -> Any:
-        import openai  # takes a second, and planning does not need it
-
-        return openai.OpenAI(
-            api_key=self.key, base_url=self.address.base_url, max_retries=0, default_query=dict(self.address.query)
-        )
+    def _pool(self) -> urllib3.PoolManager:
+        return connections.pool(self.address.base_url, CONCURRENCY)
 
     @cached_property
-    def _headers(self) -> dict[str, Any]:
-        import openai
+    def _headers(self) -> dict[str, str]:
+        return connections.headers(self.address, self.key)
 
-        raw = {"X-Stainless-Raw-Response": "true"}
-        return {**raw, "api-key": self.key, "Authorization": openai.Omit()} if self.address.azure else raw
+    @cached_property
+    def _url(self) -> str:
+        query = f"?{urlencode(self.address.query)}" if self.address.query else ""
+        return f"{self.address.base_url.rstrip('/')}/embeddings{query}"
+
+
+def _refusal(answer: urllib3.BaseHTTPResponse) -> Failure:
+    status, body = answer.status, words_of(answer.data.decode(errors="replace"))
+    verdict = classify(status, body.code, body.message, body.param, body.page)
+    words = f"{status} {body.code if body.code != str(status) else ''} {body.message}"
+    return Failure(verdict, " ".join(words.split()), status, body.param, answer.headers, status in (408, 504, 524))

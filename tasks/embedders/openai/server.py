@@ -16,7 +16,7 @@ from tasks.embedders.openai.health import Health
 from tasks.embedders.openai.limiter import Limiter
 from tasks.embedders.openai.packing import TokensPerByte
 from tasks.embedders.openai.rate import Ticket
-from tasks.embedders.openai.sending import Answer, Failure, Sender, Shape
+from tasks.embedders.openai.sending import CONCURRENCY, Answer, Failure, Sender, Shape
 from tasks.embedders.openai.sizes import Sizes
 from tasks.embedders.texts import size
 
@@ -24,8 +24,6 @@ TIMEOUT = 60.0
 """Seconds without a byte of answer; the service takes a few seconds for its largest request."""
 ATTEMPTS = 8
 """With backoff from half a second that is a minute's patience: as long as a limit by the minute needs."""
-CONCURRENCY = 8
-"""Requests under way at once; also the most that can still be under way when a fatal answer comes."""
 BROKEN_SECONDS = 60.0
 """After a fatal answer nothing is sent for so long, by any thread; a later run of the same process can try again."""
 
