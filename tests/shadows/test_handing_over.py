@@ -115,7 +115,17 @@ def test_a_new_report_is_found_at_once(connection: Connection) -> None:
     assert beside(connection, run) == reports.expected()
 
 
-@pytest.mark.parametrize("write", sampled([WRITE, WRITES["parsed"]], WRITES["parsed"]), ids=["text", "parsed"])
+TOGETHER = (
+    "CREATE FUNCTION update_report_embedding(report_id bigint, new_embedding vector(16)) RETURNS void LANGUAGE plpgsql AS $$ BEGIN "
+    "UPDATE reports SET content = lower(content), embedding = new_embedding WHERE id = report_id; END $$"
+)
+
+
+@pytest.mark.parametrize(
+    "write",
+    sampled([WRITE, WRITES["parsed"], TOGETHER], WRITES["parsed"], TOGETHER),
+    ids=["text", "parsed", "with what is embedded"],
+)
 def test_a_contract_drops_the_old_column_alone(connection: Connection, write: str) -> None:
     """The function goes on writing new vectors once the column that it wrote is gone, refuses old ones, and changes are followed."""
     reports = Reports(connection, write=write)

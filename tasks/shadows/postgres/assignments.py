@@ -10,11 +10,14 @@ def assignments(kind: str, node: Node, item: Item, column: str) -> Iterator[Assi
     """Where a statement of that kind, to which ``item`` is the table that it writes, writes the column by its name."""
     merged = [clause["MergeWhenClause"].get("targetList") for clause in node.get("mergeWhenClauses", [])]
     for at, listed in enumerate((node.get("targetList"), node.get("onConflictClause", {}).get("targetList"), *merged)):
-        for target in (t["ResTarget"] for t in listed or [] if "ResTarget" in t):
+        targets = [t["ResTarget"] for t in listed or [] if "ResTarget" in t]
+        together = tuple(target.get("name", "") for target in targets)
+        for target in targets:
             if target.get("name") == column:
                 value = target.get("val")
                 alone = not {"MultiAssignRef", "SetToDefault"} & (value or {}).keys() and "indirection" not in target
-                yield Assignment(target.get("location", 0), value, item, kind == "UpdateStmt" and not at and alone)
+                by_update = kind == "UpdateStmt" and not at and alone
+                yield Assignment(target.get("location", 0), value, item, by_update, together)
     for at, target in enumerate(node.get("cols", [])):
         if target["ResTarget"].get("name") == column:
             values = _values(node.get("selectStmt", {}).get("SelectStmt", {}), at)

@@ -167,10 +167,15 @@ def _assigned(piece: Piece, reading: Reading, name: str) -> Iterator[Edit]:
 def _handed(piece: Piece, reading: Reading, new: Vectors) -> Iterator[Edit]:
     """The vector where it would be written, handed to what lies beside the table."""
     assert new.handed
-    yield from _assigned(piece, reading, new.keeping)
     for assignment in reading.assignments:
-        before, after = new.handed(_quoted(assignment.item.name), new.keeping)
-        start, end = value_set(piece, end_of_name(piece, piece.place(assignment.location), 1))
+        free = [name for name in new.keeping if name == reading.column or name not in assignment.together]
+        if not free:
+            raise Underivable("it sets every column that stays")
+        name = piece.place(assignment.location)
+        end_of = end_of_name(piece, name, 1)
+        yield Edit(name, end_of, _quoted(free[0]))
+        before, after = new.handed(_quoted(assignment.item.name), free[0])
+        start, end = value_set(piece, end_of)
         yield Edit(start, start, before)
         yield Edit(end, end, after)
 

@@ -82,14 +82,14 @@ def _differ(names: Iterable[str]) -> str:
     return f"{old} OPERATOR(pg_catalog.*<>) {new}"
 
 
-def keeping(connection: Connection, place: LivePlace, column: str) -> str:
-    """The column that an UPDATE sets to what it is, where it would set ``column``: that, and once a contract drops it one that
-    stays."""
+def keeping(connection: Connection, place: LivePlace, column: str) -> tuple[str, ...]:
+    """The columns of which an UPDATE sets one to what it is, where it would set ``column``: that, and once a contract drops it those
+    that stay."""
     if stays(connection, place, column):
-        return column
+        return (column,)
     there = relations.settable(connection, place.live.identifier)
-    kept = [name for name in (*place.live.columns, *(c.name for c in place.live.key)) if name in there]
-    return next(iter([*kept, *(name for name in there if name != column)]), column)
+    named = [name for name in (*place.live.columns, *(c.name for c in place.live.key)) if name in there]
+    return tuple(dict.fromkeys([*named, *(name for name in there if name != column)]))
 
 
 def stays(connection: Connection, place: LivePlace, column: str) -> bool:

@@ -57,6 +57,8 @@ class Assignment:
     """The table that it is a column of."""
     by_update: bool
     """Whether an UPDATE sets it, by ``column = value``."""
+    together: tuple[str, ...] = ()
+    """The columns that are set with it."""
 
 
 @dataclass(frozen=True)

@@ -266,7 +266,7 @@ def _vectors(connection: Connection, target: Target[LivePlace], old: str) -> Vec
         extension,
         joined(target) if place.beside else None,
         handing_over.handed(place, extension) if takes else None,
-        handing_over.keeping(connection, place, old) if takes else "",
+        handing_over.keeping(connection, place, old) if takes else (),
     )
 
 

@@ -54,8 +54,8 @@ class Vectors:
     handed: Callable[[str, str], tuple[str, str]] | None = None
     """The same of what is written: what comes before a vector and after it so that it is written beside the table, by what the
     table is called and ``keeping``."""
-    keeping: str = ""
-    """A column that is set to what it is where the vector would be set."""
+    keeping: tuple[str, ...] = ()
+    """Columns of which one is set to what it is where the vector would be set."""
 
 
 def query_among(routine: Routine, readings: Sequence[Reading]) -> int | None:
