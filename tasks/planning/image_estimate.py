@@ -142,7 +142,7 @@ def _sampled(connection: Connection, target: Target[LivePlace], embedder: Embedd
     rows = _documents(connection, target)
     reading = (time.perf_counter() - began) / max(len(rows), 1)
     sampled = sample(f"{target.place.schema}.{target.place.table}", target, rows, embedder, plan)
-    size = float(np.mean([len(document.encode()) for document in rows if document is not None] or [0.0]))
+    size = float(np.mean([len(document.encode()) for document in rows if document is not None] or [0]))
     return sampled, Look(len(rows), {}, 0, sampled.without, size, reading)
 
 
