@@ -5,6 +5,7 @@ template: it reads the end of its input then.
 """
 
 import asyncio
+import ctypes
 import importlib.util
 import json
 import os
@@ -31,6 +32,7 @@ def main() -> None:
         child = os.fork()
         if not child:
             try:
+                end_with_parent()
                 serve(wanted)
             finally:
                 os._exit(0)  # the template's own loop is not the child's
@@ -42,6 +44,12 @@ def main() -> None:
     for folder in folders:
         if folder.parent == MEMORY:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_with_parent() -> None:
+    """Has the kernel kill this process when its parent is gone, where the kernel is Linux: the template may be killed too."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def only_models() -> None:

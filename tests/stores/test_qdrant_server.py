@@ -393,8 +393,10 @@ def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
         "print(server.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     root = Path(__file__).parents[2]
-    result = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
+    with subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
     until = time.monotonic() + 10
-    while psutil.pid_exists(int(result.stdout)):
+    while psutil.pid_exists(pid):
         assert time.monotonic() < until
         time.sleep(0.02)
