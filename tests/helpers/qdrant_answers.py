@@ -19,7 +19,7 @@ INVALID = set('<>:"/\\|?*\0\x1f')
 
 
 def root(served: Served, request: Request) -> JSON:
-    return {"title": "qdrant - vector search engine", "version": served.version, "commit": "test server"}
+    return {"title": "qdrant - vector search engine", "version": served.version, "commit": "0" * 40}
 
 
 def telemetry(served: Served, request: Request) -> JSON:

@@ -45,12 +45,6 @@ def created(wanted: JSON) -> JSON:
     """The configuration of a collection made by this request."""
     vectors = wanted.get("vectors") or {}
     sparse = wanted.get("sparse_vectors")
-    for name, one in dense_vectors({"vectors": vectors}).items():
-        if not 1 <= one["size"] <= 65536:
-            path = f"vectors.{name}.size" if name else "vectors.size"
-            raise Refused(
-                422, f"Validation error in JSON body: [{path}: value {one['size']} invalid, must be from 1 to 65536]"
-            )
     params: JSON = {
         "vectors": cleaned(vectors),
         "shard_number": wanted.get("shard_number") or 1,

@@ -129,7 +129,10 @@ def vector_in(vector: Any) -> Any:
 
 
 def sparse_or_dense(vector: Any) -> Any:
-    return edge.SparseVector(vector["indices"], vector["values"]) if isinstance(vector, dict) else vector
+    if not isinstance(vector, dict):
+        return vector
+    pairs = sorted(zip(vector["indices"], vector["values"], strict=True))  # the engine counts on their order
+    return edge.SparseVector([index for index, _ in pairs], [value for _, value in pairs])
 
 
 def vector_out(vector: Any) -> Any:

@@ -17,6 +17,7 @@ from tests.helpers.qdrant_config import known
 from tests.helpers.qdrant_engine import Refused
 from tests.helpers.qdrant_routes import OPEN, READS, routed
 from tests.helpers.qdrant_state import Request, Served
+from tests.helpers.qdrant_validation import validate
 
 LARGEST = 32 << 20
 """Bytes of a request's body that Qdrant takes."""
@@ -177,6 +178,7 @@ async def done(
     if timeout is not None and timeout < 1:
         raise Refused(422, "Validation error in query parameters: [timeout: value 0 invalid, must be 1 or larger]")
     body = known(request_body(operation, raw), served.release)
+    validate(operation, body)
     path = {name: unquote(value) for name, value in names.items()}
     result = HANDLERS[operation](served, Request(operation, path, body, wait, timeout))
     if inspect.isawaitable(result):

@@ -38,8 +38,6 @@ def scroll(collection: Collection, body: JSON) -> JSON:
     payload, vector = body.get("with_payload", True), body.get("with_vector") or False
     wanted = body.get("order_by")
     limit = 10 if body.get("limit") is None else body["limit"]
-    if limit < 1:
-        raise Refused(422, f"Validation error in JSON body: [limit: value {limit} invalid, must be 1 or larger]")
     if wanted is not None and body.get("offset") is not None:
         raise Refused(400, "Wrong input: Cannot use an `offset` when using `order_by`")
     with answered():

@@ -26,8 +26,6 @@ def query(collection: Collection, body: JSON) -> JSON:
     """The points that answer a query, the best first."""
     payload, vector = body.get("with_payload") or False, body.get("with_vector") or False
     limit = 10 if body.get("limit") is None else body["limit"]
-    if limit < 1:
-        raise Refused(422, f"Validation error in JSON body: [limit: value {limit} invalid, must be 1 or larger]")
     with answered():
         wanted, condition = scoring(collection, body)
         points = collection.shard.query(

@@ -62,17 +62,21 @@ def recover_from_snapshot(served: Served, request: Request) -> bool:
     path = Path(unquote(location.path))
     if location.scheme != "file":
         path = folder(served, unquote(location.path.split("/")[2])) / unquote(path.name)
-    if not path.exists():
+    if not path.is_file():
         raise Refused(400, f"Wrong input: Snapshot file {path.name} does not exist")
     if (wanted := request.body.get("checksum")) and wanted != described(path)["checksum"]:
         raise Refused(400, f"Checksum mismatch: expected {wanted}, actual {described(path)['checksum']}")
     name = served.storage.aliases.get(name, name)
-    before = served.storage.collections.pop(name, None)
     target = served.storage.folder / "collections" / quote(name, safe="")
-    if before is not None:
-        before.shard.close()
+    unpacked = served.storage.folder / "unpacked"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    unpacked.mkdir()
+    tar = ["tar", "--extract", "--file", path, "--directory", unpacked]
+    if subprocess.run(tar, check=False).returncode or not (unpacked / "config.json").exists():
+        raise Refused(400, f"Wrong input: Snapshot file {path.name} is no snapshot of a collection")
+    if name in served.storage.collections:
+        served.storage.collections.pop(name).shard.close()
         shutil.rmtree(target)
-    target.mkdir()
-    subprocess.run(["tar", "--extract", "--file", path, "--directory", target], check=True)
+    unpacked.replace(target)
     served.storage.collections[name] = opened(name, target)
     return True

@@ -236,6 +236,24 @@ def test_what_is_wrong_is_refused(client: QdrantClient) -> None:
     assert client.count("docs").count == 0
 
 
+def test_what_is_well_formed_and_wrong_is_refused(client: QdrantClient) -> None:
+    """Sizes, empty vectors, sparse vectors whose halves differ, a condition that asks nothing: 422, and the collection lives on."""
+    client.create_collection("docs", FOUR, {"words": m.SparseVectorParams()})
+    huge = m.DenseVectorNameConfig(dense=m.DenseVectorConfig(size=70_000, distance=m.Distance.DOT))
+    assert "from 1 to 65536" in refused(422, client.create_vector_name, "docs", "clip", huge)
+    assert "from 1 to 65536" in refused(422, client.create_collection, "no", FOUR.model_copy(update={"size": 0}))
+    halves = m.SparseVector(indices=[1, 2], values=[0.5])
+    assert "same length" in refused(422, client.upsert, "docs", [point(1, {"words": halves})])
+    assert "must not be empty" in refused(422, client.upsert, "docs", [point(1, [])])
+    nothing = m.PointVectors(id=1, vector={})
+    assert "must specify vectors" in refused(422, client.update_vectors, "docs", [nothing])
+    blank = m.Filter(must=[m.Filter(must_not=[m.FieldCondition(key="n")])])
+    assert "At least one field condition" in refused(422, client.count, "docs", count_filter=blank)
+    client.upsert("docs", [point(1, {"": [1.0, 2, 3, 4], "words": m.SparseVector(indices=[7, 1], values=[0.5, 1])})])
+    (kept,) = client.retrieve("docs", [1], with_vectors=["words"])
+    assert kept.vector == {"words": m.SparseVector(indices=[1, 7], values=[1, 0.5])}
+
+
 def test_a_field_that_nobody_knows_is_refused(server: QdrantServer, client: QdrantClient) -> None:
     """A misspelt field of a request is an error here, where Qdrant itself would pass over it."""
     client.create_collection("docs", FOUR)
@@ -380,7 +398,9 @@ def test_deferred_points_are_counted_and_not_read(server: QdrantServer, client: 
     assert (info.points_count, info.update_queue.deferred_points) == (102, 2)
     assert client.count("docs").count == len(payloads(client)) == 100
     assert client.retrieve("docs", [101]) == []
-    assert client.upsert("docs", [point(102)], timeout=1).status == m.UpdateStatus.WAIT_TIMEOUT
+    body = {"points": [{"id": 102, "vector": [1, 2, 3, 4]}]}  # the client would give up after the server's own second
+    answer = httpx.put(f"{server.url}/collections/docs/points?wait=true&timeout=1", json=body, timeout=60)
+    assert answer.json()["result"]["status"] == "wait_timeout"
     server.hold(None)
     assert client.count("docs").count == 103
 
