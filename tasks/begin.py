@@ -15,6 +15,7 @@ from tasks.runs.database import Connection, connect, database_url, refusable
 from tasks.runs.names import check_run_id
 from tasks.runs.plan import Plan, Request
 from tasks.runs.run import Run, chosen
+from tasks.shadows.registry import units_of
 
 
 def begin(
@@ -83,8 +84,14 @@ def reopen_named(run: Run, batch_ids: list[int] | None) -> None:
 
 def ready_to_cut_over(run: Run, record: ledger.RunRecord) -> None:
     """Raises VerificationRefused when the run was never built to the end, or is a smoke run, UsageError when nothing is left
-    of it, and FatalError when its model cannot be asked, without which nothing is verified."""
+    of it, or people do not use what its ledger says, and FatalError when its model cannot be asked, without which nothing is
+    verified."""
     refuse_dropped(record)
+    if record.state == "cut_over" and any(unit.active() is False for unit in units_of(run)):
+        raise UsageError(
+            f"people do not use what run {run.run_id} has made, although its ledger says so: a rollback was interrupted, or "
+            f"somebody has switched since. Go on with {command('rollback', run.run_id, run.plan.request.database)}"
+        )
     if record.switched:
         return
     with run.connection() as connection:

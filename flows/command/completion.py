@@ -61,7 +61,7 @@ def _runs(database: str | None) -> list[str]:
 
 def _url(database: str) -> str | None:
     other = os.environ.get(settings.OTHER_DATABASE) if database == settings.DEFAULT_DATABASE else None
-    return os.environ.get(database) or other
+    return os.environ.get(database) or other or None  # empty is unset
 
 
 def _folders() -> list[str]:

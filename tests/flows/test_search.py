@@ -5,20 +5,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from flows.chroma_to_pgvector import chroma_to_pgvector
 from flows.command.search import search
+from flows.command.show.searched import show_searched
 from flows.text_384_to_1536 import text_384_to_1536
+from tasks.checks.measures import row_cosine
+from tasks.contents.image.content import Image
 from tasks.embedders.registry import open_embedder
 from tasks.runs.run import open_run
+from tasks.stores.interface import Collection, records, vector_column
 from tasks.stores.memory import MemoryStore
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.command import command
 from tests.helpers.live_table import Table
-from tests.helpers.local_models import needs_timm
+from tests.helpers.local_models import needs_models, needs_timm
 from tests.helpers.memory_target import memory_target, migrate_memory
-from tests.helpers.tiny_models import timm_model
+from tests.helpers.photographs import files
+from tests.helpers.tiny_models import clip_model, timm_model
 from tests.shadows.test_memory_target import a_store
 
 __all__ = ["memory_target"]
@@ -69,6 +75,36 @@ def test_live_tables_are_searched(connection: Connection, capsys: Capture) -> No
     assert shown[0] == "Found 2 texts in public.docs.embedding_1536"
     assert shown[1].startswith("  - sailing far and away far and away")
     assert "… (score: 0." in shown[1]
+
+
+@needs_models
+def test_images_are_found_by_a_text(tmp_path: Path, store: tuple[str, MemoryStore], capsys: Capture) -> None:
+    """By a model of both, as CLIP is; a picture is called by its reference, with or without a crop."""
+    name, kept = store
+    embedder = f"sentence-transformers/{clip_model(tmp_path / 'clip')}"
+    model, photos = open_embedder(embedder), files(3)
+    documents = ["cat.png", "photos/dog.png", '{"crop": [0, 0, 1, 1], "image": "owl.png"}']
+    migrate_memory(where=name, run_id="r")
+    run = open_run("r", "VECFERRY_DATABASE_URL")
+    target = replace(run.plan.targets[0], content=Image(root=str(tmp_path), asked="text"))
+    made, nothing = target.place.collection, pa.nulls(3, pa.string())
+    del kept.described[made]
+    kept.create(Collection(made, "", 0, model.space.dimensions, "cosine"))
+    kept.write(made, pa.RecordBatch.from_arrays(
+        [pa.array(["1", "2", "3"]), pa.array(documents), nothing, nothing, vector_column(model.embed(photos).whole)],
+        schema=records(model.space.dimensions),
+    ))  # fmt: skip
+    request = replace(run.plan.request, embedder=embedder)
+    show_searched(
+        search(replace(run, plan=replace(run.plan, request=request, targets=(target,))), "a cat", 3), as_json=False
+    )
+    pictures, text = model.embed(photos).whole, model.embed(["a cat"]).whole
+    scores = row_cosine(pictures, np.repeat(text, 3, axis=0))
+    ranked = sorted(zip(scores, ["cat.png", "photos/dog.png", "owl.png"], strict=True), reverse=True)
+    assert capsys.readouterr().out.splitlines() == [
+        f"Found 3 images in {name}:docs_live",
+        *(f"  - {image} (score: {score:.3f})" for score, image in ranked),
+    ]
 
 
 @needs_timm

@@ -192,6 +192,23 @@ def test_a_rollback_after_a_kill_between_the_store_and_the_ledger(
     assert cutover(run_id="r")["state"] == "cut_over"
 
 
+def test_a_cutover_after_a_kill_in_a_rollback(
+    connection: Connection, store: tuple[str, MemoryStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger says that the run is cut over and the store that it is not: nobody is told that it is, and the rollback goes on."""
+    migrate_memory(where=store[0], run_id="r", cutover="auto")
+    with monkeypatch.context() as killed:
+        killed.setattr(Mark, "alone", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            rollback(run_id="r")
+    assert not aliases
+    with pytest.raises(UsageError, match=r"people do not use what run r has made, .* vecferry rollback r -p database="):
+        cutover(run_id="r")
+    assert rollback(run_id="r")["state"] == "rolled_back"
+    assert cutover(run_id="r")["state"] == "cut_over"
+    assert aliases
+
+
 def _killed(mark: Mark) -> None:
     raise KeyboardInterrupt
 
