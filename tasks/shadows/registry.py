@@ -14,6 +14,9 @@ SHADOWS: dict[str, str] = {
     "column": "tasks.shadows.postgres.live_column:LiveColumn",
     "renamed_column": "tasks.shadows.postgres.live_column:LiveColumn",
     "side_table": "tasks.shadows.postgres.live_column:LiveColumn",
+    "named_vector": "tasks.shadows.qdrant.named_vector:NamedVectorShadow",
+    "new_collection": "tasks.shadows.qdrant.new_collection:NewCollectionShadow",
+    "replaced_collection": "tasks.shadows.qdrant.replaced_collection:ReplacedCollectionShadow",
 }
 """Kind of place → where the class of its shadows is."""
 
@@ -24,7 +27,10 @@ def shadow_of(run: Run, target: Target[Any]) -> Shadow:
     return shadow
 
 
-UNITS: dict[str, str] = {"postgres": "tasks.shadows.postgres.unit:PostgresUnit"}
+UNITS: dict[str, str] = {
+    "postgres": "tasks.shadows.postgres.unit:PostgresUnit",
+    "qdrant": "tasks.shadows.qdrant.unit:QdrantUnit",
+}
 """Store of a place → where the class of its units is."""
 
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any, ClassVar, Protocol
 
 POSTGRES = "tasks.stores.postgres.places"
+QDRANT = "tasks.stores.qdrant.places"
 KINDS: dict[str, str] = {
     "create": f"{POSTGRES}:NewTable",
     "replace": f"{POSTGRES}:ReplacedTable",
@@ -16,6 +17,9 @@ KINDS: dict[str, str] = {
     "column": f"{POSTGRES}:LiveColumn",
     "renamed_column": f"{POSTGRES}:RenamedColumn",
     "side_table": f"{POSTGRES}:SideTable",
+    "named_vector": f"{QDRANT}:NamedVector",
+    "new_collection": f"{QDRANT}:NewCollection",
+    "replaced_collection": f"{QDRANT}:ReplacedCollection",
 }
 """Kind → where its class is. A vendor's module is imported only when a plan names one of its kinds."""
 

@@ -1,0 +1,193 @@
+"""A named vector held against the documents of the same points.
+
+A vector is right that is of the document as it is now: as the run has noted it, or, where others wrote one of them, by what the
+model makes of it. Points without one are what was added since, and what was upserted whole, which drops it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.base.progress import Tell, quiet
+from tasks.runs import checkpoints, parts, quarantine
+from tasks.runs.plan import Target
+from tasks.runs.run import Run
+from tasks.runs.vectors import embedded
+from tasks.shadows.difference import Difference, named
+from tasks.shadows.qdrant import guards
+from tasks.shadows.qdrant.known import Known, Notes
+from tasks.shadows.qdrant.points import NO_DOCUMENT, PAGE, Said, contents, lacking, point_ids, said
+from tasks.shadows.qdrant.sifting import document_key, sift
+from tasks.stores import canonical
+from tasks.stores.interface import vectors
+from tasks.stores.qdrant import writing
+from tasks.stores.qdrant.points import point_id
+from tasks.stores.qdrant.records import QdrantRecords
+from tasks.stores.records import with_hash
+
+Kind = Literal["same", "refused", "missing", "unsure", "orphaned"]
+ALIKE = 0.999
+"""The cosine from which on a vector is the model's of that document, whoever wrote it."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, and whether it is brought in line."""
+
+    run: Run
+    target: Target
+    notes: Notes
+    there: QdrantRecords
+    """The points with their new vectors, and without others."""
+    active: bool
+    """Whether the application uses the vector, and may write it."""
+    conditional: bool
+    """Whether a write can be bound to a condition."""
+    apply: bool = False
+
+
+def compare(comparison: Comparison, only: list[str] | None = None, tell: Tell = quiet) -> Difference:
+    """One pass over the points, page by page. ``only`` restricts it to these ids."""
+    there, total, ids = comparison.there, Difference(), pa.array(only or [], pa.string())
+    if only is None:
+        before = QdrantRecords.count(there)
+        ids = parts.listed_ids(comparison.run, comparison.target) if comparison.target.limit else there.ids()
+        total = Difference(listed=len(ids), counted=(before, QdrantRecords.count(there)))
+    for at in range(0, len(ids), PAGE):
+        total += _page(comparison, ids[at : at + PAGE].to_pylist())
+        tell(total.compared / max(1, len(ids)))
+    return total
+
+
+def put(comparison: Comparison, rows: pa.Table, only: Mapping[str, Any] | None) -> None:
+    """Writes the vectors of rows that have one to points that are still there: those that ``only``, a filter (Qdrant's JSON), is
+    true of, None: all."""
+    there, vector = comparison.there, comparison.there.shape.name
+    names, matrix = rows["id"].to_pylist(), vectors(rows)
+    if only and not comparison.conditional:
+        without = lacking(there.qdrant, there.name, vector, names)
+        keep = [at for at, name in enumerate(names) if name in without]
+        names, matrix, only = [names[at] for at in keep], matrix[keep], None
+    points = [{"id": point_id(name), "vector": {vector: one}} for name, one in zip(names, matrix, strict=True)]
+    if points:
+        writing.update_vectors(there.qdrant, there.name, points, update_filter=only)
+
+
+def _page(comparison: Comparison, ids: list[str]) -> Difference:
+    rows, there = contents(comparison.there, ids), comparison.there
+    told, known = said(rows), comparison.notes.of(ids)
+    without = lacking(there.qdrant, there.name, there.shape.name, list(told))
+    kinds = {name: _kind(one, name in without, known.get(name)) for name, one in told.items()}
+    chosen = {
+        kind: [name for name in kinds if kinds[name] == kind] for kind in ("missing", "unsure", "orphaned", "refused")
+    }
+    wanted = chosen["unsure"] + (chosen["missing"] if comparison.apply else [])
+    stale, edited, refused = list[str](), list[str](), chosen["refused"] + chosen["orphaned"]
+    if wanted:
+        with comparison.run.connection() as connection:
+            checkpoints.check_stop(connection, comparison.run.run_id)
+        some = rows.filter(pc.is_in(rows["id"], pa.array(wanted, pa.string())))
+        new, why = embedded(comparison.run, comparison.target, with_hash(some))
+        kept, rejected = sift(comparison.run, new, why)
+        alike = _alike(comparison, _of(kept, chosen["unsure"]))
+        differing = [name for name in kept["id"].to_pylist() if name in set(chosen["unsure"]) - alike]
+        edited = [name for name in differing if comparison.active and name not in known]
+        stale = [name for name in differing if name not in set(edited)]
+        aside = rejected["id"].to_pylist() if rejected else []
+        if comparison.apply:
+            _write(comparison, kept, told, {"missing": chosen["missing"], "stale": stale, "alike": list(alike)})
+            _set_aside(comparison, rejected, told)
+            refused = refused + aside
+        else:
+            stale += [name for name in aside if name in set(chosen["unsure"])]
+    if comparison.apply and chosen["orphaned"]:
+        _remove(comparison, chosen["orphaned"], told)
+    missing = [name for name in chosen["missing"] if name not in set(refused)]
+    return Difference(
+        compared=len(told) - len(refused),
+        missing=named(missing),
+        stale=named([name for name in stale if name not in set(refused)]),
+        orphaned=named(chosen["orphaned"]),
+        edited=named(edited),
+        quarantined=named(refused),
+    )
+
+
+def _kind(told: Said, lacks: bool, known: Known | None) -> Kind:
+    """How a point stands to its vector."""
+    if told.document == NO_DOCUMENT:  # a vector that the run made is of what the point says no more
+        return "orphaned" if not lacks and known and not known.refused else "refused"
+    if known and known.document == told.document and known.refused == lacks:
+        return "refused" if lacks else "same"
+    return "missing" if lacks else "unsure"
+
+
+def _alike(comparison: Comparison, rows: pa.Table) -> set[str]:
+    """Those of the rows whose points have the vector that the model makes of their document."""
+    if not rows.num_rows:
+        return set()
+    names = rows["id"].to_pylist()
+    made = dict(zip(names, vectors(rows), strict=True))
+    there = comparison.there.fetch(names, content=False)
+    pairs = zip(there["id"].to_pylist(), there["embedding"].is_valid().to_pylist(), vectors(there), strict=True)
+    return {name for name, present, vector in pairs if present and _cosine(vector, made[name]) >= ALIKE}
+
+
+def _cosine(one: np.ndarray, other: np.ndarray) -> float:
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / lengths if lengths else 0.0
+
+
+def _write(comparison: Comparison, kept: pa.Table, told: Mapping[str, Said], kinds: Mapping[str, list[str]]) -> None:
+    """Writes what is missing, which is noted before: a vector of what a point said then is known to be one. What is stale is noted
+    after."""
+    vector = comparison.there.shape.name
+    if missing := set(kinds["missing"]):
+        rows = _of(kept, missing)
+        comparison.notes.note(_known(rows["id"].to_pylist(), told))
+        put(comparison, rows, {"must_not": [{"has_vector": vector}]})
+    if stale := set(kinds["stale"]):
+        rows = _of(kept, stale)
+        for at in range(rows.num_rows):
+            _replace(comparison, rows.slice(at, 1))
+        comparison.notes.note(_known(rows["id"].to_pylist(), told))
+    comparison.notes.note(_known(kinds["alike"], told))
+
+
+def _replace(comparison: Comparison, row: pa.Table) -> None:
+    """Writes one vector while the point still says what it is of."""
+    key = document_key(comparison.run)
+    value: Any = (canonical.loads(row["metadata"][0].as_py()) or {}).get(key)
+    if comparison.conditional and guards.is_plain(key, value):
+        return put(comparison, row, {"must": [guards.equal(key, value)]})
+    names = row["id"].to_pylist()
+    now = said(contents(comparison.there, names))
+    if now == said(row):
+        put(comparison, row, None)
+    return None
+
+
+def _set_aside(comparison: Comparison, rejected: pa.Table | None, told: Mapping[str, Said]) -> None:
+    if rejected:
+        quarantine.keep_page(comparison.run, comparison.target.number, rejected)
+        _remove(comparison, rejected["id"].to_pylist(), told)
+
+
+def _remove(comparison: Comparison, ids: list[str], told: Mapping[str, Said]) -> None:
+    """Takes the vectors from points that are to have none, and notes that."""
+    there = comparison.there
+    writing.delete_vectors(there.qdrant, there.name, [there.shape.name], point_ids(ids))
+    comparison.notes.note({name: Known(told[name].document, refused=True) for name in ids})
+
+
+def _known(ids: Iterable[str], told: Mapping[str, Said]) -> dict[str, Known]:
+    return {name: Known(told[name].document) for name in ids}
+
+
+def _of(rows: pa.Table, names: Iterable[str]) -> pa.Table:
+    return rows.filter(pc.is_in(rows["id"], pa.array(list(names), pa.string())))

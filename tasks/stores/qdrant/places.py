@@ -1,0 +1,127 @@
+"""The places of new vectors in Qdrant: a second named vector of the collection, or a collection beside it."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from tasks.base import stored
+
+
+@dataclass(frozen=True, kw_only=True)
+class QdrantPlace:
+    """What places here have in common. Satisfies Place with the facts of its subclasses."""
+
+    kind: ClassVar[str]
+    store: ClassVar[str] = "qdrant"
+    loads: ClassVar[bool] = True
+    at_once: ClassVar[bool] = False
+    queue: ClassVar[None] = None
+    followed: ClassVar[bool] = True
+    followed_after_contract: ClassVar[bool] = False
+
+    url: str | None = None
+    """Of the server; None where the store is a folder."""
+    path: str | None = None
+    """Of qdrant-client's local mode."""
+    api_key: str | None = None
+    """The name of the key."""
+    collection: str
+    """The collection of the old vectors by its own name, never by an alias."""
+    vector: str
+    """The old vectors; empty for those without a name."""
+    new_vector: str
+    """The new ones; empty for those without a name."""
+    dimensions: int
+    distance: str
+    others: tuple[str, ...] = ()
+    """The vectors beside the old ones, when this was planned."""
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """Which vectors are read of the source."""
+        return {"vector": self.vector, "others": list(self.others)}
+
+    @property
+    def vector_type(self) -> str:
+        return "float32"
+
+    @property
+    def row_bytes(self) -> int:
+        return 4 * self.dimensions
+
+    @property
+    def label(self) -> str:
+        return self.collection
+
+    @property
+    def holder(self) -> str:
+        """The collection that holds the new vectors."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        return stored.read(cls, data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedVector(QdrantPlace):
+    """A second named vector of the same points, which the application searches once it says so with each search."""
+
+    kind: ClassVar[str] = "named_vector"
+    followed_after_contract: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        return f"{self.collection}.{self.new_vector}"
+
+    @property
+    def holder(self) -> str:
+        return self.collection
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewCollection(QdrantPlace):
+    """A collection beside the old one, which an alias comes to mean. What is still written to the old one by its own name is
+    followed."""
+
+    kind: ClassVar[str] = "new_collection"
+
+    new_collection: str
+    alias: str
+    alias_was: str | None = None
+    """The collection that it meant when this was planned; None where there was no such alias."""
+
+    @property
+    def name(self) -> str:
+        return self.new_collection
+
+    @property
+    def holder(self) -> str:
+        return self.new_collection
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplacedCollection(QdrantPlace):
+    """A collection that takes the name of the old one, as an alias. The old points go on in a copy."""
+
+    kind: ClassVar[str] = "replaced_collection"
+
+    new_collection: str
+    copy: str
+    """The name of that copy."""
+
+    @property
+    def alias(self) -> str:
+        """What comes to mean the new collection."""
+        return self.collection
+
+    @property
+    def name(self) -> str:
+        return self.collection
+
+    @property
+    def holder(self) -> str:
+        return self.new_collection
+
+
+Beside = NewCollection | ReplacedCollection
+"""A collection of its own."""
