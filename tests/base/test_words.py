@@ -29,6 +29,7 @@ AFTER_A_NUMBER = {
     "quarantined",
     "unchanged",
     "taken",
+    "stored",
     "could",
     "wrong",
 }
