@@ -62,7 +62,9 @@ def owner_of(connection: Connection, places: Iterable[tuple[str, str, str]], emb
     owners: dict[str, str | None] = {}
     for schema, table, column in places:
         model = models.at(connection, schema, table, column)
-        run = model.run_id if model else _began(connection, (schema, table, column), embedder)
+        run = model.run_id if model else None
+        if model is None or (run and not _is_of(connection, run, embedder)):
+            run = _began(connection, (schema, table, column), embedder) or run
         owners[f"{schema}.{table}.{column}"] = run
     runs = set(owners.values())
     if len(runs) > 1:
@@ -94,12 +96,12 @@ def _began(connection: Connection, place: tuple[str, str, str], embedder: str | 
         "AND (r.source ->> 'table', r.source ->> 'column') = (%s, %s) ORDER BY m.model DESC",
         (f"{schema}.{table}", column),
     ).fetchall()
-    alike = (run for (run,) in runs if _same_model(ledger.get(connection, run).plan.request.embedder, embedder))
-    return next(alike, None)
+    return next((run for (run,) in runs if _is_of(connection, run, embedder)), None)
 
 
-def _same_model(made_by: str | None, asked_for: str | None) -> bool:
-    """Whether both name one model, whatever its options."""
+def _is_of(connection: Connection, run_id: str, asked_for: str | None) -> bool:
+    """Whether a run makes the vectors of that model, whatever its options."""
+    made_by = ledger.get(connection, run_id).plan.request.embedder
     if made_by is None or asked_for is None:
         return True
     one, other = parse_model(made_by), parse_model(asked_for)

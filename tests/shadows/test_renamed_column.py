@@ -271,9 +271,11 @@ def test_another_model_that_takes_the_name_again_is_another_run(connection: Conn
     assert taken_up() == "first"
     assert taken_up(embedder="hashing/24?price=2") == "first"
     assert taken_up(new=LATER, old=NEW) == "of its own"
-    cutover(verified(connection, "second", new=LATER, old=NEW, target={"new_column": "embedding_24"}))
-    assert taken_up(new=LATER, old=NEW) == "second"
-    assert taken_up() == "first"
+    second = verified(connection, "second", new=LATER, old=NEW, target={"new_column": "embedding_24"})
+    for _ in range(2):  # the column is there by that name, and then it is not
+        assert taken_up(new=LATER, old=NEW) == "second"
+        assert taken_up() == "first"
+        cutover(second)
 
 
 SEARCHES = {
