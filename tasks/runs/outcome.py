@@ -40,6 +40,8 @@ class TargetOutcome:
     quarantined: int
     failed_batches: tuple[int, ...]
     dimensions: int | None
+    shape: str | None = None
+    """Of its vectors, for people; None where they see it elsewhere."""
     queue: Waiting | None = None
     """Its rows that changed and wait for the next pass; None where nobody notes what changes."""
 

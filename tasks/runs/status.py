@@ -58,17 +58,19 @@ def _target(target: Target[Any], batches: list[Batch[Any]], queue: Waiting | Non
     followed = next((b.detail for b in batches if b.stage == "catch_up"), Followed())
     verified = next((b for b in batches if b.stage == "verify"), None)
     failed = {b.number for b in batches if b.status == "failed" and b.stage in ("snapshot", "load")}
+    rows = verified.rows if verified else target.collection.count
     return TargetOutcome(
         name=target.collection.name,
         table=target.name,
         kind=target.place.kind,
         loads=target.place.loads,
-        rows=verified.rows if verified else target.collection.count,
+        rows=rows,
         loaded=sum(b.rows for b in batches if b.stage == "load" and b.status == "done"),
         touched=Touched(followed.inserted, followed.updated, followed.deleted),
         quarantined=_quarantined(batches),
         failed_batches=tuple(sorted(failed)),
         dimensions=target.dimensions,
+        shape=target.place.shape(rows),
         queue=queue,
     )
 

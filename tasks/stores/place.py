@@ -58,6 +58,10 @@ class Place(Protocol):
         """A short name, for files and for task runs."""
         ...
 
+    def shape(self, rows: int) -> str | None:
+        """What people are shown of its vectors, and of so many rows, with a run; None where they see that in a table of theirs."""
+        ...
+
     @property
     def queue(self) -> str | None:
         """The table in the ledger's schema that takes note of the rows that change; None where nobody takes note there, as of

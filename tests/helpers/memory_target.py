@@ -25,6 +25,7 @@ from flows.naming import RUNNER, run_name
 from flows.outcome import Result
 from tasks.base import stored
 from tasks.base.progress import Tell, quiet
+from tasks.base.words import counted
 from tasks.embedders.interface import RowError
 from tasks.embedders.registry import open_embedder
 from tasks.planning import registry as planning
@@ -73,6 +74,9 @@ class AliasedCollection:
     @property
     def label(self) -> str:
         return self.alias
+
+    def shape(self, rows: int) -> str:
+        return f"vector size {self.dimensions}, {counted(rows, 'row')}"
 
     @property
     def queue(self) -> None:

@@ -58,9 +58,11 @@ def test_every_verb_finds_a_run_of_the_other_ledger(
         assert ended.json["state"] == state
     shown = command(capsys, "status", "r")
     assert f"memory, memory {name}, ledger in {OWN}\n" in shown.out
+    assert f"\n{name}:docs_live: vector size 64, 60 rows\n" in shown.out
     written = command(capsys, "restore", "r", "--format", "jsonl", "--into", str(tmp_path / "back"), "--json")
     assert written.exit == 0, written.err
     assert written.json["restored"] == {"docs": len(kept.rows["docs"])}
+    assert f"\n{name}:docs_live: vector size 64, 60 rows\n" in command(capsys, "verify", "r").out
     refused = command(capsys, "rerun", "r")
     assert (refused.exit, refused.complaint) == (2, "run r has no failed batches; it is contracted")
 

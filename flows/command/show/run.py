@@ -59,6 +59,7 @@ def show_run(outcome: Outcome, stages: list[Stage], failed: list[Batch[Any]], as
         counts = (stage.done, stage.pending, stage.failed, stage.rows, stage.quarantined, stage.seconds)
         table.add_row(WORDS.get(stage.name, stage.name), *(f"{count:,}" for count in counts))
     out.print(table)
+    _print_shapes(outcome)
     for target in outcome.targets:
         if target.queue and target.queue.rows:
             out.print(f"{target.table}: {target.queue}")
@@ -79,6 +80,8 @@ def show_outcome(outcome: Outcome, as_json: bool, checked: bool = True, moved: b
     for t in outcome.targets if moved else []:
         quarantined = ("; ", red(f"{t.quarantined:,} quarantined")) if t.quarantined else ()
         out.print(Text.assemble(str(t), *quarantined))
+    if moved:
+        _print_shapes(outcome)
     if spent := outcome.spent:
         saved = (
             f"; {counted(spent.reused, 'more text', 'were')} kept already, which saved ${spent.saved:.4f}"
@@ -162,6 +165,12 @@ def _steps(outcome: Outcome) -> list[str]:
         since = f"from {_moment(_next_minute(later.since))} on" if later.since else "once that has ended"
         return [f"later   {later.command}", f"        {since}"]
     return []
+
+
+def _print_shapes(outcome: Outcome) -> None:
+    for target in outcome.targets:
+        if target.shape:
+            out.print(f"{target.table}: {target.shape}")
 
 
 def _print_tail(outcome: Outcome) -> None:

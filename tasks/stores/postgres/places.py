@@ -32,6 +32,9 @@ class PostgresPlace:
     """Name in the schema vecferry; unused by a sync."""
     layout: Layout
 
+    def shape(self, rows: int) -> None:
+        return None
+
     @property
     def label(self) -> str:
         return self.table

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from tasks.base import stored
+from tasks.base.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,10 @@ class QdrantPlace:
     distance: str
     others: tuple[str, ...] = ()
     """The vectors beside the old ones, when this was planned."""
+
+    def shape(self, rows: int) -> str:
+        """``vector size 768, distance Cosine, 20,000 points``"""
+        return f"vector size {self.dimensions}, distance {self.distance}, {counted(rows, 'point')}"
 
     @property
     def rows(self) -> dict[str, Any]:
