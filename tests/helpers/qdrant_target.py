@@ -66,12 +66,14 @@ class QdrantForm(Migration):
     embedder: str = Field("hashing/64", description="model of the new vectors")
     document: str = Field(KEY, description="the payload key")
 
+    lookup: dict[str, str] | None = Field(None, description="what of a table a document is")
+
     flow: ClassVar[str] = FLOW
-    stand_for: ClassVar[dict[str, str]] = {"url": "source", "path": "source", "document": "source"}
+    stand_for: ClassVar[dict[str, str]] = {"url": "source", "path": "source", "document": "source", "lookup": "source"}
 
     def source(self) -> dict[str, Any]:
         where = {"url": self.url} if self.url else {"path": self.path}
-        return {"store": "qdrant", **where, "vector": self.vector, "document": self.document}
+        return {"store": "qdrant", **where, "vector": self.vector, "document": self.document, "lookup": self.lookup}
 
 
 class Planner:

@@ -18,6 +18,7 @@ from tasks.runs.run import Run, open_run
 from tasks.runs.vectors import embedded
 from tasks.shadows.interface import Shadow
 from tasks.shadows.registry import shadow_of
+from tasks.stores.postgres.connection import Connection
 from tasks.stores.qdrant.client import close_directory, created
 from tasks.stores.records import with_hash
 from tests.helpers.qdrant import Qdrant
@@ -64,6 +65,8 @@ def test_from_snapshot_to_switch(kind: Kind, qdrant: Qdrant, docs: Docs) -> None
     there, vector = (COLLECTION, ADDED) if kind == "named_vector" else (BESIDE, OLD_NAME)
     assert docs.rows(there, vector) == docs.expected()
     assert docs.client.count(there).count == 31
+    notes = shadow_of(run, run.plan.targets[0]).notes()
+    assert notes[0] == f"{there} holds 31 points: 30 with a vector of 64 (Cosine); 1 without one"
     assert not shadow_of(run, run.plan.targets[0]).active()
     assert switched(run)
     assert shadow_of(run, run.plan.targets[0]).active()
@@ -155,9 +158,9 @@ def test_a_new_collection_has_all_of_the_old_ones_configuration(qdrant: Qdrant, 
     assert isinstance(beside, dict)
     assert {**was, OLD_NAME: None} == {**beside, OLD_NAME: None}
     shadow = shadow_of(run, run.plan.targets[0])
-    assert shadow.notes() == []
+    assert shadow.notes() == ["docs_64 holds 1 point: 1 with a vector of 64 (Cosine)"]
     client.update_collection(BESIDE, hnsw_config=models.HnswConfigDiff(m=8))
-    assert shadow.notes() == [f"the configuration of {BESIDE} differs: hnsw_config.m: 8, not 24"]
+    assert shadow.notes()[1:] == [f"the configuration of {BESIDE} differs: hnsw_config.m: 8, not 24"]
     client.set_payload(COLLECTION, {"topic": 3}, [1], wait=True)
     client.update_vectors(COLLECTION, [models.PointVectors(id=1, vector={"other": [0.25] * 8})], wait=True)
     assert followed(run).total.stale.ids == ("1",)
@@ -230,6 +233,24 @@ def test_a_write_that_was_not_acknowledged_is_not_done(kind: Kind, fault: str, q
     assert shadow.load(rows, None, False, a_mark(run, marks))
     assert marks == ["set"]
     assert list(shadow.known.of(["1"])) == ["1"]
+
+
+def test_rows_of_a_lookup_without_a_point_are_told(qdrant: Qdrant, docs: Docs, connection: Connection) -> None:
+    """The document is the lookup's, a change of it is followed, and what no point names is named."""
+    connection.execute("CREATE TABLE captions (topic integer, caption text)")
+    connection.execute("INSERT INTO captions SELECT n, 'caption ' || n FROM generate_series(0, 31) n WHERE n <> 2")
+    lookup = {"key": "topic", "table": "captions", "match": "topic", "column": "caption", "database": "DATABASE_URL"}
+    run = begun(qdrant.url, "named_vector", OLD_NAME, lookup=lookup)
+    assert {i: vector for i, (_, vector) in new_rows(docs, "named_vector").items()} == {
+        str(n if n < 31 else 99): made(f"caption {n - 1}") for n in range(1, 32) if n != 3
+    }
+    assert shadow_of(run, run.plan.targets[0]).notes()[1:] == ["1 row of captions has no point: '31'"]
+    connection.execute("UPDATE captions SET caption = 'another' WHERE topic = 4")
+    connection.execute("INSERT INTO captions VALUES (2, 'a late one')")
+    total = followed(run).total
+    assert (total.missing.ids, total.stale.ids) == (("3",), ("5",))
+    rows = new_rows(docs, "named_vector")
+    assert (rows["3"][1], rows["5"][1]) == (made("a late one"), made("another"))
 
 
 def test_every_document_is_looked_at_anew_when_that_is_asked_for(qdrant: Qdrant, docs: Docs) -> None:

@@ -90,16 +90,16 @@ class BesideShadow(QdrantShadow):
         return comparing.compare(self._comparison(apply=False), only, tell)
 
     def notes(self) -> list[str]:
-        qdrant, place = self.qdrant, self.target.place
+        qdrant, place, told = self.qdrant, self.target.place, super().notes()
         if self.old_collection() not in qdrant.collections():
-            return []
+            return told
         wanted = configured(configuration.read(qdrant, self.old_collection()), place, {})
         there, optimizer = configuration.read(qdrant, place.new_collection), wanted["optimizer_config"]
         waits = indexing.is_held_back(qdrant, place.holder)
         settings = (indexing.THRESHOLD, indexing.HIDING)
         passed = [f"optimizer_config.{name}" for name in settings if waits or name not in optimizer]
         lines = configuration.differences(wanted, there, ["metadata", *passed])
-        return [f"the configuration of {place.new_collection} differs: {'; '.join(lines)}"] if lines else []
+        return [*told, f"the configuration of {place.new_collection} differs: {'; '.join(lines)}"] if lines else told
 
     def settle(self) -> Difference:
         return self.follow(1.0)

@@ -105,9 +105,6 @@ class NamedVectorShadow(QdrantShadow):
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         return named_comparing.compare(self._comparison(apply=False), only, tell)
 
-    def notes(self) -> list[str]:
-        return []
-
     def ready_to_switch(self) -> None:
         if not self._is_there():
             raise VerificationRefused(

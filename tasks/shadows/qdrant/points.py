@@ -1,6 +1,6 @@
 """What points say, as hashes, and which of them lack a vector."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,7 +13,7 @@ from qdrant_client import models
 
 from tasks.stores.qdrant.client import Qdrant
 from tasks.stores.qdrant.errors import TooMuchError
-from tasks.stores.qdrant.points import path, point_id
+from tasks.stores.qdrant.points import path, payload_value, point_id
 from tasks.stores.qdrant.records import QdrantRecords
 
 PAGE = 1_000
@@ -107,26 +107,41 @@ def lacking(qdrant: Qdrant, collection: str, vector: str, ids: Sequence[str]) ->
     return set().union(*(lacking(qdrant, collection, vector, half) for half in halves))
 
 
-def listed(qdrant: Qdrant, collection: str, chosen: Mapping[str, Any]) -> Iterable[list[str]]:
+def listed(qdrant: Qdrant, collection: str, chosen: Mapping[str, Any]) -> Iterator[list[str]]:
     """The ids of points that a filter (Qdrant's JSON) is true of, a page at a time."""
+    for page in _scrolled(qdrant, collection, chosen, False):
+        yield [name for name, _ in page]
+
+
+def values(qdrant: Qdrant, collection: str, key: str) -> Iterator[list[Any]]:
+    """What all points have under a key of the payload, a page at a time; None where a point has nothing there."""
+    for page in _scrolled(qdrant, collection, {}, [key]):
+        yield [payload_value(payload, key) for _, payload in page]
+
+
+def _scrolled(
+    qdrant: Qdrant, collection: str, chosen: Mapping[str, Any], payload: bool | list[str]
+) -> Iterator[list[tuple[str, dict[str, Any]]]]:
     offset: Any = None
     while True:
-        page, offset = _scrolled(qdrant, collection, chosen, offset)
-        yield page
+        if qdrant.rest:
+            body = {"filter": chosen, "limit": LISTED, "offset": offset, "with_payload": payload, "with_vector": False}
+            result = qdrant.rest.send("POST", path(collection, "points", "scroll"), body)
+            yield [(str(point["id"]), point.get("payload") or {}) for point in result["points"]]
+            offset = result.get("next_page_offset")
+        else:
+            with qdrant.refused():
+                points, offset = qdrant.client.scroll(
+                    collection,
+                    models.Filter(**chosen),
+                    limit=LISTED,
+                    offset=offset,
+                    with_payload=payload,
+                    with_vectors=False,
+                )
+            yield [(str(point.id), point.payload or {}) for point in points]
         if offset is None:
             return
-
-
-def _scrolled(qdrant: Qdrant, collection: str, chosen: Mapping[str, Any], offset: Any) -> tuple[list[str], Any]:
-    if qdrant.rest:
-        body = {"filter": chosen, "limit": LISTED, "offset": offset, "with_payload": False, "with_vector": False}
-        result = qdrant.rest.send("POST", path(collection, "points", "scroll"), body)
-        return [str(point["id"]) for point in result["points"]], result.get("next_page_offset")
-    with qdrant.refused():
-        points, after = qdrant.client.scroll(
-            collection, models.Filter(**chosen), limit=LISTED, offset=offset, with_payload=False, with_vectors=False
-        )
-    return [str(point.id) for point in points], after
 
 
 def count_with(qdrant: Qdrant, collection: str, vector: str) -> int:

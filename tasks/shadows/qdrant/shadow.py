@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 from qdrant_client import models
 
+from tasks.base.words import agreeing, counted
 from tasks.embedders.interface import RowError
 from tasks.runs.checkpoints import Mark
 from tasks.runs.plan import Target
@@ -16,7 +17,9 @@ from tasks.runs.run import Run
 from tasks.shadows.difference import Difference
 from tasks.shadows.qdrant import sifting
 from tasks.shadows.qdrant.known import Known, Notes
+from tasks.shadows.qdrant.points import values
 from tasks.stores import registry
+from tasks.stores.postgres.lookup import Lookup
 from tasks.stores.qdrant.client import Qdrant
 from tasks.stores.qdrant.configuration import info
 from tasks.stores.qdrant.records import QdrantRecords
@@ -134,6 +137,23 @@ class QdrantShadow(ABC):
 
     def reread(self) -> None:
         self.known.reread()
+
+    def notes(self) -> list[str]:
+        """What the collection of the new vectors holds, and which rows of a lookup no point names."""
+        there, place, distance = self.vectors(others=()), self.target.place, self.target.place.distance
+        points, filled = QdrantRecords.count(there), there.count()
+        without = f"; {points - filled:,} without one" if points > filled else ""
+        lines = [
+            f"{place.holder} holds {counted(points, 'point')}: {filled:,} with a vector of {place.dimensions} ({distance}){without}"
+        ]
+        if lookup := self.run.plan.request.source.get("lookup"):
+            table = Lookup(**lookup)
+            rows, first = table.unnamed(values(there.qdrant, there.name, table.key))
+            shown = ", ".join(map(repr, first))
+            lines += (
+                [f"{counted(rows, 'row')} of {table.table} {agreeing(rows, 'have')} no point: {shown}"] if rows else []
+            )
+        return lines
 
     def coverage(self) -> None:
         return None
