@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
@@ -32,7 +33,7 @@ from tasks.stores.postgres.idle import Connections
 from tests.helpers import servers
 from tests.helpers.data import records_of
 from tests.helpers.openai_server import OpenAIServer, openai_server
-from tests.helpers.qdrant import Qdrant, qdrant_for_tests, which
+from tests.helpers.qdrant import ASKED, Qdrant, qdrant_for_tests, which
 
 # The command gives way to what else its machine does. Run within the tests, it would have all that come after it give way too.
 console.NICENESS = 0
@@ -222,9 +223,8 @@ def chroma_server(tmp_path: Path) -> Iterator[int]:
 
 
 @pytest.fixture
-def qdrant(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Qdrant]:
+def qdrant(tmp_path: Path) -> Iterator[Qdrant]:
     """An empty Qdrant server: the tests' own, or the real one that VECFERRY_TEST_QDRANT_URL names."""
-    request.node.user_properties.append(("qdrant", which()))
     with qdrant_for_tests(tmp_path / "qdrant") as server:
         yield server
 
@@ -269,11 +269,18 @@ def pytest_report_header() -> str:
     return f"qdrant: {which()}"
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist hands over which Qdrant server it asked."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["qdrant"] = sorted(ASKED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    ASKED.update(getattr(node, "workeroutput", {}).get("qdrant", ()))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says which Qdrant server the tests ran against: -q leaves the header out."""
-    reports = [report for kind in ("passed", "failed", "error") for report in terminalreporter.stats.get(kind, [])]
-    servers = {
-        value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "qdrant"
-    }
-    for server in sorted(servers):
+    """Says which Qdrant server was asked, if one was: -q leaves the header out."""
+    for server in sorted(ASKED):
         terminalreporter.write_line(f"qdrant: {server}")

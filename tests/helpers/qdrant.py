@@ -16,6 +16,8 @@ from tests.helpers.qdrant_server import QdrantServer, memory_folder, qdrant_serv
 
 URL = "VECFERRY_TEST_QDRANT_URL"
 KEY = "VECFERRY_TEST_QDRANT_API_KEY"
+ASKED: set[str] = set()
+"""Which servers tests of this process have asked."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def which() -> str:
 def qdrant_for_tests(folder: Path) -> Iterator[Qdrant]:
     """The server that VECFERRY_TEST_QDRANT_URL names, for one test at a time, which has to have no collections and is left
     without any; else one over the folder. Raises RuntimeError for one that has some: they are somebody's."""
+    ASKED.add(which())
     real = os.environ.get(URL)
     if not real:
         with memory_folder(folder) as kept, qdrant_server(kept) as server:

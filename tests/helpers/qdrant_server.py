@@ -28,9 +28,10 @@ What a real server does otherwise:
 - It flushes to a disk that survives its machine; here a kill loses nothing, a power cut may.
 - It has shards, replicas, peers and shard keys: shard_number, replication_factor and the like are kept and answered, and
   a shard_key is passed over. No /cluster calls beyond reading, no JWT, no TLS, no gRPC, no /metrics, no /issues, no /quotas.
-- Not here (501 or 404): full snapshots and snapshots by upload, groups, distance matrices, discover, context, formula and
-  feedback queries, text and slice conditions of a query, stopwords and stemmers of a text index, the search and recommend paths
-  that 1.19 has dropped. Strict mode: batch sizes, limits, exact searches, unindexed filters and the count of points.
+- Not here (501, or 404 for a path): full snapshots and snapshots by upload, groups, distance matrices, discover, context, formula
+  and feedback queries, text queries and slice conditions, stopwords and stemmers of a text index, the search and recommend paths
+  that 1.19 has dropped. MMR of sparse vectors is a 500 of the engine. Strict mode: batch sizes, limits, exact searches,
+  unindexed filters and the count of points.
 - A text of an error that the engine does not make itself is Qdrant's where it is short; of a body that is malformed it names the
   field, in other words than Qdrant's parser.
 """
