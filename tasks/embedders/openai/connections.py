@@ -27,7 +27,11 @@ def pool(base_url: str, size: int) -> urllib3.PoolManager:
     """Up to ``size`` connections that are kept, for several threads. Raises UsageError where the environment names a proxy that is
     none for HTTP."""
     parts = urlsplit(base_url)
-    settings: dict[str, Any] = {**ALIKE, "maxsize": size, "ssl_context": _certificates() if parts.scheme == "https" else None}
+    settings: dict[str, Any] = {
+        **ALIKE,
+        "maxsize": size,
+        "ssl_context": _certificates() if parts.scheme == "https" else None,
+    }
     if not (proxy := _proxy(parts.scheme, parts.netloc.rpartition("@")[2])):
         return urllib3.PoolManager(**settings)
     written = urlsplit(proxy)
