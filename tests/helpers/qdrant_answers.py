@@ -65,7 +65,7 @@ def update_collection(served: Served, request: Request) -> bool:
     before = collection.config
     collection.save(config=qdrant_config.changed(before, request.body))
     if any(before[key] != collection.config[key] for key in before if key not in ("metadata", "strict_mode_config")):
-        optimizers.started(collection)
+        optimizers.started(served, collection)
     return True
 
 

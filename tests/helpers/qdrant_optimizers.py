@@ -13,9 +13,6 @@ from tests.helpers.qdrant_engine import JSON, dense_vectors
 from tests.helpers.qdrant_state import Served
 from tests.helpers.qdrant_storage import Collection, answered
 
-OPTIMIZING = 0.2
-"""Seconds for which a collection is yellow after a write, once it is large enough for an index."""
-
 
 def status(served: Served, collection: Collection) -> str:
     """The colour of a collection."""
@@ -36,10 +33,10 @@ def needs_index(collection: Collection) -> bool:
     return threshold > 0 and collection.points() * width * 4 > threshold * 1024
 
 
-def started(collection: Collection) -> None:
+def started(served: Served, collection: Collection) -> None:
     """Has the optimizers start, where there is something for them to do."""
     if needs_index(collection):
-        collection.optimized = asyncio.get_running_loop().time() + OPTIMIZING
+        collection.optimized = asyncio.get_running_loop().time() + served.optimizing
 
 
 def defers(served: Served, collection: Collection) -> bool:

@@ -144,6 +144,10 @@ class QdrantServer:
         """Every collection has that status until ``hold(None)``; while it is not green, no optimizer runs."""
         self.tell("state", {"status": status})
 
+    def optimizing(self, seconds: float) -> None:
+        """From now on a collection that is large enough for an index is yellow for so long after a change."""
+        self.tell("state", {"optimizing": seconds})
+
     def lag(self, seconds: float) -> None:
         """Writes that do not wait have their effect so much after they are acknowledged."""
         self.tell("state", {"lag": seconds})

@@ -26,6 +26,8 @@ class Served:
     version: str
     status: str | None = None
     """A colour that every collection has until it is taken back; while it is not green, no optimizer runs."""
+    optimizing: float = 0.2
+    """Seconds for which a collection is yellow after a change, once it is large enough for an index."""
     lag: float = 0.0
     """Seconds from the acknowledgement of a write that does not wait to its effect."""
     waiting: dict[str, list[Callable[[], Any]]] = field(default_factory=dict)

@@ -38,7 +38,7 @@ async def written(served: Served, collection: Collection, request: Request, oper
         number = collection.update(made)
         if defers(served, collection):
             collection.deferred |= new
-        started(collection)
+        started(served, collection)
         return number
 
     queue = served.waiting.setdefault(collection.name, [])

@@ -376,9 +376,12 @@ def test_a_collection_is_yellow_while_it_is_indexed(server: QdrantServer, client
     client.create_collection("docs", FOUR, optimizers_config=m.OptimizersConfigDiff(indexing_threshold=0))
     client.upsert("docs", [point(one) for one in range(100)])
     assert client.get_collection("docs").status == m.CollectionStatus.GREEN
+    server.optimizing(300)
     client.update_collection("docs", optimizers_config=m.OptimizersConfigDiff(indexing_threshold=1))
     assert client.get_collection("docs").status == m.CollectionStatus.YELLOW
-    until = time.monotonic() + 5
+    server.optimizing(0.01)
+    client.set_payload("docs", {"n": 1}, [1])
+    until = time.monotonic() + 30
     while client.get_collection("docs").status != m.CollectionStatus.GREEN:
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -416,7 +419,7 @@ def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         pid = int(process.stdout.readline())
-    until = time.monotonic() + 10
+    until = time.monotonic() + 30
     while psutil.pid_exists(pid):
         assert time.monotonic() < until
         time.sleep(0.02)
