@@ -22,15 +22,21 @@ from tasks.stores.registry import opened_by
 @flow(name="restore", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Restore, located)
 def restore(parameters: Restore) -> State[Result]:
-    """Write a run's snapshot into a new Chroma directory, into a column of its live tables, or into JSON lines."""
+    """Write a run's snapshot into a new store of its source's kind, into a column of its live tables, or into JSON lines."""
     run, written = open_run(parameters.run_id, parameters.database), written_as(parameters)
     return _column(parameters, run) if written == "column" else _directory(parameters, run, written == "jsonl")
 
 
 def written_as(parameters: Restore) -> str:
-    """The format that is asked for, or that of what the run read."""
+    """The format that is asked for, or that of what the run read. Raises UsageError for that of another kind of store."""
     run = open_run(parameters.run_id, parameters.database)
-    return parameters.format or ("column" if takes_back(run) else "chroma")
+    store, in_column = run.plan.request.source["store"], takes_back(run)
+    written = parameters.format or ("column" if in_column else store)
+    if written not in ("column", "jsonl", store) and not in_column:
+        raise UsageError(
+            f"run {run.run_id} read {store}, and its snapshot is written back into such a store: leave format out"
+        )
+    return written
 
 
 def _directory(parameters: Restore, run: Run, as_lines: bool) -> State[Result]:

@@ -45,8 +45,9 @@ def restore(run: Run, into: str) -> dict[str, int]:
         written[collection.name] = 0
     for target, table in _tables(run, parts):
         name = run.plan.targets[target].collection.name
+        schema = records(collections[target].dimensions, others="others" in table.column_names)
         for batch in table.drop_columns(["content_hash"]).combine_chunks().to_batches():
-            store.write(name, batch.cast(records(collections[target].dimensions)))
+            store.write(name, batch.cast(schema))
         written[name] += table.num_rows
     for name, rows in written.items():
         if (count := store.records(name).count()) != rows:
@@ -166,7 +167,8 @@ def _tables(run: Run, parts: list[Part]) -> Iterator[tuple[int, pa.Table]]:
 
 
 def _line(row: dict[str, Any]) -> bytes:
-    return json.dumps({**row, "metadata": canonical.loads(row["metadata"])}, ensure_ascii=False).encode() + b"\n"
+    parsed = {name: canonical.loads(row[name]) for name in ("metadata", "others") if name in row}
+    return json.dumps({**row, **parsed}, ensure_ascii=False).encode() + b"\n"
 
 
 @task(name="restore-column", task_run_name="restore {run_id} into {into}", **RETRYING)

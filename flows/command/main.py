@@ -208,16 +208,20 @@ app.command("verify", help="Compare a run's tables with their source again; chan
 def restore(
     run_id: RunId,
     into: Annotated[
-        str | None, typer.Option("--into", help="a directory (default: RUN-restored), or a column", metavar="PLACE")
+        str | None,
+        typer.Option(
+            "--into", help="a directory (default: RUN-restored), a Qdrant server's URL, or a column", metavar="PLACE"
+        ),
     ] = None,
     format: Annotated[
-        str | None, typer.Option("--format", help="chroma, column or jsonl (default: what was read)", metavar="FORMAT")
+        str | None,
+        typer.Option("--format", help="chroma, qdrant, column or jsonl (default: what was read)", metavar="FORMAT"),
     ] = None,
     p: Parameters = None,
     as_json: Json = False,
 ) -> None:
-    """Write a run's snapshot back: into a Chroma directory of today's version, or the old vectors into a column of the live
-    tables; or into JSON lines, for any other version."""
+    """Write a run's snapshot back: into a Chroma directory of today's version, a Qdrant collection, or the old vectors into a
+    column of the live tables; or into JSON lines, for any other version."""
     from flows.restore import restore as flow
     from flows.restore import written_as
 

@@ -103,11 +103,13 @@ class Restore(OfRun):
 
     into: str | None = Field(
         None,
-        description="where to write: a new directory (default: RUN-restored), or, of live tables, a column, which has no default",
+        description="where to write: a new directory (default: RUN-restored), of Qdrant also a server's URL or URL/collections/NAME, "
+        "or, of live tables, a column, which has no default",
     )
-    format: Literal["chroma", "column", "jsonl"] | None = Field(
+    format: Literal["chroma", "qdrant", "column", "jsonl"] | None = Field(
         None,
-        description="what to write: a Chroma directory, a column of the live tables, or JSON lines (default: what was read)",
+        description="what to write: a Chroma directory, a Qdrant collection, a column of the live tables, or JSON lines "
+        "(default: what was read)",
     )
     database_share: Number = SHARE
 

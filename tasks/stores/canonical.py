@@ -30,7 +30,7 @@ def dumps(metadata: dict[str, Any] | None) -> str | None:
         return _careful(metadata)
 
 
-def loads(text: str | None) -> dict[str, Any] | None:
+def loads(text: str | bytes | None) -> dict[str, Any] | None:
     """The metadata that ``dumps`` wrote, types and all."""
     return None if text is None else json.loads(text)
 
