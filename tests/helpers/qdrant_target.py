@@ -64,6 +64,7 @@ class QdrantForm(Migration):
     vector: str = Field("", description="the old vectors")
     beside: str = Field(BESIDE, description="the new collection")
     embedder: str = Field("hashing/64", description="model of the new vectors")
+    old_embedder: str | None = Field(None, description="model of the old vectors")
     document: str = Field(KEY, description="the payload key")
 
     lookup: dict[str, str] | None = Field(None, description="what of a table a document is")
@@ -173,6 +174,13 @@ def new_vector(text: str) -> list[float]:
     """What the new model makes of a text."""
     vector: list[float] = NEW.embed([text]).whole[0].tolist()
     return vector
+
+
+def old_vector(text: str) -> list[float]:
+    """What the old model makes of a text, as a collection of cosines keeps it."""
+    vector = OLD.embed([text]).whole[0].astype(float)
+    unit: list[float] = (vector / np.linalg.norm(vector)).tolist()
+    return unit
 
 
 def made(text: str) -> Sequence[float]:

@@ -66,7 +66,7 @@ def test_from_snapshot_to_switch(kind: Kind, qdrant: Qdrant, docs: Docs) -> None
     assert docs.rows(there, vector) == docs.expected()
     assert docs.client.count(there).count == 31
     notes = shadow_of(run, run.plan.targets[0]).notes()
-    assert notes[0] == f"{there} holds 31 points: 30 with a vector of 64 (Cosine); 1 without one"
+    assert notes[0] == f"31 points in {there}: 30 points with the new vector, 1 point without"
     assert not shadow_of(run, run.plan.targets[0]).active()
     assert switched(run)
     assert shadow_of(run, run.plan.targets[0]).active()
@@ -158,7 +158,7 @@ def test_a_new_collection_has_all_of_the_old_ones_configuration(qdrant: Qdrant, 
     assert isinstance(beside, dict)
     assert {**was, OLD_NAME: None} == {**beside, OLD_NAME: None}
     shadow = shadow_of(run, run.plan.targets[0])
-    assert shadow.notes() == ["docs_64 holds 1 point: 1 with a vector of 64 (Cosine)"]
+    assert shadow.notes() == ["1 point in docs_64: 1 point with the new vector, 0 points without"]
     client.update_collection(BESIDE, hnsw_config=models.HnswConfigDiff(m=8))
     assert shadow.notes()[1:] == [f"the configuration of {BESIDE} differs: hnsw_config.m: 8, not 24"]
     client.set_payload(COLLECTION, {"topic": 3}, [1], wait=True)

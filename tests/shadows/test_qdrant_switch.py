@@ -27,6 +27,7 @@ from tests.helpers.qdrant_target import (
     Docs,
     made,
     new_vector,
+    old_vector,
     qdrant_target,
 )
 
@@ -299,6 +300,23 @@ def test_a_vector_that_the_application_wrote_is_not_overwritten(qdrant: Qdrant, 
     assert rows["501"][1] == own
     assert rows["502"][1] == made("the same encoder's")
     assert rows["1"][1] == made("upserted whole")
+
+
+@pytest.mark.parametrize("old_model", [None, "hashing/32"])
+def test_the_old_vectors_stay_true_where_their_model_is_named(
+    old_model: str | None, qdrant: Qdrant, docs: Docs
+) -> None:
+    """After the switch the application writes new vectors alone; a rollback still finds every point by what it says now."""
+    run, client = taken_for_verified(begun(qdrant.url, "named_vector", old_embedder=old_model)), docs.client
+    cutover(run)
+    added = models.PointStruct(id=601, vector={ADDED: new_vector("with one vector")}, payload={KEY: "with one vector"})
+    client.upsert(COLLECTION, [added], wait=True)
+    client.set_payload(COLLECTION, {KEY: "changed"}, [2], wait=True)
+    followed(run)
+    old = docs.rows(COLLECTION, "")
+    true = {name: old[name][1] == pytest.approx(old_vector(text), abs=1e-4) for name, text in [("2", "changed")]}
+    assert ("601" in old, true["2"]) == ((True, True) if old_model else (False, False))
+    assert ("; 1 point has none" in rollback(run)[0]) == (old_model is None)
 
 
 def _vector(client: QdrantClient, collection: str, n: int) -> list[float]:

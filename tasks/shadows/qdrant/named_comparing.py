@@ -5,7 +5,7 @@ model makes of it. Points without one are what was added since, and what was ups
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +35,14 @@ ALIKE = 0.999
 
 
 @dataclass(frozen=True)
+class Old:
+    """The vectors that are gone back to by a rollback."""
+
+    there: QdrantRecords
+    model: str
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What is compared, and whether it is brought in line."""
 
@@ -48,6 +56,8 @@ class Comparison:
     conditional: bool
     """Whether a write can be bound to a condition."""
     apply: bool = False
+    old: Old | None = None
+    """What is kept current too; None where nothing is."""
 
 
 def compare(comparison: Comparison, only: list[str] | None = None, tell: Tell = quiet) -> Difference:
@@ -85,6 +95,10 @@ def _page(comparison: Comparison, ids: list[str]) -> Difference:
     chosen = {
         kind: [name for name in kinds if kinds[name] == kind] for kind in ("missing", "unsure", "orphaned", "refused")
     }
+    if (
+        comparison.apply and comparison.old
+    ):  # before the new ones are noted: a start that is killed in between does it again
+        _keep_old(comparison, comparison.old, rows, known)
     wanted = chosen["unsure"] + (chosen["missing"] if comparison.apply else [])
     stale, edited, refused = list[str](), list[str](), chosen["refused"] + chosen["orphaned"]
     if wanted:
@@ -157,6 +171,21 @@ def _write(comparison: Comparison, kept: pa.Table, told: Mapping[str, Said], kin
             _replace(comparison, rows.slice(at, 1))
         comparison.notes.note(_known(rows["id"].to_pylist(), told))
     comparison.notes.note(_known(kinds["alike"], told))
+
+
+def _keep_old(comparison: Comparison, old: Old, rows: pa.Table, known: Mapping[str, Known]) -> None:
+    """Gives points the old model's vectors that a whole upsert dropped, and those whose document changed the ones of what they say
+    now."""
+    told, kept = said(rows), replace(comparison, there=old.there)
+    without = lacking(old.there.qdrant, old.there.name, old.there.shape.name, list(told))
+    changed = {name for name in set(told) - without if name in known and known[name].document != told[name].document}
+    if wanted := [name for name in without | changed if told[name].document != NO_DOCUMENT]:
+        made = embedded(comparison.run, comparison.target, with_hash(_of(rows, wanted)), model=old.model)[0]
+        made = made.filter(pc.is_valid(made["embedding"]))
+        put(kept, _of(made, without), {"must_not": [{"has_vector": old.there.shape.name}]})
+        some = _of(made, changed)
+        for at in range(some.num_rows):
+            _replace(kept, some.slice(at, 1))
 
 
 def _replace(comparison: Comparison, row: pa.Table) -> None:

@@ -12,11 +12,12 @@ from qdrant_client import models
 
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.base.progress import Tell, quiet
+from tasks.base.words import agreeing, counted
 from tasks.runs.plan import Target
 from tasks.shadows.difference import Difference
 from tasks.shadows.qdrant import guards, marks, named_comparing
 from tasks.shadows.qdrant.known import Known
-from tasks.shadows.qdrant.named_comparing import Comparison
+from tasks.shadows.qdrant.named_comparing import Comparison, Old
 from tasks.shadows.qdrant.points import count_with, point_ids, said
 from tasks.shadows.qdrant.shadow import QdrantShadow
 from tasks.stores.interface import Built, Records
@@ -121,7 +122,8 @@ class NamedVectorShadow(QdrantShadow):
         place, model = self.target.place, self.run.plan.request.embedder
         return [
             f"in the application, search {place.collection} with using={place.new_vector!r}, and make the vectors of queries and of new "
-            f"points by {model}: {place.dimensions} dimensions, {place.distance}; a point that is upserted whole needs this vector too"
+            f"points by {model}: {counted(place.dimensions, 'dimension')}, {place.distance}; a point that is upserted whole needs this "
+            "vector too"
         ]
 
     def take_back(self, switched: bool) -> list[str]:
@@ -176,16 +178,20 @@ class NamedVectorShadow(QdrantShadow):
         yield self.records(self.target.place.collection, self.target.place.vector)
 
     def _comparison(self, apply: bool) -> Comparison:
+        place, model = self.target.place, self.run.plan.request.old_embedder
         there = self.vectors(others=())
         config = configuration.read(there.qdrant, there.name)
+        active = bool((config.get("metadata") or {}).get(self._key, {}).get(ACTIVE))
+        kept = active and model and place.vector in shapes.shapes(config)
         return Comparison(
             self.run,
             self.target,
             self.known,
             there,
-            active=bool((config.get("metadata") or {}).get(self._key, {}).get(ACTIVE)),
+            active=active,
             conditional=guards.conditional(there.qdrant, config),
             apply=apply,
+            old=Old(self.records(place.collection, place.vector, ()), model) if kept and model else None,
         )
 
     def _remove(self, ids: list[str]) -> None:
@@ -196,7 +202,10 @@ class NamedVectorShadow(QdrantShadow):
         """What is gone back to, and which points it does not find."""
         place, qdrant = self.target.place, self.qdrant
         every, old = QdrantRecords.count(self.vectors()), count_with(qdrant, place.collection, place.vector)
-        without = f"; {every - old:,} points have none of them, which searches by it do not find" if every > old else ""
+        lost = counted(every - old, "point", "have")
+        without = (
+            f"; {lost} none, and searches by it do not find {agreeing(every - old, 'them')}" if every > old else ""
+        )
         return f"search {place.collection} with its {called(place.vector)} again; {place.new_vector} is kept{without}"
 
     def _delete_name(self, name: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from qdrant_client import models
 
 from tasks.base.errors import UsageError, VerificationRefused
+from tasks.base.words import counted
 from tasks.runs.commands import command
 from tasks.runs.plan import Target
 from tasks.shadows.qdrant import aliases
@@ -43,7 +44,7 @@ class NewCollectionShadow(BesideShadow):
         opened = "" if place.alias_was else f"open {place.alias} in place of {place.collection}, and "
         lines = [
             f"alias {place.alias} means {place.new_collection} now: in the application, {opened}make the vectors of queries and of "
-            f"new points by {model}: {place.dimensions} dimensions, {place.distance}{using}"
+            f"new points by {model}: {counted(place.dimensions, 'dimension')}, {place.distance}{using}"
         ]
         others = [name for name, means in self.qdrant.aliases().items() if means == place.collection]
         return lines + [f"alias {name} still means {place.collection}" for name in sorted(others)]

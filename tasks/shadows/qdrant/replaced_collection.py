@@ -113,7 +113,7 @@ class ReplacedCollectionShadow(BesideShadow):
         using = f", using={place.new_vector!r}" if place.new_vector != place.vector else ""
         return [
             f"{place.collection} is an alias of {place.new_collection} now, and the old points are in {place.copy}: in the application, "
-            f"make the vectors of queries and of new points by {model}: {place.dimensions} dimensions, {place.distance}{using}"
+            f"make the vectors of queries and of new points by {model}: {counted(place.dimensions, 'dimension')}, {place.distance}{using}"
         ]
 
     def take_back(self, switched: bool) -> list[str]:

@@ -140,11 +140,11 @@ class QdrantShadow(ABC):
 
     def notes(self) -> list[str]:
         """What the collection of the new vectors holds, and which rows of a lookup no point names."""
-        there, place, distance = self.vectors(others=()), self.target.place, self.target.place.distance
+        there = self.vectors(others=())
         points, filled = QdrantRecords.count(there), there.count()
-        without = f"; {points - filled:,} without one" if points > filled else ""
         lines = [
-            f"{place.holder} holds {counted(points, 'point')}: {filled:,} with a vector of {place.dimensions} ({distance}){without}"
+            f"{counted(points, 'point')} in {there.name}: {counted(filled, 'point')} with the new vector, "
+            f"{counted(points - filled, 'point')} without"
         ]
         if lookup := self.run.plan.request.source.get("lookup"):
             table = Lookup(**lookup)
