@@ -8,17 +8,20 @@ from typing import Any
 import pytest
 import typer
 from click import Context
+from prefect.blocks.system import Secret
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from flows.command import completion
 from flows.command.main import app
+from tasks.base import prefect_api
 from tasks.base.errors import UsageError
 from tasks.runs import ledgers
 from tasks.runs.commands import command as told
 from tasks.runs.commands import overview
 from tasks.runs.database import database_url
 from tasks.stores.memory import MemoryStore
-from tasks.stores.postgres import embedded
+from tasks.stores.postgres import embedded, named
 from tasks.stores.postgres.named import is_meant, ledger_databases
 from tests.helpers.command import command
 from tests.helpers.memory_target import memory_target, migrate_memory
@@ -69,17 +72,18 @@ def test_every_verb_finds_a_run_of_the_other_ledger(
 
 @whole_runs
 def test_a_failed_batch_is_rerun_where_its_run_is(store: tuple[str, MemoryStore], capsys: Capture) -> None:
-    """`next` of a run that failed says rerun, and goes on in the same ledger, although another flow's default is elsewhere."""
+    """`rerun` alone finds the run, and goes on in its ledger, although the flow's own default is the other; so does `next`."""
     name, kept = store
-    say(kept, {"row 3": "x" * 30})
     kept.rows["docs"]["row 3"]["document"] = 5  # no text: its batch fails
-    failed = command(capsys, "run", "memory", "-p", f"where={name}", "-p", "batch_rows=20", "--run-id", "r", "--json")
+    asked = ("-p", f"where={name}", "-p", "batch_rows=20", "-p", f"database={OTHER}", "--run-id", "r", "--json")
+    failed = command(capsys, "run", "memory", *asked)
     assert failed.exit == 1
-    step = command(capsys, "status", "r", "--json").json
+    assert command(capsys, "status", "r", "--json").json["next"] == f"vecferry rerun r -p database={OTHER}"
     say(kept, {"row 3": "mended"})
-    ended = command(capsys, *shlex.split(step["next"])[1:], "--json")
+    ended = command(capsys, "rerun", "r", "--json")
     assert ended.exit == 0, ended.err
-    assert (ended.json["state"], ended.json["database"]) == ("verified", OWN)
+    assert (ended.json["state"], ended.json["database"]) == ("verified", OTHER)
+    assert ended.json["next"] == f"vecferry cutover r -p database={OTHER}"
 
 
 @whole_runs
@@ -183,6 +187,26 @@ def test_an_embedded_database_is_asked_where_it_has_been_made(
     monkeypatch.setenv(OWN, database)
     assert ledger_databases() == [OTHER, OWN]
     assert database_url(OWN) == database
+
+
+def test_a_secret_block_names_a_ledger(prefect_url: str, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where DATABASE_URL is not in the environment either; where it is, nobody asks Prefect. A message survives a Prefect that has
+    gone: it names the database."""
+    Secret(value=database).save("vecferry-database-url", overwrite=True)
+    monkeypatch.setenv("PREFECT_API_URL", prefect_url)
+    try:
+        assert ledger_databases() == [OTHER]
+        monkeypatch.delenv(OTHER)
+        assert ledger_databases() == [OWN], "no embedded one has been made"
+        assert database_url(OWN) == database
+        monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+        prefect_api.require.cache_clear()
+        with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+            assert told("cutover", "r", OWN) == f"vecferry cutover r -p database={OWN}"
+    finally:
+        Secret.delete("vecferry-database-url")
+        named._block.cache_clear()
+        prefect_api.require.cache_clear()
 
 
 def test_the_overview_needs_no_name(ledger_database: str) -> None:
