@@ -86,7 +86,9 @@ class TextQuestions:
     function: str
     table: str = "docs"
     dimensions: int = 1536
-    settings: str = f"SET app.reader = '{USER}'; SET ROLE {ROLE}"
+    settings: str = f"SET app.reader = '{USER}'; SET hnsw.iterative_scan = relaxed_order; SET ROLE {ROLE}"
+    """Without iterative scans an HNSW index looks at 40 entries, of which a filter may leave none where most are those of dead
+    rows: writers alone bring that about wherever autovacuum falls behind."""
 
     @cached_property
     def _vectors(self) -> dict[str, str]:
