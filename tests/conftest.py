@@ -2,6 +2,7 @@
 one Prefect test server for all."""
 
 import os
+import shutil
 import signal
 import uuid
 import warnings
@@ -27,7 +28,8 @@ import pytest
 from flows.command import console, main
 from tasks.runs import run
 from tasks.stores.chroma import store as chroma
-from tasks.stores.interface import Collection
+from tasks.stores.chroma.store import ChromaStore
+from tasks.stores.interface import Collection, Metric
 from tasks.stores.postgres.connection import Connection, connect
 from tasks.stores.postgres.idle import Connections
 from tests.helpers import servers
@@ -199,20 +201,40 @@ def prefect_url(prefect: None) -> str:
     return str(PREFECT_API_URL.value())
 
 
-@pytest.fixture
-def chroma_dir(tmp_path: Path) -> Callable[..., str]:
-    """Makes a Chroma directory with one collection: chroma_dir(name="docs", count=50, dimensions=8, metric="cosine")."""
+@pytest.fixture(scope="session")
+def chroma_kept(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int, int, Metric], Path]:
+    """Chroma directories as ``chroma_dir`` makes them, each made once, to be copied."""
 
-    def make(name: str = "docs", count: int = 50, dimensions: int = 8, metric: str = "cosine") -> str:
-        path = str(tmp_path / "chroma")
-        exists = os.path.exists(os.path.join(path, "chroma.sqlite3"))
-        store = chroma.connect(path=path) if exists else chroma.create_directory(path)
-        store.create(Collection(name, "", 0, dimensions, metric))  # type: ignore[arg-type]
-        if count:
-            store.write(name, records_of(count, dimensions))
+    @cache
+    def kept(name: str, count: int, dimensions: int, metric: Metric) -> Path:
+        path = tmp_path_factory.mktemp("kept") / "chroma"
+        store = chroma.create_directory(str(path))
+        _fill(store, name, count, dimensions, metric)
+        store.client.close()
         return path
 
+    return kept
+
+
+@pytest.fixture
+def chroma_dir(tmp_path: Path, chroma_kept: Callable[[str, int, int, Metric], Path]) -> Callable[..., str]:
+    """Makes a Chroma directory with one collection: chroma_dir(name="docs", count=50, dimensions=8, metric="cosine")."""
+
+    def make(name: str = "docs", count: int = 50, dimensions: int = 8, metric: Metric = "cosine") -> str:
+        path = tmp_path / "chroma"
+        if (path / "chroma.sqlite3").exists():
+            _fill(chroma.connect(path=str(path)), name, count, dimensions, metric)
+        else:
+            shutil.copytree(chroma_kept(name, count, dimensions, metric), path)
+        return str(path)
+
     return make
+
+
+def _fill(store: ChromaStore, name: str, count: int, dimensions: int, metric: Metric) -> None:
+    store.create(Collection(name, "", 0, dimensions, metric))
+    if count:
+        store.write(name, records_of(count, dimensions))
 
 
 @pytest.fixture
