@@ -18,7 +18,7 @@ from tasks.shadows.difference import Difference
 from tasks.shadows.qdrant import aliases, comparing, guards, marks
 from tasks.shadows.qdrant.comparing import Comparison
 from tasks.shadows.qdrant.known import Known
-from tasks.shadows.qdrant.points import contents, said
+from tasks.shadows.qdrant.points import contents, digests
 from tasks.shadows.qdrant.shadow import QdrantShadow
 from tasks.stores.interface import Built, Records
 from tasks.stores.qdrant import configuration, indexing
@@ -146,7 +146,7 @@ class BesideShadow(QdrantShadow):
         """Those of the rows whose points say what the run did not write."""
         ids = rows["id"].to_pylist()
         known = self.known.of(ids)
-        there = said(contents(self.vectors(), ids))
+        there = digests(contents(self.vectors(), ids))
         return [name for name, one in there.items() if name not in known or not known[name].wrote(one.payload)]
 
     def _guard_deletes(self, comparison: Comparison, max_deleted: float) -> None:

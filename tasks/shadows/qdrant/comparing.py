@@ -19,7 +19,7 @@ from tasks.runs.vectors import embedded
 from tasks.shadows.difference import Difference, named
 from tasks.shadows.qdrant import guards
 from tasks.shadows.qdrant.known import Known, Notes
-from tasks.shadows.qdrant.points import PAGE, Said, alike, beside, contents, lacking, point_ids, said
+from tasks.shadows.qdrant.points import PAGE, Digest, alike, beside, contents, digests, lacking, point_ids
 from tasks.shadows.qdrant.sifting import sift
 from tasks.stores.qdrant import writing
 from tasks.stores.qdrant.points import written
@@ -72,8 +72,8 @@ def compare(comparison: Comparison, only: list[str] | None = None, tell: Tell = 
 def _page(comparison: Comparison, ids: list[str]) -> tuple[Difference, list[str]]:
     """The page's difference, and which of its ids the old collection has no longer."""
     rows, there = contents(comparison.source, ids), comparison.there
-    source, copies = said(rows), contents(there, ids)
-    present, known = said(copies), comparison.notes.of(ids)
+    source, copies = digests(rows), contents(there, ids)
+    present, known = digests(copies), comparison.notes.of(ids)
     without = lacking(there.qdrant, there.name, there.shape.name, list(present))
     theirs = dict(zip(copies["id"].to_pylist(), beside(copies), strict=True))
     carried = {
@@ -109,13 +109,13 @@ def _page(comparison: Comparison, ids: list[str]) -> tuple[Difference, list[str]
 
 
 def _kind(
-    comparison: Comparison, source: Said, there: Said | None, vectors: tuple[bool, bool], known: Known | None
+    comparison: Comparison, source: Digest, there: Digest | None, vectors: tuple[bool, bool], known: Known | None
 ) -> Kind:
     """How a point of the old collection stands to the new one's, which lacks the new vector or not, and has the others or not."""
     lacks, carried = vectors
     if there is None:  # what the application deleted from the new one stays deleted
         return "edited" if comparison.used and known and known.payload else "missing"
-    unchanged = known is not None and Said(known.document or b"?", known.payload or b"?", known.others) == source
+    unchanged = known is not None and Digest(known.document or b"?", known.payload or b"?", known.others) == source
     if known and unchanged and there.payload == source.payload and carried and lacks == known.refused:
         return "refused" if known.refused else "same"
     own = known is not None and known.wrote(there.payload)
@@ -136,7 +136,7 @@ def whole(kept: pa.Table, rejected: pa.Table | None) -> pa.Table:
 
 def write(comparison: Comparison, rows: pa.Table) -> dict[str, Known]:
     """Writes points whole, and returns what is then known of them."""
-    told = said(rows)
+    told = digests(rows)
     for batch in rows.combine_chunks().to_batches():
         writing.upsert(comparison.there.qdrant, comparison.there.name, written(batch, comparison.there.shape.name))
     return {
@@ -150,7 +150,7 @@ def _write(comparison: Comparison, rows: pa.Table, kinds: dict[str, Kind], copie
     they did not."""
     if not rows.num_rows:
         return []
-    told, there = said(rows), comparison.there
+    told, there = digests(rows), comparison.there
     if comparison.used_before:  # else all that is there is the run's
         comparison.notes.intend({name: one.payload for name, one in told.items()})
     if not comparison.used:
@@ -160,7 +160,7 @@ def _write(comparison: Comparison, rows: pa.Table, kinds: dict[str, Kind], copie
     for batch in rows.combine_chunks().to_batches():
         for name, point in zip(batch.column("id").to_pylist(), written(batch, there.shape.name), strict=True):
             _write_unless_theirs(comparison, name, point, was.get(name) if kinds[name] == "stale" else None)
-    now = said(contents(there, list(told)))
+    now = digests(contents(there, list(told)))
     done = [name for name in told if name in now and now[name].payload == told[name].payload]
     aside = dict(zip(rows["id"].to_pylist(), rows["refused"].to_pylist(), strict=True))
     comparison.notes.note(
@@ -191,7 +191,7 @@ def _orphans(comparison: Comparison, ids: list[str], whole: bool) -> Difference:
         total += _page(comparison, back)[0]
     gone = [name for name in ids if name not in set(back)]
     rows, known = contents(comparison.there, gone), comparison.notes.of(gone)
-    there = said(rows)
+    there = digests(rows)
     own = [name for name in there if _is_own(comparison, there[name], known.get(name))]
     if comparison.apply and own:
         _delete(comparison, own, rows)
@@ -200,7 +200,7 @@ def _orphans(comparison: Comparison, ids: list[str], whole: bool) -> Difference:
     return total + Difference(orphaned=named(own), edited=named(edited), added=named(added))
 
 
-def _is_own(comparison: Comparison, there: Said, known: Known | None) -> bool:
+def _is_own(comparison: Comparison, there: Digest, known: Known | None) -> bool:
     """Whether a point of the new collection is the run's, and says what it wrote."""
     return known.wrote(there.payload) if known else not comparison.used_before
 

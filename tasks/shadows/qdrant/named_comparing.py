@@ -20,7 +20,7 @@ from tasks.runs.vectors import embedded
 from tasks.shadows.difference import Difference, named
 from tasks.shadows.qdrant import guards
 from tasks.shadows.qdrant.known import Known, Notes
-from tasks.shadows.qdrant.points import NO_DOCUMENT, PAGE, Said, contents, lacking, point_ids, said
+from tasks.shadows.qdrant.points import NO_DOCUMENT, PAGE, Digest, contents, digests, lacking, point_ids
 from tasks.shadows.qdrant.sifting import document_key, sift
 from tasks.stores import canonical
 from tasks.stores.interface import vectors
@@ -89,7 +89,7 @@ def put(comparison: Comparison, rows: pa.Table, only: Mapping[str, Any] | None) 
 
 def _page(comparison: Comparison, ids: list[str]) -> Difference:
     rows, there = contents(comparison.there, ids), comparison.there
-    told, known = said(rows), comparison.notes.of(ids)
+    told, known = digests(rows), comparison.notes.of(ids)
     without = lacking(there.qdrant, there.name, there.shape.name, list(told))
     kinds = {name: _kind(one, name in without, known.get(name)) for name, one in told.items()}
     chosen = {
@@ -131,7 +131,7 @@ def _page(comparison: Comparison, ids: list[str]) -> Difference:
     )
 
 
-def _kind(told: Said, lacks: bool, known: Known | None) -> Kind:
+def _kind(told: Digest, lacks: bool, known: Known | None) -> Kind:
     """How a point stands to its vector."""
     if told.document == NO_DOCUMENT:  # a vector that the run made is of what the point says no more
         return "orphaned" if not lacks and known and not known.refused else "refused"
@@ -157,7 +157,7 @@ def _cosine(one: np.ndarray, other: np.ndarray) -> float:
     return float(a @ b) / lengths if lengths else 0.0
 
 
-def _write(comparison: Comparison, kept: pa.Table, told: Mapping[str, Said], kinds: Mapping[str, list[str]]) -> None:
+def _write(comparison: Comparison, kept: pa.Table, told: Mapping[str, Digest], kinds: Mapping[str, list[str]]) -> None:
     """Writes what is missing, which is noted before: a vector of what a point said then is known to be one. What is stale is noted
     after."""
     vector = comparison.there.shape.name
@@ -176,7 +176,7 @@ def _write(comparison: Comparison, kept: pa.Table, told: Mapping[str, Said], kin
 def _keep_old(comparison: Comparison, old: Old, rows: pa.Table, known: Mapping[str, Known]) -> None:
     """Gives points the old model's vectors that a whole upsert dropped, and those whose document changed the ones of what they say
     now."""
-    told, kept = said(rows), replace(comparison, there=old.there)
+    told, kept = digests(rows), replace(comparison, there=old.there)
     without = lacking(old.there.qdrant, old.there.name, old.there.shape.name, list(told))
     changed = {name for name in set(told) - without if name in known and known[name].document != told[name].document}
     if wanted := [name for name in without | changed if told[name].document != NO_DOCUMENT]:
@@ -195,26 +195,26 @@ def _replace(comparison: Comparison, row: pa.Table) -> None:
     if comparison.conditional and guards.is_plain(key, value):
         return put(comparison, row, {"must": [guards.equal(key, value)]})
     names = row["id"].to_pylist()
-    now = said(contents(comparison.there, names))
-    if now == said(row):
+    now = digests(contents(comparison.there, names))
+    if now == digests(row):
         put(comparison, row, None)
     return None
 
 
-def _set_aside(comparison: Comparison, rejected: pa.Table | None, told: Mapping[str, Said]) -> None:
+def _set_aside(comparison: Comparison, rejected: pa.Table | None, told: Mapping[str, Digest]) -> None:
     if rejected:
         quarantine.keep_page(comparison.run, comparison.target.number, rejected)
         _remove(comparison, rejected["id"].to_pylist(), told)
 
 
-def _remove(comparison: Comparison, ids: list[str], told: Mapping[str, Said]) -> None:
+def _remove(comparison: Comparison, ids: list[str], told: Mapping[str, Digest]) -> None:
     """Takes the vectors from points that are to have none, and notes that."""
     there = comparison.there
     writing.delete_vectors(there.qdrant, there.name, [there.shape.name], point_ids(ids))
     comparison.notes.note({name: Known(told[name].document, refused=True) for name in ids})
 
 
-def _known(ids: Iterable[str], told: Mapping[str, Said]) -> dict[str, Known]:
+def _known(ids: Iterable[str], told: Mapping[str, Digest]) -> dict[str, Known]:
     return {name: Known(told[name].document) for name in ids}
 
 

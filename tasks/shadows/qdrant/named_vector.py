@@ -18,7 +18,7 @@ from tasks.shadows.difference import Difference
 from tasks.shadows.qdrant import guards, marks, named_comparing
 from tasks.shadows.qdrant.known import Known
 from tasks.shadows.qdrant.named_comparing import Comparison, Old
-from tasks.shadows.qdrant.points import count_with, point_ids, said
+from tasks.shadows.qdrant.points import count_with, digests, point_ids
 from tasks.shadows.qdrant.shadow import QdrantShadow
 from tasks.stores.interface import Built, Records
 from tasks.stores.qdrant import configuration, indexing, shapes, writing
@@ -66,11 +66,11 @@ class NamedVectorShadow(QdrantShadow):
         kept = page.filter(pc.is_valid(page["embedding"]))
         only = None if reloading else {"must_not": [{"has_vector": place.new_vector}]}
         named_comparing.put(self._comparison(apply=True), kept, only)
-        known = {name: Known(one.document) for name, one in said(page).items()}
+        known = {name: Known(one.document) for name, one in digests(page).items()}
         if rejected:
             if reloading:
                 self._remove(rejected["id"].to_pylist())
-            known |= {name: Known(one.document, refused=True) for name, one in said(rejected).items()}
+            known |= {name: Known(one.document, refused=True) for name, one in digests(rejected).items()}
         return known
 
     def index(self) -> Built:

@@ -25,8 +25,8 @@ NO_DOCUMENT = b"none"
 
 
 @dataclass(frozen=True)
-class Said:
-    """What one point says."""
+class Digest:
+    """What one point says, as hashes."""
 
     document: bytes
     """Hash of what the model is given."""
@@ -41,11 +41,11 @@ def contents(records: QdrantRecords, ids: Sequence[str]) -> pa.Table:
     return pa.Table.from_batches([records.contents(ids)])
 
 
-def said(rows: pa.Table | pa.RecordBatch) -> dict[str, Said]:
+def digests(rows: pa.Table | pa.RecordBatch) -> dict[str, Digest]:
     """By id."""
     names, documents, payloads = (rows.column(name).to_pylist() for name in ("id", "document", "metadata"))
     return {
-        name: Said(
+        name: Digest(
             NO_DOCUMENT if document is None else sha256(document.encode()).digest(),
             sha256((payload or "{}").encode()).digest(),
             sha256(others).digest() if others else None,
