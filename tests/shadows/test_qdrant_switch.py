@@ -183,6 +183,21 @@ def test_contract_drops_the_old_collection_and_nothing_that_is_still_needed(qdra
     assert len(docs.rows(ALIAS, "")) == 21
 
 
+def test_most_of_what_people_use_is_not_deleted_by_catching_up(qdrant: Qdrant, docs: Docs) -> None:
+    """The old collection is emptied, as by somebody who clears up before the contract: the new one keeps its points."""
+    run, client = ready(qdrant, "new_collection"), docs.client
+    cutover(run)
+    client.delete(COLLECTION, list(range(1, 20)), wait=True)
+    with pytest.raises(
+        VerificationRefused, match=r"docs_64 holds 20 vectors and docs only 1 point: .* nothing was touched"
+    ):
+        followed(run)
+    client.delete_collection(COLLECTION)
+    with pytest.raises(UsageError, match="docs is not there any more, so docs_64 cannot be compared with it"):
+        followed(run)
+    assert client.count(BESIDE).count == 20
+
+
 def test_the_gap_in_which_a_name_changes_hands_is_short(qdrant: Qdrant, docs: Docs) -> None:
     """A reader who asks all the time gets the old points, then for a moment nothing, then the new ones; never anything else."""
     run, answers, done = ready(qdrant, "replaced_collection"), list[tuple[float, int]](), threading.Event()
