@@ -176,8 +176,9 @@ def _write_unless_theirs(comparison: Comparison, name: str, point: writing.Point
         writing.upsert(there.qdrant, there.name, [point], mode="insert_only")
         return
     if comparison.conditional:
-        conditions = {"must": guards.unchanged(was)}
-        writing.upsert(there.qdrant, there.name, [point], mode="update_only", update_filter=conditions)
+        unchanged = guards.unchanged(was)
+        only = {"must": unchanged} if unchanged else None
+        writing.upsert(there.qdrant, there.name, [point], mode="update_only", update_filter=only)
         return
     now = contents(there, [name])
     if now.num_rows == (was is not None) and (was is None or now["metadata"][0].as_py() == was):

@@ -38,7 +38,7 @@ def equal(key: str, value: str | int | bool) -> dict[str, Any]:
 
 def is_plain(key: str, value: Any) -> bool:
     """Whether a condition can be put in these words."""
-    return bool(_PLAIN.fullmatch(key)) and isinstance(value, str | int)
+    return bool(_PLAIN.fullmatch(key)) and (isinstance(value, str) or (isinstance(value, int) and abs(value) < 2**63))
 
 
 def delete_where(qdrant: Qdrant, collection: str, chosen: Mapping[str, Any]) -> None:

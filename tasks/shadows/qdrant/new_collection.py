@@ -75,13 +75,13 @@ class NewCollectionShadow(BesideShadow):
                 f"alias {place.alias} {_said(means)} by now, and not {place.new_collection}, so {place.collection} was not dropped: "
                 f"have the alias mean {place.new_collection}, then {self._command('contract')}"
             )
-        if place.collection not in qdrant.collections():
-            return []
-        refuse_aliased(qdrant, place.collection, "drop")
-        self.refuse_changed()
-        aliases.drop(qdrant, place.collection)
+        dropped = place.collection in qdrant.collections()
+        if dropped:
+            refuse_aliased(qdrant, place.collection, "drop")
+            self.refuse_changed()
+            aliases.drop(qdrant, place.collection)
         self.known.drop()
-        return [f"dropped collection {place.collection}"]
+        return [f"dropped collection {place.collection}"] if dropped else []
 
     def _means(self) -> str | None:
         return self.qdrant.aliases().get(self.target.place.alias)

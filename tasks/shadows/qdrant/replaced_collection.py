@@ -144,12 +144,12 @@ class ReplacedCollectionShadow(BesideShadow):
                 f"{place.collection} {f'means {means}' if means else 'is no alias'} by now, and not {place.new_collection}, so "
                 f"{place.copy} was not dropped: have it mean {place.new_collection}, then {self._command('contract')}"
             )
-        if not self._is_own_copy():
-            return []
-        refuse_aliased(qdrant, place.copy, "drop")
-        aliases.drop(qdrant, place.copy)
+        dropped = self._is_own_copy()
+        if dropped:
+            refuse_aliased(qdrant, place.copy, "drop")
+            aliases.drop(qdrant, place.copy)
         self.known.drop()
-        return [f"dropped collection {place.copy}"]
+        return [f"dropped collection {place.copy}"] if dropped else []
 
     def _bring_copy(self) -> int:
         """Makes the copy where it is missing; how many points it was not in line by."""
@@ -194,8 +194,10 @@ class ReplacedCollectionShadow(BesideShadow):
         place = self.target.place
         if means == place.copy:
             return [f"{place.collection} stays an alias of {place.copy}"]
-        if not self._handed_over() and self._is_own_copy():
-            aliases.drop(self.qdrant, place.copy)
+        if not self._handed_over():
+            marks.write(self.qdrant, place.collection, None, marks.LEAVING)
+            if self._is_own_copy():
+                aliases.drop(self.qdrant, place.copy)
         return []
 
     def _handed_over(self) -> bool:
