@@ -189,6 +189,20 @@ def test_an_embedded_database_is_asked_where_it_has_been_made(
     assert database_url(OWN) == database
 
 
+@pytest.mark.usefixtures("prefect", "memory_target", "database")
+def test_unset_it_is_the_embedded_one(store: tuple[str, MemoryStore], capsys: Capture) -> None:
+    """It is started for the run, found again beside the database that DATABASE_URL names, and named in every command."""
+    try:
+        begun = command(capsys, "run", "memory", "-p", f"where={store[0]}", "--run-id", "r", "--json")
+        assert begun.exit == 0, begun.err
+        embedded.stop()
+        assert f", ledger in {OWN}\n" in command(capsys, "status").out
+        assert command(capsys, *shlex.split(begun.json["next"])[1:], "--json").json["state"] == "cut_over"
+        assert begun.json["next"] == f"vecferry cutover r -p database={OWN}"
+    finally:
+        embedded.stop()
+
+
 def test_a_secret_block_names_a_ledger(prefect_url: str, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where DATABASE_URL is not in the environment either; where it is, nobody asks Prefect. A message survives a Prefect that has
     gone: it names the database."""
