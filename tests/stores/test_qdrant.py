@@ -251,6 +251,8 @@ class TestRefusals:
         make(place, collection, UNNAMED)
         with pytest.raises(FatalError, match=r"4.*3|3.*4"):
             writing.upsert(place, collection, [{"id": 1, "vector": {"": [1.0, 2.0, 3.0]}, "payload": {}}])
+        with pytest.raises(UsageError, match=r"a query of 3 dimensions cannot be .*, whose unnamed vector has 4"):
+            QdrantStore(place).records(collection).search(np.ones((1, 3), np.float32), 5)
 
     def test_what_is_not_there(self, place: Qdrant, collection: str) -> None:
         """An absent collection has a class of its own."""

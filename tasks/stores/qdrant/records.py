@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.base.errors import TransientError
+from tasks.base.errors import TransientError, UsageError
 from tasks.base.words import counted
 from tasks.stores.interface import Collection, Evidence, Hits, Metric, records
 from tasks.stores.qdrant.client import Qdrant
@@ -18,7 +18,7 @@ from tasks.stores.qdrant.configuration import info, of_info
 from tasks.stores.qdrant.errors import TooMuchError
 from tasks.stores.qdrant.indexing import deferred
 from tasks.stores.qdrant.points import PAGE_NUMBERS, PAGE_POINTS, PointId, Reading, batch, fetched, path, point_id
-from tasks.stores.qdrant.shapes import Shape
+from tasks.stores.qdrant.shapes import Shape, called
 from tasks.stores.records import sampled, streamed
 
 LISTED = 10_000
@@ -96,7 +96,7 @@ class QdrantRecords:
                     f"{'it' if hidden == 1 else 'them'}: wait until the collection is green"
                 )
             time.sleep(HIDDEN_PAUSE)
-        return pa.array([str(i) for page in self._listed() for i in page], pa.string())
+        return pa.concat_arrays([pa.array([str(i) for i in page], pa.string()) for page in self._listed()])
 
     def stream(self, *, content: bool = True) -> Iterator[pa.RecordBatch]:
         return streamed(self, content)
@@ -115,11 +115,14 @@ class QdrantRecords:
         return None
 
     def search(self, queries: np.ndarray, k: int, effort: int | None = None) -> list[Hits]:
-        return [
-            hits
-            for at in range(0, len(queries), SEARCHED)
-            for hits in self._search(queries[at : at + SEARCHED], k, effort)
-        ]
+        """Raises UsageError for queries of another length than the vectors."""
+        if queries.shape[1] != self.shape.size:
+            raise UsageError(
+                f"a query of {counted(queries.shape[1], 'dimension')} cannot be compared with {self.name}, whose "
+                f"{called(self.shape.name)} has {self.shape.size}: was it made by another model?"
+            )
+        parts = (queries[at : at + SEARCHED] for at in range(0, len(queries), SEARCHED))
+        return [hits for part in parts for hits in self._search(part, k, effort)]
 
     def turns(self) -> AbstractContextManager[Callable[[], AbstractContextManager[Any]]]:
         return nullcontext(nullcontext)
