@@ -163,7 +163,7 @@ def _server(url: str, key: str | None) -> Qdrant:
 
 def _client(url: str, key: str | None) -> QdrantClient:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a key travels in plain text is for the plan to say, once
+        warnings.simplefilter("ignore")  # of a key that travels in plain text, as the URL shows
         return QdrantClient(url=url, api_key=key, timeout=SECONDS, check_compatibility=False)
 
 
@@ -214,8 +214,7 @@ class _OneAtATime:
 
         @functools.wraps(attribute)
         def call(*arguments: Any, **named: Any) -> Any:
-            with self._lock, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what local mode passes over: ``Server`` says it
+            with self._lock:
                 return attribute(*arguments, **named)
 
         return call

@@ -68,6 +68,9 @@ class QdrantStore:
         """Makes it with the configuration that its metadata have, else of its size and metric alone. Raises UsageError where there
         is one of that name."""
         name, vector = self.into or collection.name, collection.metadata.get("vector", self.vector) or UNNAMED
+        if self.qdrant.rest and configuration.exists(self.qdrant, name):
+            other = f"{self.qdrant.place}/collections/NAME"
+            raise UsageError(f"{self.qdrant.place} has a collection {name} already: write into another, --into {other}")
         configuration.create(self.qdrant, name, collection.metadata.get("configuration") or _plain(collection, vector))
         self.made[name] = vector
 
