@@ -127,10 +127,10 @@ def test_it_goes_there_and_back(connection: Connection, collection: dict[str, An
     assert hashes[IDS[1]] != canonical.content_hash(*(there[IDS[1]][name] for name in ("document", "metadata", "uri")))
 
     assert restore.restore(run, str(tmp_path / "again")) == {"docs": 60}
-    again = client.opened(path=str(tmp_path / "again"))
+    reopened = client.opened(path=str(tmp_path / "again"))
     copy = source({"path": str(tmp_path / "again"), "vector": "image", "document": "path"}, None, True, None)
     assert rows_of(copy.records("docs").fetch(IDS)) == there
-    assert configuration.read(again, "docs")["params"].keys() >= {"vectors", "sparse_vectors"}
+    assert configuration.read(reopened, "docs")["params"].keys() >= {"vectors", "sparse_vectors"}
     with pytest.raises(UsageError, match="already holds"):
         restore.restore(run, str(tmp_path / "again"))
     client.close_directory(str(tmp_path / "again"))
