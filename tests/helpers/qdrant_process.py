@@ -25,7 +25,8 @@ def main() -> None:
     only_models()
     importlib.import_module("tests.helpers.qdrant_http")  # before the forks, which then have it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # what ends is forgotten at once
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # meant for the tests; the end of the input comes after it
     children, folders = [], []
     for line in sys.stdin:
         wanted = json.loads(line)

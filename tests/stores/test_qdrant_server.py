@@ -17,7 +17,7 @@ from qdrant_client import models as m
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from tests.helpers.qdrant import Qdrant
-from tests.helpers.qdrant_server import QdrantServer, qdrant_server
+from tests.helpers.qdrant_server import QdrantServer, memory_folder, qdrant_server
 
 FOUR = m.VectorParams(size=4, distance=m.Distance.COSINE)
 TWO = m.DenseVectorNameConfig(dense=m.DenseVectorConfig(size=2, distance=m.Distance.DOT))
@@ -408,18 +408,21 @@ def test_deferred_points_are_counted_and_not_read(server: QdrantServer, client: 
     assert client.count("docs").count == 103
 
 
-def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    """Even with one that was killed."""
-    program = (
-        "import os; from tests.helpers.qdrant_server import QdrantServer\n"
-        f"server = QdrantServer({str(tmp_path)!r}, '1.19.0', None, None); server.start()\n"
-        "print(server.pid, flush=True); os.kill(os.getpid(), 9)"
-    )
-    root = Path(__file__).parents[2]
-    with subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        pid = int(process.stdout.readline())
-    until = time.monotonic() + 30
-    while psutil.pid_exists(pid):
-        assert time.monotonic() < until
-        time.sleep(0.02)
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os.killpg(0, 15)"], ids=["killed", "whole group ended"])
+def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path, end: str) -> None:
+    """Even with one that was killed, and leaves nothing in memory."""
+    with memory_folder(tmp_path / "qdrant") as folder:
+        program = (
+            "import os; from tests.helpers.qdrant_server import QdrantServer\n"
+            f"server = QdrantServer({str(folder)!r}, '1.19.0', None, None); server.start()\n"
+            f"print(server.pid, flush=True); {end}"
+        )
+        root = Path(__file__).parents[2]
+        command = [sys.executable, "-c", program]
+        with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+            assert process.stdout is not None
+            pid = int(process.stdout.readline())
+        until = time.monotonic() + 30
+        while psutil.pid_exists(pid) or (folder.exists() and folder != tmp_path / "qdrant"):
+            assert time.monotonic() < until
+            time.sleep(0.02)
