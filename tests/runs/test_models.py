@@ -28,6 +28,7 @@ from tests.fixtures.freezing import live_table
 from tests.helpers import old_ledger
 from tests.helpers.live_table import LAYOUTS, vectors_of
 
+pytestmark = pytest.mark.usefixtures("kept_connections")
 OLD = 8
 
 
