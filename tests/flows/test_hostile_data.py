@@ -47,6 +47,7 @@ METADATA = st.none() | st.dictionaries(
 )
 METRIC = st.sampled_from(["cosine", "l2", "ip"])
 
+pytestmark = pytest.mark.usefixtures("kept_connections")
 quick = settings(
     max_examples=10,
     deadline=None,
