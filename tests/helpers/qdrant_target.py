@@ -66,6 +66,7 @@ class QdrantForm(Migration):
     embedder: str = Field("hashing/64", description="model of the new vectors")
     old_embedder: str | None = Field(None, description="model of the old vectors")
     document: str = Field(KEY, description="the payload key")
+    queries: str | None = Field(None, description="file of queries")
 
     lookup: dict[str, str] | None = Field(None, description="what of a table a document is")
 
