@@ -40,6 +40,12 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
+def some(names: Sequence[str], most: int = 3) -> str:
+    """``a, b and c``; where there are many, ``a, b, c and 9 others``."""
+    rest = len(names) - most
+    return listed(names if rest < 2 else [*names[:most], counted(rest, "other")])
+
+
 def batches_named(numbers: Sequence[int]) -> str:
     """Batch 3, or batches 0 to 5; no dash, which the timeline of Prefect's V1 interface does not draw."""
     return f"batch {numbers[0]}" if len(numbers) == 1 else f"batches {numbers[0]} to {numbers[-1]}"

@@ -98,7 +98,7 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
 
 def estimate(connection: Connection, draft: Draft) -> Planned:
     """What it will do, take and cost."""
-    plan = draft.plan
+    plan, draft = draft.plan, live_tables.timed(connection, draft)
     statements = [line for t in plan.targets for line in live_sql.statements(connection, plan.run_id, t, plan.limited)]
     return image_estimate.estimate(connection, draft, statements)
 

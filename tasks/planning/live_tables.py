@@ -17,7 +17,7 @@ from tasks.planning.planned import Draft, Planned
 from tasks.runs import models
 from tasks.runs.names import check_run_id, shadow_name
 from tasks.runs.plan import Plan, Request, Target
-from tasks.shadows.postgres import column_dependents, dispatcher, renaming, strangers
+from tasks.shadows.postgres import column_dependents, dispatcher, renaming, search_times, strangers
 from tasks.stores.interface import Collection
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
@@ -133,9 +133,19 @@ def examine(connection: Connection, draft: Draft) -> Draft:
 
 def estimate(connection: Connection, draft: Draft) -> Planned:
     """What it will do, take and cost."""
-    plan = draft.plan
+    plan, draft = draft.plan, timed(connection, draft)
     statements = [line for t in plan.targets for line in live_sql.statements(connection, plan.run_id, t, plan.limited)]
     return live_estimate.estimate(connection, draft, statements)
+
+
+def timed(connection: Connection, draft: Draft) -> Draft:
+    """What is told of the time that search functions take, too."""
+    problems, warnings = list(draft.problems), list(draft.warnings)
+    for target in draft.plan.targets:
+        hindering, known = search_times.looked_at(connection, draft.plan.request, target)
+        problems += hindering
+        warnings += known
+    return replace(draft, problems=problems, warnings=warnings)
 
 
 def _other_dimensions(target: Target[LivePlace], dimensions: int, old_embedder: str | None) -> list[str]:

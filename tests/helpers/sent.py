@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 OURS = tuple(f"{ROOT}/{folder}/" for folder in ("tasks", "flows", "sql"))
 READS = re.compile(
     r"(SELECT|SET|RESET|SHOW|NOTIFY|ANALYZE|VACUUM|COPY|DECLARE|FETCH|CREATE TEMPORARY TABLE|"
-    r"INSERT INTO key_probe)\b"
+    r"EXPLAIN \([A-Z, ]+\) SELECT|INSERT INTO key_probe)\b"
 )
 """What changes nothing that lasts. COPY brings rows, and no file could hold them; what it writes is in the plan."""
 WRITES = re.compile(r"(?:INSERT INTO|(?<!DO )UPDATE|DELETE FROM|LOCK TABLE)\s+(\S+)")

@@ -22,3 +22,9 @@ def people(connection: Connection) -> Iterator[tuple[str, str, str]]:
 @pytest.fixture(autouse=True)
 def driven(kept_connections: None) -> None:
     """Shadows are driven by plain functions here, and not by the flow that keeps their connections open."""
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change whose proof takes too long is tried again at once."""
+    monkeypatch.setattr("tasks.shadows.postgres.unit.PAUSE", 0.0)

@@ -8,8 +8,8 @@ import pytest
 from flows.forms.text_384_to_1536 import Text384To1536
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.cutover import contract, cutover, rollback
-from tasks.shadows.postgres import probe
-from tasks.shadows.postgres.answers import Answer, deviations
+from tasks.shadows.postgres import asking, probe
+from tasks.shadows.postgres.answers import Answer, deviations, failures, unseen
 from tasks.shadows.postgres.proof import Proof
 from tasks.shadows.postgres.rehearsal import rehearsed
 from tasks.shadows.registry import shadow_of
@@ -85,6 +85,25 @@ def test_a_role_whose_calls_fail_is_told_with_the_servers_words(
     assert answers(connection, call, people[2:]) == {"outsider": "InsufficientPrivilege"}
 
 
+def test_many_roles_are_told_in_a_line(connection: Connection, people: tuple[str, str, str]) -> None:
+    """However many roles fail, find nothing or cannot be tried: a function says so in one line of each, which names some; the GRANT
+    names all."""
+    searched(connection, people, USUAL.create)
+    function = find(connection, "app", "match_docs")
+    assert function
+    names = [f"r{n}" for n in range(12)]
+    failing = {
+        (name, 16): Answer(refused="InsufficientPrivilege", words="permission denied for table docs") for name in names
+    }
+    assert failures("f", failing) == ["f fails as r0, r1, r2 and 9 others: permission denied for table docs"]
+    assert unseen("f", dict.fromkeys(failing, Answer())) == [
+        "f finds nothing as r0, r1, r2 and 9 others, before or after"
+    ]
+    (line,) = probe.Probe(function, {}, tuple(probe.Role(name, False) for name in names), {}).notes
+    assert line.startswith('match_docs was not tried as r0, r1, r2 and 9 others: GRANT "r0", "r1", ')
+    assert line.endswith('"r11" TO CURRENT_USER')
+
+
 def test_answers_of_many_rows_are_compared_at_once() -> None:
     """What a switch compares within its transaction takes no time, however many rows there are and in whatever order."""
     rows = tuple((n, f"text {n}", 1 - n / 200) for n in range(200))
@@ -113,6 +132,7 @@ def test_a_function_without_a_limit_is_looked_at_as_far_as_fifty_rows(
     assert max(rows) == 50
 
 
+@pytest.mark.usefixtures("impatient")
 def test_all_that_a_proof_does_within_a_switch_is_timed(
     connection: Connection, people: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +150,7 @@ def test_all_that_a_proof_does_within_a_switch_is_timed(
     assert connection.execute(FUNCTION).fetchall() == before
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_switch_that_takes_too_long_is_tried_again_without_its_rehearsal(
     connection: Connection, people: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +220,26 @@ def test_new_vectors_are_searched_with_a_threshold_of_their_own(
         "ORDER BY docs.embedding <=> query_embedding; END $$",
     )
     assert not [line for line in cutover(migrated(connection)) if "finds nothing" in line]
+
+
+def test_a_call_that_is_slow_once_is_not_given_up_for_one_that_shows_less(
+    connection: Connection, people: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first call of a session, or one on a busy server, takes longer than the function does: several rows are asked for all the
+    same, so that a body that forgets the filter is not switched."""
+    create = OF_A_USER.create.replace("match_threshold float, ", "").replace("> match_threshold", "> -2")
+    searched(connection, people, create)
+    run, ask, calls = migrated(connection, target={"function_sql": NEAREST.format(cast="")}), probe.ask, list[str]()
+
+    def cold(connection: Connection, call: str, *given: Any) -> Answer:
+        if not calls:
+            time.sleep(2 * asking.QUICK)
+        calls.append(call)
+        return ask(connection, call, *given)
+
+    monkeypatch.setattr(probe, "ask", cold)
+    with pytest.raises(VerificationRefused, match=r"match_docs shows \w+ what its own old vector does not find"):
+        cutover(run)
 
 
 def test_what_is_asked_with_is_a_row_that_the_function_shows(
@@ -274,6 +315,7 @@ def test_several_tables_share_the_time_of_a_switch(connection: Connection, peopl
     cutover(run)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_change_that_cannot_be_tried_in_time_is_named(
     connection: Connection, people: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,6 +160,7 @@ def test_a_role_that_cannot_be_taken_is_told_with_the_grant(
     assert f"match_docs finds nothing as {people[1]} and {connection.info.user}, before or after" in lines
 
 
+@pytest.mark.usefixtures("impatient")
 def test_more_roles_than_there_is_time_for_are_tried_before(
     connection: Connection, people: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +329,7 @@ def test_ties_zero_vectors_and_other_answers_each_time_are_no_differences(
     cutover(verified(connection, run))
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_rollback_is_not_kept_back_by_its_proof_when_it_is_told_to(
     connection: Connection, people: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tasks.base.words import counted, listed
+from tasks.base.words import counted, some
 
 TOLERANCE = 2e-3
 """Relative difference of distances: those of half vectors are as coarse."""
@@ -64,7 +64,7 @@ def failures(name: str, answers: Answers) -> list[str]:
         words = [answer.words or answer.refused or "" for (who, _), answer in answers.items() if who == role]
         if all(answer.refused for (who, _), answer in answers.items() if who == role):
             roles.setdefault(words[0], []).append(role)
-    return [f"{name} fails as {listed(who)}: {words}" for words, who in roles.items()]
+    return [f"{name} fails as {some(who)}: {words}" for words, who in roles.items()]
 
 
 def unseen(name: str, answers: Answers) -> list[str]:
@@ -72,7 +72,7 @@ def unseen(name: str, answers: Answers) -> list[str]:
     seen = {role for (role, _), answer in answers.items() if answer.rows}
     asking = dict.fromkeys(role for (role, _), answer in answers.items() if not answer.refused)
     roles = [role for role in asking if role not in seen]
-    return [f"{name} finds nothing as {listed(roles)}, before or after"] if roles else []
+    return [f"{name} finds nothing as {some(roles)}, before or after"] if roles else []
 
 
 def losses(name: str, before: Answers, after: Answers) -> list[str]:

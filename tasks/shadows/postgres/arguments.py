@@ -38,7 +38,11 @@ class Call:
     """What of its rows is selected."""
 
     def __call__(self, vector: str) -> str:
-        """SQL of the call, by the query's vector in pgvector's text."""
+        """SQL of the call, by the query's vector in pgvector's text, as far as its rows are looked at."""
+        return f"{self.in_full(vector)} LIMIT {probe.COMPARED}"
+
+    def in_full(self, vector: str) -> str:
+        """The same, of all its rows."""
         inputs = self.function.inputs
         named = all(parameter.name for parameter in inputs)
         given = list[str]()
@@ -55,7 +59,7 @@ class Call:
             prefix += f"{sql.Identifier(parameter.name).as_string()} => " if named else ""
             given.append(prefix + argument)
         name = sql.Identifier(self.function.schema, self.function.name).as_string()
-        return f"SELECT {self.whole} FROM {name}({', '.join(given)}) AS found LIMIT {probe.COMPARED}"
+        return f"SELECT {self.whole} FROM {name}({', '.join(given)}) AS found"
 
     def by_other_thresholds(self) -> Iterator["Call"]:
         """The same with other thresholds, to which more rows come up, or fewer."""

@@ -10,6 +10,7 @@ from typing import Any
 from psycopg import Error, errors, sql
 
 from tasks.base.errors import VerificationRefused
+from tasks.base.words import some
 from tasks.shadows.postgres.answers import Answer, Answers, without
 from tasks.stores.postgres.catalogue import Function
 from tasks.stores.postgres.connection import Connection
@@ -111,11 +112,11 @@ class Probe:
     @property
     def notes(self) -> list[str]:
         """What was not tried, and for want of what."""
-        return [
-            f"{self.function.name} was not tried as {role.name}: GRANT {sql.Identifier(role.name).as_string()} TO CURRENT_USER"
-            for role in self.roles
-            if not role.taken
-        ]
+        names = [role.name for role in self.roles if not role.taken]
+        granted = ", ".join(sql.Identifier(name).as_string() for name in names)
+        return (
+            [f"{self.function.name} was not tried as {some(names)}: GRANT {granted} TO CURRENT_USER"] if names else []
+        )
 
 
 def ask(connection: Connection, call: str, role: str, settings: Mapping[str, str], *before: Statement) -> Answer:

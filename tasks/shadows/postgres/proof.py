@@ -12,7 +12,7 @@ from functools import partial
 from itertools import product
 from typing import Literal
 
-from tasks.base.words import listed
+from tasks.base.words import some
 from tasks.runs import models, search_bodies
 from tasks.runs.models import Model
 from tasks.runs.plan import Target
@@ -90,12 +90,12 @@ class Proof:
             ),
             *answers.failures(name, self.now),
             *(
-                [f"{name} does not return the key, so whose rows it shows was not checked for {listed(self.unlooked)}"]
+                [f"{name} does not return the key, so whose rows it shows was not checked for {some(self.unlooked)}"]
                 if self.unlooked
                 else []
             ),
             *answers.unseen(name, {**self.now, **tried.exact, **asked}),
-            *([f"{name} was {untried} as {listed(rest)}"] if rest else []),
+            *([f"{name} was {untried} as {some(rest)}"] if rest else []),
         ]
 
     def _ask(self, connection: Connection, dimensions: tuple[int, ...], clock: Clock) -> Answers:

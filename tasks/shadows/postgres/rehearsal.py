@@ -12,7 +12,7 @@ from tasks.base.words import listed
 from tasks.runs.plan import Target
 from tasks.shadows.postgres import answers, live_place, probe
 from tasks.shadows.postgres.answers import Answer, Answers
-from tasks.shadows.postgres.asking import EACH, QUICK, Asked, Asking, Key
+from tasks.shadows.postgres.asking import EACH, LONGEST, QUICK, Asked, Asking, Key, timed
 from tasks.shadows.postgres.probe import Probe
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
@@ -97,10 +97,10 @@ def _quickest(connection: Connection, tried: Probe, role: str, size: int) -> tup
     did by old ones. Otherwise the one that finds rows soonest."""
     tries = list[tuple[bool, float, str]]()
     for call in (tried.calls[role, size], *tried.others.get((role, size), ())):
-        began, answer = time.perf_counter(), Answer()
+        answer, seconds = Answer(), LONGEST
         with suppress(errors.QueryCanceled):
-            answer = probe.ask(connection, call, role, tried.settings, EACH)
-        tries.append((not answer.rows, time.perf_counter() - began, call))
+            answer, seconds = timed(lambda call=call: probe.ask(connection, call, role, tried.settings, EACH))  # type: ignore[misc]
+        tries.append((not answer.rows, seconds, call))
         if answer.refused or (answer.rows and tries[-1][1] < QUICK):
             break
     _, seconds, call = min(tries)

@@ -5,21 +5,19 @@ import time
 from collections.abc import Callable
 from functools import partial
 from itertools import product
-from typing import Any
 
 from psycopg import Error, sql
 
 from tasks.base.errors import UsageError
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
-from tasks.shadows.postgres import arguments, dispatcher, probe, search_functions
+from tasks.shadows.postgres import arguments, dispatcher, probe, search_functions, search_times
 from tasks.shadows.postgres.answers import Answer
 from tasks.shadows.postgres.live_place import side_table
 from tasks.shadows.postgres.search_functions import Origin
 from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.function_names import of_table, shown
-from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.places import LivePlace
 
 
@@ -27,7 +25,12 @@ def call_once(connection: Connection, run: Run, target: Target[LivePlace]) -> No
     """Makes the function, calls it, and takes it back. Raises UsageError where it fails for the arguments that the application's own
     is called with; what has vectors already has been tried."""
     there = connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(side_table(target.place))).fetchone()
-    for function in target.place.functions if there == (False,) else ():
+    if there != (False,):
+        return
+    problems, _ = search_times.looked_at(connection, run.plan.request, target)
+    if problems:
+        raise UsageError(f"{'; '.join(problems)}. Nothing was paid yet")
+    for function in target.place.functions:
         if origin := search_functions.origin_of(connection, target, function):
             _call_once(connection, run, target, origin)
 
@@ -49,7 +52,7 @@ def _call_once(connection: Connection, run: Run, target: Target[LivePlace], orig
         old, new = (
             f"[{', '.join('1' * (size or 1))}]" for size in (target.place.live.layout.dimensions, target.dimensions)
         )
-        sample = _sample(connection, target.place.live)
+        sample = search_times.sampled(connection, target.place.live)
         tries = (arguments.calls(f, number, sample) for f in (origin.function, made))
         roles = [r.name for r in probe.roles(connection, origin.function) if r.taken]
         if origin.function.definer:  # what is made of it is its owner's alone
@@ -85,16 +88,6 @@ def _refuse_slow(name: str, ask: Callable[[], object]) -> None:
         f"{name} takes {min(seconds) * 1000:.0f} ms even before there are new vectors to search, and a switch of it may take "
         f"{probe.LIMIT * 1000:.0f} ms in all. Nothing was paid yet: make it faster, or name another function with `function`"
     )
-
-
-def _sample(connection: Connection, live: LiveTable) -> dict[str, Any]:
-    """A row of the table, by its columns; empty where there is none."""
-    row = connection.execute(
-        sql.SQL("SELECT to_jsonb(t) FROM {} AS t WHERE {} IS NOT NULL LIMIT 1").format(
-            live.identifier, sql.SQL(live.document("t"))
-        )
-    ).fetchone()
-    return row[0] if row else {}
 
 
 def _refusal(target: Target[LivePlace], function: str, words: str) -> UsageError:

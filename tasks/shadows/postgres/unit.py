@@ -1,6 +1,7 @@
 """The switch of the targets that lie in one PostgreSQL: all of them and the run's mark in one transaction, which never makes a
 reader wait behind it for long."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,8 @@ from tasks.stores.postgres.locking import locked
 NAMES: dict[Change, str] = {"switch": "switch", "take_back": "rollback", "contract": "contract"}
 TRIES = 6
 """How often a change is tried whose proof takes too long, or shows a difference: what others write may cause one."""
+PAUSE = 0.2
+"""Seconds until a change is tried again whose proof took too long; then twice as many: others who are at work come to an end."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class PostgresUnit:
                 except TooSlow:
                     if attempt == TRIES - 1:
                         raise
+                    time.sleep(PAUSE * 2**attempt)
                 except Different:
                     if attempt == TRIES - 1:
                         raise
