@@ -63,6 +63,8 @@ def rollback(run: Run, force: bool = False) -> list[str]:
     with run.refusable(f"rollback of {run.run_id}, which has changed nothing"):
         state = _record(run).state
         if state == "rolled_back":
+            for unit in units_of(run):
+                unit.settle()
             return [f"run {run.run_id} was rolled back before, so there was nothing to do"]
         if state == "contracted":
             raise UsageError(f"run {run.run_id} is contracted and cannot be rolled back: what that needs was dropped")

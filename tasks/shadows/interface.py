@@ -149,6 +149,10 @@ class Unit(Protocol):
         VerificationRefused where people would be answered otherwise than before; with ``force`` that is said only."""
         ...
 
+    def settle(self) -> None:
+        """Ends what a kill has left of a ``take_back`` whose mark is set."""
+        ...
+
     def contract(self, mark: Mark) -> list[str]:
         """Drops what only ``take_back`` would need; says what."""
         ...

@@ -253,6 +253,9 @@ class AliasUnit:
         mark.alone()
         return lines
 
+    def settle(self) -> None:
+        """The mark is set after all else."""
+
     def contract(self, mark: Mark) -> list[str]:
         mark.alone()
         return []

@@ -159,10 +159,10 @@ def test_a_kill_between_the_functions_and_the_columns(connection: Connection, af
     assert reports.nearest(text_of(7), OLD) == old
 
 
-@pytest.mark.parametrize("after", sampled(["cutover", "contract"], "contract"))
+@pytest.mark.parametrize("after", sampled(["rollback", "cutover", "contract"], "rollback"))
 def test_a_kill_between_the_columns_and_the_functions(connection: Connection, after: str) -> None:
-    """Of a rollback: both columns have their names again, and everybody is answered; another cutover goes through, and a contract
-    leaves the application's own functions, to the letter."""
+    """Of a rollback: both columns have their names again, and everybody is answered; the same command, another cutover with its
+    rollback, or a contract gives the application's own functions back, to the letter."""
     reports = Reports(connection)
     before = [reports.function(name) for name in NAMES]
     old = reports.nearest(text_of(7), OLD)
@@ -174,10 +174,12 @@ def test_a_kill_between_the_columns_and_the_functions(connection: Connection, af
     assert reports.nearest(text_of(7), OLD) == old
     reports.write(7, reports.vector("another text", OLD))
     assert reports.stored()["7"] == made("another text")
+    assert [reports.function(name) for name in NAMES] != before, "they stand in"
     if after == "cutover":
         cutover(ready(connection, run))
         assert reports.nearest(text_of(8), NEW)[0] == (8, text_of(8), 1)
-        rollback(run)
-    else:
+    if after == "contract":
         contract(run, 0)
+    else:
+        rollback(run)
     assert [reports.function(name) for name in NAMES] == before

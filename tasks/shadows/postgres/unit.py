@@ -54,7 +54,7 @@ class PostgresUnit:
         try:
             lines = self._change(switched, mark, "switch")
         except BaseException:
-            self._each(lambda shadow, connection: shadow.stand_back(connection))
+            self.settle()
             raise
         return [*lines, *(note for shadow in self.shadows for note in shadow.notes())]
 
@@ -72,8 +72,11 @@ class PostgresUnit:
                 raise
             lines = [*self._change(taken_back, mark, None), f"not proven: {refused}"]
         if switched:
-            self._each(lambda shadow, connection: shadow.stand_back(connection))
+            self.settle()
         return lines
+
+    def settle(self) -> None:
+        self._each(lambda shadow, connection: shadow.stand_back(connection))
 
     def contract(self, mark: Mark) -> list[str]:
         return self._change(lambda shadow, connection: shadow.contract(connection), mark, "contract")

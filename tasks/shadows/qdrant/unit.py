@@ -51,6 +51,9 @@ class QdrantUnit:
         mark.alone()
         return lines
 
+    def settle(self) -> None:
+        """The mark is set after all else."""
+
     def contract(self, mark: Mark) -> list[str]:
         lines = [line for shadow in self.shadows for line in shadow.contract()]
         mark.alone()
