@@ -26,13 +26,13 @@ class Parameter:
 
 
 def parameters(model: type[BaseModel], prefix: str = "", may_be_left_out: bool = False) -> Iterator[Parameter]:
-    """Every parameter of a form, in the order of its fields; of a nested model the fields, of a list of models both. None of a model
-    that ``may_be_left_out`` as a whole is required."""
+    """Every parameter of a form, in the order of its fields; of a nested model the fields, of a list of models both, as of a model
+    that a plain value may stand for. None of a model that ``may_be_left_out`` as a whole is required."""
     for name in in_order(model):
         field = model.model_fields[name]
         key = prefix + (field.alias or name)
         nested, in_list = _nested(field.annotation)
-        if nested is None or in_list:
+        if nested is None or in_list or _plain_too(field.annotation):
             default = None if field.is_required() else _plain(field.get_default(call_default_factory=True))
             required = field.is_required() and not may_be_left_out
             yield Parameter(key, _type(field), required, default, field.description or "")
@@ -87,6 +87,25 @@ def _nested(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
         if model is not None:
             return model, in_list or get_origin(annotation) is list
     return None, False
+
+
+def without_alternative(
+    model: type[BaseModel], path: tuple[str | int, ...]
+) -> tuple[tuple[str | int, ...], Literal["plain", "model"] | None]:
+    """The path of an error without the name of the alternative, of a field that takes a plain value or a model; and which it is."""
+    by_alias = {field.alias or name: field for name, field in model.model_fields.items()}
+    field = by_alias.get(str(path[0])) if path else None
+    if field is None or not _plain_too(field.annotation) or len(path) < 2:
+        return path, None
+    nested, _ = _nested(field.annotation)
+    kind: Literal["plain", "model"] = "model" if nested and path[1] == nested.__name__ else "plain"
+    return (path[0], *path[2:]), kind
+
+
+def _plain_too(annotation: Any) -> bool:
+    """Whether a field takes a plain value in place of a nested model."""
+    kinds = set(get_args(annotation)) - {type(None)} if get_origin(annotation) in (Union, types.UnionType) else set()
+    return len(kinds) > 1
 
 
 def _type(field: FieldInfo) -> str:

@@ -1,7 +1,7 @@
 """From a model of parameters to Prefect's form, and from what a person gave to the model, with errors that name the parameter."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -31,7 +31,7 @@ def parse(model: type[M], values: dict[str, Any]) -> M:
     try:
         parameters = model.model_validate(values)
     except ValidationError as error:
-        raise UsageError("; ".join(_explain(model, e) for e in error.errors())) from error
+        raise UsageError("; ".join(_explain(model, e) for e in _told(model, error.errors()))) from error
     if (run_id := getattr(parameters, "run_id", None)) is not None:
         check_run_id(run_id)
     if getattr(parameters, "batch_ids", None) == []:
@@ -94,6 +94,16 @@ def _with_place(error: UsageError) -> UsageError:
 
 def _default(field: FieldInfo) -> Any:
     return inspect.Parameter.empty if field.is_required() else field.get_default()
+
+
+def _told(model: type[BaseModel], errors: list[Any]) -> Iterator[Any]:
+    """The errors, without the names of alternatives that pydantic puts into their paths. Of a field that takes a plain value or a
+    model only the errors of what was given: of the model where it was one."""
+    paths = [(error, *fields.without_alternative(model, error["loc"])) for error in errors]
+    models = {path[0] for error, path, kind in paths if kind == "model" and len(path) > 1}
+    for error, path, kind in paths:
+        if kind is None or (kind == "model") == (path[0] in models):
+            yield {**error, "loc": path}
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:

@@ -7,6 +7,7 @@ from tasks.base.errors import UsageError
 from tasks.planning import collections, live_images, live_tables
 from tasks.planning.account import is_paid, unpriced
 from tasks.planning.in_postgres import InPostgres
+from tasks.planning.later import Later
 from tasks.planning.planned import Draft, Planned, Planner
 from tasks.runs import spending
 from tasks.runs.database import Connection, Database
@@ -16,6 +17,7 @@ PLANNERS: dict[str, Planner] = {
     "chroma-to-pgvector": InPostgres(collections),
     "text-384-to-1536": InPostgres(live_tables),
     "clip-to-megadescriptor": InPostgres(live_images),
+    "siglip-to-clip": Later("tasks.planning.qdrant_collections"),
 }
 
 

@@ -26,7 +26,7 @@ FIRST, ONLY = timedelta(seconds=4), timedelta(seconds=12)
 """How long after a schedule is switched on it is due first. Prefect looks every 5 s for schedules that were edited, and passes
 over what was due before it looked: one that fires again is caught the next time, one that fires once has to be due later."""
 CHROMA, TEXT = "chroma-to-pgvector/scheduled", "text-384-to-1536/scheduled"
-IMAGES = "clip-to-megadescriptor/scheduled"
+IMAGES, POINTS = "clip-to-megadescriptor/scheduled", "siglip-to-clip/scheduled"
 
 
 class Api(httpx.Client):
@@ -134,11 +134,12 @@ def deployed(postgres: Callable[[str], str], home: Path) -> Iterator[Api]:
         patch.chdir(ROOT)
         patch.setenv("DATABASE_URL", postgres(name))
         patch.setenv("NIGHTLY_URL", postgres(f"{name}_nightly"))
+        patch.setenv("VECFERRY_DATABASE_URL", postgres(name))
         patch.setenv("VECFERRY_HOME", str(home))
         patch.setenv("VECFERRY_RETRY_SECONDS", "0.05")
         patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "1")
         patch.delenv("PREFECT_HOME", raising=False)
         # SQLite waits up to 60 s for its lock before the server says 503.
         with ui.serving(port), Api(base_url=f"http://127.0.0.1:{port}/api/", timeout=90) as api:
-            api.shipped = {name: api.deployment(name) for name in (CHROMA, TEXT, IMAGES, "catch-up/catch-up")}
+            api.shipped = {name: api.deployment(name) for name in (CHROMA, TEXT, IMAGES, POINTS, "catch-up/catch-up")}
             yield api

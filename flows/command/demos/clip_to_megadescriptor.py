@@ -13,6 +13,7 @@ from psycopg import sql
 from rich.table import Table
 
 from flows.command import commands, console, watching
+from flows.command.demos import photographs
 from flows.command.demos.application import literal
 from flows.command.demos.ground import RUN, head
 from flows.command.show.plan import show_figures
@@ -33,7 +34,6 @@ from tasks.runs.database import database_url
 from tasks.stores.postgres.connection import Connection, connect
 
 OLD, NEW = "lite0", "lite2"
-PHOTOGRAPHS = "skimage"
 LEAST = 50_000
 """Bytes of a picture that is a photograph, and no diagram."""
 CUTS = (0.0, 0.25, 0.5)
@@ -62,7 +62,7 @@ def play(directory: Path) -> None:
     Raises UsageError where the packages of models, weights and photographs are not installed.
     """
     _refuse_missing()
-    folder = _photographs()
+    folder = photographs.folder()
     reports = list(_reports(folder))
     head(
         "1. A live table",
@@ -89,15 +89,8 @@ def _refuse_missing() -> None:
     if not all(map(find_spec, ("torch", "torchvision", "timm"))):
         raise UsageError("the demo runs real models, which are not installed: make models")
     lite = importlib.import_module("tasks.embedders.timm.lite")
-    if not find_spec(PHOTOGRAPHS) or not all(map(lite.is_installed, (OLD, NEW))):
+    if not find_spec(photographs.PHOTOGRAPHS) or not all(map(lite.is_installed, (OLD, NEW))):
         raise UsageError(f"the demo's weights and photographs are not installed: {INSTALL}")
-
-
-def _photographs() -> Path:
-    spec = find_spec(PHOTOGRAPHS)
-    assert spec
-    assert spec.origin
-    return Path(spec.origin).parent / "data"
 
 
 def _reports(folder: Path) -> Iterator[Report]:

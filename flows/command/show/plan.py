@@ -38,7 +38,8 @@ def show_plan(planned: Planned, next_: str | None, as_json: bool) -> None:
         print_json({**_as_json(planned), "next": next_})
         return
     show_figures(planned)
-    out.print("\nSQL that changes something:")
+    if planned.sql:
+        out.print("\nSQL that changes something:")
     for line in planned.sql:
         # As it is: rich would put blanks for a tab, and leave out other characters of a name or a text.
         print(f"  {line}" if line.startswith("--") else f"  {line};", file=out.file)
