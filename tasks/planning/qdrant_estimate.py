@@ -22,9 +22,11 @@ def estimate(connection: Connection, draft: Draft, source: Source) -> Planned:
     records = source.records(target.collection.name)
     is_text = target.content.gives == "text"
     look = collection_estimate.look_at(records, model if is_text else None)
-    warnings, more, seconds, cost = list(draft.warnings), [_sizes(target, source)], None, None
+    warnings, more = list(draft.warnings), [_sizes(target, source)]
+    seconds: float | None = None
+    cost: Cost | None = None
     if is_text:
-        cost: Cost | None = cost_of(connection, model, collection_estimate.texts(source, plan))
+        cost = cost_of(connection, model, collection_estimate.texts(source, plan))
         warnings += over_budget(cost, plan.request.budget_usd)
     else:
         embedder = open_embedder(model)

@@ -124,8 +124,13 @@ def _new_collection(setting: Setting) -> Chosen:
             f"only `replace` gives vectors of {new} the name {setting.collection}. Either one, with the parameters of this plan: "
             "vecferry run siglip-to-clip -p strategy=alias; vecferry run siglip-to-clip -p strategy=replace"
         )
-    names = {"new_vector": _kept_name(setting), "new_collection": name}
-    place = NewCollection(**setting.common, **names, alias=alias, alias_was=setting.aliases.get(alias))
+    place = NewCollection(
+        **setting.common,
+        new_vector=_kept_name(setting),
+        new_collection=name,
+        alias=alias,
+        alias_was=setting.aliases.get(alias),
+    )
     return Chosen(place, problems, warnings)
 
 

@@ -58,6 +58,11 @@ class QdrantPlace:
         return self.collection
 
     @property
+    def name(self) -> str:
+        """What people call it."""
+        raise NotImplementedError
+
+    @property
     def holder(self) -> str:
         """The collection that holds the new vectors."""
         raise NotImplementedError
