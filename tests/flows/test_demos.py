@@ -67,7 +67,7 @@ def test_a_demo_is_found_by_its_migration() -> None:
     assert all(callable(demos.demo(flow).play) for flow in demos.names())
 
 
-@pytest.mark.parametrize(("flow", "hint"), [("text-384-to-1537", f"Did you mean {LIVE}? "), ("siglip", "")])
+@pytest.mark.parametrize(("flow", "hint"), [("text-384-to-1537", f"Did you mean {LIVE}? "), ("nonsense", "")])
 def test_a_migration_without_a_demo(flow: str, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those that have one are listed, and nothing is made."""
     ended = command(capsys, "demo", flow, "--dir", str(tmp_path / "demo"))

@@ -19,7 +19,7 @@ from tests.helpers.command import command
 FIXTURE = "ledger_before_versions"
 WITHOUT_LEDGER = {"params", "demo", "embed"}
 """Commands that ask no ledger, or make one of their own."""
-OF_RUN = ("status", "rerun", "cutover", "catch-up", "rollback", "contract", "verify", "restore")
+OF_RUN = ("status", "rerun", "cutover", "catch-up", "rollback", "contract", "verify", "restore", "search")
 OF_FLOW = ("plan", "run", "snapshot")
 RUN = "chroma-verified"
 NEWER = 99
@@ -43,7 +43,7 @@ def kept(connection: Connection) -> list[Any]:
 
 
 def of_run(verb: str) -> list[str]:
-    return [verb, RUN]
+    return [verb, "a text", "--run", RUN] if verb == "search" else [verb, RUN]
 
 
 def of_flow(verb: str, tmp_path: Path) -> list[str]:
@@ -98,7 +98,7 @@ def test_a_run_of_an_older_program_stops_what_writes(
     before = kept(old)
     with connect(database) as program:
         program.execute("SELECT pg_advisory_lock(%s, hashtext('chroma-planned'))", (locks.RUNS,))
-        verbs = [of_run(verb) for verb in OF_RUN if verb not in ("status", "restore", "rerun")]
+        verbs = [of_run(verb) for verb in OF_RUN if verb not in ("status", "restore", "rerun", "search")]
         flows = [of_flow(verb, tmp_path) for verb in ("run", "snapshot")]
         for arguments in (*verbs, ["rerun", RUN, "--batch", "0"], *flows):
             ended = command(capsys, *arguments)
