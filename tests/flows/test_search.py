@@ -78,6 +78,7 @@ def test_live_tables_are_searched(connection: Connection, capsys: Capture) -> No
 
 
 @needs_models
+@pytest.mark.whole
 def test_images_are_found_by_a_text(tmp_path: Path, store: tuple[str, MemoryStore], capsys: Capture) -> None:
     """By a model of both, as CLIP is; a picture is called by its reference, with or without a crop."""
     name, kept = store

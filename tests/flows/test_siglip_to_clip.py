@@ -127,7 +127,7 @@ def subject(qdrant: Qdrant, tmp_path: Path, database: str, request: pytest.Fixtu
     ("strategy", "old", "uuids"),
     sampled(
         [(s, old, uuids) for s in ("named_vector", "alias", "replace") for old in ("", "siglip") for uuids in (False, True)],
-        ("named_vector", "", True), ("replace", "", False),
+        ("replace", "", False),
     ),
 )  # fmt: skip
 def test_lifecycle(
