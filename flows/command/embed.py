@@ -1,7 +1,6 @@
 """What ``vecferry embed`` does: vectors of a few images and texts, for trying a model and for queries."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from flows.command import completion
 from flows.command.show import terminal
+from flows.command.show.embedded import Made, show_embedded
 from tasks.base.errors import UsageError
 from tasks.base.words import counted, plural
 from tasks.embedders.interface import Embedder, Item
@@ -36,8 +36,6 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
     """``vecferry embed``. Raises UsageError."""
-    from flows.command.show.embedded import show_embedded
-
     if not model:
         raise UsageError("name a model with --model, e.g. --model timm/MegaDescriptor-L-384")
     with terminal.passing_by(f"embedding by {model}…"):
@@ -46,18 +44,6 @@ def command(
 
 
 WRITTEN: Mapping[str, str] = {"image": "a FILE is an image", "text": "--text marks a text"}
-
-
-@dataclass(frozen=True)
-class Made:
-    """The vectors of what was given, in its order."""
-
-    model: str
-    """As it was written."""
-    embedder: Embedder
-    inputs: Sequence[str]
-    vectors: np.ndarray
-    """float32[len(inputs), d]"""
 
 
 def embedded(model: str, files: Sequence[Path], texts: Sequence[str]) -> Made:

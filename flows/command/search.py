@@ -1,7 +1,5 @@
 """What ``vecferry search`` does: it asks the vectors that a run has made a text, as the application will or does."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -10,6 +8,7 @@ import typer
 from flows.command import completion
 from flows.command.arguments import pairs
 from flows.command.show import terminal
+from flows.command.show.searched import Answer, Hit, Searched, show_searched
 from flows.forms.form import parse
 from flows.forms.shared import OfRun, located
 from tasks.base.errors import UsageError
@@ -38,46 +37,12 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
     """``vecferry search``. Raises UsageError."""
-    from flows.command.show.searched import show_searched
-
     if not run:
         raise UsageError("name a run with --run; `vecferry status` lists them")
     parameters = located(parse(OfRun, {**pairs(p), "run_id": run}))
     with terminal.passing_by(f"searching what run {run} has made…"):
         searched = search(open_run(run, parameters.database), text, limit)
     show_searched(searched, as_json)
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One row."""
-
-    id: str
-    document: str | None
-    """What people call its item: of an image its reference."""
-    score: float | None
-    """None of the Euclidean distance, which has none."""
-    distance: float
-
-
-@dataclass(frozen=True)
-class Searched:
-    """What was found in one target, the nearest first."""
-
-    name: str
-    kind: str
-    """What its items are."""
-    hits: Sequence[Hit]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Of all targets."""
-
-    run_id: str
-    query: str
-    model: str
-    targets: Sequence[Searched]
 
 
 def search(run: Run, text: str, limit: int) -> Answer:

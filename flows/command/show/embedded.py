@@ -1,16 +1,29 @@
 """Vectors, as the command prints them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from flows.command.embed import Made
 from flows.command.show.terminal import bold, out, print_json
 from tasks.base.words import counted
+from tasks.embedders.interface import Embedder
 
 SHOWN = 4
 """Components of a vector that a person is shown."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """The vectors of what was given, in its order."""
+
+    model: str
+    """As it was written."""
+    embedder: Embedder
+    inputs: Sequence[str]
+    vectors: np.ndarray
+    """float32[len(inputs), d]"""
 
 
 def show_embedded(made: Made, as_json: bool) -> None:

@@ -1,13 +1,45 @@
 """What a search came to, as the command prints it."""
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
-from flows.command.search import Answer, Hit
 from flows.command.show.terminal import out, print_json
 from tasks.base.words import counted
 
 LONGEST = 100
 """Characters of a document that a person is shown."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One row."""
+
+    id: str
+    document: str | None
+    """What people call its item: of an image its reference."""
+    score: float | None
+    """None of the Euclidean distance, which has none."""
+    distance: float
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The rows of one target, the nearest first."""
+
+    name: str
+    kind: str
+    """What its items are."""
+    hits: Sequence[Hit]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of all targets."""
+
+    run_id: str
+    query: str
+    model: str
+    targets: Sequence[Searched]
 
 
 def show_searched(answer: Answer, as_json: bool) -> None:
