@@ -127,7 +127,7 @@ def _old_vector(name: str, vectors: Mapping[str, Shape], asked: str | None) -> S
     """The vector that is to have a successor."""
     single = [vector for vector in vectors.values() if vector.kind == "dense"]
     if not single:
-        raise UsageError(f"collection {name} has no dense vectors, so there is none to be replaced")
+        raise UsageError(f"collection {name} has no dense vectors, so there is nothing to replace")
     if asked is None and len(single) > 1:
         names = listed([called(vector.name) for vector in single])
         raise UsageError(
@@ -137,7 +137,7 @@ def _old_vector(name: str, vectors: Mapping[str, Shape], asked: str | None) -> S
     vector = chosen(name, vectors, single[0].name if asked is None else asked)
     if vector.distance not in METRICS:
         usual = " or ".join(METRICS)
-        raise UsageError(f"collection {name} is compared by {vector.distance}, and what can be migrated by {usual}")
+        raise UsageError(f"collection {name} has the distance {vector.distance}; only {usual} can be migrated")
     return vector
 
 

@@ -146,7 +146,7 @@ def test_names_that_are_not_there(planning: Planning, qdrant: Qdrant) -> None:
     assert place_of(planning(collection="two", old_vector="b"))["vector"] == "b"
     client.create_collection("far", models.VectorParams(size=3, distance=models.Distance.MANHATTAN))
     with pytest.raises(
-        UsageError, match="collection far is compared by Manhattan, and what can be migrated by Cosine or Dot or Euclid"
+        UsageError, match="collection far has the distance Manhattan; only Cosine or Dot or Euclid can be migrated"
     ):
         planning(collection="far")
 

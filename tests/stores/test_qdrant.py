@@ -149,7 +149,7 @@ class TestOpening:
         """The address and the parameter are named."""
         port = free_port()
         refused(f"cannot reach Qdrant at http://127.0.0.1:{port}.*qdrant.url", url=f"http://127.0.0.1:{port}")
-        refused("is no URL", url="localhost:6333")
+        refused("is not a URL", url="localhost:6333")
 
     def test_a_server_that_went_away_is_a_transient_error(self, tmp_path: Path) -> None:
         """One that was reached is expected back."""
@@ -639,7 +639,7 @@ class TestReading:
         chosen_ = Selected(collection, rows={"vector": "text", "others": ["words"]})
         other = source(options, [chosen_], True, None).records(collection)
         assert (other.shape.name, tuple(other.reading.others)) == ("text", ("words",))
-        with pytest.raises(UsageError, match="has not one dense vector but vector image and vector text"):
+        with pytest.raises(UsageError, match="has several dense vectors, vector image and vector text"):
             source({"url": server.url}, None, True, None).records(collection)
         make(served, f"{collection}-2", UNNAMED)
         assert source({"url": server.url}, None, True, None).records(f"{collection}-2").shape.name == ""

@@ -141,7 +141,7 @@ class ReplacedCollectionShadow(BesideShadow):
         means = qdrant.aliases().get(place.collection)
         if means != place.new_collection:
             raise UsageError(
-                f"{place.collection} {f'means {means}' if means else 'is no alias'} by now, and not {place.new_collection}, so "
+                f"{place.collection} {f'means {means}' if means else 'is not an alias'} by now, and not {place.new_collection}, so "
                 f"{place.copy} was not dropped: have it mean {place.new_collection}, then {self._command('contract')}"
             )
         dropped = self._is_own_copy()

@@ -152,7 +152,7 @@ def _server(url: str, key: str | None) -> Qdrant:
     except FatalError as error:
         raise UsageError(str(error)) from error
     if not isinstance(number, str) or not _release(number):
-        raise UsageError(f"what answers at {url} is no Qdrant: check qdrant.url")
+        raise UsageError(f"what answers at {url} is not a Qdrant server: check qdrant.url")
     if _release(number) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         raise UsageError(
@@ -228,7 +228,7 @@ def _whole(url: str) -> str:
     """The URL with its port, which is Qdrant's own where it names none. Raises UsageError for what is no URL."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"qdrant.url: {url} is no URL: write http://HOST:{PORT}")
+        raise UsageError(f"qdrant.url: {url} is not a URL: write http://HOST:{PORT}")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}:{parts.port or PORT}{parts.path.rstrip('/')}"
 

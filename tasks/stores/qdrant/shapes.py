@@ -51,8 +51,8 @@ def chosen(collection: str, every: Mapping[str, Shape], name: str | None) -> Sha
     dense = [one for one, shape in every.items() if shape.kind == "dense"]
     if name is None:
         if len(dense) != 1:
-            has = listed([called(one) for one in dense]) or "none"
-            raise UsageError(f"collection {collection} has not one dense vector but {has}: name the one that is meant")
+            several = f"several dense vectors, {listed([called(one) for one in dense])}: name the one that is meant"
+            raise UsageError(f"collection {collection} has {several if dense else 'no dense vector'}")
         name = dense[0]
     if name not in every:
         has = listed([called(other) for other in every]) or "no vector"
