@@ -1,10 +1,5 @@
 """Vectors by content: each is kept under its space and the key of its item before it is loaded anywhere, so that no retry,
-rerun or second run makes it again.
-
-    VECFERRY_HOME/vectors/<space>/<segment>.arrow     content: binary[32], embedding: float32[d]
-
-The segments are the store. vecferry.vector is only an index into them, and is rebuilt from them where it lacks one. They
-are Arrow files, not Parquet: Parquet has levels to write and to read for every component of a list.
+rerun or second run makes it again. How they lie there is in tasks/runs/kept_vectors.py.
 """
 
 import time
@@ -17,11 +12,10 @@ from hashlib import sha256
 import numpy as np
 import pyarrow as pa
 
-from tasks.base import files
 from tasks.contents.interface import Slice
 from tasks.embedders.interface import Embedder, Item, RowError
 from tasks.embedders.registry import open_embedder
-from tasks.runs import checkpoints, spending
+from tasks.runs import checkpoints, kept_vectors, spending
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.runs.spending import Purse
@@ -137,11 +131,13 @@ class _Filling:
         if not kept_as:
             return []
         missing = dict.fromkeys(kept_as.values())
-        for segment, (names, positions) in _segments(self.run, self.connection, self.embedder, list(kept_as)).items():
+        for segment, (names, positions) in kept_vectors.segments(
+            self.run, self.connection, self.embedder, list(kept_as)
+        ).items():
             try:
-                kept = vectors(_read(self.run, self.embedder, segment))
+                kept = vectors(kept_vectors.read(self.run, self.embedder, segment))
             except FileNotFoundError:  # somebody cleared the folder: these are made again
-                self.connection.execute("DELETE FROM vecferry.vector WHERE segment = %s", (segment,))
+                kept_vectors.forget(self.connection, segment)
                 continue
             keys = [kept_as[name] for name in names]
             self._place(keys, kept[positions])
@@ -170,7 +166,7 @@ class _Filling:
 
         def take(positions: Sequence[int], made: np.ndarray) -> None:
             keys = [names[at] for at in positions]
-            _keep(self.run, self.connection, self.embedder, keys, made)
+            kept_vectors.keep(self.run, self.connection, self.embedder, keys, made)
             self.purse.note(self.connection, bought=len(keys))
             self._place(keys, made)
 
@@ -200,58 +196,4 @@ def recover(run: Run) -> int:
         return 0
     embedder = open_embedder(run.plan.request.embedder)
     with run.connection() as connection:
-        rows = connection.execute(
-            "SELECT DISTINCT segment FROM vecferry.vector WHERE space = %s", (embedder.space.fingerprint,)
-        ).fetchall()
-        lost = sorted(set(files.names(_path(run, embedder))) - {segment for (segment,) in rows})
-        for segment in lost:
-            table = _read(run, embedder, segment)
-            _index(run, connection, embedder, segment, table.column("content").to_pylist())
-    return len(lost)
-
-
-def _segments(
-    run: Run, connection: Connection, embedder: Embedder, keys: list[bytes]
-) -> Mapping[str, tuple[list[bytes], list[int]]]:
-    """Where those of the keys lie that are kept: segment → keys and their positions in it."""
-    kept: dict[str, tuple[list[bytes], list[int]]] = defaultdict(lambda: ([], []))
-    with run.turn(connection) as turn:
-        for part in turn.cut(len(keys)):
-            rows = connection.execute(
-                "SELECT segment, array_agg(content), array_agg(position) FROM vecferry.vector "
-                "WHERE space = %s AND content = ANY(%b::bytea[]) GROUP BY segment",
-                (embedder.space.fingerprint, keys[part]),
-                binary=True,
-            )
-            for segment, names, positions in rows:
-                kept[segment][0].extend(names)
-                kept[segment][1].extend(positions)
-    return kept
-
-
-def _keep(run: Run, connection: Connection, embedder: Embedder, keys: list[bytes], made: np.ndarray) -> None:
-    table = pa.table({"content": pa.array(keys, pa.binary()), "embedding": vector_column(made)})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    segment = f"{sha256(b''.join(keys)).hexdigest()[:32]}.arrow"
-    files.write(_path(run, embedder, segment), memoryview(sink.getvalue()))
-    _index(run, connection, embedder, segment, keys)
-
-
-def _index(run: Run, connection: Connection, embedder: Embedder, segment: str, keys: list[bytes]) -> None:
-    with run.turn(connection) as turn:
-        for rows in turn.cut(len(keys)):
-            connection.execute(
-                "INSERT INTO vecferry.vector (space, content, segment, position) SELECT %s, content, %s, %s + place - 1 "
-                "FROM unnest(%b::bytea[]) WITH ORDINALITY AS t (content, place) ON CONFLICT DO NOTHING",
-                (embedder.space.fingerprint, segment, rows.start, keys[rows]),
-            )
-
-
-def _read(run: Run, embedder: Embedder, segment: str) -> pa.Table:
-    return pa.ipc.open_file(pa.py_buffer(files.read(_path(run, embedder, segment)))).read_all()
-
-
-def _path(run: Run, embedder: Embedder, *segment: str) -> str:
-    return files.join(run.home, "vectors", *embedder.space.fingerprint.split("/"), *segment)
+        return kept_vectors.index_lost(run, connection, embedder)
