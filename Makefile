@@ -33,7 +33,7 @@ chaos: $(VENV)/test
 	$(BIN)/python -m tests.kill.chaos_live --kills 100 --flow clip-to-megadescriptor --rows 500
 	$(BIN)/python -m pytest --whole -m whole tests
 
-bench: $(VENV)/base
+bench: $(VENV)/test
 	$(BIN)/python -m benchmarks
 
 ui: $(VENV)/base

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from benchmarks import figures, fixtures, images, live, searching, stages, texts, whole
+from benchmarks import figures, fixtures, images, live, points, searching, stages, texts, whole
 from benchmarks.figures import Figure
 from benchmarks.turns import environment
 from tests.helpers.servers import Served, chroma_server
@@ -16,7 +16,8 @@ CHROMA = ("snapshot", "load", "index", "whole", "directory")
 LIVE = ("peers", "copy", "readers", "live-memory", "limits")
 SEARCH = ("search",)
 IMAGES = ("images",)
-ALL = CHROMA + LIVE + SEARCH + IMAGES
+POINTS = ("points",)
+ALL = CHROMA + LIVE + SEARCH + IMAGES + POINTS
 
 
 def chroma(rows: list[int], parts: set[str], url: str) -> Iterator[Figure]:
@@ -101,6 +102,8 @@ def main() -> None:
                 yield from text(rows[0], parts, url)
             if parts & set(SEARCH):
                 yield from searching.searching(url)
+            if parts & set(POINTS):
+                yield from points.points(url)
 
     for figure in measured():
         print(figures.line(figure), file=sys.stderr, flush=True)

@@ -9,6 +9,8 @@ from tasks.stores.interface import Hits, Metric, vectors
 
 CROWD = 64
 """Candidates a query, as a multiple of k, up to which they are measured one by one."""
+SLICE = 1_000_000
+"""Components of pairs that are measured at once."""
 TINY = 1e-15
 """Lengths below have squares that float32 rounds away."""
 
@@ -92,11 +94,24 @@ def _nearer(
         row = np.argpartition(exact, k - 1, axis=1)[:, :k]
         query = np.repeat(np.arange(len(queries)), k)
         return query, row.reshape(-1), np.take_along_axis(exact, row, axis=1).reshape(-1)
-    left, right = queries[query].astype(np.float64), rows[row].astype(np.float64)
-    dots = np.einsum("ij,ij->i", left, right)
-    if metric == "ip":
-        return query, row, -dots
-    return query, row, _from_dots(dots, np.linalg.norm(left, axis=1), np.linalg.norm(right, axis=1), metric)
+    return query, row, _of_pairs(queries, rows, metric, query, row)
+
+
+def _of_pairs(queries: np.ndarray, rows: np.ndarray, metric: Metric, query: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """The distance float64[n_pairs] of each pair, a slice of them at a time: where many rows are about equally near there are
+    more components in the pairs than in all queries and rows."""
+    measured = np.empty(len(query))
+    step = max(1, SLICE // max(1, queries.shape[1]))
+    for at in range(0, len(query), step):
+        pairs = slice(at, at + step)
+        left, right = queries[query[pairs]].astype(np.float64), rows[row[pairs]].astype(np.float64)
+        dots = np.einsum("ij,ij->i", left, right)
+        if metric == "ip":
+            measured[pairs] = -dots
+        else:
+            lengths = np.linalg.norm(left, axis=1), np.linalg.norm(right, axis=1)
+            measured[pairs] = _from_dots(dots, *lengths, metric)
+    return measured
 
 
 def _from_dots(dots: np.ndarray, q: np.ndarray, r: np.ndarray, metric: Metric) -> np.ndarray:

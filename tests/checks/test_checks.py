@@ -2,6 +2,7 @@
 
 import ast
 import json
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +25,7 @@ from tasks.runs.plan import Plan, Request
 from tasks.runs.run import Run
 from tasks.runs.spending import Spending
 from tasks.stores.exact_search import exact_search
-from tasks.stores.interface import Hits, Metric, records, vector_column
+from tasks.stores.interface import Hits, Metric, records, vector_column, vectors
 from tasks.verify import Verification
 
 quick = settings(max_examples=80, deadline=None, derandomize=True, database=None)
@@ -85,6 +86,26 @@ def test_exact_search_beyond_what_float32_tells_apart(metric: Metric, scale: flo
         # The definition itself rounds: a difference of squares of l2, 1 less a cosine.
         np.testing.assert_allclose(result.distances / unit, nearest / unit, atol=3e-8 if metric == "l2" else 1e-14)
         assert len(set(result.ids)) == k
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
+def test_exact_search_among_rows_that_are_about_equally_near(metric: Metric) -> None:
+    """Its memory does not grow with the pairs that have to be measured one by one, and it ranks them right."""
+    rng, k = np.random.default_rng(5), 10
+    page = batch((1 + 1e-3 * rng.standard_normal((500, 512))).astype(np.float32))
+    queries = (1 + 1e-3 * rng.standard_normal((100, 512))).astype(np.float32)
+    tracemalloc.start()
+    try:
+        results = exact_search(queries, [page], metric, k)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 60e6, "all pairs are 50,000 × 512 components, twice: 410 MB"
+    matrix = vectors(page)
+    for query, result in zip(queries[:3], results, strict=False):
+        np.testing.assert_allclose(
+            result.distances, np.sort([one(query, row, metric) for row in matrix])[:k], atol=1e-7
+        )
 
 
 def one(query: np.ndarray, row: np.ndarray, metric: Metric) -> float | None:
