@@ -26,7 +26,7 @@ def searching(url: str) -> Iterator[Figure]:
     (target,) = json.loads(report.read_text())["targets"]
     vecferry(["rollback", name], name, url, keep=True)
     measured = target["benchmark"]
-    by_index, without = measured["pgvector"], measured["exact"]
+    by_index, without = measured["target"], measured["exact"]
     figures = {
         f"search of {DIMENSIONS} dimensions by the index, p95": (by_index, 50.0, f"ef_search {measured['ef_search']}"),
         f"search of {DIMENSIONS} dimensions without it, p95": (without, None, "every row is read"),

@@ -30,8 +30,8 @@ def approved(run: Run, cutover: Cutover) -> bool | None:
     names = ", ".join(t.name for t in run.plan.targets)
     with run.connection() as connection:
         ledger.set_waiting(connection, run.run_id, A_DAY)
-    question = f"Run {run.run_id} is verified. Give its tables their final names ({names})?"
-    answers = "With Approve on they are switched now, off the run is left verified."
+    question = f"Run {run.run_id} is verified. Switch to its new vectors ({names})?"
+    answers = "With Approve on it is switched now, off it is left verified."
     wait_for = Approve.with_initial_data(description=f"{question} {answers}\n\nThe report: `{run.path('report.html')}`")
     # With a deployment the worker is freed while a person thinks; the flow starts over then, and the ledger skips what is
     # done. Without one this process waits.

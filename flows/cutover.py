@@ -1,4 +1,4 @@
-"""The switch, by hand: catch up, verify, and give the tables their final names."""
+"""The switch, by hand: catch up, verify, and switch."""
 
 from prefect import State, flow
 
@@ -14,7 +14,7 @@ from tasks.begin import ready_to_cut_over
 @flow(name="cutover", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Checked, located)
 def cutover(parameters: Checked) -> State[Result]:
-    """Switch to the new vectors of a verified run: catch up and verify once more, then switch in one transaction."""
+    """Switch to the new vectors of a verified run: catch up and verify once more, then switch in one step."""
     with running(parameters.run_id, parameters, "cutover", ready_to_cut_over) as run:
         notes = switch(run, parameters) if run else []
     return ended(parameters.run_id, parameters.database, notes=notes)

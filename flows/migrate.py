@@ -182,7 +182,7 @@ def finish(run: Run, parameters: Shared, passes: list[PrefectFuture[CaughtUp]]) 
 
 
 def switch(run: Run, parameters: Gated, passes: Sequence[PrefectFuture[CaughtUp]] = ()) -> list[str]:
-    """A last catch-up, once ``passes`` have ended, then verification, then the final names in one transaction. Returns what is
+    """A last catch-up, once ``passes`` have ended, then verification, then the switch in one step. Returns what is
     to be known of the switch."""
     with run.connection() as connection:
         ledger.set_state(connection, run.run_id, "running")

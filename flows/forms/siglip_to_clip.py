@@ -75,7 +75,8 @@ class SiglipToClip(Migration):
     )
     alias: str | None = Field(
         None,
-        description="alias that means the new collection after the switch (default: NEW_current, or `collection` where that is an alias)",
+        description="alias that points to the new collection after the switch (default: NEW_current, or `collection` where that is "
+        "an alias)",
     )
     content: Literal["image", "text"] = Field("image", description="what of a point the model is given")
     image: str | Lookup = Field(

@@ -175,7 +175,7 @@ class Benchmark:
             "k": self.k,
             "ef_search": self.ef_search,
             "sweep": [tried.as_json() for tried in self.sweep],
-            "pgvector": asdict(self.latency),
+            "target": asdict(self.latency),
             **({} if self.exact is None else {"exact": asdict(self.exact)}),
             "probes": self.probes,
             "table_bytes": self.table_bytes,

@@ -107,7 +107,7 @@ def prepare(database: Database) -> None:
 
 
 def _listed(qdrant: Qdrant) -> tuple[list[str], dict[str, str]]:
-    """The names of all collections, and what each alias means. A key that is refused is told before a run begins."""
+    """The names of all collections, and what each alias points to. A key that is refused is told before a run begins."""
     try:
         return qdrant.collections(), qdrant.aliases()
     except FatalError as error:

@@ -146,9 +146,9 @@ def _replaced_collection(setting: Setting) -> Chosen:
     if setting.asked.alias:
         problems.append(f"strategy=replace gives the new collection the name {old}, so it takes no alias: leave it out")
     warnings = [
-        f"at the cutover {old} is copied to {copy}, compared with it, and deleted, and its name becomes an alias of {name}: between "
-        f"these two requests, a moment, {old} is not there, and whoever asks for it gets a 404. Qdrant cannot lock writes, so pause "
-        f"whatever writes to {old} during `vecferry cutover RUN`"
+        f"the points of {old} are copied to {copy}; at the cutover the copy is compared with it, {old} is deleted, and its name becomes an "
+        f"alias of {name}. Between these two requests, a moment, {old} is not there, and whoever asks for it gets a 404. Qdrant cannot "
+        f"lock writes, so pause whatever writes to {old} during `vecferry cutover RUN`"
     ]
     place = ReplacedCollection(**setting.common, new_vector=_kept_name(setting), new_collection=name, copy=copy)
     return Chosen(place, problems, warnings)
@@ -185,11 +185,11 @@ def _taken(setting: Setting, name: str) -> Iterator[str]:
 
 
 def _alias_problems(setting: Setting, alias: str, name: str) -> Iterator[str]:
-    meant = setting.aliases.get(alias)
+    current = setting.aliases.get(alias)
     if alias in setting.names or alias == name:
         yield f"{alias} is the name of a collection, so it cannot be an alias: choose another, -p alias=NAME"
-    elif meant is not None and meant != setting.collection:
-        yield f"alias {alias} means {meant}, and not {setting.collection}: choose another, -p alias=NAME"
+    elif current is not None and current != setting.collection:
+        yield f"alias {alias} points to {current}, and not to {setting.collection}: choose another, -p alias=NAME"
 
 
 def slug(model: str) -> str:

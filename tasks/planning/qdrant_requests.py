@@ -27,14 +27,15 @@ def _named_vector(place: NamedVector) -> Iterator[Sent]:
 
 def _new_collection(place: NewCollection) -> Iterator[Sent]:
     yield from _loaded(place.new_collection)
-    meant = f" in place of {place.alias_was}" if place.alias_was else ""
-    yield "at the cutover", f"POST /collections/aliases, {place.alias} → {place.new_collection}{meant}"
+    moved = f" in place of {place.alias_was}" if place.alias_was else ""
+    yield "at the cutover", f"POST /collections/aliases, {place.alias} → {place.new_collection}{moved}"
     yield "at the contract", f"DELETE /collections/{place.collection}"
 
 
 def _replaced_collection(place: ReplacedCollection) -> Iterator[Sent]:
     yield from _loaded(place.new_collection)
-    yield "at the cutover", f"PUT /collections/{place.copy} and its points, then compared with {place.collection}"
+    yield "once all points are in", f"PUT /collections/{place.copy} and its points, the copy of {place.collection}"
+    yield "at the cutover", f"PUT /collections/{place.copy}/points, until it equals {place.collection}"
     yield "at the cutover", f"DELETE /collections/{place.collection}"
     yield "at the cutover", f"POST /collections/aliases, {place.collection} → {place.new_collection}"
     yield "at the contract", f"DELETE /collections/{place.copy}"

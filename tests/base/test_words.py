@@ -175,7 +175,8 @@ def faults(text: str) -> list[str]:
         for number, noun in re.findall(r"(?<![\w/.@])([012]) ([a-z][a-z/]*)", text)
         if not _goes(number, noun)
     ]
-    wrong += [noun for noun in re.findall(r"NAME ([a-z]+)\b(?!/)", text) if noun in NOUNS[1] - NOUNS[0]]
+    nouns = re.findall(r"NAME (?!points to\b)([a-z]+)\b(?!/)", text)  # an alias points: no point is counted
+    wrong += [noun for noun in nouns if noun in NOUNS[1] - NOUNS[0]]
     wrong += re.findall(rf"\b1 \w+ (?:{'|'.join(PLURAL_VERBS)})\b", text)
     wrong += re.findall(r"\b[02] \w+ (?:is|was|has|differs|belongs)\b", text)
     wrong += LOOSE.findall(LAYOUT.sub("", text))

@@ -225,7 +225,7 @@ def test_a_reports_json_keeps_its_names() -> None:
         "k": 10,
         "ef_search": 40,
         "sweep": [{"ef_search": 40, "recall": 0.9, **measured}],
-        "pgvector": measured,
+        "target": measured,
         "probes": 200,
         "table_bytes": 8192,
         "norms": {"lowest": 1.0, "mean": 2.0, "highest": 3.0},

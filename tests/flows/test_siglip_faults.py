@@ -127,7 +127,7 @@ def test_an_alias_that_points_elsewhere_by_the_cutover(qdrant: Qdrant, parameter
     alias = models.CreateAlias(collection_name=NAME, alias_name=f"{BESIDE}_current")
     client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
     before = client.get_aliases()
-    with pytest.raises(VerificationRefused, match=f"alias {BESIDE}_current means {NAME}"):
+    with pytest.raises(VerificationRefused, match=f"alias {BESIDE}_current points to {NAME}"):
         cutover(run_id="r", database="DATABASE_URL", **SET_ASIDE)
     assert client.get_aliases() == before
 

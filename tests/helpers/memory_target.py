@@ -1,5 +1,5 @@
 """A whole migration in added files: collections of the in-memory store get vectors of another model, in a collection beside
-them that an alias of the store comes to mean.
+them that an alias of the store comes to point to.
 
 This is all that a new kind of target takes: a place, a shadow, the unit that switches it, a planner, a form and a flow; and a
 line for each in its registry. No stage, check or verb knows of it.
@@ -52,7 +52,7 @@ aliases: dict[tuple[str, str], str] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class AliasedCollection:
-    """A collection of the same store, which an alias means once it is switched. Satisfies Place."""
+    """A collection of the same store, which an alias points to once it is switched. Satisfies Place."""
 
     kind: ClassVar[str] = "aliased_collection"
     store: ClassVar[str] = "memory"

@@ -69,3 +69,11 @@ def qdrant_for_tests(folder: Path) -> Iterator[Qdrant]:
             for collection in client.get_collections().collections:
                 client.delete_collection(collection.name)
             client.close()
+
+
+@pytest.fixture
+def client(qdrant: Qdrant) -> Iterator[QdrantClient]:
+    """A client of the server, for a test module that imports it."""
+    opened = qdrant.client()
+    yield opened
+    opened.close()

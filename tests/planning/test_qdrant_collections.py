@@ -102,7 +102,7 @@ def test_an_alias_that_is_asked_for_moves(planning: Planning, qdrant: Qdrant) ->
 
 def test_what_is_somebody_elses_is_left_alone(planning: Planning, qdrant: Qdrant) -> None:
     """A collection of the new name, one of a run of vecferry's, an alias in the place of a name, a collection in that of an alias, and
-    an alias that means another collection: a line each, with the parameter."""
+    an alias that points to another collection: a line each, with the parameter."""
     client = qdrant.client()
     Points(client).make(12)
     Points(client, name="image_chunks_48").make(3)
@@ -122,7 +122,7 @@ def test_what_is_somebody_elses_is_left_alone(planning: Planning, qdrant: Qdrant
         "ours is the name of a collection, so it cannot be an alias: choose another, -p alias=NAME"
     ]
     assert planning(new_collection="free", alias="other").problems == [
-        "alias other means ours, and not image_chunks: choose another, -p alias=NAME"
+        "alias other points to ours, and not to image_chunks: choose another, -p alias=NAME"
     ]
 
 

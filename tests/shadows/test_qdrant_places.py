@@ -1,6 +1,5 @@
 """What holds of the three places in Qdrant, stage by stage."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from tasks.shadows.registry import shadow_of
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.qdrant.client import close_directory, created
 from tasks.stores.records import with_hash
-from tests.helpers.qdrant import Qdrant
+from tests.helpers.qdrant import Qdrant, client
 from tests.helpers.qdrant_run import begun, followed, killed_before_the_ledger, ready, switched, taken_for_verified
 from tests.helpers.qdrant_target import (
     ADDED,
@@ -38,16 +37,9 @@ from tests.helpers.qdrant_target import (
     qdrant_target,
 )
 
-__all__ = ["qdrant_target"]
+__all__ = ["client", "qdrant_target"]
 pytestmark = pytest.mark.usefixtures("qdrant_target", "connection")
 OLD_NAME = "old"
-
-
-@pytest.fixture
-def client(qdrant: Qdrant) -> Iterator[QdrantClient]:
-    opened = qdrant.client()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from tasks.runs.run import Run
 from tasks.shadows.qdrant import aliases
 from tasks.shadows.qdrant.beside import BesideShadow
 from tasks.shadows.qdrant.replaced_collection import ReplacedCollectionShadow
-from tests.helpers.qdrant import Qdrant
+from tests.helpers.qdrant import Qdrant, client
 from tests.helpers.qdrant_run import Killed, begun, followed, killed_before_the_ledger, taken_for_verified
 from tests.helpers.qdrant_target import (
     ADDED,
@@ -31,15 +30,8 @@ from tests.helpers.qdrant_target import (
     qdrant_target,
 )
 
-__all__ = ["qdrant_target"]
+__all__ = ["client", "qdrant_target"]
 pytestmark = pytest.mark.usefixtures("qdrant_target", "connection")
-
-
-@pytest.fixture
-def client(qdrant: Qdrant) -> Iterator[QdrantClient]:
-    opened = qdrant.client()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -54,7 +46,7 @@ def ready(qdrant: Qdrant, kind: str) -> Run:
     return taken_for_verified(begun(qdrant.url, kind))
 
 
-def meaning(client: QdrantClient, alias: str) -> str | None:
+def pointed_to(client: QdrantClient, alias: str) -> str | None:
     return {a.alias_name: a.collection_name for a in client.get_aliases().aliases}.get(alias)
 
 
@@ -76,33 +68,33 @@ def write_new(client: QdrantClient, texts: dict[int, str]) -> None:
     client.upsert(BESIDE, points, wait=True)
 
 
-def test_an_alias_that_means_something_else_is_not_moved(qdrant: Qdrant, docs: Docs) -> None:
+def test_an_alias_that_points_elsewhere_is_not_moved(qdrant: Qdrant, docs: Docs) -> None:
     """Neither by the switch, nor by the way back, nor is anything dropped by the contract."""
     run, client = ready(qdrant, "new_collection"), docs.client
     point_alias(client, ALIAS, others(client))
     with pytest.raises(
-        VerificationRefused, match=rf"alias {ALIAS} means others and did not exist when run r was planned"
+        VerificationRefused, match=rf"alias {ALIAS} points to others and did not exist when run r was planned"
     ):
         cutover(run)
     client.update_collection_aliases([models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=ALIAS))])
     assert ALIAS in cutover(run)[0]
     point_alias(client, ALIAS, "others")
-    with pytest.raises(UsageError, match=rf"alias {ALIAS} means others by now"):
+    with pytest.raises(UsageError, match=rf"alias {ALIAS} no longer points to {BESIDE} \(it points to others\)"):
         rollback(run, force=True)
-    with pytest.raises(UsageError, match=rf"alias {ALIAS} means others by now, .* so {COLLECTION} was not dropped"):
+    with pytest.raises(UsageError, match=rf"alias {ALIAS} no longer points .* so {COLLECTION} was not dropped"):
         contract(run, 0)
-    assert meaning(client, ALIAS) == "others"
+    assert pointed_to(client, ALIAS) == "others"
     assert client.collection_exists(COLLECTION)
 
 
-def test_an_alias_that_meant_the_old_collection_moves_and_comes_back(qdrant: Qdrant, docs: Docs) -> None:
+def test_an_alias_of_the_old_collection_moves_and_comes_back(qdrant: Qdrant, docs: Docs) -> None:
     """The application that opens it has to change nothing but its model."""
     point_alias(docs.client, ALIAS, COLLECTION)
     run = ready(qdrant, "new_collection")
-    assert cutover(run)[0].startswith(f"alias {ALIAS} means {BESIDE} now: in the application, make the vectors")
-    assert meaning(docs.client, ALIAS) == BESIDE
-    assert f"alias {ALIAS} means {COLLECTION} again" in rollback(run)[0]
-    assert meaning(docs.client, ALIAS) == COLLECTION
+    assert cutover(run)[0].startswith(f"alias {ALIAS} now points to {BESIDE}: in the application, make the vectors")
+    assert pointed_to(docs.client, ALIAS) == BESIDE
+    assert f"alias {ALIAS} points to {COLLECTION} again" in rollback(run)[0]
+    assert pointed_to(docs.client, ALIAS) == COLLECTION
 
 
 @pytest.mark.parametrize("version", ["1.19.0", "1.16.3"])
@@ -156,18 +148,18 @@ def test_a_kill_after_the_alias_call_and_then_a_rollback(
     run = ready(qdrant, "new_collection")
     with killed_before_the_ledger(monkeypatch):
         cutover(run)
-    assert meaning(docs.client, ALIAS) == BESIDE
+    assert pointed_to(docs.client, ALIAS) == BESIDE
     rollback(run)
-    assert meaning(docs.client, ALIAS) is None
+    assert pointed_to(docs.client, ALIAS) is None
     assert docs.client.count(COLLECTION).count == docs.client.count(BESIDE).count == 20
 
 
 def test_contract_drops_the_old_collection_and_nothing_that_is_still_needed(qdrant: Qdrant, docs: Docs) -> None:
-    """It refuses while another alias means it, or it says what the new one does not yet."""
+    """It refuses while another alias points to it, or it says what the new one does not yet."""
     run, client = ready(qdrant, "new_collection"), docs.client
     cutover(run)
     point_alias(client, "another", COLLECTION)
-    with pytest.raises(UsageError, match=f"alias another means {COLLECTION}"):
+    with pytest.raises(UsageError, match=f"alias another points to {COLLECTION}"):
         contract(run, 0)
     client.update_collection_aliases(
         [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="another"))]
@@ -231,7 +223,7 @@ def test_the_gap_in_which_a_name_changes_hands_is_short(qdrant: Qdrant, docs: Do
 def test_a_kill_in_the_gap_is_finished_by_the_next_start(
     qdrant: Qdrant, docs: Docs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The old collection is gone and its name means nothing yet: whatever is started next gives it to the new one first."""
+    """The old collection is gone and its name points to nothing yet: whatever is started next gives it to the new one first."""
     run, client, before = ready(qdrant, "replaced_collection"), docs.client, docs.rows(COLLECTION, "")
 
     def killed(*arguments: Any) -> None:
@@ -244,7 +236,7 @@ def test_a_kill_in_the_gap_is_finished_by_the_next_start(
             cutover(run)
     assert not client.collection_exists(COLLECTION)
     assert not followed(run).total.touched
-    assert meaning(client, COLLECTION) == BESIDE
+    assert pointed_to(client, COLLECTION) == BESIDE
     assert cutover(run) == []
     assert docs.rows(COLLECTION, "") == docs.expected(COPY)
     assert docs.rows(COPY, "") == before
@@ -276,7 +268,7 @@ def test_a_collection_that_somebody_makes_in_the_gap_is_left_alone(
     assert client.count(BESIDE).count == client.count(COPY).count == 20
     client.delete_collection(COLLECTION)
     assert cutover(run) == []
-    assert meaning(client, COLLECTION) == BESIDE
+    assert pointed_to(client, COLLECTION) == BESIDE
 
 
 def test_a_name_does_not_change_hands_while_others_write(
@@ -294,7 +286,7 @@ def test_a_name_does_not_change_hands_while_others_write(
     with pytest.raises(VerificationRefused, match=r"docs is being written to: .*Pause what writes to it"):
         cutover(run)
     assert docs.client.count(COLLECTION).count == 21
-    assert meaning(docs.client, COLLECTION) is None
+    assert pointed_to(docs.client, COLLECTION) is None
 
 
 def test_a_vector_that_the_application_wrote_is_not_overwritten(qdrant: Qdrant, docs: Docs) -> None:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,14 @@ from qdrant_client import QdrantClient
 from qdrant_client import models as m
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from tests.helpers.qdrant import Qdrant
+from tests.helpers.qdrant import Qdrant, client
 from tests.helpers.qdrant_server import QdrantServer, memory_folder, qdrant_server
 
+__all__ = ["client"]
 FOUR = m.VectorParams(size=4, distance=m.Distance.COSINE)
 TWO = m.DenseVectorNameConfig(dense=m.DenseVectorConfig(size=2, distance=m.Distance.DOT))
 UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 STRANGE = pytest.mark.filterwarnings("ignore::UserWarning")
-
-
-@pytest.fixture
-def client(qdrant: Qdrant) -> Iterator[QdrantClient]:
-    opened = qdrant.client()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

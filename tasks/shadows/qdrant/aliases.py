@@ -1,4 +1,4 @@
-"""Aliases: names that mean a collection, and can be given another in one atomic call."""
+"""Aliases: names that point to a collection, and are moved in one atomic call."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,14 @@ from tasks.base.errors import FatalError
 from tasks.stores.qdrant.client import Qdrant
 
 
-def meaning(collection: str, alias: str) -> models.CreateAliasOperation:
-    """Has the alias mean the collection, whatever it means now."""
+def pointing(collection: str, alias: str) -> models.CreateAliasOperation:
+    """Points the alias to the collection, wherever it points now."""
     return models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=collection, alias_name=alias))
+
+
+def target_of(current: str | None, absent: str = "does not exist") -> str:
+    """What a message says of an alias: where it points, or that there is none."""
+    return f"points to {current}" if current else absent
 
 
 def without(alias: str) -> models.DeleteAliasOperation:

@@ -182,10 +182,10 @@ def held_back(old: Configuration) -> dict[str, Any]:
 
 
 def refuse_aliased(qdrant: Qdrant, collection: str, doing: str) -> None:
-    """Raises UsageError where an alias means a collection that is to be dropped."""
-    if names := sorted(alias for alias, means in qdrant.aliases().items() if means == collection):
+    """Raises UsageError where an alias points to a collection that is to be dropped."""
+    if names := sorted(alias for alias, current in qdrant.aliases().items() if current == collection):
         raise UsageError(
-            f"alias {names[0]} means {collection}, which this would {doing}: have it mean another collection, or delete it first"
+            f"alias {names[0]} points to {collection}, which this would {doing}: point it to another collection, or delete it first"
         )
 
 

@@ -14,6 +14,7 @@ from tasks.runs.commands import command
 from tasks.runs.plan import Target
 from tasks.shadows.difference import Difference
 from tasks.shadows.qdrant import aliases, marks
+from tasks.shadows.qdrant.aliases import target_of
 from tasks.shadows.qdrant.beside import BesideShadow, held_back, refuse_aliased
 from tasks.shadows.qdrant.copying import Copy, bring
 from tasks.stores.interface import Built
@@ -67,11 +68,11 @@ class ReplacedCollectionShadow(BesideShadow):
 
     def ready_to_switch(self) -> None:
         place, qdrant = self.target.place, self.qdrant
-        means = qdrant.aliases().get(place.collection)
-        if self._handed_over() and means != place.copy:
+        current = qdrant.aliases().get(place.collection)
+        if self._handed_over() and current != place.copy:
             raise VerificationRefused(
-                f"alias {place.collection} means {means} by now, and not {place.copy}, so it was not moved: have it mean "
-                f"{place.copy}, then {self._command('cutover')}"
+                f"alias {place.collection} no longer points to {place.copy} (it {target_of(current)}), so it was not moved: point it "
+                f"to {place.copy}, then {self._command('cutover')}"
             )
         if not self._handed_over():
             refuse_aliased(qdrant, place.collection, "delete")
@@ -81,7 +82,7 @@ class ReplacedCollectionShadow(BesideShadow):
     def switching(self) -> list[models.AliasOperations]:
         """After a rollback the name is an alias already, and moves with the others."""
         place = self.target.place
-        return [aliases.meaning(place.new_collection, place.collection)] if self._handed_over() else []
+        return [aliases.pointing(place.new_collection, place.collection)] if self._handed_over() else []
 
     def switch(self) -> None:
         """The name changes hands."""
@@ -101,7 +102,7 @@ class ReplacedCollectionShadow(BesideShadow):
             try:
                 if not self._in_gap():
                     return
-                aliases.change(qdrant, [aliases.meaning(place.new_collection, place.collection)])
+                aliases.change(qdrant, [aliases.pointing(place.new_collection, place.collection)])
                 return
             except TransientError:
                 if attempt == TRIES:
@@ -119,30 +120,30 @@ class ReplacedCollectionShadow(BesideShadow):
     def take_back(self, switched: bool) -> list[str]:
         self.finish()
         place, qdrant = self.target.place, self.qdrant
-        means = qdrant.aliases().get(place.collection)
-        if means == place.new_collection:
-            aliases.change(qdrant, [aliases.meaning(place.copy, place.collection)])
+        current = qdrant.aliases().get(place.collection)
+        if current == place.new_collection:
+            aliases.change(qdrant, [aliases.pointing(place.copy, place.collection)])
             return [
                 f"{place.collection} is an alias of {place.copy} now, which has the old points; {place.new_collection} is kept, and what "
                 f"was written to it since the switch is not in {place.copy}"
             ]
         if not switched:
-            return [f"{place.name} was not switched; {self.drop_new()}", *self._drop_copy(means)]
-        if means != place.copy:
+            return [f"{place.name} was not switched; {self.drop_new()}", *self._drop_copy(current)]
+        if current != place.copy:
             raise UsageError(
-                f"{place.collection} {f'means {means}' if means else 'is a collection'} by now, so it was left alone: have it mean "
-                f"{place.new_collection}, then {self._command('rollback')}"
+                f"{place.collection} no longer points to {place.new_collection} (it {target_of(current, 'is a collection')}), so it was "
+                f"left alone: point it to {place.new_collection}, then {self._command('rollback')}"
             )
-        return [f"{place.collection} means {place.copy} already; {place.new_collection} is kept"]
+        return [f"{place.collection} points to {place.copy} already; {place.new_collection} is kept"]
 
     def contract(self) -> list[str]:
         self.finish()
         place, qdrant = self.target.place, self.qdrant
-        means = qdrant.aliases().get(place.collection)
-        if means != place.new_collection:
+        current = qdrant.aliases().get(place.collection)
+        if current != place.new_collection:
             raise UsageError(
-                f"{place.collection} {f'means {means}' if means else 'is not an alias'} by now, and not {place.new_collection}, so "
-                f"{place.copy} was not dropped: have it mean {place.new_collection}, then {self._command('contract')}"
+                f"{place.collection} no longer points to {place.new_collection} (it {target_of(current, 'is not an alias')}), so "
+                f"{place.copy} was not dropped: point it to {place.new_collection}, then {self._command('contract')}"
             )
         dropped = self._is_own_copy()
         if dropped:
@@ -189,10 +190,10 @@ class ReplacedCollectionShadow(BesideShadow):
         source, copy = (self.records(name, place.vector).count() for name in (place.collection, place.copy))
         return source == copy
 
-    def _drop_copy(self, means: str | None) -> list[str]:
+    def _drop_copy(self, current: str | None) -> list[str]:
         """Of a run that was never switched: the name still is the old collection itself."""
         place = self.target.place
-        if means == place.copy:
+        if current == place.copy:
             return [f"{place.collection} stays an alias of {place.copy}"]
         if not self._handed_over():
             marks.write(self.qdrant, place.collection, None, marks.LEAVING)

@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 def info(qdrant: Qdrant, collection: str) -> dict[str, Any]:
-    """What Qdrant says of a collection, or of what an alias means: status, points_count, config, payload_schema, … Raises
+    """What Qdrant says of a collection, or of what an alias points to: status, points_count, config, payload_schema, … Raises
     AbsentError where there is none."""
     if qdrant.rest:
         answer: dict[str, Any] = qdrant.rest.get(path(collection))

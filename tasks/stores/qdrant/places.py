@@ -90,7 +90,7 @@ class NamedVector(QdrantPlace):
 
 @dataclass(frozen=True, kw_only=True)
 class NewCollection(QdrantPlace):
-    """A collection beside the old one, which an alias comes to mean. What is still written to the old one by its own name is
+    """A collection beside the old one, which an alias comes to point to. What is still written to the old one by its own name is
     followed."""
 
     kind: ClassVar[str] = "new_collection"
@@ -98,7 +98,7 @@ class NewCollection(QdrantPlace):
     new_collection: str
     alias: str
     alias_was: str | None = None
-    """The collection that it meant when this was planned; None where there was no such alias."""
+    """The collection that it pointed to when this was planned; None where there was no such alias."""
 
     @property
     def name(self) -> str:
@@ -121,7 +121,7 @@ class ReplacedCollection(QdrantPlace):
 
     @property
     def alias(self) -> str:
-        """What comes to mean the new collection."""
+        """What comes to point to the new collection."""
         return self.collection
 
     @property

@@ -61,7 +61,7 @@ class QdrantStore:
         return self.qdrant.collections()
 
     def records(self, name: str) -> QdrantRecords:
-        """Opens a collection, or what an alias means. Raises UsageError where there is none, or no such dense vector."""
+        """Opens a collection, or what an alias points to. Raises UsageError where there is none, or no such dense vector."""
         return self._records(self.into or name)
 
     def create(self, collection: Collection) -> None:
