@@ -15,10 +15,12 @@ from flows.siglip_to_clip import siglip_to_clip
 from tasks.embedders.registry import open_embedder
 from tasks.planning.registry import make_plan
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.qdrant import client as clients
 from tests.helpers.captioned import NAME, NEW, Points, Rows
 from tests.helpers.lifecycle import Migration, drive, tables
 from tests.helpers.local_models import needs_models
 from tests.helpers.qdrant import Qdrant
+from tests.helpers.qdrant_server import memory_folder
 from tests.helpers.sampling import sampled
 from tests.helpers.tiny_models import clip_model
 
@@ -48,18 +50,18 @@ class Subject:
         """The new collection."""
         return f"{NAME}_{WIDTH[self.asked['content']]}"
 
-    def meant(self) -> str | None:
+    def pointed_to(self) -> str | None:
         """The collection that the application reads once it is switched; None before."""
         client = self.points.client
         if self.strategy == "named_vector":
             mark = (client.get_collection(NAME).config.metadata or {}).get("vecferry:clip") or {}
             return NAME if mark.get("active") else None
         alias = NAME if self.strategy == "replace" else f"{self.beside}_current"
-        meant = {a.alias_name: a.collection_name for a in client.get_aliases().aliases}.get(alias)
-        return meant if meant == self.beside else None
+        current = {a.alias_name: a.collection_name for a in client.get_aliases().aliases}.get(alias)
+        return current if current == self.beside else None
 
     def served(self) -> Rows | None:
-        if (name := self.meant()) is None:
+        if (name := self.pointed_to()) is None:
             return None
         return self.points.rows(name, "clip" if self.strategy == "named_vector" else self.points.old)
 
@@ -70,7 +72,7 @@ class Subject:
 
         def expected() -> Rows:
             copy = f"{NAME}_before_{WIDTH[self.asked['content']]}"
-            old = copy if self.strategy == "replace" and self.meant() else NAME
+            old = copy if self.strategy == "replace" and self.pointed_to() else NAME
             if points.client.collection_exists(old):
                 last[:] = [points.expected(self.model, old)]
             return last[0]
@@ -99,23 +101,24 @@ class Subject:
 
 @pytest.fixture
 def subject(qdrant: Qdrant, tmp_path: Path, database: str, request: pytest.FixtureRequest) -> Callable[..., Subject]:
-    """Makes a collection: of images by CLIP, or of texts."""
+    """Makes a collection: of images by CLIP, or of texts; on the server, or in a directory of local mode."""
 
-    def make(strategy: str, old: str = "", uuids: bool = False, content: str = "text") -> Subject:
+    def make(strategy: str, old: str = "", uuids: bool = False, content: str = "text", local: str = "") -> Subject:
+        client = clients.created(local).client if local else qdrant.client()
         asked: dict[str, Any] = {
-            "qdrant": {"url": qdrant.url}, "strategy": strategy, "content": content, "database": "DATABASE_URL",
+            "qdrant": {"path": local} if local else {"url": qdrant.url},
+            "strategy": strategy, "content": content, "database": "DATABASE_URL",
             **({"vector_name": "clip"} if strategy == "named_vector" else {}),
         }  # fmt: skip
         if content == "text":
             asked |= {"text": "caption", "embedder": f"hashing/{NEW.dimensions}"}
-            return Subject(
-                Points(qdrant.client(), old, uuids).make(), strategy, asked, lambda texts: NEW.embed(texts).whole
-            )
+            points = Points(client, old, uuids).make()
+            return Subject(points, strategy, asked, lambda texts: NEW.embed(texts).whole)
         folder = tmp_path / "pictures"
         folder.mkdir()
         asked |= {"images": {"root": str(folder)}, "embedder": request.getfixturevalue("clip")}
         model = open_embedder(asked["embedder"])
-        points = Points(qdrant.client(), old, uuids, key="image_path", folder=folder).make()
+        points = Points(client, old, uuids, key="image_path", folder=folder).make()
         return Subject(
             points, strategy, asked, lambda names: model.embed([(folder / name).read_bytes() for name in names]).whole
         )
@@ -143,3 +146,20 @@ def test_lifecycle(
 def test_lifecycle_of_images(subject: Callable[..., Subject], connection: Connection, strategy: str) -> None:
     """The same for pictures by CLIP."""
     drive(subject(strategy, "siglip", content="image").migration(connection))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "old"),
+    sampled(
+        [("alias", ""), ("replace", ""), ("named_vector", "siglip"), ("alias", "siglip"), ("replace", "siglip")],
+        ("alias", ""),
+    ),
+)
+def test_lifecycle_in_local_mode(
+    subject: Callable[..., Subject], connection: Connection, tmp_path: Path, strategy: str, old: str
+) -> None:
+    """The same in a directory of qdrant-client's, save the one combination that is refused there."""
+    with memory_folder(tmp_path) as folder:
+        path = str(folder / "local")
+        drive(subject(strategy, old, local=path).migration(connection))
+        clients.close_directory(path)

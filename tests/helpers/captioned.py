@@ -80,16 +80,14 @@ class Points:
         return f"picture {number} of {' '.join(f'word{number * 7 + seed + n}' for n in range(8))}"
 
     def write(self, numbers: Any, seed: int = 0) -> None:
-        """Whole points, as an application upserts them: with the old vectors alone."""
+        """Whole points, as an application upserts them: with the old vectors alone, until a contract has dropped them."""
+        vectors: Any = self.client.get_collection(self.name).config.params.vectors
         points = []
         for number in numbers:
             payload = self.payload(number, seed)
             (vector,) = self.embed([payload.get(self.key, "nothing")]).tolist()
-            points.append(
-                models.PointStruct(
-                    id=self.id(number), vector={self.old: vector} if self.old else vector, payload=payload
-                )
-            )
+            named = {self.old: vector} if self.old and self.old in vectors else {}
+            points.append(models.PointStruct(id=self.id(number), vector=named if self.old else vector, payload=payload))
         self.client.upsert(self.name, points, wait=True)
 
     def change(self, step: int) -> None:
