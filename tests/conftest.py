@@ -168,6 +168,13 @@ def fewer_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.checks.searches.QUERIES", 40)
 
 
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The charts of a report are not drawn: that takes a tenth of a second, a third of what a flow takes here. What is drawn
+    is for tests/checks/test_charts.py to say."""
+    monkeypatch.setattr("tasks.checks.charts.drawn", lambda benchmark: "<svg></svg>")
+
+
 UNREAD = ("EVENT_PERSISTER", "TASK_RUN_RECORDER", "TRIGGERS")
 """Services of Prefect's server that write down each event and each task run: nobody reads them where tests share a server, and
 they are four fifths of what a flow costs it."""

@@ -1,10 +1,10 @@
 """The verification report: JSON for programs, one HTML page without outside parts for people."""
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from tasks.base import files
 from tasks.base.words import agreeing, counted
+from tasks.checks import charts
 from tasks.checks.benchmark import Benchmark
 from tasks.checks.contact_sheet import ContactSheet
 from tasks.checks.measures import Check
@@ -107,7 +108,7 @@ def write(run: Run, targets: list[TargetReport], work: Work) -> str:
         "figures": asdict(work),
     }
     files.write(run.path("report.json"), json.dumps(data, indent=1, default=plain).encode())
-    plots = [_plots(t.benchmark) if t.benchmark else "" for t in targets]
+    plots = [charts.drawn(t.benchmark) if t.benchmark else "" for t in targets]
     page = _template().render(report=data, plots=plots, sheets=[t.sheet for t in targets])
     files.write(run.path("report.html"), page.encode())
     return run.path("report.html")
@@ -142,46 +143,8 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
 
+@cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"counted": counted, "agreeing": agreeing, "explained": explained}
     return environment.from_string((Path(__file__).parent / "report.html.j2").read_text())
-
-
-def _plots(benchmark: Benchmark) -> str:
-    """Inline SVG: latencies of both stores, recall over ef_search, and the distances of both stores against each other."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.4))  # laid out by hand: matplotlib's own layout takes half a second
-    figure.subplots_adjust(left=0.05, right=0.99, bottom=0.15, top=0.9, wspace=0.22)
-    latency, recall, distances = figure.subplots(1, 3)
-
-    source = benchmark.source
-    stores = [("target", benchmark.latency), *([("source", source.latency)] if source else [])]
-    for offset, (name, measured) in enumerate(stores):
-        heights = [measured.p50_ms, measured.p95_ms, measured.p99_ms]
-        latency.bar([x + offset * 0.4 for x in range(3)], heights, width=0.38, label=name)
-    latency.set_xticks([x + 0.2 * (len(stores) - 1) for x in range(3)], ["p50", "p95", "p99"])
-    latency.set(title=f"Search latency, top {benchmark.k}", ylabel="ms")
-    latency.legend(frameon=False)
-
-    recall.plot([tried.ef_search for tried in benchmark.sweep], [tried.recall for tried in benchmark.sweep], marker="o")
-    if source:
-        recall.axhline(source.recall, color="C1", linestyle="--", label="source")
-        recall.legend(frameon=False)
-    recall.set(title=f"Recall@{benchmark.k} against exact search", xlabel="ef_search", ylim=(0, 1.03))
-
-    if source and source.distances:
-        pairs = source.distances
-        distances.scatter([b for _, b in pairs], [a for a, _ in pairs], s=6, alpha=0.5)
-        low, high = min(map(min, pairs)), max(map(max, pairs))
-        distances.plot([low, high], [low, high], color="grey", linewidth=0.8)
-        distances.set(title="Distances of neighbours that both give", xlabel="source", ylabel="target")
-    else:
-        distances.set_axis_off()
-    for axes in (latency, recall, distances):
-        axes.spines[["top", "right"]].set_visible(False)
-    out = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(out)
-    return out.getvalue()[out.getvalue().index("<svg") :]
