@@ -52,8 +52,7 @@ def test_charts(benchmark: Benchmark, says: set[str], silent_on: set[str]) -> No
 @pytest.mark.usefixtures("prefect", "database")
 def test_a_reports_page_shows_them(chroma_dir: Callable[..., str], tmp_path: Path) -> None:
     """After a whole run, each target with its own."""
-    run = chroma_to_pgvector(chroma={"path": chroma_dir()}, run_id="drawn")
-    assert run["state"] == "verified"
+    assert chroma_to_pgvector(chroma={"path": chroma_dir()}, run_id="drawn")["state"] == "verified"
     page = (tmp_path / "home" / "runs" / "drawn" / "report.html").read_text()
     (svg,) = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert {"Search latency, top 10", "Distances of neighbours that both give"} <= words(svg)
