@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flows.command import commands, completion, console, demos, embed, fields, interrupt, search
+from flows.command import commands, completion, console, demos, embed, fields, interrupt, models, search
 from flows.command.arguments import form_of, named, pairs, parameters_of
 from flows.command.carry_out import of_run, start
 from flows.command.runs import check_run, note_versions, show, to_rerun
@@ -237,6 +237,7 @@ def restore(
 app.command("search", help="Search the vectors that a run has made by a text, before its cutover or after.")(
     search.command
 )
+app.add_typer(models.app, name="models")
 app.command("embed", help="Print the vectors of images and texts: to try a model, and for queries.")(embed.command)
 
 

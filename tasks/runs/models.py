@@ -65,6 +65,7 @@ class Model:
 
 
 COLUMNS = ", ".join(field.name for field in fields(Model))
+_OF_TABLE = "table_schema = %s AND table_name = %s AND to_jsonb(m) ->> 'set_id' IS NULL"  # older ledgers have no sets
 
 
 def hold(connection: Connection) -> None:
@@ -74,7 +75,7 @@ def hold(connection: Connection) -> None:
 
 def of_table(connection: Connection, schema: str, table: str) -> list[Model]:
     """The models of a live table that are not retired, in the order in which they came."""
-    return _select(connection, "table_schema = %s AND table_name = %s AND state <> 'retired'", schema, table)
+    return _select(connection, f"{_OF_TABLE} AND state <> 'retired'", schema, table)
 
 
 def at(connection: Connection, schema: str, table: str, column: str) -> Model | None:
@@ -222,8 +223,8 @@ def rename(connection: Connection, model: Model, column: str) -> None:
 
 def is_retired(connection: Connection, schema: str, table: str, column: str) -> bool:
     """Whether the last model that had the column, of the table or beside it, was dropped."""
-    where = "table_schema = %s AND table_name = %s AND column_name = %s"
-    return [m.state for m in _select(connection, where, schema, table, column)][-1:] == ["retired"]
+    every = _select(connection, f"{_OF_TABLE} AND column_name = %s", schema, table, column)
+    return [model.state for model in every][-1:] == ["retired"]
 
 
 def refuse_retired(connection: Connection, run_id: str, target: int) -> None:
@@ -266,7 +267,7 @@ def _select(connection: Connection, where: str, *values: object) -> list[Model]:
     if not exists(connection):
         return []
     with connection.cursor(row_factory=class_row(Model)) as cursor:
-        query = sql.SQL("SELECT {} FROM vecferry.model WHERE {} ORDER BY model").format(
+        query = sql.SQL("SELECT {} FROM vecferry.model AS m WHERE {} ORDER BY model").format(
             sql.SQL(COLUMNS), sql.SQL(where)
         )
         return cursor.execute(query, values).fetchall()

@@ -106,6 +106,15 @@ def grants(connection: Connection, relation: sql.Identifier) -> list[tuple[str, 
     ).fetchall()
 
 
+def owner(connection: Connection, relation: sql.Identifier) -> str | None:
+    """Who owns it, where that is not this role."""
+    query = (
+        "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = to_regclass(%s) "
+        "AND relowner <> (SELECT oid FROM pg_roles WHERE rolname = current_user)"
+    )
+    return _value(connection, query, relation)
+
+
 def _value(
     connection: Connection, query: str | sql.Composed, relation: sql.Identifier | None = None, *more: str
 ) -> Any:

@@ -1,0 +1,108 @@
+"""The forms of the verbs that prepare tables for several models, and choose between these."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flows.forms.decimals import Number, OptionalNumber
+from flows.forms.shared import Base
+from tasks.stores.postgres import model_tables
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: str | None = Field(None, description="the table as SQL names it")
+
+
+class DocumentsRole(_Part):
+    """The table of documents."""
+
+    key: str | None = Field(None, description="column that identifies a document (default: the primary key)")
+    title: str | None = Field(None, description="column of the title (default: title or name)")
+    text: str | None = Field(None, description="column of the whole text (default: content or text)")
+
+
+class ChunksRole(_Part):
+    """The table of chunks."""
+
+    key: str | None = Field(None, description="column that identifies a chunk (default: the primary key)")
+    document: str | None = Field(None, description="column of its document (default: the foreign key)")
+    text: str | None = Field(None, description="column of the text that is embedded (default: content or text)")
+    position: str | None = Field(None, description="column of its number in the document (default: chunk_index)")
+    vector: str | None = Field(None, description="column of the vectors that are searched now, where they lie here")
+
+
+class EmbeddingsRole(_Part):
+    """The table of vectors."""
+
+    chunk: str | None = Field(None, description="column of the chunk (default: the foreign key)")
+    model: str | None = Field(None, description="column of the model's id (default: model_id)")
+    vector: str | None = Field(None, description="column of the vectors that are searched now")
+
+
+class Roles(BaseModel):
+    """Which tables and columns play which part; what is not said is read from foreign keys and usual names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    documents: str | DocumentsRole | None = Field(
+        None, description="the table of documents (default: where the chunks' foreign key leads, else documents)"
+    )
+    chunks: str | ChunksRole | None = Field(
+        None, description="the table of chunks (default: where the vectors' foreign key leads, else document_chunks)"
+    )
+    embeddings: str | EmbeddingsRole | None = Field(
+        None, description="the table of vectors (default: chunk_embeddings)"
+    )
+
+    def resolved(self) -> model_tables.Roles:
+        """As the database is asked."""
+        return model_tables.Roles(_given(self.documents), _given(self.chunks), _given(self.embeddings))
+
+
+class OfTables(Base):
+    """What every verb about models takes."""
+
+    roles: Roles = Field(Roles(), description="the tables and columns that are meant")
+
+
+class ModelsInit(OfTables):
+    """The form of models-init."""
+
+    source_model: str | None = Field(
+        None, description="model of the vectors that are there: provider/model, or unknown"
+    )
+    create: bool = Field(False, description="make new tables, though others of the database have vectors")
+    replace_unique: bool = Field(
+        False, description="replace a key that allows one row a chunk by one of chunk and model"
+    )
+
+
+class ModelsSetup(OfTables):
+    """The form of models-setup."""
+
+    models: list[str] = Field([], description="models to serve: provider/model (default: those that are registered)")
+    similarity_threshold: OptionalNumber = Field(
+        None, ge=-1, le=1, description="similarity below which a search by these models gives no row"
+    )
+
+
+class ModelsActivate(OfTables):
+    """The form of models-activate."""
+
+    model: str = Field(description="the model that new searches and new documents use")
+    force: bool = Field(False, description="also where it does not cover all chunks")
+
+
+class ModelsRetire(OfTables):
+    """The form of models-retire."""
+
+    model: str = Field(description="the model that is searched no more; once more after the window: whose vectors go")
+    rollback_days: Number = Field(7, ge=0, description="days after which a second retire drops its vectors")
+
+
+def _given(part: str | BaseModel | None) -> dict[str, Any]:
+    if part is None:
+        return {}
+    return {"table": part} if isinstance(part, str) else part.model_dump(exclude_none=True)

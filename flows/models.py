@@ -1,0 +1,70 @@
+"""Tables that serve several models: they are prepared, given models, and switched between these."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import State, flow
+from prefect.states import Completed
+
+from flows.forms.form import form
+from flows.forms.models import ModelsActivate, ModelsInit, ModelsRetire, ModelsSetup, OfTables
+from flows.naming import run_name
+from flows.served import asked_of, wanted_of
+from tasks.runs import registry
+from tasks.runs.database import Connection, connect, database_url, refusable
+from tasks.shadows.postgres import model_init, model_setup, model_switch
+from tasks.stores.postgres import model_tables
+
+Result = dict[str, Any]
+
+
+@flow(name="models-init", flow_run_name=run_name, validate_parameters=False)
+@form(ModelsInit)
+def models_init(parameters: ModelsInit) -> State[Result]:
+    """Prepare tables to serve several models; the column of vectors that they came with is taken over as it is."""
+    asked = asked_of(parameters)
+    with _connected(parameters) as connection, refusable("prepare the tables"):
+        _, done = model_init.initialise(connection, asked)
+    return _ended(done or ["the tables are prepared already"])
+
+
+@flow(name="models-setup", flow_run_name=run_name, validate_parameters=False)
+@form(ModelsSetup)
+def models_setup(parameters: ModelsSetup) -> State[Result]:
+    """Register models, and make the column and the index of each number of dimensions."""
+    wanted = wanted_of(parameters)
+    with _connected(parameters) as connection, refusable("set the models up"):
+        tables = model_tables.find(connection, parameters.roles.resolved())
+        done = model_setup.set_up(connection, tables, wanted)
+        if parameters.similarity_threshold is not None:
+            for one in wanted:
+                model = registry.named(connection, tables, one.name)
+                registry.set_threshold(connection, model, float(parameters.similarity_threshold))
+                done.append(f"similarity threshold {parameters.similarity_threshold} of {one.name}")
+    return _ended(done or ["all of that is there already"])
+
+
+@flow(name="models-activate", flow_run_name=run_name, validate_parameters=False)
+@form(ModelsActivate)
+def models_activate(parameters: ModelsActivate) -> State[Result]:
+    """Make a model the default of new searches and new documents, in one transaction."""
+    with _connected(parameters) as connection, refusable("switch the model"):
+        tables = model_tables.find(connection, parameters.roles.resolved())
+        return _ended(model_switch.activate(connection, tables, parameters.model, parameters.force))
+
+
+@flow(name="models-retire", flow_run_name=run_name, validate_parameters=False)
+@form(ModelsRetire)
+def models_retire(parameters: ModelsRetire) -> State[Result]:
+    """Search by a model no more."""
+    with _connected(parameters) as connection, refusable("retire the model"):
+        tables = model_tables.find(connection, parameters.roles.resolved())
+        return _ended(model_switch.end(connection, tables, parameters.model))
+
+
+def _connected(parameters: OfTables) -> Connection:
+    return connect(database_url(parameters.database), "vecferry models")
+
+
+def _ended(lines: Sequence[str]) -> State[Result]:
+    return Completed(message="; ".join(lines), data={"done": list(lines)})

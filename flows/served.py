@@ -1,0 +1,61 @@
+"""From the forms about models to what is asked of the tables: models are opened by their names."""
+
+from dataclasses import dataclass
+
+from flows.forms.models import ModelsInit, ModelsSetup
+from tasks.embedders.bare_names import whole_name
+from tasks.embedders.registry import open_embedder
+from tasks.planning.shown_sql import lines, note
+from tasks.runs.database import connect, database_url
+from tasks.runs.registry import UNKNOWN
+from tasks.shadows.postgres import model_init, model_setup
+from tasks.shadows.postgres.model_changes import Change
+from tasks.shadows.postgres.model_init import Asked, Source
+from tasks.shadows.postgres.model_setup import Wanted
+from tasks.stores.postgres import model_tables
+
+
+def asked_of(parameters: ModelsInit) -> Asked:
+    """What preparing the tables is asked for. Raises UsageError where the model cannot be opened."""
+    written, source = parameters.source_model, None
+    if written == UNKNOWN:
+        source = Source(f"{UNKNOWN}/{UNKNOWN}", None)
+    elif written is not None:
+        name = whole_name(written)
+        source = Source(name, open_embedder(name).space)
+    return Asked(parameters.roles.resolved(), source, parameters.create, parameters.replace_unique)
+
+
+def wanted_of(parameters: ModelsSetup) -> list[Wanted]:
+    """The models that are to be served. Raises UsageError where one cannot be opened."""
+    names = dict.fromkeys(map(whole_name, parameters.models))
+    return [Wanted(name, open_embedder(name).space) for name in names]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a verb would change."""
+
+    changes: list[Change]
+    problems: list[str]
+
+    @property
+    def sql(self) -> list[str]:
+        """As a plan shows it."""
+        return [line for one in self.changes for line in (note(f"{one.makes}:"), *lines(*one.statements))]
+
+
+def planned_init(parameters: ModelsInit) -> Planned:
+    """What ``init`` would change; nothing is written."""
+    asked = asked_of(parameters)
+    with connect(database_url(parameters.database), "vecferry models") as connection:
+        draft = model_init.draft(connection, asked)
+        return Planned(model_init.changes(connection, draft, asked), draft.problems)
+
+
+def planned_setup(parameters: ModelsSetup) -> Planned:
+    """What ``setup`` would change; nothing is written."""
+    wanted = wanted_of(parameters)
+    with connect(database_url(parameters.database), "vecferry models") as connection:
+        tables = model_tables.find(connection, parameters.roles.resolved())
+        return Planned(model_setup.changes(connection, tables, wanted), [])

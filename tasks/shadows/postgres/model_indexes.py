@@ -1,0 +1,81 @@
+"""The HNSW indexes of tables of several models: one for each column of vectors."""
+
+from collections.abc import Iterator, Sequence
+
+from psycopg import sql
+
+from tasks.runs.names import short
+from tasks.runs.registry import RegisteredModel
+from tasks.shadows.postgres.model_changes import Change
+from tasks.stores.interface import Collection
+from tasks.stores.postgres import hnsw
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.live_table import quoted
+from tasks.stores.postgres.model_tables import ModelTables
+from tasks.stores.postgres.table import Table, index_statements
+
+
+def indexes(connection: Connection, tables: ModelTables, known: Sequence[RegisteredModel]) -> Iterator[Change]:
+    """What builds the indexes that are missing."""
+    names: dict[tuple[str, str, str, str], str] = {}
+    for model in known:
+        key = (model.place_schema, model.place_table, model.column, model.metric)
+        if key in names or has_index(connection, model):
+            continue
+        names[key] = free_name(connection, tables, model)
+        table = table_of(model)
+        parameters = hnsw.parameters(collection_of(model))
+        if table.layout.index_type:
+            yield Change(
+                f"index {names[key]} on {model.place_schema}.{model.place_table}.{model.column}",
+                tuple(index_statements(table, names[key], *parameters, concurrently=True)),
+                alone=True,
+                built=(table, names[key], collection_of(model)),
+            )
+
+
+def table_of(model: RegisteredModel) -> Table:
+    """Where the vectors of a model lie, as a table with one column of vectors."""
+    return Table(model.place_schema, model.place_table, model.layout, column=quoted(model.column))
+
+
+def collection_of(model: RegisteredModel) -> Collection:
+    """What an index of its vectors is built for."""
+    return Collection(model.name, "", 0, model.dimensions, model.metric)
+
+
+def has_index(connection: Connection, model: RegisteredModel) -> bool:
+    """Whether its vectors have a valid index that searches of it use, of all rows."""
+    row = connection.execute(
+        "SELECT bool_or(i.indisvalid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam "
+        "JOIN pg_opclass o ON o.oid = i.indclass[0] WHERE i.indrelid = to_regclass(%s) AND m.amname IN ('hnsw', 'ivfflat') "
+        "AND i.indpred IS NULL AND o.opcname = %s AND pg_get_indexdef(i.indexrelid, 1, false) IN (%s, %s)",
+        (model.place.as_string(), model.layout.opclass, *_definitions(model)),
+    ).fetchone()
+    return row == (True,)
+
+
+def free_name(connection: Connection, tables: ModelTables, model: RegisteredModel) -> str:
+    """``idx_embeddings_hnsw_384``; where an index of another table has that name, one with the table's."""
+    usual = f"idx_embeddings_hnsw_{model.dimensions}" + ("" if model.metric == "cosine" else f"_{model.metric}")
+    row = connection.execute(
+        "SELECT i.indrelid = to_regclass(%s) FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid "
+        "WHERE c.oid = to_regclass(%s)",
+        (model.place.as_string(), sql.Identifier(model.place_schema, usual).as_string()),
+    ).fetchone()
+    if row is None or row == (True,):
+        return usual
+    return f"idx_{short(model.place_table, 40)}{usual.removeprefix('idx_embeddings')}"
+
+
+def _definitions(model: RegisteredModel) -> tuple[str, str]:
+    """How the catalogue may write what is indexed."""
+    column = quoted(model.column)
+    plain = (
+        model.column
+        if column == f'"{model.column}"' and model.column.isidentifier() and model.column.islower()
+        else column
+    )
+    if model.layout.index_type == model.vector_type:
+        return plain, column
+    return f"(({plain})::halfvec({model.dimensions}))", f"(({column})::halfvec({model.dimensions}))"

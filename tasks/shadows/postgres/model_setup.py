@@ -1,0 +1,129 @@
+"""Adding a model to tables that serve several: its row in the registry, a column of its dimensions, and the index of that."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tasks.base.errors import UsageError
+from tasks.base.words import counted
+from tasks.embedders.interface import Space
+from tasks.runs import coverage, registry
+from tasks.runs.registry import Place, RegisteredModel
+from tasks.shadows.postgres import model_pieces
+from tasks.shadows.postgres.model_changes import Change, registry_changed, send, send_one_by_one
+from tasks.shadows.postgres.model_indexes import indexes
+from tasks.stores.postgres import relations
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.fixed_column import vector_columns
+from tasks.stores.postgres.locking import locked
+from tasks.stores.postgres.model_tables import ModelTables
+
+MOST_DIMENSIONS = 16_000
+"""Of pgvector's type vector."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A model that is to be served."""
+
+    name: str
+    space: Space
+
+
+def set_up(connection: Connection, tables: ModelTables, wanted: Sequence[Wanted]) -> list[str]:
+    """Registers the models, which can be searched from then on, and makes what is missing for all that are registered; returns
+    what was done. Raises UsageError where one is there with other dimensions, or its column is somebody else's."""
+    places = [_place(connection, tables, one) for one in wanted]  # all are checked before anything is changed
+    done = locked(connection, lambda: _register(connection, tables, wanted, places))
+    known = registry.listed(connection, tables)
+    done += send_one_by_one(connection, indexes(connection, tables, known))
+    return done
+
+
+def changes(connection: Connection, tables: ModelTables, wanted: Sequence[Wanted]) -> list[Change]:
+    """All that would be sent, in order."""
+    known = registry.listed(connection, tables)
+    names = {model.name for model in known}
+    known += [_expected(one, _place(connection, tables, one)) for one in wanted if one.name not in names]
+    columns = [*_columns(connection, tables, known)]
+    counters = [model_pieces.count_embeddings(tables, known)] if columns else []
+    return [*columns, *counters, *indexes(connection, tables, known)]
+
+
+def _register(
+    connection: Connection, tables: ModelTables, wanted: Sequence[Wanted], places: Sequence[Place]
+) -> list[str]:
+    before = registry.listed(connection, tables)
+    for one, place in zip(wanted, places, strict=True):
+        registry.register(connection, tables, one.name, one.space, place)
+    known = registry.listed(connection, tables)
+    done = [f"register {m.name}, model {m.id}" for m in known if m.number not in {b.number for b in before}]
+    columns = [*_columns(connection, tables, known)]
+    done += send(connection, columns)
+    if columns:
+        done += send(connection, [model_pieces.count_embeddings(tables, known)])
+    if columns or len(known) > len(before):
+        coverage.note_counts(connection, tables)
+        registry_changed(connection, tables)
+    return done
+
+
+def _columns(connection: Connection, tables: ModelTables, known: Sequence[RegisteredModel]) -> Iterator[Change]:
+    """The columns that are missing."""
+    missing = dict.fromkeys(
+        (m.column, m.dimensions)
+        for m in known
+        if not coverage.lies_with_chunks(tables, m)
+        and not relations.has_column(connection, tables.embeddings.identifier, m.column)
+    )
+    for column, dimensions in missing:
+        yield model_pieces.vector_column(tables.embeddings, column, dimensions)
+
+
+def _place(connection: Connection, tables: ModelTables, wanted: Wanted) -> Place:
+    """Where its vectors go: into the column of another model of its dimensions, or a new one."""
+    vectors, dimensions = tables.embeddings, wanted.space.dimensions
+    if dimensions > MOST_DIMENSIONS:
+        raise UsageError(
+            f"{wanted.name} has {counted(dimensions, 'dimension')}, more than the {MOST_DIMENSIONS:,} of pgvector"
+        )
+    shared = next(
+        (
+            m
+            for m in registry.listed(connection, tables)
+            if m.dimensions == dimensions and not coverage.lies_with_chunks(tables, m) and m.vector_type == "vector"
+        ),
+        None,
+    )
+    if shared:
+        return Place(shared.place_schema, shared.place_table, shared.column)
+    name = f"embedding_{dimensions}"
+    there = next((c for c in vector_columns(connection, vectors) if c.name == name), None)
+    if there and (there.type, there.dimensions) != ("vector", dimensions):
+        raise UsageError(
+            f"{there} is of {there.type}({there.dimensions}), and {wanted.name} needs vector({dimensions}): rename that column"
+        )
+    if not there and relations.has_column(connection, vectors.identifier, name):
+        raise UsageError(f"{vectors}.{name} holds no vectors, and {wanted.name} needs a column of that name: rename it")
+    return Place(vectors.schema, vectors.table, name)
+
+
+def _expected(wanted: Wanted, place: Place) -> RegisteredModel:
+    """As the registry will have it, but for its number."""
+    return RegisteredModel(
+        0,
+        "0",
+        wanted.name,
+        wanted.name.partition("/")[0],
+        wanted.space.dimensions,
+        "cosine",
+        wanted.space.normalized,
+        wanted.space.fingerprint,
+        None,
+        False,
+        False,
+        False,
+        place.schema,
+        place.table,
+        place.column,
+        place.vector_type,
+    )
