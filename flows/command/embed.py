@@ -60,7 +60,7 @@ def embedded(model: str, files: Sequence[Path], texts: Sequence[str]) -> Made:
         raise UsageError(f"embedder {model!r} takes {takes} only: {written}")
     inputs = [str(file) for file in files] + list(texts)
     made = [
-        _of(embedder, model, given, names)
+        vectors_of(embedder, model, given, names)
         for given, names in ((items, inputs[: len(files)]), (list(texts), texts))
         if given
     ]
@@ -76,7 +76,8 @@ def _bytes_of(file: Path) -> bytes:
         raise UsageError(f"{str(file)!r} cannot be read: {error.strerror}") from None
 
 
-def _of(embedder: Embedder, model: str, items: Sequence[Item], names: Sequence[str]) -> np.ndarray:
+def vectors_of(embedder: Embedder, model: str, items: Sequence[Item], names: Sequence[str]) -> np.ndarray:
+    """float32[n, d], the vectors of all items. Raises UsageError where one has none, by its name among ``names``."""
     result = embedder.embed(items)
     if result.rejected:
         row, error = next(iter(sorted(result.rejected.items())))

@@ -48,6 +48,7 @@ def command(
 def search(run: Run, text: str, limit: int) -> Answer:
     """The nearest rows to a text by the new vectors of a run, before the cutover and after. Raises UsageError where the run has no
     model that takes texts, or has made nothing, or nothing is left of it."""
+    from flows.command.embed import vectors_of
     from tasks.begin import refuse_dropped
     from tasks.embedders.registry import open_embedder
     from tasks.runs import ledger
@@ -64,7 +65,7 @@ def search(run: Run, text: str, limit: int) -> Answer:
         raise UsageError(
             f"{model}, the model of run {run.run_id}, cannot embed texts: its vectors are found by images only"
         )
-    probe = embedder.embed([text]).whole
+    probe = vectors_of(embedder, model, [text], [text])
     with run.refusable(f"search what run {run.run_id} has made"):
         return Answer(run.run_id, text, model, [_searched(run, target, probe, limit) for target in run.plan.targets])
 

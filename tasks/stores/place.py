@@ -59,7 +59,7 @@ class Place(Protocol):
         ...
 
     def shape(self, rows: int) -> str | None:
-        """What people are shown of its vectors, and of so many rows, with a run; None where they see that in a table of theirs."""
+        """A line that people are shown of its vectors, and of so many rows, with a run; None where they see that in a table of theirs."""
         ...
 
     @property

@@ -12,6 +12,7 @@ from flows.chroma_to_pgvector import chroma_to_pgvector
 from flows.command.search import search
 from flows.command.show.searched import show_searched
 from flows.text_384_to_1536 import text_384_to_1536
+from tasks.base.errors import UsageError
 from tasks.checks.measures import row_cosine
 from tasks.contents.image.content import Image
 from tasks.embedders.registry import open_embedder
@@ -96,9 +97,8 @@ def test_images_are_found_by_a_text(tmp_path: Path, store: tuple[str, MemoryStor
         schema=records(model.space.dimensions),
     ))  # fmt: skip
     request = replace(run.plan.request, embedder=embedder)
-    show_searched(
-        search(replace(run, plan=replace(run.plan, request=request, targets=(target,))), "a cat", 3), as_json=False
-    )
+    of_images = replace(run, plan=replace(run.plan, request=request, targets=(target,)))
+    show_searched(search(of_images, "a cat", 3), as_json=False)
     pictures, text = model.embed(photos).whole, model.embed(["a cat"]).whole
     scores = row_cosine(pictures, np.repeat(text, 3, axis=0))
     ranked = sorted(zip(scores, ["cat.png", "photos/dog.png", "owl.png"], strict=True), reverse=True)
@@ -106,6 +106,8 @@ def test_images_are_found_by_a_text(tmp_path: Path, store: tuple[str, MemoryStor
         f"Found 3 images in {name}:docs_live",
         *(f"  - {image} (score: {score:.3f})" for score, image in ranked),
     ]
+    with pytest.raises(UsageError, match=r"has no vector of 'a{30}': 32 tokens, where the model takes 20 \(too_long\)"):
+        search(of_images, "a" * 30, 3)
 
 
 @needs_timm

@@ -76,7 +76,7 @@ class AliasedCollection:
         return self.alias
 
     def shape(self, rows: int) -> str:
-        return f"vector size {self.dimensions}, {counted(rows, 'row')}"
+        return f"{self.name}: vector size {self.dimensions}, {counted(rows, 'row')}"
 
     @property
     def queue(self) -> None:

@@ -74,6 +74,17 @@ def test_vectors_with_names_get_another_beside_them(planning: Planning, qdrant: 
     ]
 
 
+@pytest.mark.parametrize(
+    ("strategy", "shown"),
+    [("named_vector", "image_chunks.hashing_48"), ("alias", "image_chunks_48"), ("replace", "image_chunks_48")],
+)
+def test_what_is_shown_of_a_run(planning: Planning, qdrant: Qdrant, strategy: str, shown: str) -> None:
+    """The vectors that were made, under the name that they have before the switch too."""
+    Points(qdrant.client(), old="siglip").make(12)
+    (target,) = planning(strategy=strategy).plan.targets
+    assert target.place.shape(20_000) == f"{shown}: vector size 48, distance Cosine, 20,000 points"
+
+
 def test_a_named_vector_beside_one_without_a_name_is_chosen_by_nobody_else(planning: Planning, qdrant: Qdrant) -> None:
     """It is possible, and changes what the application reads and what its writes do."""
     Points(qdrant.client()).make(12)

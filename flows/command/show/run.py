@@ -170,7 +170,7 @@ def _steps(outcome: Outcome) -> list[str]:
 def _print_shapes(outcome: Outcome) -> None:
     for target in outcome.targets:
         if target.shape:
-            out.print(f"{target.table}: {target.shape}")
+            out.print(target.shape)
 
 
 def _print_tail(outcome: Outcome) -> None:

@@ -37,8 +37,8 @@ class QdrantPlace:
     """The vectors beside the old ones, when this was planned."""
 
     def shape(self, rows: int) -> str:
-        """``vector size 768, distance Cosine, 20,000 points``"""
-        return f"vector size {self.dimensions}, distance {self.distance}, {counted(rows, 'point')}"
+        """``image_chunks_768: vector size 768, distance Cosine, 20,000 points``"""
+        return f"{self.made}: vector size {self.dimensions}, distance {self.distance}, {counted(rows, 'point')}"
 
     @property
     def rows(self) -> dict[str, Any]:
@@ -61,6 +61,11 @@ class QdrantPlace:
     def name(self) -> str:
         """What people call it."""
         raise NotImplementedError
+
+    @property
+    def made(self) -> str:
+        """What the new vectors are called, before the switch too."""
+        return self.name
 
     @property
     def holder(self) -> str:
@@ -127,6 +132,10 @@ class ReplacedCollection(QdrantPlace):
     @property
     def name(self) -> str:
         return self.collection
+
+    @property
+    def made(self) -> str:
+        return self.new_collection
 
     @property
     def holder(self) -> str:
