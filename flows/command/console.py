@@ -24,11 +24,12 @@ QUIET = {
 """Set unless the user did, before Prefect is imported: its own server starts slowly and logs a lot."""
 
 
-def prepare_environment() -> None:
-    """Prefect kept quiet, and a process that gives way to what else its machine does: that may be the database."""
+def prepare_environment(gives_way: bool = True) -> None:
+    """Prefect kept quiet, and a process that gives way to what else its machine does, unless people wait for it: that may be
+    the database."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    if os.name == "posix":
+    if gives_way and os.name == "posix":
         os.nice(NICENESS)
 
 

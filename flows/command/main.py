@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flows.command import commands, completion, console, demos, embed, fields, interrupt, models, search
+from flows.command import commands, completion, console, demos, embed, fields, interrupt, models, search, serve
 from flows.command.arguments import form_of, named, pairs, parameters_of
 from flows.command.carry_out import of_run, start
 from flows.command.runs import check_run, note_versions, show, to_rerun
@@ -239,6 +239,7 @@ app.command("search", help="Search the vectors that a run has made by a text, be
 )
 app.add_typer(models.app, name="models")
 app.command("embed", help="Print the vectors of images and texts: to try a model, and for queries.")(embed.command)
+app.command("serve", help="Answer embeddings, searches and documents over HTTP, until Ctrl-C.")(serve.command)
 
 
 @app.command()
@@ -264,7 +265,7 @@ TYPER_INTERRUPTED = 130
 def main() -> None:
     """The command. A user's mistake is one line on standard error, never a traceback."""
     memory.starting()
-    console.prepare_environment()
+    console.prepare_environment(gives_way=sys.argv[1:2] != ["serve"])
     with interrupt.listening():
         try:
             status = app(standalone_mode=False) or 0

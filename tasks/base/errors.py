@@ -14,6 +14,10 @@ class UsageError(VecferryError):
     exit_status = 2
 
 
+class NotFound(UsageError):
+    """What was named, a model or a document, is not there; the message names those that are."""
+
+
 class TransientError(VecferryError):
     """Expected to pass: a dropped connection, a timeout, a 429 or 5xx. Retried with backoff."""
 

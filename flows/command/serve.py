@@ -1,0 +1,94 @@
+"""What ``vecferry serve`` does: the service, until Ctrl-C."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from flows.command import completion
+from flows.command.show import terminal
+from flows.service.options import TOKEN, Options
+
+DEFAULT = Options()
+
+
+def command(
+    host: Annotated[str, typer.Option("--host", help="the address to listen on", metavar="HOST")] = DEFAULT.host,
+    port: Annotated[int, typer.Option("--port", help="the port", min=1, max=65535, metavar="PORT")] = DEFAULT.port,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="a model to embed by, beside those that the database knows; may be repeated",
+            autocompletion=completion.models,
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    token: Annotated[
+        str,
+        typer.Option(
+            "--token",
+            help=f"the name of the variable with the token that every request must bear (default: {TOKEN}, where that is set; "
+            "without a token only this machine may ask)",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = DEFAULT.token,
+    database: Annotated[
+        str, typer.Option("--database", help="the name of the variable with the database's URL", metavar="NAME")
+    ] = DEFAULT.database,
+    body_mb: Annotated[
+        int, typer.Option("--body-mb", help="the largest body that is taken, in MiB", min=1, max=1024, metavar="MIB")
+    ] = DEFAULT.body_mb,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout",
+            help="seconds that a request may take to arrive, and its answer to be made",
+            min=0.1,
+            max=3600,
+            metavar="SECONDS",
+        ),
+    ] = DEFAULT.timeout,
+    queue: Annotated[
+        int,
+        typer.Option(
+            "--queue", help="requests that may wait for a model; the next is refused", min=1, max=10_000, metavar="N"
+        ),
+    ] = DEFAULT.queue,
+) -> None:
+    """``vecferry serve``. Raises UsageError."""
+    options = Options(host, port, tuple(model or ()), database, token, body_mb, timeout, queue)
+    with _ending_in_order():
+        with terminal.passing_by("starting…"):
+            from flows.service.serving import serve
+        serve(options, terminal.note)
+    if terminal.err.is_terminal:  # behind the ^C
+        terminal.err.print()
+    terminal.note("stopped")
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP end the body as it ends by itself, with all that it opened closed; elsewhere Ctrl-C ends the
+    process, whatever it does (flows/command/interrupt.py)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    listener = signal.set_wakeup_fd(-1)
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in kept.items():
+        if handler != signal.SIG_IGN:  # nohup is obeyed
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(listener, warn_on_full_buffer=False)

@@ -1,0 +1,109 @@
+"""What the routes have in common: the models, the database, and the threads that wait for it."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from flows.service.active import active_models
+from flows.service.options import Options
+from flows.service.problems import Refused
+from flows.service.workers import Models, Worker
+from tasks.base.errors import NotFound
+from tasks.base.words import counted, listed, plural
+from tasks.embedders.interface import Kind
+from tasks.embedders.naming import parse_model
+from tasks.runs.database import Connection, refusable
+from tasks.stores.postgres.idle import Connections
+
+T = TypeVar("T")
+THREADS = 8
+"""Requests that use the database at a time; each has a connection."""
+WAIT = 1.0
+"""Seconds after which to ask again where all threads are taken."""
+
+
+@dataclass
+class Service:
+    """One process of the service, from its start to its end."""
+
+    options: Options
+    models: Models
+    connections: Connections
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(THREADS, "database")
+
+    @cached_property
+    def _places(self) -> threading.Semaphore:
+        return threading.Semaphore(THREADS + self.options.queue)
+
+    async def in_thread(self, call: Callable[[], T]) -> T:
+        """What ``call`` returns, which may wait. Raises what it raises, and Refused, 429, where too much waits already."""
+        if not self._places.acquire(blocking=False):
+            waiting = counted(self.options.queue, "request", "are")
+            raise Refused(429, f"the database is busy: {waiting} waiting for it", WAIT)
+        future = self._threads.submit(call)
+        future.add_done_callback(lambda _: self._places.release())
+        return await asyncio.wrap_future(future)
+
+    async def asked(self, question: Callable[[Connection], T]) -> T:
+        """What the database answers. Raises TransientError while it is gone."""
+
+        def ask() -> T:
+            with refusable("ask the database"), self.connections.connection("vecferry serve") as connection:
+                connection.execute(f"SET statement_timeout = {round(self.options.timeout * 1000)}")
+                return question(connection)
+
+        return await self.in_thread(ask)
+
+    async def model(self, name: str) -> Worker:
+        """The model of that name, in full or without its provider. Raises NotFound, with those that there are."""
+        named = list(self.options.models)
+        if not (matching := _matching(name, named)):
+            named += [model.name for model in await self.asked(active_models)]
+            matching = _matching(name, named)
+        if not matching:
+            raise NotFound(f"no model is called {name!r} here; available: {listed(sorted(set(named))) or 'none'}")
+        return self.models.worker(_only(matching, f"several models are called {name!r}"))
+
+    async def default_model(self, kind: Kind) -> Worker:
+        """The model that texts or images are embedded by where none is named: of those that the service was started with, the
+        first that takes them; else the one that the database says is active. Raises NotFound where there is none."""
+        for name in self.options.models:
+            if kind in self.models.worker(name).loaded().takes:
+                return self.models.worker(name)
+        active = [model.name for model in await self.asked(active_models) if model.kind == kind]
+        if not active:
+            raise NotFound(
+                f"no model is active for {plural(2, kind)}: name one in the request, or start the service with --model NAME"
+            )
+        return self.models.worker(_only(active, f"several models are active for {plural(2, kind)}"))
+
+    def close(self) -> None:
+        """Whatever is under way is left to end by itself."""
+        self.models.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.connections.close()
+
+
+def bare(name: str) -> str:
+    """What a model is called without its provider, folder, revision and options."""
+    return parse_model(name).model.rstrip("/").rpartition("/")[2]
+
+
+def _matching(name: str, named: Sequence[str]) -> list[str]:
+    if name in named:
+        return [name]
+    return [one for one in named if name in (parse_model(one).model, bare(one))]
+
+
+def _only(names: Sequence[str], otherwise: str) -> str:
+    different = sorted(set(names))
+    if len(different) > 1:
+        raise Refused(409, f"{otherwise}: {listed(different)}; name one of them in full")
+    return different[0]
