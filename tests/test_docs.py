@@ -228,7 +228,7 @@ def test_the_table_of_a_migration_lists_parameters_that_there_are(flow: str) -> 
 
 @pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.name)
 def test_a_page_shows_settings_that_there_are(page: Path) -> None:
-    """A setting of ours that nothing reads is a promise that nothing keeps. Whoever contributes or measures sets what the tests read, too."""
+    """A setting of ours that nothing reads is a promise that nothing keeps. Contributors, and who measures, set what the tests read too."""
     read = settings() | (settings("tests") if page.name in ("CONTRIBUTING.md", "benchmarks.md") else set())
     assert sorted(set(SETTING.findall(page.read_text())) - read) == []
 

@@ -26,8 +26,9 @@ from tests.helpers.tiny_models import clip_model
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
-ROWS, WITHOUT = 20, 7
-"""Points, and the one that no row of the table is of."""
+ROWS, WITHOUT, LOST = 20, 7, 8
+"""Points, the one that no row of the table is of, and of images one whose picture is not there."""
+GONE = "gone.png"
 GATES = {"max_quarantined": 4}
 Model = Callable[[list[str]], np.ndarray]
 
@@ -53,13 +54,16 @@ class Images:
     def remove(self, number: int) -> None:
         self.connection.execute("DELETE FROM images WHERE chunk_id = %s", (self.chunk(number),))
 
+    def lose(self, number: int) -> None:
+        self.connection.execute("UPDATE images SET image_path = %s WHERE chunk_id = %s", (GONE, self.chunk(number)))
+
     def chunk(self, number: int) -> str:
         return str(self.points.payload(number)["chunk_id"])
 
     def expected(self, model: Model) -> Rows:
         """What must be there of every point: its payload, and the vector of what its row says."""
         rows = self.connection.execute("SELECT chunk_id::text, image_path FROM images").fetchall()
-        says = dict(rows)
+        says = {chunk: path for chunk, path in rows if path != GONE}
         there = {id: json.loads(payload) for id, (payload, _) in self.points.rows(self.points.name).items()}
         return {
             id: (
@@ -99,6 +103,8 @@ def test_a_reference_in_a_table_is_followed(
     the switch and after it, verification tells of a row that no point is of, and the user's database has no table more."""
     parameters, points, model = asked(content, qdrant, tmp_path)
     images = Images(connection, points.make(ROWS))
+    if content == "image":
+        images.lose(LOST)
     before, beside = tables(connection), f"{points.name}_{24 if content == 'image' else NEW.dimensions}"
     with connect(ledger_database, "vecferry test") as ledger:
         planned = make_plan(ledger, parse(SiglipToClip, parameters).request(), "r")
@@ -117,6 +123,11 @@ def test_a_reference_in_a_table_is_followed(
 
     outcome = verify(run_id="r", gates=GATES)
     (told,) = json.loads(Path(outcome["report"]).with_suffix(".json").read_text())["targets"]
+    lost = int(content == "image")
+    assert told["notes"][0].startswith(
+        f"{ROWS} points in {beside}, which is green: {ROWS - 1 - lost} points with the new vector, 1 point without "
+        f"{'an image' if lost else 'a text'}, {lost} point{'' if lost else 's'} quarantined"
+    )
     assert f"1 row of images has no point: {images.chunk(500)!r}" in told["notes"]
     images.change(5, 200)
     assert cutover(run_id="r", gates=GATES)["state"] == "cut_over"

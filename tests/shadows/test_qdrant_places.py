@@ -16,6 +16,7 @@ from tasks.runs.checkpoints import Mark
 from tasks.runs.run import Run, open_run
 from tasks.runs.vectors import embedded
 from tasks.shadows.interface import Shadow
+from tasks.shadows.qdrant import shadow as qdrant_shadow
 from tasks.shadows.registry import shadow_of
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.qdrant.client import close_directory, created
@@ -58,7 +59,10 @@ def test_from_snapshot_to_switch(kind: Kind, qdrant: Qdrant, docs: Docs) -> None
     assert docs.rows(there, vector) == docs.expected()
     assert docs.client.count(there).count == 31
     notes = shadow_of(run, run.plan.targets[0]).notes()
-    assert notes[0] == f"31 points in {there}: 30 points with the new vector, 1 point without"
+    assert notes[0] == (
+        f"31 points in {there}, which is green: 30 points with the new vector, 1 point without a text, 0 points quarantined for another "
+        "reason"
+    )
     assert not shadow_of(run, run.plan.targets[0]).active()
     assert switched(run)
     assert shadow_of(run, run.plan.targets[0]).active()
@@ -150,7 +154,7 @@ def test_a_new_collection_has_all_of_the_old_ones_configuration(qdrant: Qdrant, 
     assert isinstance(beside, dict)
     assert {**was, OLD_NAME: None} == {**beside, OLD_NAME: None}
     shadow = shadow_of(run, run.plan.targets[0])
-    assert shadow.notes() == ["1 point in docs_64: 1 point with the new vector, 0 points without"]
+    assert [line.partition(":")[0] for line in shadow.notes()] == ["1 point in docs_64, which is green"]
     client.update_collection(BESIDE, hnsw_config=models.HnswConfigDiff(m=8))
     assert shadow.notes()[1:] == [f"the configuration of {BESIDE} differs: hnsw_config.m: 8, not 24"]
     client.set_payload(COLLECTION, {"topic": 3}, [1], wait=True)
@@ -160,6 +164,18 @@ def test_a_new_collection_has_all_of_the_old_ones_configuration(qdrant: Qdrant, 
         client.retrieve(BESIDE, [1], with_vectors=["other"])[0].vector
         == client.retrieve(COLLECTION, [1], with_vectors=["other"])[0].vector
     )
+
+
+def test_a_collection_that_is_still_indexed_is_told(
+    qdrant: Qdrant, docs: Docs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verification waits for its index, but not for ever."""
+    shadow = shadow_of(run := begun(qdrant.url, "new_collection", OLD_NAME), run.plan.targets[0])
+    monkeypatch.setattr(qdrant_shadow, "PATIENCE", 0.2)
+    qdrant.server.hold("yellow")
+    assert shadow.notes()[0].startswith(f"31 points in {BESIDE}, which is yellow: 30 points with the new vector")
+    qdrant.server.hold(None)
+    assert shadow.notes()[0].startswith(f"31 points in {BESIDE}, which is green: ")
 
 
 @pytest.mark.parametrize(("kind", "there"), [("new_collection", BESIDE), ("named_vector", COLLECTION)])

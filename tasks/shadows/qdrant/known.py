@@ -107,14 +107,16 @@ class Notes:
         with self.run.connection() as connection:
             connection.execute("DELETE FROM vecferry.point WHERE run_id = %s AND target = %s", self.key)
 
-    def refused(self) -> int:
-        """How many were set aside."""
+    def set_aside(self, nameless: bytes) -> tuple[int, int]:
+        """How many were set aside because they have no document, which ``nameless`` stands for, and how many for another reason."""
         with self.run.connection() as connection:
             row = connection.execute(
-                "SELECT count(*) FROM vecferry.point WHERE run_id = %s AND target = %s AND refused", self.key
+                "SELECT count(*) FILTER (WHERE document_hash = %b), count(*) FILTER (WHERE document_hash <> %b) "
+                "FROM vecferry.point WHERE run_id = %s AND target = %s AND refused",
+                (nameless, nameless, *self.key),
             ).fetchone()
         assert row
-        return row[0]
+        return row[0], row[1]
 
     def pages(self) -> Iterator[list[str]]:
         """All ids that are known, a page at a time."""

@@ -17,13 +17,20 @@ from tasks.runs.run import Run
 from tasks.shadows.difference import Difference
 from tasks.shadows.qdrant import sifting
 from tasks.shadows.qdrant.known import Known, Notes
-from tasks.shadows.qdrant.points import values
+from tasks.shadows.qdrant.points import NO_DOCUMENT, values
 from tasks.stores import registry
 from tasks.stores.postgres.lookup import Lookup
+from tasks.stores.qdrant import indexing
 from tasks.stores.qdrant.client import Qdrant
 from tasks.stores.qdrant.configuration import info
 from tasks.stores.qdrant.records import QdrantRecords
 from tasks.stores.qdrant.store import QdrantStore
+
+PATIENCE = 60.0
+"""Seconds that a verification waits for the index of what was written last; an application that goes on writing may never let it
+end."""
+NAMED = {"image": "an image", "text": "a text"}
+"""What a point lacks that names nothing, by what the model is given."""
 
 
 @dataclass(frozen=True)
@@ -139,12 +146,16 @@ class QdrantShadow(ABC):
         self.known.reread()
 
     def notes(self) -> list[str]:
-        """What the collection of the new vectors holds, and which rows of a lookup no point names."""
+        """What the collection of the new vectors holds, and which rows of a lookup no point names. Waits until it is indexed, for
+        ``PATIENCE`` at most."""
         there = self.vectors(others=())
+        state = indexing.settled(there.qdrant, there.name, PATIENCE)
         points, filled = QdrantRecords.count(there), there.count()
+        nameless, refused = self.known.set_aside(NO_DOCUMENT)
         lines = [
-            f"{counted(points, 'point')} in {there.name}: {counted(filled, 'point')} with the new vector, "
-            f"{counted(points - filled, 'point')} without"
+            f"{counted(points, 'point')} in {there.name}, which is {state}: {counted(filled, 'point')} with the new vector, "
+            f"{counted(nameless, 'point')} without {NAMED[self.target.content.gives]}, {counted(refused, 'point')} quarantined for "
+            "another reason"
         ]
         if lookup := self.run.plan.request.source.get("lookup"):
             table = Lookup(**lookup)

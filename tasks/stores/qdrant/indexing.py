@@ -12,6 +12,8 @@ from tasks.stores.qdrant.points import path
 
 THRESHOLD, HIDING = "indexing_threshold", "prevent_unoptimized"
 """The optimizer's settings: the KB from which on a segment is indexed, 0 for never; and whether points are hidden until it is."""
+GREEN, BUSY = "green", "yellow"
+"""Two statuses of a collection: all is indexed, and the optimizer is at work."""
 DEFAULT = 10_000
 """Qdrant's own threshold, where a collection keeps none."""
 FIRST_LOOK, SLOWEST = 0.1, 5.0
@@ -53,6 +55,13 @@ def is_held_back(qdrant: Qdrant, collection: str) -> bool:
 def wait_for_green(qdrant: Qdrant, collection: str, seconds: float | None = None) -> None:
     """Returns when everything is indexed that is to be. Raises FatalError where the optimizer has failed, TransientError where
     it takes longer than ``seconds``."""
+    if (state := settled(qdrant, collection, seconds)) != GREEN:
+        raise TransientError(f"collection {collection} at {qdrant.place} is still being indexed: its status is {state}")
+
+
+def settled(qdrant: Qdrant, collection: str, seconds: float | None = None) -> str:
+    """The collection's status: ``green`` once everything is indexed that is to be, or what it is after ``seconds``. Raises
+    FatalError where the optimizer has failed."""
     pause, end = FIRST_LOOK, None if seconds is None else time.monotonic() + seconds
     while True:
         now = info(qdrant, collection)
@@ -60,13 +69,9 @@ def wait_for_green(qdrant: Qdrant, collection: str, seconds: float | None = None
         if now["status"] == "red" or isinstance(failed, dict):
             reason = failed["error"] if isinstance(failed, dict) else "its status is red"
             raise FatalError(f"Qdrant at {qdrant.place} cannot index collection {collection}: {reason}")
-        if now["status"] == "green" and not deferred(now):
-            return
-        if end is not None and time.monotonic() > end:
-            state = now["status"]
-            raise TransientError(
-                f"collection {collection} at {qdrant.place} is still being indexed: its status is {state}"
-            )
+        state = BUSY if deferred(now) else str(now["status"])
+        if state == GREEN or (end is not None and time.monotonic() > end):
+            return state
         if now["status"] == "grey":  # it waits to be asked, as after a restart of the server
             _set(qdrant, collection, {})
         time.sleep(pause)
