@@ -47,11 +47,12 @@ def command(
 
 def search(run: Run, text: str, limit: int) -> Answer:
     """The nearest rows to a text by the new vectors of a run, before the cutover and after. Raises UsageError where the run has no
-    model that takes texts, or has made nothing, or nothing is left of it."""
+    model that takes texts, or another one than it was planned with, or has made nothing, or nothing is left of it."""
     from flows.command.embed import vectors_of
     from tasks.begin import refuse_dropped
     from tasks.embedders.registry import open_embedder
     from tasks.runs import ledger
+    from tasks.runs.same_model import refuse_another
 
     with run.connection() as connection:
         refuse_dropped(ledger.get(connection, run.run_id))
@@ -65,6 +66,7 @@ def search(run: Run, text: str, limit: int) -> Answer:
         raise UsageError(
             f"{model}, the model of run {run.run_id}, cannot embed texts: its vectors are found by images only"
         )
+    refuse_another(run.plan, model, embedder)
     probe = vectors_of(embedder, model, [text], [text])
     with run.refusable(f"search what run {run.run_id} has made"):
         return Answer(run.run_id, text, model, [_searched(run, target, probe, limit) for target in run.plan.targets])

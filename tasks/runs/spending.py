@@ -16,6 +16,7 @@ from tasks.embedders.interface import Embedder
 from tasks.embedders.registry import open_embedder
 from tasks.runs.rates import LedgerRates
 from tasks.runs.run import Run
+from tasks.runs.same_model import refuse_another
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 
@@ -88,10 +89,13 @@ class Purse:
         self._buyers, self._done = 0, threading.Condition()
 
     def model(self, name: str | None) -> Embedder:
-        """The model of that name; what it costs counts against the budget."""
+        """The model of that name; what it costs counts against the budget. Raises UsageError where the run was planned with another
+        of that name."""
         assert name
         if name not in self.models:
-            self.models[name] = open_embedder(name, self.budget, LedgerRates(self.run.connection))
+            opened = open_embedder(name, self.budget, LedgerRates(self.run.connection))
+            refuse_another(self.run.plan, name, opened)
+            self.models[name] = opened
         return self.models[name]
 
     @contextmanager

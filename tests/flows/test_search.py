@@ -88,7 +88,9 @@ def test_images_are_found_by_a_text(tmp_path: Path, store: tuple[str, MemoryStor
     documents = ["cat.png", "photos/dog.png", '{"crop": [0, 0, 1, 1], "image": "owl.png"}']
     migrate_memory(where=name, run_id="r")
     run = open_run("r", "VECFERRY_DATABASE_URL")
-    target = replace(run.plan.targets[0], content=Image(root=str(tmp_path), asked="text"))
+    target = replace(
+        run.plan.targets[0], content=Image(root=str(tmp_path), asked="text"), space=model.space.fingerprint
+    )
     made, nothing = target.place.collection, pa.nulls(3, pa.string())
     del kept.described[made]
     kept.create(Collection(made, "", 0, model.space.dimensions, "cosine"))
