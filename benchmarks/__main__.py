@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from benchmarks import figures, fixtures, images, live, points, searching, stages, texts, whole
+from benchmarks import figures, fixtures, images, live, models, points, searching, stages, texts, whole
 from benchmarks.figures import Figure
 from benchmarks.turns import environment
 from tests.helpers.servers import Served, chroma_server
@@ -17,7 +17,8 @@ LIVE = ("peers", "copy", "readers", "live-memory", "limits")
 SEARCH = ("search",)
 IMAGES = ("images",)
 POINTS = ("points",)
-ALL = CHROMA + LIVE + SEARCH + IMAGES + POINTS
+MODELS = ("models",)
+ALL = CHROMA + LIVE + SEARCH + IMAGES + POINTS + MODELS
 
 
 def chroma(rows: list[int], parts: set[str], url: str) -> Iterator[Figure]:
@@ -104,6 +105,8 @@ def main() -> None:
                 yield from searching.searching(url)
             if parts & set(POINTS):
                 yield from points.points(url)
+            if parts & set(MODELS):
+                yield from models.models(url, rows[0])
 
     for figure in measured():
         print(figures.line(figure), file=sys.stderr, flush=True)

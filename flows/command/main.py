@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flows.command import commands, completion, console, demos, embed, fields, interrupt, models, search, serve
+from flows.command import commands, completion, console, demos, embed, fields, ingest, interrupt, models, search, serve
 from flows.command.arguments import form_of, named, pairs, parameters_of
 from flows.command.carry_out import of_run, start
 from flows.command.runs import check_run, note_versions, show, to_rerun
@@ -234,9 +234,8 @@ def restore(
     show_restored(restored, as_json)
 
 
-app.command("search", help="Search the vectors that a run has made by a text, before its cutover or after.")(
-    search.command
-)
+app.command("search", help="Search by a text: by models that tables serve, or by what a run has made.")(search.command)
+app.command("ingest", help="Write text files as documents, with chunks and the vectors of a model.")(ingest.command)
 app.add_typer(models.app, name="models")
 app.command("embed", help="Print the vectors of images and texts: to try a model, and for queries.")(embed.command)
 app.command("serve", help="Answer embeddings, searches and documents over HTTP, until Ctrl-C.")(serve.command)

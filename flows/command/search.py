@@ -1,5 +1,7 @@
-"""What ``vecferry search`` does: it asks the vectors that a run has made a text, as the application will or does."""
+"""What ``vecferry search`` does: it looks for a text by the models that tables serve, or by the vectors that a run has made, as
+the application will or does."""
 
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -17,32 +19,64 @@ from tasks.runs.run import Run, open_run
 
 
 def command(
-    text: Annotated[str, typer.Argument(help="what is looked for, in words", metavar="TEXT", show_default=False)],
+    text: Annotated[str, typer.Argument(help="what is looked for, in words", metavar="TEXT", show_default=False)] = "",
     run: Annotated[
         str,
         typer.Option(
             "--run",
-            help="the run whose new vectors are searched",
+            help="search the new vectors of this run, rather than tables that serve several models",
             autocompletion=completion.runs,
             metavar="RUN",
             show_default=False,
         ),
     ] = "",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="a registered model; may be repeated (default: the active one)",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    aggregation: Annotated[
+        str,
+        typer.Option(
+            "--aggregation",
+            help="of several models: union (default) or intersection",
+            metavar="HOW",
+            show_default=False,
+        ),
+    ] = "",
+    queries: Annotated[
+        Path | None,
+        typer.Option("--queries", help="compare models by the labelled queries of this file instead", metavar="FILE"),
+    ] = None,
     limit: Annotated[
         int, typer.Option("--limit", help="rows to show, of each table or collection", min=1, max=1000, metavar="K")
     ] = 5,
     p: Annotated[
-        list[str] | None, typer.Option("-p", help="database=NAME, where two ledgers have the run", metavar="KEY=VALUE")
+        list[str] | None,
+        typer.Option("-p", help="database=NAME; without a run also roles.chunks=TABLE", metavar="KEY=VALUE"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
     """``vecferry search``. Raises UsageError."""
-    if not run:
-        raise UsageError("name a run with --run; `vecferry status` lists them")
-    parameters = located(parse(OfRun, {**pairs(p), "run_id": run}))
-    with terminal.passing_by(f"searching what run {run} has made…"):
-        searched = search(open_run(run, parameters.database), text, limit)
-    show_searched(searched, as_json)
+    from flows.command import search_models
+
+    if run and (model or aggregation or queries):
+        raise UsageError("--run searches by the run's own model: leave out --model, --aggregation and --queries")
+    if bool(text) == bool(queries):
+        raise UsageError("give a TEXT to search for, or a file of labelled queries with --queries")
+    if queries:
+        search_models.compare(queries, model or [], p, as_json)
+    elif not run:
+        search_models.search(text, model or [], aggregation, limit, p, as_json)
+    else:
+        parameters = located(parse(OfRun, {**pairs(p), "run_id": run}))
+        with terminal.passing_by(f"searching what run {run} has made…"):
+            searched = search(open_run(run, parameters.database), text, limit)
+        show_searched(searched, as_json)
 
 
 def search(run: Run, text: str, limit: int) -> Answer:

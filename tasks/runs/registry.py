@@ -13,7 +13,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from tasks.base import words
-from tasks.base.errors import UsageError
+from tasks.base.errors import NotFound, UsageError
 from tasks.embedders.interface import Space
 from tasks.runs import models
 from tasks.stores.interface import Metric
@@ -115,7 +115,7 @@ def among(known: list[RegisteredModel], name: str) -> RegisteredModel:
         if meant:
             raise UsageError(f"{name!r} may be {' or '.join(m.name for m in meant)}: write the whole name")
     there = f"there are {words.listed([m.name for m in known])}" if known else "there is none yet"
-    raise UsageError(f"no model {name!r} is registered; {there}. `{SETUP} {name}` adds it")
+    raise NotFound(f"no model {name!r} is registered; {there}. `{SETUP} {name}` adds it")
 
 
 def default(connection: Connection, tables: ModelTables) -> RegisteredModel:

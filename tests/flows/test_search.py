@@ -133,5 +133,7 @@ def test_what_cannot_be_asked_is_told(
         2,
         "run carried carries its source's vectors, and their model is not known: no text can be embedded for them",
     )
-    assert command(capsys, "search", "a cat").complaint == "name a run with --run; `vecferry status` lists them"
+    assert command(capsys, "search", "a cat").complaint.startswith(
+        "name a run with --run; `vecferry status` lists them"
+    )
     assert command(capsys, "search", "a cat", "--run", "nobody").complaint.startswith("there is no run 'nobody' in ")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+from tasks.shadows.postgres import model_functions
 from tasks.stores.interface import Collection
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
@@ -55,3 +56,4 @@ def send_one_by_one(connection: Connection, changes: Iterable[Change]) -> Iterat
 
 def registry_changed(connection: Connection, tables: ModelTables) -> None:
     """Brings what is made from the registry in line with it, in the caller's transaction."""
+    model_functions.remake(connection, tables)

@@ -93,7 +93,9 @@ def changes(connection: Connection, planned: Draft, asked: Asked) -> list[Change
         return [*_later(connection, planned)]
     tables = replace(planned.tables, set_id=set_id)
     model = _model(tables, planned.fixed, asked, number)
-    return [*_first(connection, planned, tables, model), *_later(connection, replace(planned, tables=tables), model)]
+    searches = model_pieces.functions(connection, tables, [model] if model else [])
+    later = _later(connection, replace(planned, tables=tables), model)
+    return [*_first(connection, planned, tables, model), searches, *later]
 
 
 def initialise(connection: Connection, asked: Asked) -> tuple[ModelTables, list[str]]:

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from psycopg import sql
 
 from sql import statement
+from tasks.base.words import listed
 from tasks.runs import coverage
 from tasks.runs.names import short
 from tasks.runs.registry import RegisteredModel
+from tasks.shadows.postgres import model_bodies, model_functions
 from tasks.shadows.postgres.model_changes import Change, change
 from tasks.stores.postgres import relations
-from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.connection import Connection, pgvector_schema
 from tasks.stores.postgres.fixed_column import UniqueKey
 from tasks.stores.postgres.model_tables import Chunks, Embeddings, ModelTables
 from tasks.stores.postgres.pgvector import MAX_TUPLE
@@ -152,3 +154,10 @@ def view(connection: Connection, tables: ModelTables) -> Change:
         for role in relations.readers(connection, tables.chunks.identifier)
     ]
     return change(f"view {tables.schema}.{VIEW}", made, *grants)
+
+
+def functions(connection: Connection, tables: ModelTables, known: Sequence[RegisteredModel]) -> Change:
+    """What searches by the models, as it is made from the registry once they are in it."""
+    made = model_functions.written(tables, known, pgvector_schema(connection) or "public")
+    names = ["search_chunks", "search_chunks_multi", *(model_bodies.name_of(m) for m in known if m.searched)]
+    return change(f"functions {listed(names)} in {tables.schema}", *made)

@@ -46,7 +46,8 @@ def changes(connection: Connection, tables: ModelTables, wanted: Sequence[Wanted
     known += [_expected(one, _place(connection, tables, one)) for one in wanted if one.name not in names]
     columns = [*_columns(connection, tables, known)]
     counters = [model_pieces.count_embeddings(tables, known)] if columns else []
-    return [*columns, *counters, *indexes(connection, tables, known)]
+    searches = model_pieces.functions(connection, tables, known)
+    return [*columns, *counters, searches, *indexes(connection, tables, known)]
 
 
 def _register(

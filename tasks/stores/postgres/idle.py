@@ -53,7 +53,7 @@ class Connections:
                 if not self.idle[application]:
                     return None
                 connection = self.idle[application].pop()
-            if _lives(connection):
+            if lives(connection):
                 return connection
             connection.close()
 
@@ -66,7 +66,7 @@ class Connections:
         connection.close()
 
 
-def _lives(connection: Connection) -> bool:
+def lives(connection: Connection) -> bool:
     """Whether the server has not ended it, as it does when it is restarted. A round trip is made only where something was
     received unasked, which may be the news of that."""
     try:

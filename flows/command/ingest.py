@@ -1,0 +1,66 @@
+"""What ``vecferry ingest`` does: text files become documents, with their chunks and vectors."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.command import completion
+from flows.command.arguments import pairs
+from flows.command.show import terminal
+from flows.forms.form import parse
+from flows.forms.models import OfTables
+from tasks.base.errors import UsageError, VecferryError
+from tasks.base.words import listed
+
+
+def command(
+    files: Annotated[list[Path], typer.Argument(help="a text file; may be several", metavar="FILE")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            help="the registered model that makes the vectors (default: the active one)",
+            autocompletion=completion.models,
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = "",
+    title: Annotated[
+        str,
+        typer.Option("--title", help="of the document (default: the file's name)", metavar="TITLE", show_default=False),
+    ] = "",
+    p: Annotated[
+        list[str] | None, typer.Option("-p", help="database=NAME, roles.chunks=TABLE", metavar="KEY=VALUE")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
+) -> None:
+    """``vecferry ingest``. Raises UsageError; what was written before that is named."""
+    from flows.client import Client
+    from flows.command.show.hits import Ingested, show_ingested
+
+    if title and len(files) > 1:
+        raise UsageError("--title is of one document: ingest files with titles of their own one by one")
+    texts = [(file, _text_of(file)) for file in files]  # all of them, before anything is written
+    asked, done = parse(OfTables, pairs(p)), list[Ingested]()
+    with Client(asked.database, roles=asked.roles.resolved()) as client, terminal.passing_by("ingesting…"):
+        name = client.model_named(model or None)
+        for file, text in texts:
+            try:
+                key = client.ingest_document(title or file.name, text, name)
+            except VecferryError as error:
+                written = f"; written before it: {listed([str(one.file) for one in done])}" if done else ""
+                raise type(error)(f"{file}: {error}{written}") from error
+            done.append(Ingested(file, key, client.document_embeddings(key).chunks))
+    show_ingested(done, name, as_json)
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {str(file)!r}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{str(file)!r} is no text in UTF-8") from None
+    except OSError as error:
+        raise UsageError(f"{str(file)!r} cannot be read: {error.strerror}") from None

@@ -1,0 +1,102 @@
+"""Vectors of a few texts without a run: those that are kept are taken, the others are made and kept, so that nothing is bought
+twice, by whomever."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.embedders.interface import Embedded, Embedder, Item, OnMade, RowError
+from tasks.runs import kept_vectors, spending
+from tasks.runs.vectors import keyed
+from tasks.stores.interface import AT_ONCE, Turn, vectors
+from tasks.stores.postgres.connection import Connection
+
+Make = Callable[[Sequence[Item], OnMade | None], Embedded]
+"""Makes the vectors of items as ``Embedder.embed`` does."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Keeps vectors in a home, with the index in the database of its connections, which must be in no transaction."""
+
+    home: str
+    connect: Callable[[], AbstractContextManager[Connection]]
+
+    def turn(self, connection: Connection) -> AbstractContextManager[Turn]:
+        return nullcontext(AT_ONCE)
+
+    def embedded(self, embedder: Embedder, texts: Sequence[str], make: Make) -> Embedded:
+        """The vectors of the texts, and which the model refuses. ``make`` makes those that are not kept. Raises TransientError
+        and FatalError."""
+        keys, whole = keyed(embedder, texts)
+        items = dict(zip(keys, texts, strict=True))
+        with self.connect() as connection:
+            made, refused = self._filled(connection, embedder, items, whole, make)
+        result = np.zeros((len(texts), embedder.space.dimensions), np.float32)
+        rejected = {}
+        for at, key in enumerate(keys):
+            if key in refused:
+                rejected[at] = refused[key]
+            else:
+                result[at] = made[key]
+        return Embedded(result, rejected)
+
+    def _filled(
+        self,
+        connection: Connection,
+        embedder: Embedder,
+        items: Mapping[bytes, str],
+        whole: Mapping[bytes, bytes],
+        make: Make,
+    ) -> tuple[dict[bytes, np.ndarray], dict[bytes, RowError]]:
+        made, refused = dict[bytes, np.ndarray](), dict[bytes, RowError]()
+        while missing := self._find(connection, embedder, items, whole, made, refused):
+            if embedder.account is None:
+                self._make(connection, embedder, {key: items[key] for key in missing}, make, refused)
+                continue
+            with spending.claimed(connection, embedder.space.fingerprint, missing) as claimed:
+                self._make(connection, embedder, {key: items[key] for key in claimed}, make, refused)
+            if not claimed:
+                time.sleep(spending.POLL)
+        return made, refused
+
+    def _find(
+        self,
+        connection: Connection,
+        embedder: Embedder,
+        items: Mapping[bytes, str],
+        whole: Mapping[bytes, bytes],
+        made: dict[bytes, np.ndarray],
+        refused: Mapping[bytes, RowError],
+    ) -> list[bytes]:
+        """Takes over what is kept, under its own key or that of the whole text; returns the keys that are not."""
+        for kept_as in ({key: key for key in items}, {whole[key]: key for key in items if key in whole}):
+            asked = [name for name, key in kept_as.items() if key not in made and key not in refused]
+            for segment, (names, positions) in kept_vectors.segments(self, connection, embedder, asked).items():
+                try:
+                    rows = vectors(kept_vectors.read(self, embedder, segment))
+                except FileNotFoundError:  # somebody cleared the folder: these are made again
+                    kept_vectors.forget(connection, segment)
+                    continue
+                made.update({kept_as[n]: rows[at] for n, at in zip(names, positions, strict=True)})
+        return [key for key in items if key not in made and key not in refused]
+
+    def _make(
+        self,
+        connection: Connection,
+        embedder: Embedder,
+        items: dict[bytes, str],
+        make: Make,
+        refused: dict[bytes, RowError],
+    ) -> None:
+        """Makes vectors and keeps each as soon as it is made; notes which texts are refused."""
+        keys = list(items)
+
+        def keep(positions: Sequence[int], made: np.ndarray) -> None:
+            kept_vectors.keep(self, connection, embedder, [keys[at] for at in positions], made)
+
+        if keys:
+            refused.update({keys[at]: why for at, why in make(list(items.values()), keep).rejected.items()})

@@ -1,0 +1,100 @@
+"""The SQL functions that search a set of tables by its models, made from the registry.
+
+    search_chunks_7(query, top_k, filter, min_similarity)                 one model, its number in its name
+    search_chunks(query, top_k, model_name, filter, min_similarity)       the model that is named, else the active one
+    search_chunks_multi(queries, model_names, aggregation, top_k, …)      several, fused by reciprocal rank
+
+They are the caller's own queries (SECURITY INVOKER): rights and row level security hold. A model's number and column are
+literals in its function, so that partial indexes serve it and no two models of one column are mixed. Which model is active is
+a literal too: a search is answered by the model that was active when it began, whatever is switched meanwhile.
+"""
+
+from collections.abc import Sequence
+
+from psycopg import sql
+
+from sql import Value, statement
+from tasks.base.errors import UsageError
+from tasks.runs import registry
+from tasks.runs.registry import RegisteredModel
+from tasks.shadows.postgres import model_bodies
+from tasks.shadows.postgres.model_bodies import NAME, name_of
+from tasks.stores.postgres.catalogue import MADE, Function, dollars, drop, functions
+from tasks.stores.postgres.connection import Connection, pgvector_schema
+from tasks.stores.postgres.model_tables import ModelTables
+
+_ALWAYS = (NAME, f"{NAME}_multi")
+
+
+def remake(connection: Connection, tables: ModelTables) -> None:
+    """Makes the functions as the registry has it now, and drops those of models that are searched no more. In the caller's
+    transaction: with it they change. Raises UsageError where a function of the user's has one of the names."""
+    models = registry.listed(connection, tables)
+    kept = {name_of(model) for model in models if model.searched}
+    for function in _present(connection, tables):
+        if not function.made:
+            raise UsageError(
+                f"{function.signature} is no function of vecferry's, and one of that name is to be made: rename it"
+            )
+        if function.name not in {*kept, *_ALWAYS}:
+            drop(connection, function)
+    for made in written(tables, models, pgvector_schema(connection) or "public"):
+        connection.execute(made)
+    connection.execute("NOTIFY pgrst, 'reload schema'")
+
+
+def remove(connection: Connection, tables: ModelTables) -> None:
+    """Drops all of them."""
+    for function in _present(connection, tables):
+        if function.made:
+            drop(connection, function)
+
+
+def statements(connection: Connection, tables: ModelTables) -> list[sql.Composed]:
+    """What makes the functions, for the models that are searched now."""
+    return written(tables, registry.listed(connection, tables), pgvector_schema(connection) or "public")
+
+
+def written(tables: ModelTables, models: Sequence[RegisteredModel], extension: str) -> list[sql.Composed]:
+    """The same for these models; ``extension`` is pgvector's schema, quoted."""
+    searched = [model for model in models if model.searched]
+    whole: dict[str, Value] = {
+        "schema": tables.schema,
+        "type": sql.SQL(f"{extension}.vector"),
+        "chunk": sql.SQL(tables.chunks.key_type),
+        "document": sql.SQL(tables.documents.key_type),
+    }
+    of_models = [
+        statement(
+            "expand_model_search",
+            function=name_of(model),
+            body=sql.SQL(dollars(model_bodies.of_model(tables, model, extension).as_string())),
+            comment=f"{MADE}: the chunks of {tables.chunks} nearest by {model.name}",
+            **whole,
+        )
+        for model in searched
+    ]
+    choosing = statement(
+        "expand_models_search",
+        function=NAME,
+        body=sql.SQL(dollars(model_bodies.choice(tables, models, extension).as_string())),
+        comment=f"{MADE}: the chunks of {tables.chunks} nearest by one of its models",
+        **whole,
+    )
+    fused = statement(
+        "expand_fused_search",
+        function=f"{NAME}_multi",
+        body=sql.SQL(dollars(model_bodies.fusion(tables).as_string())),
+        comment=f"{MADE}: the chunks of {tables.chunks} nearest by several of its models",
+        **whole,
+    )
+    return [*of_models, choosing, fused]
+
+
+def _present(connection: Connection, tables: ModelTables) -> list[Function]:
+    """The functions that have one of the names now, whosever they are."""
+    rows = connection.execute(
+        "SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = to_regnamespace(quote_ident(%s)) AND proname ~ %s",
+        (tables.schema, f"^{NAME}(_multi|_[0-9]+)?$"),
+    ).fetchall()
+    return [function for (name,) in rows for function in functions(connection, tables.schema, name)]
