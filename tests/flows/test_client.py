@@ -1,8 +1,11 @@
 """``flows.client``: search and ingestion by several models, as an application calls them."""
 
+import json
+import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +19,8 @@ from flows.client import Client, as_json
 from tasks.base.errors import NotFound, TransientError, UsageError
 from tasks.embedders.registry import open_embedder
 from tasks.runs import registry
-from tasks.stores.postgres.connection import Connection
+from tasks.shadows.postgres import model_switch
+from tasks.stores.postgres.connection import Connection, connect
 from tests.helpers.flipped import FlippedEmbedder
 from tests.helpers.openai_server import OpenAIServer
 from tests.helpers.several_models import Several, copied, served_by, template
@@ -267,30 +271,50 @@ def _bought(provider: OpenAIServer) -> int:
     return sum(len(call.inputs) for call in provider.answered())
 
 
-def test_a_search_during_a_switch_is_answered_by_one_model(served: Several, client: Client) -> None:
-    """While `activate` goes back and forth, nobody fails, and every answer is wholly that of the model it names."""
+@pytest.mark.parametrize("searches", [40, pytest.param(10_000, marks=pytest.mark.whole)])
+def test_a_search_during_a_switch_is_answered_by_one_model(served: Several, client: Client, searches: int) -> None:
+    """While `activate` goes back and forth, nobody fails, and every answer is wholly that of the model it names: of the client, and
+    of SQL that asks the active model."""
     text, over = "candle mirror bridge", threading.Event()
-    expected = {name: client.search(text, name).hits for name in ("hashing/64", "flipped/64")}
+    names = ("flipped/64", "hashing/64")
+    expected = {name: client.search(text, name).hits for name in names}
+    probe = json.dumps(open_embedder("hashing/64").embed([text]).whole[0].tolist())
+    answers = {
+        name: served.connection.execute("SELECT * FROM search_chunks(%s, 5, %s)", (probe, name)).fetchall()
+        for name in names
+    }
 
-    def read() -> int:
-        count = 0
+    def by_client() -> Counter[str]:
+        counts = Counter[str]()
         while not over.is_set():
             answer = client.search(text)
             assert answer.hits == expected[answer[0].model]
-            count += 1
-        return count
+            counts[answer[0].model] += 1
+        return counts
+
+    def by_sql() -> Counter[str]:
+        counts = Counter[str]()
+        with connect(os.environ["DATABASE_URL"]) as connection:
+            while not over.is_set():
+                rows = connection.execute("SELECT * FROM search_chunks(%s, 5)", (probe,)).fetchall()
+                assert rows == answers[rows[0][5]]
+                counts[rows[0][5]] += 1
+        return counts
 
     with ThreadPoolExecutor() as pool:
-        readers = [pool.submit(read) for _ in range(2)]
+        readers = [pool.submit(by_client), pool.submit(by_client), pool.submit(by_sql)]
+        counts, switches = Counter[str](), 0
         try:
-            for turn in range(10):
-                with served.connection.transaction():
-                    name = ("flipped/64", "hashing/64")[turn % 2]
-                    registry.set_active(served.connection, served.tables, served.model(name))
-                    served.remake()
+            while not any(reader.done() for reader in readers) and switches < searches // 4:
+                model_switch.activate(served.connection, served.tables, names[switches % 2], force=True)
+                switches += 1
         finally:
             over.set()
-        assert sum(reader.result() for reader in readers) > 10
+        for reader in readers:
+            counts += reader.result()
+    assert set(counts) == set(names)
+    if searches > 40:
+        assert counts.total() >= searches, counts
 
 
 def test_a_database_that_comes_back_is_used_again(served: Several, client: Client) -> None:

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tasks.embedders.registry import open_embedder
 from tasks.runs import registry
 from tasks.shadows.postgres import model_functions
 from tasks.stores.postgres.connection import Connection
-from tests.helpers.several_models import Several, copied, served_by, template
+from tests.helpers.several_models import WORDS, Several, copied, served_by, template
 
 MODELS, ROWS = ("hashing/64", "flipped/64", "hashing/2100"), 150
 
@@ -91,6 +92,22 @@ def test_each_function_goes_through_the_index_of_its_dimensions(served: Several)
         assert before
         assert after
         assert after[0] == before[0] + 1, call
+
+
+def test_the_nearest_are_nearly_all_given(served: Several) -> None:
+    """Recall@10 through the index against every row compared, of a model that shares its column and of one indexed by halves."""
+    queries = [f"{first} {second} of" for first, second in pairwise(WORDS)]
+    texts = dict(served.connection.execute("SELECT id, content FROM document_chunks ORDER BY id").fetchall())
+    served.connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off")
+    for name in MODELS:
+        embedder = open_embedder(name)
+        matrix, probes = embedder.embed(list(texts.values())).whole, embedder.embed(queries).whole
+        shares = []
+        for probe in probes:
+            scores = np.sort(matrix @ probe)[::-1]
+            rows = asked(served.connection, "search_chunks(%s, 10, %s)", json.dumps(probe.tolist()), name)
+            shares.append(sum(row[4] >= scores[9] - 1e-3 for row in rows) / 10)
+        assert np.mean(shares) >= 0.95, name
 
 
 def test_models_of_one_column_are_never_mixed(served: Several) -> None:
