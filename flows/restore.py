@@ -42,7 +42,7 @@ def written_as(parameters: Restore) -> str:
 def _directory(parameters: Restore, run: Run, as_lines: bool) -> State[Result]:
     into = parameters.into or f"{run.run_id}-restored"
     rows = restore_task(parameters.run_id, parameters.database, into, as_lines)
-    note = None if as_lines else opened_by(run.plan.request.source["store"])
+    note = None if as_lines else opened_by(run.plan.request.source["store"], into)
     return _ended(parameters, into, rows, [], [note] if note else [], note=note)
 
 

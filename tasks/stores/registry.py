@@ -37,10 +37,10 @@ def create_store(store: str, into: str) -> Restored:
     return created
 
 
-def opened_by(store: str) -> str:
-    """What opens a store of that kind that ``create_store`` has made, for people."""
-    told: str = import_module(RESTORED[store]).opened_by()
-    return told
+def opened_by(store: str, into: str) -> str | None:
+    """What opens a store of that kind that ``create_store`` has made at ``into``, for people; None where that needs no word."""
+    told: str = import_module(RESTORED[store]).opened_by(into)
+    return told or None
 
 
 def open_source(

@@ -48,8 +48,8 @@ def table_model(folder: Path, rows: dict[str, float]) -> Path:
     return folder
 
 
-def clip_model(folder: Path, dimensions: int = 24) -> Path:
-    """CLIP: texts of at most 20 tokens, and images."""
+def clip_model(folder: Path, dimensions: int = 24, tokens: int = 20) -> Path:
+    """CLIP: texts of so many tokens at most, and images."""
     torchvision_repair.repair()
     import torch
     from sentence_transformers import SentenceTransformer
@@ -69,11 +69,11 @@ def clip_model(folder: Path, dimensions: int = 24) -> Path:
     ends = {"bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end}
     config = CLIPConfig(
         projection_dim=dimensions,
-        text_config={"vocab_size": len(words), "max_position_embeddings": 20, **sizes, **ends},
+        text_config={"vocab_size": len(words), "max_position_embeddings": tokens, **sizes, **ends},
         vision_config={"image_size": 32, "patch_size": 16, **sizes},
     )
     CLIPModel(config).save_pretrained(base)
-    tokenizer = CLIPTokenizerFast(str(base / "vocab.json"), str(base / "merges.txt"), model_max_length=20)
+    tokenizer = CLIPTokenizerFast(str(base / "vocab.json"), str(base / "merges.txt"), model_max_length=tokens)
     images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     CLIPProcessor(images, tokenizer).save_pretrained(base)
     SentenceTransformer(modules=[Transformer(str(base))], device="cpu").save(str(folder / "model"))

@@ -202,8 +202,8 @@ def create_directory(path: str) -> ChromaStore:
     return ChromaStore(chromadb.PersistentClient(path=path, settings=chroma_client.quiet()), os.path.abspath(path))
 
 
-def opened_by() -> str:
-    """Which versions of Chroma open what is written here. Tried with directories of chromadb 1.5.9."""
+def opened_by(into: str) -> str:
+    """Which versions of Chroma open what is written there. Tried with directories of chromadb 1.5.9."""
     return (
         f"the directory is in the format of Chroma {chromadb.__version__}, which 1.3.7 and 1.4.1 open "
         "too; for 0.4, 0.5, 0.6, 1.0 and 1.1, which do not, use --format jsonl"

@@ -124,9 +124,9 @@ def create_directory(into: str) -> QdrantStore:
     return QdrantStore(qdrant, into=unquote(name.strip("/")) or None)
 
 
-def opened_by() -> str:
-    """What reads what ``create_directory`` makes."""
-    return "a directory is opened by QdrantClient(path=…), and a collection of a server by its name"
+def opened_by(into: str) -> str:
+    """What opens what ``create_directory`` makes; nothing has to be said of a server."""
+    return "" if "://" in into else f"open it by QdrantClient(path={into!r}), in one process at a time"
 
 
 def _documents(options: Mapping[str, Any]) -> Documents:
