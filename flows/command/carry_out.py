@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from flows.command import arguments, commands, console, interrupt, watching
+from flows.command import arguments, commands, console, early, interrupt, watching
 from flows.command.runs import check_run
 from flows.command.show import terminal
 from flows.command.show.run import show_done, show_outcome
@@ -36,7 +36,8 @@ def start(flow: str, verb: ledger.Verb, parameters: Migration, as_json: bool) ->
     request = parameters.request()
     preflight(request, parameters.run_id, parameters.given(), parameters.batch_ids, parameters.missing())
     name = flow.replace("-", "_")
-    body = getattr(importlib.import_module(f"flows.{name}"), f"snapshot_{name}" if verb == "snapshot" else name)
+    with early.importing():
+        body = getattr(importlib.import_module(f"flows.{name}"), f"snapshot_{name}" if verb == "snapshot" else name)
     # What was not set stays unset: what the run has already, its gates among it, is not overruled by a default.
     call = partial(body, **parameters.model_dump(by_alias=True, exclude_unset=True))
     return carry_out(call, verb, parameters.run_id, parameters.database, as_json)
@@ -47,7 +48,8 @@ def of_run(verb: ledger.Verb, form: type[OfRun], run_id: str, p: list[str] | Non
     parameters = located(parse(form, {**arguments.pairs(p), "run_id": run_id}))
     check_run(run_id, parameters.database)
     name = verb.replace("-", "_")
-    flow = getattr(importlib.import_module(f"flows.{name}"), name)
+    with early.importing():
+        flow = getattr(importlib.import_module(f"flows.{name}"), name)
     call = partial(flow, **parameters.model_dump(by_alias=True, exclude_unset=True))
     sys.exit(carry_out(call, verb, run_id, parameters.database, as_json).exit)
 

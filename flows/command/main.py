@@ -1,6 +1,6 @@
 """The ``vecferry`` command: the same flows from a terminal."""
 
-from flows.command import early  # isort: skip  # noqa: F401  the first thing of all
+from flows.command import early  # isort: skip  # the first thing of all
 
 import sys
 from collections.abc import Callable
@@ -27,6 +27,8 @@ from tasks.runs import ledger
 from tasks.runs.database import database_url
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import connect
+
+early.imported()
 
 app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
