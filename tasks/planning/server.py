@@ -12,11 +12,13 @@ from tasks.stores.postgres.places import SCHEMA
 def problems(connection: Connection) -> Iterator[str]:
     """What would stop any run."""
     row = connection.execute(
-        "SELECT (SELECT extversion FROM pg_extension WHERE extname = 'vector'), "
-        "(SELECT default_version FROM pg_available_extensions WHERE name = 'vector'), "
+        # What could be installed is asked only where it is not: for that the server reads the files of all its extensions.
+        "SELECT e.version, CASE WHEN e.version IS NULL THEN "
+        "(SELECT default_version FROM pg_available_extensions WHERE name = 'vector') END, "
         "has_database_privilege(current_database(), 'CREATE'), quote_ident(current_database()), quote_ident(current_user), "
-        "coalesce((SELECT trusted OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) "
-        "          FROM pg_available_extension_versions WHERE name = 'vector' LIMIT 1), false)"
+        "e.version IS NULL AND coalesce((SELECT trusted OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) "
+        "          FROM pg_available_extension_versions WHERE name = 'vector' LIMIT 1), false) "
+        "FROM (SELECT (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS version) AS e"
     ).fetchone()
     assert row
     installed, available, may_create, database, role, may_install = row
@@ -42,9 +44,10 @@ def problems(connection: Connection) -> Iterator[str]:
 def warnings(connection: Connection) -> Iterator[str]:
     """What a person should know of the server."""
     row = connection.execute(
-        "SELECT default_version, installed_version FROM pg_available_extensions WHERE name = 'vector'"
+        "SELECT coalesce((SELECT extversion FROM pg_extension WHERE extname = 'vector'), "
+        "(SELECT default_version FROM pg_available_extensions WHERE name = 'vector'))"
     ).fetchone()
-    version = (row[1] or row[0]) if row else None
+    version = row[0] if row else None
     if version and _version(version) < pgvector.ADVISED:
         yield (
             f"pgvector {version}: {'.'.join(map(str, pgvector.ADVISED))} or newer is advised (CVE-2026-3172 in parallel "
