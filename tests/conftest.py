@@ -1,6 +1,7 @@
 """Real parts for the tests: an embedded PostgreSQL with a database a test, Chroma as a directory and as a server, and
 one Prefect test server for all."""
 
+import gc
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
@@ -32,13 +34,14 @@ from tasks.stores.chroma.store import ChromaStore
 from tasks.stores.interface import Collection, Metric
 from tasks.stores.postgres.connection import Connection, connect
 from tasks.stores.postgres.idle import Connections
-from tests.helpers import servers
+from tests.helpers import prefect_database, servers
 from tests.helpers.data import records_of
 from tests.helpers.openai_server import OpenAIServer, openai_server
 from tests.helpers.qdrant import ASKED, Qdrant, qdrant_for_tests, which
 
 # The command gives way to what else its machine does. Run within the tests, it would have all that come after it give way too.
 console.NICENESS = 0
+gc.disable()  # until all tests are imported: what that makes stays
 # A shell that starts the tests in the background has them ignore Ctrl-C, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 LONG = (
@@ -183,10 +186,15 @@ CERTIFICATE_END = "-----END CERTIFICATE-----\n"
 
 @pytest.fixture(scope="session")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Prefect's test server, without what is UNREAD, without the heartbeat thread that costs a second a flow, and with a
-    single authority: every client reads all of them before it speaks HTTP."""
+    """Prefect's test server, over a database whose tables are there, without what is UNREAD, without the heartbeat thread that
+    costs a second a flow, and with a single authority: every client reads all of them before it speaks HTTP."""
     from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
+
+    def seeded() -> str:
+        folder = mkdtemp()
+        prefect_database.copy(Path(folder) / "prefect-test.db")
+        return folder
 
     authority = tmp_path_factory.mktemp("prefect") / "authority.pem"
     authority.write_text(Path(certifi.where()).read_text().partition(CERTIFICATE_END)[0] + CERTIFICATE_END)
@@ -194,6 +202,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as environment:  # of this server alone: those of the deployments have all
             for service in UNREAD:
                 environment.setenv(f"PREFECT_SERVER_SERVICES_{service}_ENABLED", "false")
+            environment.setattr("prefect.testing.utilities.mkdtemp", seeded)
             stack.enter_context(prefect_test_harness(server_startup_timeout=120))
         settings = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_API_SSL_CERT_FILE: str(authority)}
         stack.enter_context(temporary_settings(settings))
@@ -292,6 +301,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.get_closest_marker("whole")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if not item.get_closest_marker("whole")]
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_report_header() -> str:

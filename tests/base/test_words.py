@@ -176,7 +176,7 @@ def faults(text: str) -> list[str]:
         if not _goes(number, noun)
     ]
     nouns = re.findall(r"NAME (?!points to\b)([a-z]+)\b(?!/)", text)  # an alias points: no point is counted
-    wrong += [noun for noun in nouns if noun in NOUNS[1] - NOUNS[0]]
+    wrong += [noun for noun in nouns if noun in _nouns()[1] - _nouns()[0]]
     wrong += re.findall(rf"\b1 \w+ (?:{'|'.join(PLURAL_VERBS)})\b", text)
     wrong += re.findall(r"\b[02] \w+ (?:is|was|has|differs|belongs)\b", text)
     wrong += LOOSE.findall(LAYOUT.sub("", text))
@@ -185,9 +185,10 @@ def faults(text: str) -> list[str]:
 
 def _goes(number: str, word: str) -> bool:
     """Whether the word may follow the number: one that never changes, or one in the right form."""
-    return word in AFTER_A_NUMBER or (word in NOUNS[0] if number == "1" else word in NOUNS[1])
+    return word in AFTER_A_NUMBER or word in _nouns()[0 if number == "1" else 1]
 
 
+@cache
 def _nouns() -> tuple[frozenset[str], frozenset[str]]:
     """The nouns that the code counts, first words of the phrases that it hands to the helpers: in singular and in plural."""
     phrases = {
@@ -199,9 +200,6 @@ def _nouns() -> tuple[frozenset[str], frozenset[str]]:
         if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
     } | {"row"}
     return tuple(frozenset(plural(n, phrase).split()[0] for phrase in phrases) for n in (1, 2))  # type: ignore[return-value]
-
-
-NOUNS = _nouns()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

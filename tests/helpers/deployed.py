@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from flows import ui
+from tests.helpers import prefect_database
 from tests.helpers.servers import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -139,6 +140,7 @@ def deployed(postgres: Callable[[str], str], home: Path) -> Iterator[Api]:
         patch.setenv("VECFERRY_RETRY_SECONDS", "0.05")
         patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "1")
         patch.delenv("PREFECT_HOME", raising=False)
+        prefect_database.copy(ui.prefect_home() / "prefect.db")
         # SQLite waits up to 60 s for its lock before the server says 503.
         with ui.serving(port), Api(base_url=f"http://127.0.0.1:{port}/api/", timeout=90) as api:
             api.shipped = {name: api.deployment(name) for name in (CHROMA, TEXT, IMAGES, POINTS, "catch-up/catch-up")}
