@@ -411,15 +411,15 @@ def test_a_wrong_answer_is_fatal(
 ) -> None:
     """No vector of an answer that is wrong as a whole is handed over, and no further request starts. One that spoils some vectors
     is fatal where a text that was taken before has none either; of it, only those are handed over that are vectors."""
-    own, bought = embedder(server), Bought()
+    own, texts, bought = embedder(server), texts_of(5000), Bought()
     own.account.probe()
     server.delay = 0.1  # as fast as the service ever is
     server.plant(spoil=spoil, times=times, after=1)
     with pytest.raises(FatalError, match=reason):
-        own.embed(texts_of(5000), bought)
+        own.embed(texts, bought)
     assert len(bought.rows) < 5000
     spoilt = [call for call in server.calls if call.faulty]
-    kept, last_only = {texts_of(5000)[row] for row in bought.rows}, reason == "NaN or infinity"
+    kept, last_only = {texts[row] for row in bought.rows}, reason == "NaN or infinity"
     assert not {text for call in spoilt for text in (call.inputs[-1:] if last_only else call.inputs)} & kept
     assert not last_only or {text for call in spoilt for text in call.inputs[:-1]} <= kept
     assert sum(call.at > spoilt[0].ended for call in server.calls) <= 10

@@ -66,7 +66,6 @@ class Table:
         connection.execute(
             f"CREATE TABLE docs ({self.columns}, title text, content text, seen int DEFAULT 0, embedding vector(384))"
         )
-        connection.execute("CREATE INDEX docs_old ON docs USING hnsw (embedding vector_cosine_ops)")
         connection.execute(
             f"CREATE FUNCTION match_docs(query_embedding vector(384), match_threshold float, match_count int DEFAULT 5) "
             f"RETURNS TABLE ({returned}, content text, similarity float) LANGUAGE sql STABLE AS $$ "
@@ -75,21 +74,31 @@ class Table:
             f"LIMIT match_count $$"
         )
         self.next = 0
-        for _ in range(rows):
-            self.insert()
+        texts = [self._text(n) for n in range(rows)]
+        vectors = self.old([text or "nothing" for text in texts]) if rows else []
+        made = [("t", text, text_vector(vector)) for text, vector in zip(texts, vectors, strict=True)]
+        if made:
+            every = ", ".join(f"({self.value.format(n=n)}, %s, %s, %s)" for n in range(rows))
+            into = f"docs ({', '.join(self.names)}, title, content, embedding)"
+            connection.execute(f"INSERT INTO {into} VALUES {every}", [value for row in made for value in row])
+        connection.execute("CREATE INDEX docs_old ON docs USING hnsw (embedding vector_cosine_ops)")
 
     def insert(self, n: int | None = None) -> None:
         n = self.next if n is None else n
-        self.next = max(self.next, n + 1)
-        text = (
-            None if n % 11 == 10 else "" if n % 13 == 12 else f"what row {n} says of topic {n % 7}, version {self.next}"
-        )
+        text = self._text(n)
         columns, values = [*self.names, "title", "content"], ["t", text]
         if not self.switched():
             columns, values = [*columns, "embedding"], [*values, self.old_vector(text)]
         self.connection.execute(
             f"INSERT INTO docs ({', '.join(columns)}) VALUES ({self.value.format(n=n)}{', %s' * len(values)})", values
         )
+
+    def _text(self, n: int) -> str | None:
+        """Of a row that is about to be made."""
+        self.next = max(self.next, n + 1)
+        if n % 11 == 10:
+            return None
+        return "" if n % 13 == 12 else f"what row {n} says of topic {n % 7}, version {self.next}"
 
     def say(self, n: int, text: str | None) -> None:
         """The application changes a text."""
