@@ -25,6 +25,7 @@ from tasks.stores.chroma import store as chroma
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.command import command
 from tests.helpers.live_table import Table
+from tests.helpers.sampling import sampled
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -288,7 +289,7 @@ def test_a_live_table_that_was_not_caught_up_is_not_done(
     assert command(capsys, *asked).exit == 0
 
 
-@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("live", sampled([False, True], True))
 def test_an_interruption_is_over_when_the_next_verb_begins(
     connection: Connection, request: pytest.FixtureRequest, chroma_dir: Callable[..., str], live: bool
 ) -> None:
@@ -325,7 +326,7 @@ def test_two_cutovers_at_once(
     assert "public.docs was removed" in rollback(run_id="r")["done"][0]
 
 
-@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("live", sampled([False, True], True))
 def test_of_a_run_that_was_dropped_nothing_is_done(
     connection: Connection,
     request: pytest.FixtureRequest,

@@ -23,6 +23,7 @@ from tasks.stores.chroma import store as chroma
 from tasks.stores.postgres.connection import Connection
 from tests.flows.test_show import outcome
 from tests.helpers.data import records_of
+from tests.helpers.sampling import sampled
 
 NOUNS = [
     "rows?",
@@ -78,7 +79,7 @@ def test_what_a_plan_and_an_outcome_count(
 
 
 @pytest.mark.usefixtures("prefect")
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", sampled([1, 2], 1))
 def test_what_a_sync_and_its_end_count(count: int, connection: Connection, chroma_dir: Callable[..., str]) -> None:
     """The notes of a verification, what a rollback puts back, what contract forgets, and the window before it."""
     path = chroma_dir(count=20)

@@ -1,6 +1,6 @@
 """Every verb with a fault planted at each of its statements: it never ends with 0 unless its work is done.
 
-``make test`` plants at every 25th statement, ``make chaos`` at each.
+``make test`` plants at every 40th statement, ``make chaos`` at each.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def parameters(request: Any, connection: Connection, chroma_dir: Callable[..., s
     return ["text-384-to-1536", "-p", targets, "-p", "embedder=hashing/1536", "-p", "old_embedder=hashing/384"]
 
 
-@pytest.mark.parametrize("every", sampled((25, 1), 25))
+@pytest.mark.parametrize("every", sampled((40, 1), 40))
 @pytest.mark.parametrize("parameters", ["chroma", "live"], indirect=True)
 def test_no_verb_ends_well_with_a_fault_in_it(
     parameters: list[str], connection: Connection, capsys: pytest.CaptureFixture[str], every: int

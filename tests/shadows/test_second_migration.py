@@ -87,7 +87,7 @@ def docs(connection: Connection) -> Connection:
 
 @pytest.mark.parametrize(
     ("layout", "column"),
-    sampled(product(LAYOUTS, (None, "embedding")), ("column", None), ("side_table", "embedding")),
+    sampled(product(LAYOUTS, (None, "embedding")), ("column", None)),
 )
 def test_a_run_changes_no_search_before_its_cutover(docs: Connection, layout: str, column: str | None) -> None:
     """A smoke run over a table that was switched before, and its rollback, leave every answer and the function as they are;
