@@ -1,4 +1,4 @@
-"""Verification, at any later time: it reads and reports, and changes no table."""
+"""Verification, at any later time: it reads and reports, and changes nothing else."""
 
 from prefect import State, flow
 
@@ -18,7 +18,7 @@ from tasks.verify import verify_task
 @flow(name="verify", flow_run_name=run_name, task_runner=RUNNER, validate_parameters=False)
 @form(Checked, located)
 def verify(parameters: Checked) -> State[Result]:
-    """Compare a run's tables with their source again and keep the report."""
+    """Compare what a run made with its source again, and keep the report."""
     with (
         holding(parameters, "verify", _ready) as run,
         run.giving_way(parameters.database_share),

@@ -203,7 +203,7 @@ def contract(
     of_run("contract", Contract, run_id, [*(p or []), f"database={parameters.database}"], as_json)
 
 
-app.command("verify", help="Compare a run's tables with their source again; change nothing.")(_doing("verify", Checked))
+app.command("verify", help="Compare what a run made with its source again; change nothing.")(_doing("verify", Checked))
 
 
 @app.command()
