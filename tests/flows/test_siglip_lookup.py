@@ -21,7 +21,6 @@ from tests.helpers.captioned import NEW, Near, Points, Rows
 from tests.helpers.lifecycle import tables
 from tests.helpers.local_models import needs_models
 from tests.helpers.qdrant import Qdrant
-from tests.helpers.sampling import sampled
 from tests.helpers.tiny_models import clip_model
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -94,8 +93,7 @@ def asked(content: str, qdrant: Qdrant, tmp_path: Path) -> tuple[dict[str, Any],
     return {**common, **more}, points, lambda names: model.embed([(folder / n).read_bytes() for n in names]).whole
 
 
-@needs_models
-@pytest.mark.parametrize("content", sampled(["text", "image"], "text"))
+@pytest.mark.parametrize("content", ["text", pytest.param("image", marks=[pytest.mark.whole, needs_models])])
 def test_a_reference_in_a_table_is_followed(
     content: str, qdrant: Qdrant, connection: Connection, ledger_database: str, tmp_path: Path
 ) -> None:

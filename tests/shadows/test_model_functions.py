@@ -97,7 +97,9 @@ def test_each_function_goes_through_the_index_of_its_dimensions(served: Several)
 def test_the_nearest_are_nearly_all_given(served: Several) -> None:
     """Recall@10 through the index against every row compared, of a model that shares its column and of one indexed by halves."""
     queries = [f"{first} {second} of" for first, second in pairwise(WORDS)]
-    texts: dict[int, str] = dict(served.connection.execute("SELECT id, content FROM document_chunks ORDER BY id").fetchall())
+    texts: dict[int, str] = dict(
+        served.connection.execute("SELECT id, content FROM document_chunks ORDER BY id").fetchall()
+    )
     served.connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off")
     for name in MODELS:
         embedder = open_embedder(name)
