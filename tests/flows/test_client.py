@@ -284,37 +284,33 @@ def test_a_search_during_a_switch_is_answered_by_one_model(served: Several, clie
         for name in names
     }
 
-    def by_client() -> Counter[str]:
-        counts = Counter[str]()
+    counts = Counter[str]()
+
+    def by_client() -> None:
         while not over.is_set():
             answer = client.search(text)
             assert answer.hits == expected[answer[0].model]
             counts[answer[0].model] += 1
-        return counts
 
-    def by_sql() -> Counter[str]:
-        counts = Counter[str]()
+    def by_sql() -> None:
         with connect(os.environ["DATABASE_URL"]) as connection:
             while not over.is_set():
                 rows = connection.execute("SELECT * FROM search_chunks(%s, 5)", (probe,)).fetchall()
                 assert rows == answers[rows[0][5]]
                 counts[rows[0][5]] += 1
-        return counts
 
     with ThreadPoolExecutor() as pool:
         readers = [pool.submit(by_client), pool.submit(by_client), pool.submit(by_sql)]
-        counts, switches = Counter[str](), 0
+        switches = 0
         try:
-            while not any(reader.done() for reader in readers) and switches < searches // 4:
+            while not any(reader.done() for reader in readers) and (counts.total() < searches or switches < 6):
                 model_switch.activate(served.connection, served.tables, names[switches % 2], force=True)
                 switches += 1
         finally:
             over.set()
         for reader in readers:
-            counts += reader.result()
+            reader.result()
     assert set(counts) == set(names)
-    if searches > 40:
-        assert counts.total() >= searches, counts
 
 
 def test_a_database_that_comes_back_is_used_again(served: Several, client: Client) -> None:

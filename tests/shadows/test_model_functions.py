@@ -193,6 +193,23 @@ def test_row_level_security_holds(served: Several, reader: Connection) -> None:
         asked(reader, "search_chunks(%s)", vector("hashing/64", "winter"))
 
 
+def test_who_may_search_may_search_by_a_new_model(served: Several, reader: Connection) -> None:
+    """The functions that are made for it have the rights of the one that chooses: a role that was given that one needs no more, and
+    nobody else gets any."""
+    served.connection.execute(
+        "REVOKE EXECUTE ON FUNCTION search_chunks, search_chunks_1 FROM PUBLIC; "
+        "GRANT EXECUTE ON FUNCTION search_chunks, search_chunks_1 TO reader_of_part"
+    )
+    served.register("flipped/32")
+    model = served.model("flipped/32")
+    assert asked(reader, "search_chunks(%s, 3, %s)", vector("flipped/32", "ship"), model.name) == []
+    may = "SELECT has_function_privilege(%s, oid, 'EXECUTE') FROM pg_proc WHERE proname = %s"
+    own = f"search_chunks_{model.number}"
+    assert served.connection.execute(may, ("reader_of_part", own)).fetchone() == (True,)
+    assert served.connection.execute(may, ("pg_monitor", own)).fetchone() == (False,)
+    assert served.connection.execute(may, ("pg_monitor", "search_chunks")).fetchone() == (False,)
+
+
 def test_several_models_are_fused_by_reciprocal_rank(served: Several) -> None:
     """A chunk's score is the sum of 1 / (60 + its rank) over the models that have it among their nearest 40; an intersection has
     those that all of them have there."""

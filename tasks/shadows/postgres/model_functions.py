@@ -16,10 +16,11 @@ from psycopg import sql
 from sql import Value, statement
 from tasks.base.errors import UsageError
 from tasks.runs import registry
+from tasks.runs.models import hold
 from tasks.runs.registry import RegisteredModel
 from tasks.shadows.postgres import model_bodies
 from tasks.shadows.postgres.model_bodies import NAME, name_of
-from tasks.stores.postgres.catalogue import MADE, Function, dollars, drop, functions
+from tasks.stores.postgres.catalogue import MADE, Function, dollars, drop, functions, give
 from tasks.stores.postgres.connection import Connection, pgvector_schema
 from tasks.stores.postgres.model_tables import ModelTables
 
@@ -29,9 +30,12 @@ _ALWAYS = (NAME, f"{NAME}_multi")
 def remake(connection: Connection, tables: ModelTables) -> None:
     """Makes the functions as the registry has it now, and drops those of models that are searched no more. In the caller's
     transaction: with it they change. Raises UsageError where a function of the user's has one of the names."""
+    hold(connection)  # two that replace one function at once are an error of PostgreSQL's
     models = registry.listed(connection, tables)
     kept = {name_of(model) for model in models if model.searched}
+    before = dict[str, Function]()
     for function in _present(connection, tables):
+        before[function.name] = function
         if not function.made:
             raise UsageError(
                 f"{function.signature} is no function of vecferry's, and one of that name is to be made: rename it"
@@ -40,6 +44,10 @@ def remake(connection: Connection, tables: ModelTables) -> None:
             drop(connection, function)
     for made in written(tables, models, pgvector_schema(connection) or "public"):
         connection.execute(made)
+    if choosing := before.get(NAME):  # who may call it may call what it calls
+        for function in _present(connection, tables):
+            if function.name not in before and set(function.grants) != set(choosing.grants):
+                give(connection, function, choosing.owner, choosing.grants)
     connection.execute("NOTIFY pgrst, 'reload schema'")
 
 
