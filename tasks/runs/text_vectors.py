@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.embedders.interface import Embedded, Embedder, Item, OnMade, RowError
-from tasks.runs import kept_vectors, spending
-from tasks.runs.vectors import keyed
+from tasks.runs import spending
+from tasks.runs import vectors as kept_vectors
 from tasks.stores.interface import AT_ONCE, Turn, vectors
 from tasks.stores.postgres.connection import Connection
 
@@ -31,7 +31,7 @@ class Kept:
     def embedded(self, embedder: Embedder, texts: Sequence[str], make: Make) -> Embedded:
         """The vectors of the texts, and which the model refuses. ``make`` makes those that are not kept. Raises TransientError
         and FatalError."""
-        keys, whole = keyed(embedder, texts)
+        keys, whole = kept_vectors.keyed(embedder, texts)
         items = dict(zip(keys, texts, strict=True))
         with self.connect() as connection:
             made, refused = self._filled(connection, embedder, items, whole, make)

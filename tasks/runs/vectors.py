@@ -1,26 +1,46 @@
 """Vectors by content: each is kept under its space and the key of its item before it is loaded anywhere, so that no retry,
-rerun or second run makes it again. How they lie there is in tasks/runs/kept_vectors.py.
+rerun or second run makes it again.
+
+    VECFERRY_HOME/vectors/<space>/<segment>.arrow     content: binary[32], embedding: float32[d]
+
+The segments are the store. vecferry.vector is only an index into them, and is rebuilt from them where it lacks one. They
+are Arrow files, not Parquet: Parquet has levels to write and to read for every component of a list.
 """
 
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
+from tasks.base import files
 from tasks.contents.interface import Slice
 from tasks.embedders.interface import Embedder, Item, RowError
 from tasks.embedders.registry import open_embedder
-from tasks.runs import checkpoints, kept_vectors, spending
+from tasks.runs import checkpoints, spending
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.runs.spending import Purse
-from tasks.stores.interface import vector_column, vectors
+from tasks.stores.interface import Turn, vector_column, vectors
 from tasks.stores.postgres.connection import Connection
+
+
+class Keeper(Protocol):
+    """Whoever keeps vectors: a run, or a client that has none."""
+
+    @property
+    def home(self) -> str:
+        """The VECFERRY_HOME that the segments lie in."""
+        ...
+
+    def turn(self, connection: Connection) -> AbstractContextManager[Turn]:
+        """One piece of work in the database of the index."""
+        ...
 
 
 def keys_of(embedder: Embedder, items: Sequence[Item]) -> list[bytes]:
@@ -131,13 +151,11 @@ class _Filling:
         if not kept_as:
             return []
         missing = dict.fromkeys(kept_as.values())
-        for segment, (names, positions) in kept_vectors.segments(
-            self.run, self.connection, self.embedder, list(kept_as)
-        ).items():
+        for segment, (names, positions) in segments(self.run, self.connection, self.embedder, list(kept_as)).items():
             try:
-                kept = vectors(kept_vectors.read(self.run, self.embedder, segment))
+                kept = vectors(read(self.run, self.embedder, segment))
             except FileNotFoundError:  # somebody cleared the folder: these are made again
-                kept_vectors.forget(self.connection, segment)
+                forget(self.connection, segment)
                 continue
             keys = [kept_as[name] for name in names]
             self._place(keys, kept[positions])
@@ -166,7 +184,7 @@ class _Filling:
 
         def take(positions: Sequence[int], made: np.ndarray) -> None:
             keys = [names[at] for at in positions]
-            kept_vectors.keep(self.run, self.connection, self.embedder, keys, made)
+            keep(self.run, self.connection, self.embedder, keys, made)
             self.purse.note(self.connection, bought=len(keys))
             self._place(keys, made)
 
@@ -196,4 +214,65 @@ def recover(run: Run) -> int:
         return 0
     embedder = open_embedder(run.plan.request.embedder)
     with run.connection() as connection:
-        return kept_vectors.index_lost(run, connection, embedder)
+        rows = connection.execute(
+            "SELECT DISTINCT segment FROM vecferry.vector WHERE space = %s", (embedder.space.fingerprint,)
+        ).fetchall()
+        lost = sorted(set(files.names(_path(run, embedder))) - {segment for (segment,) in rows})
+        for segment in lost:
+            table = read(run, embedder, segment)
+            _index(run, connection, embedder, segment, table.column("content").to_pylist())
+    return len(lost)
+
+
+def segments(
+    keeper: Keeper, connection: Connection, embedder: Embedder, keys: list[bytes]
+) -> Mapping[str, tuple[list[bytes], list[int]]]:
+    """Where those of the keys lie that are kept: segment → keys and their positions in it."""
+    kept: dict[str, tuple[list[bytes], list[int]]] = defaultdict(lambda: ([], []))
+    with keeper.turn(connection) as turn:
+        for part in turn.cut(len(keys)):
+            rows = connection.execute(
+                "SELECT segment, array_agg(content), array_agg(position) FROM vecferry.vector "
+                "WHERE space = %s AND content = ANY(%b::bytea[]) GROUP BY segment",
+                (embedder.space.fingerprint, keys[part]),
+                binary=True,
+            )
+            for segment, names, positions in rows:
+                kept[segment][0].extend(names)
+                kept[segment][1].extend(positions)
+    return kept
+
+
+def keep(keeper: Keeper, connection: Connection, embedder: Embedder, keys: list[bytes], made: np.ndarray) -> None:
+    """Writes vectors, float32[n, d], as a segment, then into the index."""
+    table = pa.table({"content": pa.array(keys, pa.binary()), "embedding": vector_column(made)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    segment = f"{sha256(b''.join(keys)).hexdigest()[:32]}.arrow"
+    files.write(_path(keeper, embedder, segment), memoryview(sink.getvalue()))
+    _index(keeper, connection, embedder, segment, keys)
+
+
+def read(keeper: Keeper, embedder: Embedder, segment: str) -> pa.Table:
+    """Raises FileNotFoundError where somebody has cleared the folder."""
+    return pa.ipc.open_file(pa.py_buffer(files.read(_path(keeper, embedder, segment)))).read_all()
+
+
+def forget(connection: Connection, segment: str) -> None:
+    """Takes a segment that is there no more out of the index."""
+    connection.execute("DELETE FROM vecferry.vector WHERE segment = %s", (segment,))
+
+
+def _index(keeper: Keeper, connection: Connection, embedder: Embedder, segment: str, keys: list[bytes]) -> None:
+    with keeper.turn(connection) as turn:
+        for rows in turn.cut(len(keys)):
+            connection.execute(
+                "INSERT INTO vecferry.vector (space, content, segment, position) SELECT %s, content, %s, %s + place - 1 "
+                "FROM unnest(%b::bytea[]) WITH ORDINALITY AS t (content, place) ON CONFLICT DO NOTHING",
+                (embedder.space.fingerprint, segment, rows.start, keys[rows]),
+            )
+
+
+def _path(keeper: Keeper, embedder: Embedder, *segment: str) -> str:
+    return files.join(keeper.home, "vectors", *embedder.space.fingerprint.split("/"), *segment)

@@ -271,7 +271,7 @@ def _bought(provider: OpenAIServer) -> int:
     return sum(len(call.inputs) for call in provider.answered())
 
 
-@pytest.mark.parametrize("searches", [40, pytest.param(10_000, marks=pytest.mark.whole)])
+@pytest.mark.parametrize("searches", [40, pytest.param(10_000, marks=[pytest.mark.whole, pytest.mark.timeout(1_500)])])
 def test_a_search_during_a_switch_is_answered_by_one_model(served: Several, client: Client, searches: int) -> None:
     """While `activate` goes back and forth, nobody fails, and every answer is wholly that of the model it names: of the client, and
     of SQL that asks the active model."""
