@@ -18,20 +18,25 @@ ROLE = "app_reader"
 RESULT = "RETURNS TABLE (id bigint, content text, similarity float)"
 SELECT = (
     "SELECT d.id, d.content, 1 - (d.embedding <=> query_embedding) FROM docs d WHERE {where} "
-    "ORDER BY d.embedding <=> query_embedding LIMIT match_count"
+    "ORDER BY d.embedding <=> query_embedding"
 )
 OF_OWNER = "d.owner = current_setting('app.reader', true)"
 FUNCTIONS = {
     "filtered, by its owner": (
         f"CREATE FUNCTION match_docs(query_embedding vector(384), match_threshold float, match_count int) {RESULT} "
-        f"LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public AS $$ {SELECT.format(where=OF_OWNER)} $$",
+        f"LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public AS $$ {SELECT.format(where=OF_OWNER)} LIMIT match_count $$",
         "SELECT * FROM match_docs({vector}, -1, 8)",
     ),
     "a jsonb filter": (
         f"CREATE FUNCTION match_docs(query_embedding vector(384), match_count int DEFAULT 5, filter jsonb DEFAULT '{{}}') {RESULT} "
         "LANGUAGE plpgsql STABLE AS $$ #variable_conflict use_column\nBEGIN RETURN QUERY "
-        f"{SELECT.format(where='d.metadata @> filter')}; END $$",
+        f"{SELECT.format(where='d.metadata @> filter')} LIMIT match_count; END $$",
         'SELECT * FROM match_docs({vector}, 8, \'{{"owner": "user 1"}}\')',
+    ),
+    "a LIMIT of its callers": (
+        f"CREATE FUNCTION match_docs(query_embedding vector(384), filter jsonb DEFAULT '{{}}') {RESULT} "
+        f"LANGUAGE sql STABLE AS $$ {SELECT.format(where='d.metadata @> filter')} $$",
+        'SELECT * FROM match_docs({vector}, \'{{"owner": "user 1"}}\') LIMIT 8',
     ),
 }
 """By name, what makes a function and what calls it. Of each only the rows of one user are to be had."""
@@ -50,7 +55,7 @@ def searched_by(connection: "psycopg.Connection[Any]", function: str) -> None:
         "REVOKE ALL ON FUNCTION match_docs FROM PUBLIC"
     )
     connection.execute(f"GRANT EXECUTE ON FUNCTION match_docs TO {ROLE}")
-    if function == "a jsonb filter":
+    if "SECURITY DEFINER" not in create:
         connection.execute(f"GRANT SELECT ON docs TO {ROLE}")
 
 

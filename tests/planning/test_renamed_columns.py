@@ -9,7 +9,7 @@ from tasks.planning.renamed_columns import kept_name
 from tasks.shadows.registry import shadow_of
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.pipeline import build, finish
-from tests.helpers.renamed_table import NEW, RenamedForm, Reports, parameters, plan, ready, renaming, verified
+from tests.helpers.renamed_table import NEW, SEARCH, RenamedForm, Reports, parameters, plan, ready, renaming, verified
 from tests.helpers.sent import recorded
 from tests.planning.test_planned_sql import logged, planned, unplanned, unsent
 
@@ -38,6 +38,7 @@ def test_a_plan_of_a_healthy_table_has_no_problems(connection: Connection) -> No
     Reports(connection)
     planned = plan(connection)
     assert planned.problems == []
+    assert not [w for w in planned.warnings if "LIMIT" in w]
     (target,) = planned.plan.targets
     assert target.name == "public.reports.embedding"
     assert target.place.functions == ("match_reports", "update_report_embedding")
@@ -203,3 +204,12 @@ def test_the_plan_shows_what_is_sent(connection: Connection, layout: str) -> Non
     left = unsent(shown, sent[0])
     assert [line for line in left if "RENAME" in line or "TRIGGER" in line] == []
     assert "\n".join(unplanned(shown, statements)) == ""
+
+
+def test_a_limit_that_only_callers_have_is_told(connection: Connection) -> None:
+    """Where PostgreSQL puts a function into its caller's query, the caller's LIMIT ends the search by index; what waits for a renaming is
+    PL/pgSQL, which computes all rows, and the plan says so."""
+    Reports(connection, 51, search=SEARCH.replace("LIMIT match_count", ""))
+    (line,) = [w for w in plan(connection).warnings if "LIMIT" in w]
+    assert line.startswith("public.match_reports has no LIMIT")
+    assert "computes all of them, here 51 rows" in line

@@ -37,10 +37,11 @@ def planned(connection: Connection, **target: str) -> Planned:
     ids=["no threshold", "a threshold"],
 )
 def test_a_function_that_compares_too_many_rows_is_refused(docs: Connection, arguments: str, where: str) -> None:
-    """A function that has no LIMIT compares a query with every row, and by wide vectors that takes longer than a switch: the plan says
-    so, with the way on. With a LIMIT, or a body for the new vectors, it can be switched."""
+    """A function that has no LIMIT, and whose callers' LIMIT is not for PostgreSQL to see, compares a query with every row, and by wide
+    vectors that takes longer than a switch: the plan says so, with the way on. With a LIMIT, or a body for the new vectors, it can be
+    switched, and so it can where it is put into the queries of its callers."""
     filled(docs, 60_000)
-    create = f"CREATE OR REPLACE FUNCTION match_docs({arguments}) {RESULT} LANGUAGE sql STABLE AS $$ {{}} $$"
+    create = f"CREATE OR REPLACE FUNCTION match_docs({arguments}) {RESULT} LANGUAGE sql AS $$ {{}} $$"
     docs.execute(create.format(SEARCH.format(where=where, limit="")))  # type: ignore[call-overload]
     (problem,) = planned(docs).problems
     assert problem.startswith(
@@ -51,6 +52,8 @@ def test_a_function_that_compares_too_many_rows_is_refused(docs: Connection, arg
     body = SEARCH.format(where=where, limit="LIMIT 10").replace("embedding", "embedding_1536")
     assert planned(docs, function_sql=body).problems == []
     docs.execute(create.format(SEARCH.format(where=where, limit="LIMIT 10")))  # type: ignore[call-overload]
+    assert planned(docs).problems == []
+    docs.execute(create.format(SEARCH.format(where=where, limit="")).replace("sql AS", "sql STABLE AS"))  # type: ignore[call-overload]
     assert planned(docs).problems == []
 
 
@@ -78,15 +81,29 @@ def test_a_function_that_writes_is_not_asked(docs: Connection) -> None:
     assert docs.execute("SELECT is_called, (SELECT count(*) FROM searches) FROM searched").fetchone() == (False, 0)
 
 
-def test_a_limit_that_only_callers_have_is_told(docs: Connection) -> None:
-    """Where PostgreSQL puts a function into its caller's query, the caller's LIMIT ends the search by index; once it is switched all
-    rows are computed, which the plan says. Of a function with a LIMIT it says nothing, whatever its default."""
+def test_a_function_that_is_slow_enough_for_a_busy_server_is_told(docs: Connection) -> None:
+    """What fits into a switch on a quiet server, and only there, is said before anything is paid."""
+    filled(docs, 20_000)
+    create = f"CREATE FUNCTION match_docs(query vector(4)) {RESULT} LANGUAGE sql AS $$ {SEARCH.format(where='', limit='')} $$"
+    docs.execute(create)  # type: ignore[call-overload]
+    plan = planned(docs)
+    assert plan.problems == []
+    (line,) = [w for w in plan.warnings if "LIMIT" in w]
+    assert line.startswith("public.match_docs returns 20,000 rows")
+    assert "takes 80 ms and more" in line
+    assert "a busy server" in line
+
+
+def test_an_order_that_only_callers_have_is_told(docs: Connection) -> None:
+    """Callers may order by index what a function returns that has no order itself, and no longer once it is switched: the plan says so.
+    Of a function that orders its rows, or has a LIMIT, it says nothing, since callers that end its search early go on to do so."""
     filled(docs, probe.COMPARED + 1)
-    create = f"CREATE FUNCTION match_docs(query vector(4){{}}) {RESULT} LANGUAGE sql STABLE AS $$ {{}} $$"
-    docs.execute(create.format("", SEARCH.format(where="", limit="")))  # type: ignore[call-overload]
-    (line,) = [w for w in planned(docs).warnings if "LIMIT" in w]
-    assert line.startswith("public.match_docs has no LIMIT")
-    assert "computes all of them, here 51 rows" in line
-    docs.execute("DROP FUNCTION match_docs")
-    docs.execute(create.format(", n int DEFAULT 100", SEARCH.format(where="", limit="LIMIT n")))  # type: ignore[call-overload]
-    assert not [w for w in planned(docs).warnings if "LIMIT" in w]
+    create = f"CREATE OR REPLACE FUNCTION match_docs(query vector(4)) {RESULT} LANGUAGE sql STABLE AS $$ {{}} $$"
+    bare = "SELECT d.id, d.embedding <=> query FROM docs d WHERE d.content <> ''"
+    docs.execute(create.format(bare))  # type: ignore[call-overload]
+    (line,) = [w for w in planned(docs).warnings if "ORDER BY" in w]
+    assert line.startswith("public.match_docs has no ORDER BY")
+    assert "compares all rows, here 51 rows" in line
+    for own in (f"{bare} ORDER BY 2", f"{bare} LIMIT 100", f"WITH d AS MATERIALIZED ({bare}) SELECT * FROM d"):
+        docs.execute(create.format(own))  # type: ignore[call-overload]
+        assert not [w for w in planned(docs).warnings if "LIMIT" in w or "ORDER BY" in w]

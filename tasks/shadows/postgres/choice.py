@@ -1,13 +1,15 @@
-"""The body of a function that people call: PL/pgSQL that calls the function of the model with the query's dimensions."""
+"""The body of a function that people call, which calls the function of the model with the query's dimensions. It is PL/pgSQL, or SQL
+where PostgreSQL puts the application's own into the queries of its callers: a LIMIT of theirs ends a search there as it did."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from psycopg import sql
 
 from tasks.base.words import plural
 from tasks.runs.plan import Target
 from tasks.runs.search_bodies import Searched
-from tasks.shadows.postgres.search_functions import argument_of_query
+from tasks.shadows.postgres.search_functions import argument_of_query, origin_of
 from tasks.shadows.postgres.underivable import KINDS
 from tasks.stores.postgres.catalogue import MADE, Function, define, find
 from tasks.stores.postgres.connection import Connection, pgvector_schema
@@ -16,65 +18,136 @@ from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import LivePlace
 
 
+@dataclass(frozen=True)
+class _Call:
+    """Of a function that searches one model, for the arguments of the one that chooses."""
+
+    function: Function
+    called: Function | None
+    name: str
+
+    def __call__(self, number: int | None = None, given: str = "") -> str:
+        """SQL of it; the argument of that number is ``given`` otherwise than as it came."""
+        arguments = []
+        for at, parameter in enumerate(self.function.inputs):
+            theirs = self.called.inputs[at] if self.called else parameter
+            cast = f"::{theirs.type}" if theirs.kind != parameter.kind and parameter.kind in KINDS else ""
+            variadic, value = "VARIADIC " if parameter.direction == "v" else "", given if at == number else f"${at + 1}"
+            arguments.append(f"{variadic}{value}{cast}")
+        name = sql.Identifier(*split(self.function.schema, self.name)).as_string()
+        return f"{name}({', '.join(arguments)})"
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Between models, by the dimensions of a query."""
+
+    function: Function
+    query: int
+    """The argument that is the query, by number."""
+    dimensions: str
+    """SQL of the query's."""
+    vector: str
+    """pgvector's type."""
+    calls: Mapping[int | None, _Call]
+    """By the dimensions of a model, None where it may have any; the first is for a query that is NULL too."""
+
+    @property
+    def sizes(self) -> list[int]:
+        return sorted(filter(None, self.calls))
+
+    @property
+    def refusal(self) -> str:
+        """What is said of other dimensions, but for these."""
+        *most, last = map(str, self.sizes)
+        named = f"{', '.join(most)} and {last}" if most else last
+        return f"{self.function.name} serves queries of {named} {plural(self.sizes[-1], 'dimension')}, not "
+
+
 def choose(
     connection: Connection, target: Target[LivePlace], name: str, function: Function, known: Sequence[Searched]
 ) -> None:
     """Gives the function a body that calls the function of the model with the query's dimensions; the first of several that
     have as many, and of all where the query has none: it is NULL, or there is no vector among the arguments."""
-    query = argument_of_query(connection, target, name)
-    bodies: dict[int | None, list[str]] = {}
+    calls: dict[int | None, _Call] = {}
     for searched in known:
         called = find(connection, function.schema, searched.body, switched=True)
-        bodies.setdefault(searched.model.dimensions, _call(function, called, searched.body))
-    first = next(iter(bodies.values()))
-    lines = [f"-- {MADE}, from vecferry.model and vecferry.search_function.", "BEGIN", *_gate(target)]
-    if query is None:
-        lines += [f"    {line}" for line in first]
-    else:
-        any_dimensions = bodies.pop(None, None)
-        extension = pgvector_schema(connection)
+        calls.setdefault(searched.model.dimensions, _Call(function, called, searched.body))
+    query, extension, choice = argument_of_query(connection, target, name), pgvector_schema(connection), None
+    if query is not None:
         cast = "" if function.inputs[query].kind in KINDS else f"::{extension}.vector"
         dims = f"{extension}.vector_dims(${query + 1}{cast})"
-        for dimensions in sorted(filter(None, bodies)):
-            lines += [
-                f"    IF {dims} = {dimensions} THEN",
-                *(f"        {line}" for line in bodies[dimensions]),
-                "    END IF;",
-            ]
-        if not function.strict:
-            lines += [f"    IF ${query + 1} IS NULL THEN", *(f"        {line}" for line in first), "    END IF;"]
-        refusal = _refusal(function.name, sorted(filter(None, bodies)), dims)
-        lines += [f"    {line}" for line in any_dimensions or [refusal]]
-    define(connection, function, body="\n".join(["", *lines, "END", ""]), language="plpgsql")
+        choice = _Choice(function, query, dims, f"{extension}.vector", calls)
+    first, origin = next(iter(calls.values())), origin_of(connection, target, name)
+    if origin and stays_inlined(origin.function, target.place):
+        lines = "UNION ALL\n".join(_selects(choice) if choice else [f"SELECT * FROM {first()}\n"]).splitlines()
+        language = "sql"
+    else:
+        chosen = _chosen(choice) if choice else _returned(function, first)
+        lines, language = ["BEGIN", *(f"    {line}" for line in (*_gate(target), *chosen)), "END"], "plpgsql"
+    made = f"-- {MADE}, from vecferry.model and vecferry.search_function."
+    define(connection, function, body="\n".join(["", made, *lines, ""]), language=language)
+
+
+def stays_inlined(own: Function, place: LivePlace) -> bool:
+    """Whether PostgreSQL puts what chooses into the queries of its callers, as it does the application's own function."""
+    return own.inlined and not place.renaming
 
 
 def _gate(target: Target[LivePlace]) -> list[str]:
     """A statement that waits for the end of a renaming that goes on. What is called after it is looked up then, and names the columns
     as they are called by then; a body that was looked up before, and waited, would name them as they were."""
     table = target.place.live.identifier.as_string()
-    return [f"    PERFORM FROM {table} LIMIT 0;"] if target.place.renaming else []
+    return [f"PERFORM FROM {table} LIMIT 0;"] if target.place.renaming else []
 
 
-def _call(function: Function, called: Function | None, name: str) -> list[str]:
+def _chosen(choice: _Choice) -> Iterator[str]:
+    """Statements of PL/pgSQL."""
+    function = choice.function
+    returned = {size: [f"    {line}" for line in _returned(function, call)] for size, call in choice.calls.items()}
+    for size in choice.sizes:
+        yield from (f"IF {choice.dimensions} = {size} THEN", *returned[size], "END IF;")
+    if not function.strict:
+        yield from (f"IF ${choice.query + 1} IS NULL THEN", *next(iter(returned.values())), "END IF;")
+    if None in choice.calls:
+        yield from _returned(function, choice.calls[None])
+    else:
+        words = sql.Literal(f"{choice.refusal.replace('%', '%%')}%").as_string()
+        yield f"RAISE EXCEPTION {words}, {choice.dimensions} USING ERRCODE = 'data_exception';"
+
+
+def _selects(choice: _Choice) -> Iterator[str]:
+    """Queries, of which one gives rows: what the others select from is not looked at. They get no vector, since PostgreSQL may well
+    cast it to their dimensions before."""
+    first, dims = next(iter(choice.calls)), choice.dimensions
+    for size, call in choice.calls.items():
+        others = ", ".join(map(str, choice.sizes))
+        condition = f"{dims} = {size}" if size else f"{dims} NOT IN ({others})" if others else "true"
+        given = f"CASE WHEN {condition} THEN ${choice.query + 1} END"
+        if size == first:
+            condition = _condition_of_first(choice, first)
+        yield f"SELECT * FROM {call(choice.query, given)}\nWHERE {condition}\n"
+
+
+def _condition_of_first(choice: _Choice, first: int | None) -> str:
+    """Holds for its own dimensions and for NULL; fails for dimensions that nobody serves."""
+    refused = (
+        f"({sql.Literal(choice.refusal).as_string()} || {choice.dimensions})::{choice.vector} IS NULL"
+        if first
+        else "true"
+    )
+    rest = f"{choice.dimensions} IS NULL" if first and None in choice.calls else refused
+    whens = [f"WHEN {size} THEN {str(size == first).lower()}" for size in choice.sizes]
+    return f"CASE {choice.dimensions} {' '.join(whens)} ELSE {rest} END" if whens else "true"
+
+
+def _returned(function: Function, call: _Call) -> list[str]:
     """Statements of PL/pgSQL that return what another function returns for the same arguments."""
-    given = []
-    for number, parameter in enumerate(function.inputs):
-        theirs = called.inputs[number] if called else parameter
-        cast = f"::{theirs.type}" if theirs.kind != parameter.kind and parameter.kind in KINDS else ""
-        given.append(f"{'VARIADIC ' if parameter.direction == 'v' else ''}${number + 1}{cast}")
-    call = f"{sql.Identifier(*split(function.schema, name)).as_string()}({', '.join(given)})"
     outputs = [quoted(n) for n, _ in function.outputs]
     if function.returns_set:
-        return [f"RETURN QUERY SELECT * FROM {call};", "RETURN;"]
+        return [f"RETURN QUERY SELECT * FROM {call()};", "RETURN;"]
     if function.returns_nothing:
-        return [f"PERFORM {call};", "RETURN;"]
+        return [f"PERFORM {call()};", "RETURN;"]
     if outputs:
-        return [f"SELECT * INTO {', '.join(outputs)} FROM {call};", "RETURN;"]
-    return [f"RETURN {call};"]
-
-
-def _refusal(name: str, served: Sequence[int], dims: str) -> str:
-    *most, last = map(str, served)
-    named = f"{', '.join(most)} and {last}" if most else last
-    words = f"{name} serves queries of {named} {plural(served[-1], 'dimension')}, not ".replace("%", "%%")
-    return f"RAISE EXCEPTION {sql.Literal(f'{words}%').as_string()}, {dims} USING ERRCODE = 'data_exception';"
+        return [f"SELECT * INTO {', '.join(outputs)} FROM {call()};", "RETURN;"]
+    return [f"RETURN {call()};"]

@@ -15,6 +15,7 @@ from tasks.runs.plan import Request, Target
 from tasks.shadows.postgres import probe, search_functions
 from tasks.shadows.postgres.arguments import Call, calls
 from tasks.shadows.postgres.asking import EACH, LONGEST, SECONDS
+from tasks.shadows.postgres.choice import stays_inlined
 from tasks.shadows.postgres.underivable import Underivable
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.catalogue import find
@@ -23,23 +24,37 @@ from tasks.stores.postgres.function_names import shown
 from tasks.stores.postgres.live_table import LiveTable, quoted
 from tasks.stores.postgres.pgvector import vector_bytes
 from tasks.stores.postgres.places import LivePlace
+from tasks.stores.postgres.syntax import NotParsed, statements
 
 TIMES = 5
 """How often a slow call is made: its least time is the function's own, the others are also its neighbours'."""
 CHUNK = 2000
 """Bytes that lie together of a value that lies outside its row."""
+BUSY = 0.25
+"""Of the time that a switch may take, what a busy server may turn into all of it."""
+OWN = (
+    "sortClause",
+    "limitCount",
+    "limitOffset",
+    "groupClause",
+    "distinctClause",
+    "windowClause",
+    "havingClause",
+    "withClause",
+)
+"""What keeps PostgreSQL from taking a query apart within another."""
 FETCH = 1e-6
 """Seconds that fetching these takes at least: 6,000 vectors of 1,536 dimensions took 25 ms."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A call, all of whose rows were computed."""
+    """A call, of which as many rows were computed as a switch will ask for."""
 
     seconds: float
     rows: int
     open: bool
-    """Whether a LIMIT of its callers ends the search: the function has none, and PostgreSQL puts its text into their query."""
+    """Whether a LIMIT of its callers ends the search, and will no longer."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +66,13 @@ class Caller:
     role: str
     vector: str
     settings: Mapping[str, str]
+    inlined: bool
+    """Whether PostgreSQL puts the function into the query of its callers, and will do so once it is switched."""
 
     def timed(self, call: Call) -> Timed | None:
         """None where the call fails."""
-        statement = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {call.in_full(self.vector)}"
+        whole = call(self.vector) if self.inlined else call.in_full(self.vector)
+        statement = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {whole}"
         try:
             answer = probe.ask(self.connection, statement, self.role, self.settings, EACH)
         except errors.QueryCanceled:  # as many as there may be
@@ -75,6 +93,7 @@ def looked_at(connection: Connection, request: Request, target: Target[LivePlace
         if name != target.place.write_function and (times := _times(connection, target, name, settings)):
             problems += _problems(target, name, times)
             warnings += _warnings(target, name, times)
+            warnings += _unordered(connection, target, name)
     return problems, warnings
 
 
@@ -87,23 +106,54 @@ def _problems(target: Target[LivePlace], name: str, times: Sequence[Timed]) -> I
             f"faster, {way_on}"
         )
         return
-    width, size = vector_bytes(target.dimensions or 0, target.place.layout.type), target.dimensions or 0
-    seconds = rows * ceil(width / CHUNK) * FETCH if width > CHUNK else 0
+    seconds = _compared(target, rows)
     if rows > probe.COMPARED and seconds > probe.LIMIT and not target.place.body_of(name):
         yield (
-            f"{called} returns {counted(rows, 'row')}: to compare a query with as many vectors of {counted(size, 'dimension')} takes "
-            f"{seconds * 1000:.0f} ms and more, and a switch of it may take {probe.LIMIT * 1000:.0f} ms in all. Give it a LIMIT, give its "
-            f"body for the new vectors with `function_sql`, {way_on}"
+            f"{_at_least(target, name, rows)}. Give it a LIMIT, give its body for the new vectors with `function_sql`, {way_on}"
         )
+
+
+def _compared(target: Target[LivePlace], rows: int) -> float:
+    """Seconds that a query takes at least to be compared with as many new vectors."""
+    width = vector_bytes(target.dimensions or 0, target.place.layout.type)
+    return rows * ceil(width / CHUNK) * FETCH if width > CHUNK else 0
+
+
+def _at_least(target: Target[LivePlace], name: str, rows: int) -> str:
+    return (
+        f"{shown(target.place.schema, name)} returns {counted(rows, 'row')}: to compare a query with as many vectors of "
+        f"{counted(target.dimensions or 0, 'dimension')} takes {_compared(target, rows) * 1000:.0f} ms and more, and a switch of it "
+        f"may take {probe.LIMIT * 1000:.0f} ms in all"
+    )
 
 
 def _warnings(target: Target[LivePlace], name: str, times: Sequence[Timed]) -> Iterator[str]:
     most = max(times, key=lambda t: t.rows)
-    if most.open and most.rows > probe.COMPARED:
+    if most.rows <= probe.COMPARED:
+        return
+    if most.open:
         yield (
             f"{shown(target.place.schema, name)} has no LIMIT, and that of its callers ends a search early now: from the cutover on each "
             f"call computes all of them, here {counted(most.rows, 'row')}. Give it a LIMIT of its own"
         )
+    if probe.LIMIT * BUSY < _compared(target, most.rows) <= probe.LIMIT and not target.place.body_of(name):
+        yield f"{_at_least(target, name, most.rows)}, which a busy server may not allow. Give it a LIMIT of its own"
+
+
+def _unordered(connection: Connection, target: Target[LivePlace], name: str) -> Iterator[str]:
+    """Whether callers may search by index now whom a choice between two models keeps from it: PostgreSQL orders by an index what it takes
+    apart, and no longer what stands beside another search."""
+    origin, rows = search_functions.origin_of(connection, target, name), target.collection.count
+    if origin is None or rows <= probe.COMPARED or not stays_inlined(origin.function, target.place):
+        return
+    with suppress(NotParsed):
+        *_, last = statements(origin.function.body)
+        select = last.tree.get("SelectStmt", {})
+        if select.get("op", "SETOP_NONE") == "SETOP_NONE" and not any(select.get(clause) for clause in OWN):
+            yield (
+                f"{shown(target.place.schema, name)} has no ORDER BY, and callers that order what it returns by a distance search by an "
+                f"index now: from the cutover on each call compares all rows, here {counted(rows, 'row')}. Give it an ORDER BY of its own"
+            )
 
 
 def _times(
@@ -118,9 +168,9 @@ def _times(
         query = search_functions.searching(connection, target, origin, name).query
         connection.execute("SET TRANSACTION READ ONLY")
         sample, vector = sampled(connection, target.place.live), _stored(connection, target)
-        tries = list(calls(function, query, sample))
+        tries, inlined = list(calls(function, query, sample)), stays_inlined(origin.function, target.place)
         for role in probe.roles(connection, function) if vector else ():
-            who = Caller(connection, target, role.name, vector or "", settings)
+            who = Caller(connection, target, role.name, vector or "", settings, inlined)
             if role.taken and (times := _of_role(who, tries)):
                 return times
     return []

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from psycopg import sql
@@ -120,6 +120,17 @@ class Function:
         """The definition as far as the body."""
         return self.definition[: self.definition.index("\nBEGIN ATOMIC\n" if self.parsed else "\nAS $")]
 
+    @property
+    def options(self) -> str:
+        """What stands between the arguments and the body."""
+        return self.head[self.head.index(f"({self.arguments})\n RETURNS") + len(self.arguments) + 2 :]
+
+    @property
+    def inlined(self) -> bool:
+        """Whether PostgreSQL puts its text into the queries of its callers, whose LIMIT then ends its search."""
+        plain = self.returns_set and not (self.strict or self.definer or self.config)
+        return plain and bool(re.search(r"\n LANGUAGE sql\n (IMMUTABLE|STABLE)\b", self.options))
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -143,19 +154,7 @@ def _function(schema: str, name: str, row: dict[str, Any]) -> Function:
     names = [*row["names"], *[""] * (len(types) - len(row["names"]))]
     modes = row["modes"] or ["i"] * len(types)
     whole = zip(modes, names, types, row["kinds"], row["defaults"], strict=True)
-    kept = (
-        "oid",
-        "arguments",
-        "returns_set",
-        "row_of",
-        "language",
-        "definition",
-        "signature",
-        "strict",
-        "definer",
-        "owner",
-        "made",
-    )
+    as_it_is = {f.name for f in fields(Function)} & row.keys() - {"parsed", "config"}
     return Function(
         schema=schema,
         name=name,
@@ -164,7 +163,7 @@ def _function(schema: str, name: str, row: dict[str, Any]) -> Function:
         parsed=parsed,
         config=tuple(row["config"]),
         grants=tuple(Grant(*grant) for grant in zip(row["roles"], row["grantable"], strict=True)),
-        **{key: row[key] for key in kept},
+        **{key: row[key] for key in as_it_is},
     )
 
 
@@ -206,7 +205,7 @@ def defined(
 ) -> sql.Composed:
     """What makes the function once more with all its options, and with what is given in its stead. ``types`` are those of
     arguments that callers give, by number."""
-    options = function.head[function.head.index(f"({function.arguments})\n RETURNS") + len(function.arguments) + 2 :]
+    options = function.options
     if language:
         named = re.escape(sql.Identifier(function.language).as_string()[1:-1])
         options, count = re.subn(rf"(?<=\n LANGUAGE ){named}(?=\n|$)", language, options, count=1)
