@@ -181,7 +181,7 @@ def main() -> int:
             place = _place(server, Path(name), number, api)
             wanted = 0 if number < 2 else options.kills - chaos.kills.total()
             layout = LAYOUTS[number % 2]
-            subject = SUBJECTS[options.flow](Path(name, f"files_{number}"), number + number // 2)
+            subject = SUBJECTS[options.flow](Path(name, f"files_{number}"), number)
             life = steps(subject, layout, max(1, options.rows // 20), options.share)
             cycle(chaos, place, subject, life, layout, Size(options.rows, wanted, options.writers), say)
             number += 1
