@@ -7,6 +7,7 @@ import pytest
 from psycopg import errors
 
 from tasks.cutover import contract, cutover, rollback
+from tasks.shadows.postgres import choice
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.live import text_of
 from tests.helpers.sampling import sampled
@@ -122,3 +123,23 @@ def test_new_vectors_alone_are_searched_by_index_too(docs: Connection, name: str
     assert rows(docs, new)[0] == (7,)
     with pytest.raises(errors.DataError, match="serves queries of 24 dimensions, not 16"):
         rows(docs, old)
+
+
+@pytest.mark.parametrize("name", sampled([PLAIN, "its rows, and the query last"], "its rows, and the query last"))
+def test_what_is_made_before_postgresql_17(connection: Connection, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Of what is written otherwise for earlier versions the rows are the same, those of a table that has got one more column since too."""
+    monkeypatch.setattr(choice, "ALIKE", 1_000_000)
+    fill(connection, "app", OLD)
+    connection.execute(DEFINITIONS[name])  # type: ignore[call-overload]
+    call = f"SELECT * FROM {CALLS.get(name, 'app.match_docs({q})')}"
+    old, new, other = (call.format(q=f"'{q}'::vector") for q in (literal(OLD, 7), literal(NEW, 7), [1, 2]))
+    before, run = rows(connection, old.partition("FROM ")[2]), migrated(connection, layout="side_table")
+    cutover(run)
+    connection.execute("ALTER TABLE app.docs ADD note text DEFAULT 'new'")
+    assert rows(connection, old.partition("FROM ")[2]) == before
+    first = connection.execute(new).fetchone()  # type: ignore[call-overload]
+    assert first
+    assert first[0] == 7
+    assert (first[-1] == "new") == (name != PLAIN)
+    with pytest.raises(errors.DataError, match="serves queries of 16 and 24 dimensions, not 2"):
+        connection.execute(other)  # type: ignore[call-overload]

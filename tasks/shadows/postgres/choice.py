@@ -17,6 +17,11 @@ from tasks.stores.postgres.function_names import split
 from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import LivePlace
 
+ALIKE = 170000
+"""The PostgreSQL from which on each arm of a UNION ALL is planned for as many rows as its caller takes. Before, that is so where the arms
+have columns of other types, and no longer since."""
+ROW = '"vecferry: row"'
+
 
 @dataclass(frozen=True)
 class _Call:
@@ -80,8 +85,8 @@ def choose(
         choice = _Choice(function, query, dims, f"{extension}.vector", calls)
     first, origin = next(iter(calls.values())), origin_of(connection, target, name)
     if origin and stays_inlined(origin.function, target.place):
-        lines = "UNION ALL\n".join(_selects(choice) if choice else [f"SELECT * FROM {first()}\n"]).splitlines()
-        language = "sql"
+        alike = connection.info.server_version >= ALIKE
+        lines, language = _selected(choice, alike) if choice else [f"SELECT * FROM {first()}"], "sql"
     else:
         chosen = _chosen(choice) if choice else _returned(function, first)
         lines, language = ["BEGIN", *(f"    {line}" for line in (*_gate(target), *chosen)), "END"], "plpgsql"
@@ -116,17 +121,31 @@ def _chosen(choice: _Choice) -> Iterator[str]:
         yield f"RAISE EXCEPTION {words}, {choice.dimensions} USING ERRCODE = 'data_exception';"
 
 
-def _selects(choice: _Choice) -> Iterator[str]:
-    """Queries, of which one gives rows: what the others select from is not looked at. They get no vector, since PostgreSQL may well
+def _selected(choice: _Choice, alike: bool) -> list[str]:
+    """A query in SQL. Its arms are ``alike``, or one column of theirs differs in its type."""
+    arms, function = list(_arms(choice)), choice.function
+    if alike or len(arms) == 1:
+        return "\nUNION ALL\n".join(f"SELECT * FROM {call}\nWHERE {condition}" for call, condition in arms).splitlines()
+    whole = bool(function.row_of and not function.outputs)
+    names = [quoted(name) for name, _ in function.outputs] or [ROW]
+    selects = [
+        f"SELECT {ROW if whole else '*'}, 1::{'int8' if number else 'int4'} FROM {call} AS {ROW}\nWHERE {condition}"
+        for number, (call, condition) in enumerate(arms)
+    ]
+    result = f"({ROW}).*" if whole else ", ".join(names)
+    united = "\nUNION ALL\n".join(selects).splitlines()
+    return [f"SELECT {result} FROM (", *united, f') AS chosen ({", ".join(names)}, "vecferry: arm")']
+
+
+def _arms(choice: _Choice) -> Iterator[tuple[str, str]]:
+    """Calls and when each is meant: what the others select from is not looked at. They get no vector, since PostgreSQL may well
     cast it to their dimensions before."""
     first, dims = next(iter(choice.calls)), choice.dimensions
     for size, call in choice.calls.items():
         others = ", ".join(map(str, choice.sizes))
         condition = f"{dims} = {size}" if size else f"{dims} NOT IN ({others})" if others else "true"
         given = f"CASE WHEN {condition} THEN ${choice.query + 1} END"
-        if size == first:
-            condition = _condition_of_first(choice, first)
-        yield f"SELECT * FROM {call(choice.query, given)}\nWHERE {condition}\n"
+        yield call(choice.query, given), _condition_of_first(choice, first) if size == first else condition
 
 
 def _condition_of_first(choice: _Choice, first: int | None) -> str:
