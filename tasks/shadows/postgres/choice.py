@@ -16,6 +16,7 @@ from tasks.stores.postgres.connection import Connection, pgvector_schema
 from tasks.stores.postgres.function_names import split
 from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import LivePlace
+from tasks.stores.postgres.syntax import NotParsed, statements, walk
 
 ALIKE = 170000
 """The PostgreSQL from which on each arm of a UNION ALL is planned for as many rows as its caller takes. Before, that is so where the arms
@@ -95,8 +96,16 @@ def choose(
 
 
 def stays_inlined(own: Function, place: LivePlace) -> bool:
-    """Whether PostgreSQL puts what chooses into the queries of its callers, as it does the application's own function."""
-    return own.inlined and not place.renaming
+    """Whether PostgreSQL puts what chooses into the queries of its callers, as it does the application's own function: a LIMIT of theirs
+    ends its search, and none that an argument sets."""
+    if not own.inlined or place.renaming:
+        return False
+    try:
+        nodes = [node for piece in statements(own.body) for _, node in walk(piece.tree)]
+    except NotParsed:
+        return False
+    limits = [node["limitCount"] for node in nodes if "limitCount" in node]
+    return not any("fields" in part or "number" in part for limit in limits for _, part in walk(limit))
 
 
 def _gate(target: Target[LivePlace]) -> list[str]:
