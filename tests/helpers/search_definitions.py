@@ -160,6 +160,20 @@ DEFINITIONS = [
     ),
     Definition("without dimensions", _usual().replace("vector({d})", "vector"), type="untyped"),
     Definition(
+        "a LIMIT of its callers, without dimensions",
+        f"CREATE FUNCTION {{schema}}.match_docs(query_embedding vector, filter jsonb DEFAULT '{{{{}}}}') {RESULT} LANGUAGE sql STABLE AS $$ "
+        "SELECT d.id, d.content, 1 - (d.embedding <=> query_embedding) FROM {schema}.docs d WHERE d.metadata @> filter "
+        "ORDER BY d.embedding <=> query_embedding $$",
+        "SELECT * FROM {schema}.match_docs('{q}'::vector) LIMIT 8",
+        type="untyped",
+    ),
+    Definition(
+        "a LIMIT of its callers, ids, the query an array",
+        "CREATE FUNCTION {schema}.match_docs(query real[]) RETURNS SETOF bigint LANGUAGE sql STABLE AS $$ "
+        "SELECT id FROM {schema}.docs ORDER BY embedding <=> query::vector({d}) $$",
+        "SELECT * FROM {schema}.match_docs('{q}'::vector::real[]) LIMIT 8",
+    ),
+    Definition(
         "a body that the catalogue holds parsed",
         f"CREATE FUNCTION {{schema}}.match_docs(query_embedding vector({{d}}), match_threshold float, match_count int) {RESULT} LANGUAGE sql STABLE "
         "BEGIN ATOMIC SELECT d.id, d.content, 1 - (d.embedding <=> query_embedding) FROM {schema}.docs d "
