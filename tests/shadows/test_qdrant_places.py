@@ -169,11 +169,16 @@ def test_a_new_collection_has_all_of_the_old_ones_configuration(qdrant: Qdrant, 
 def test_a_collection_that_is_still_indexed_is_told(
     qdrant: Qdrant, docs: Docs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Verification waits for its index, but not for ever."""
+    """Verification waits for its index, but not for ever, and not for an optimizer that waits to be asked: it changes nothing."""
     shadow = shadow_of(run := begun(qdrant.url, "new_collection", OLD_NAME), run.plan.targets[0])
     monkeypatch.setattr(qdrant_shadow, "PATIENCE", 0.2)
     qdrant.server.hold("yellow")
     assert shadow.notes()[0].startswith(f"31 points in {BESIDE}, which is yellow: 30 points with the new vector")
+    monkeypatch.setattr(qdrant_shadow, "PATIENCE", 60.0)
+    qdrant.server.hold("grey")
+    qdrant.server.forget()
+    assert shadow.notes()[0].startswith(f"31 points in {BESIDE}, which is grey: ")
+    assert "update_collection" not in {call.operation for call in qdrant.server.calls()}
     qdrant.server.hold(None)
     assert shadow.notes()[0].startswith(f"31 points in {BESIDE}, which is green: ")
 

@@ -12,8 +12,8 @@ from tasks.stores.qdrant.points import path
 
 THRESHOLD, HIDING = "indexing_threshold", "prevent_unoptimized"
 """The optimizer's settings: the KB from which on a segment is indexed, 0 for never; and whether points are hidden until it is."""
-GREEN, BUSY = "green", "yellow"
-"""Two statuses of a collection: all is indexed, and the optimizer is at work."""
+GREEN, BUSY, GREY = "green", "yellow", "grey"
+"""Statuses of a collection: all is indexed; the optimizer is at work; it waits."""
 DEFAULT = 10_000
 """Qdrant's own threshold, where a collection keeps none."""
 FIRST_LOOK, SLOWEST = 0.1, 5.0
@@ -55,13 +55,14 @@ def is_held_back(qdrant: Qdrant, collection: str) -> bool:
 def wait_for_green(qdrant: Qdrant, collection: str, seconds: float | None = None) -> None:
     """Returns when everything is indexed that is to be. Raises FatalError where the optimizer has failed, TransientError where
     it takes longer than ``seconds``."""
-    if (state := settled(qdrant, collection, seconds)) != GREEN:
+    if (state := settled(qdrant, collection, seconds, asks=True)) != GREEN:
         raise TransientError(f"collection {collection} at {qdrant.place} is still being indexed: its status is {state}")
 
 
-def settled(qdrant: Qdrant, collection: str, seconds: float | None = None) -> str:
-    """The collection's status: ``green`` once everything is indexed that is to be, or what it is after ``seconds``. Raises
-    FatalError where the optimizer has failed."""
+def settled(qdrant: Qdrant, collection: str, seconds: float | None = None, asks: bool = False) -> str:
+    """The collection's status: ``green`` once everything is indexed that is to be, or what it is after ``seconds``. One that is
+    ``grey`` waits to be asked, as after a restart of the server: with ``asks`` it is, which changes it; else nothing is waited
+    for. Raises FatalError where the optimizer has failed."""
     pause, end = FIRST_LOOK, None if seconds is None else time.monotonic() + seconds
     while True:
         now = info(qdrant, collection)
@@ -69,10 +70,10 @@ def settled(qdrant: Qdrant, collection: str, seconds: float | None = None) -> st
         if now["status"] == "red" or isinstance(failed, dict):
             reason = failed["error"] if isinstance(failed, dict) else "its status is red"
             raise FatalError(f"Qdrant at {qdrant.place} cannot index collection {collection}: {reason}")
-        state = BUSY if deferred(now) else str(now["status"])
-        if state == GREEN or (end is not None and time.monotonic() > end):
+        state = BUSY if now["status"] == GREEN and deferred(now) else str(now["status"])
+        if state == GREEN or (state == GREY and not asks) or (end is not None and time.monotonic() > end):
             return state
-        if now["status"] == "grey":  # it waits to be asked, as after a restart of the server
+        if state == GREY:
             _set(qdrant, collection, {})
         time.sleep(pause)
         pause = min(SLOWEST, pause * 1.5)
