@@ -9,7 +9,10 @@ from typing import Annotated
 import typer
 
 from flows.command import completion
+from flows.command.arguments import pairs
 from flows.command.show import terminal
+from flows.forms.form import parse
+from flows.forms.models import OfTables
 from flows.service.options import TOKEN, Options
 
 DEFAULT = Options()
@@ -38,9 +41,14 @@ def command(
             show_default=False,
         ),
     ] = DEFAULT.token,
-    database: Annotated[
-        str, typer.Option("--database", help="the name of the variable with the database's URL", metavar="NAME")
-    ] = DEFAULT.database,
+    p: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p",
+            help="database=NAME, or roles.chunks=TABLE where several sets of tables serve models",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
     body_mb: Annotated[
         int, typer.Option("--body-mb", help="the largest body that is taken, in MiB", min=1, max=1024, metavar="MIB")
     ] = DEFAULT.body_mb,
@@ -62,7 +70,10 @@ def command(
     ] = DEFAULT.queue,
 ) -> None:
     """``vecferry serve``. Raises UsageError."""
-    options = Options(host, port, tuple(model or ()), database, token, body_mb, timeout, queue)
+    tables = parse(OfTables, pairs(p))
+    options = Options(
+        host, port, tuple(model or ()), tables.database, tables.roles.resolved(), token, body_mb, timeout, queue
+    )
     with _ending_in_order():
         with terminal.passing_by("starting…"):
             from flows.service.serving import serve

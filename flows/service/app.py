@@ -5,7 +5,7 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 
-from flows.service import embeddings, health
+from flows.service import documents, embeddings, health
 from flows.service.access import Access
 from flows.service.limits import Limits
 from flows.service.problems import answer_problems
@@ -21,6 +21,7 @@ def application(service: Service, token: str | None) -> FastAPI:
     bearer = [Depends(HTTPBearer(auto_error=False))] if token else []  # for the description: Access has asked before
     app.include_router(health.routes(service))
     app.include_router(embeddings.routes(service), dependencies=bearer)
+    app.include_router(documents.routes(service), dependencies=bearer)
     answer_problems(app)
     app.add_middleware(Limits, most=service.options.body_bytes, seconds=service.options.timeout)
     app.add_middleware(Access, token=token)  # the last is the first that a request meets

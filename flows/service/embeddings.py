@@ -3,12 +3,12 @@
 import asyncio
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 
+from flows.service.answers import json
 from flows.service.problems import Refused, responses
 from flows.service.service import Service, bare
 from flows.service.workers import Worker, kind_of
@@ -70,12 +70,9 @@ def routes(service: Service) -> APIRouter:
         made = await asyncio.wrap_future(worker.submit([item]))
         if made.rejected:
             raise Refused(422, f"there is no vector of this {kind}: {made.rejected[0].message}")
-        return Response(orjson.dumps(_answer(worker, made.vectors[0]), option=orjson.OPT_SERIALIZE_NUMPY), 200, JSON)
+        return json(_answer(worker, made.vectors[0]))
 
     return router
-
-
-JSON = {"content-type": "application/json"}
 
 
 def _answer(worker: Worker, vector: Any) -> dict[str, Any]:

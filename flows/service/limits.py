@@ -40,7 +40,11 @@ class Limits:
 
     def _too_slow(self, arrived: bool) -> Refused:
         if arrived:
-            return Refused(503, f"no answer could be made within {duration(self.seconds)}: ask later", self.seconds)
+            return Refused(
+                503,
+                f"no answer could be made within {duration(self.seconds)}; what was begun may still be done: ask later",
+                self.seconds,
+            )
         return Refused(408, f"the request did not arrive within {duration(self.seconds)}", close=True)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tasks.base import settings
 from tasks.base.errors import UsageError
+from tasks.stores.postgres.model_tables import Roles
 
 TOKEN = "VECFERRY_TOKEN"
 """The variable that is looked at where no other name is given."""
@@ -21,6 +22,8 @@ class Options:
     """Models to serve beside those that the database knows, loaded before the first request."""
     database: str = settings.DEFAULT_DATABASE
     """The name of the database."""
+    roles: Roles | None = None
+    """Which tables are meant where there are several sets of them."""
     token: str = ""
     """The name of the bearer token; empty: TOKEN, where that is set."""
     body_mb: int = 32

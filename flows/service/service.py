@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
-from flows.service.active import active_models
+from flows.client import Client
+from flows.service.known import known_models
 from flows.service.options import Options
 from flows.service.problems import Refused
 from flows.service.workers import Models, Worker
@@ -21,9 +22,28 @@ from tasks.stores.postgres.idle import Connections
 
 T = TypeVar("T")
 THREADS = 8
-"""Requests that use the database at a time; each has a connection."""
+"""Requests that use the database alone at a time; twice as many may wait for models beside them."""
 WAIT = 1.0
 """Seconds after which to ask again where all threads are taken."""
+
+
+class Lane:
+    """Threads, and a bound for what waits for one of them."""
+
+    def __init__(self, name: str, threads: int, queue: int) -> None:
+        self.name, self.queue = name, queue
+        self._threads = ThreadPoolExecutor(threads, name)
+        self._places = threading.Semaphore(threads + queue)
+
+    async def run(self, call: Callable[[], T]) -> T:
+        if not self._places.acquire(blocking=False):
+            raise Refused(429, f"{self.name} is busy: {counted(self.queue, 'request', 'are')} waiting for it", WAIT)
+        future = self._threads.submit(call)
+        future.add_done_callback(lambda _: self._places.release())
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass
@@ -33,23 +53,24 @@ class Service:
     options: Options
     models: Models
     connections: Connections
+    client: Client
 
     @cached_property
-    def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(THREADS, "database")
+    def _database(self) -> "Lane":
+        return Lane("the database", THREADS, self.options.queue)
 
     @cached_property
-    def _places(self) -> threading.Semaphore:
-        return threading.Semaphore(THREADS + self.options.queue)
+    def _writing(self) -> "Lane":
+        return Lane("the service", 2 * THREADS, self.options.queue)
 
     async def in_thread(self, call: Callable[[], T]) -> T:
-        """What ``call`` returns, which may wait. Raises what it raises, and Refused, 429, where too much waits already."""
-        if not self._places.acquire(blocking=False):
-            waiting = counted(self.options.queue, "request", "are")
-            raise Refused(429, f"the database is busy: {waiting} waiting for it", WAIT)
-        future = self._threads.submit(call)
-        future.add_done_callback(lambda _: self._places.release())
-        return await asyncio.wrap_future(future)
+        """What ``call`` returns, which waits for the database alone. Raises what it raises, and Refused, 429, where too much waits
+        already."""
+        return await self._database.run(call)
+
+    async def with_models(self, call: Callable[[], T]) -> T:
+        """The same, of what waits for a model too: searches by vectors go on beside it."""
+        return await self._writing.run(call)
 
     async def asked(self, question: Callable[[Connection], T]) -> T:
         """What the database answers. Raises TransientError while it is gone."""
@@ -65,7 +86,7 @@ class Service:
         """The model of that name, in full or without its provider. Raises NotFound, with those that there are."""
         named = list(self.options.models)
         if not (matching := _matching(name, named)):
-            named += [model.name for model in await self.asked(active_models)]
+            named += [model.name for model in await self.asked(known_models)]
             matching = _matching(name, named)
         if not matching:
             raise NotFound(f"no model is called {name!r} here; available: {listed(sorted(set(named))) or 'none'}")
@@ -77,7 +98,7 @@ class Service:
         for name in self.options.models:
             if kind in self.models.worker(name).loaded().takes:
                 return self.models.worker(name)
-        active = [model.name for model in await self.asked(active_models) if model.kind == kind]
+        active = [m.name for m in await self.asked(known_models) if m.active and m.kind == kind]
         if not active:
             raise NotFound(
                 f"no model is active for {plural(2, kind)}: name one in the request, or start the service with --model NAME"
@@ -87,8 +108,10 @@ class Service:
     def close(self) -> None:
         """Whatever is under way is left to end by itself."""
         self.models.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._database.close()
+        self._writing.close()
         self.connections.close()
+        self.client.close()
 
 
 def bare(name: str) -> str:

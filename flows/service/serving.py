@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from flows.client import Client
 from flows.service.app import application
 from flows.service.connections import cutting_off
 from flows.service.options import Options, bearer_token
@@ -14,11 +15,13 @@ from flows.service.service import Service
 from flows.service.workers import Models
 from tasks.base import memory
 from tasks.base.errors import UsageError
-from tasks.runs.database import connect, database_url
+from tasks.runs.database import database_url
 from tasks.stores.postgres.idle import Connections
 
 CONNECTIONS = 512
 """Clients that may be connected at a time; the next one is refused with 503."""
+CONNECTIONS_OF_DATABASE = 16
+"""Of searches and documents at most, beside those of what only asks for models."""
 GRACE = 5
 """Seconds that requests under way have when the service ends."""
 
@@ -39,9 +42,9 @@ def serve(options: Options, say: Callable[[str], None]) -> None:
 @contextmanager
 def opened(options: Options) -> Iterator[Service]:
     """The service with its models loaded and its database reached; closed afterwards. Raises UsageError."""
-    url = database_url(options.database)
-    connect(url, "vecferry serve").close()
-    service = Service(options, Models(options.queue), Connections(url, kept=True))
+    models = Models(options.queue)
+    client = Client(options.database, models.embed, options.roles, CONNECTIONS_OF_DATABASE, options.timeout)
+    service = Service(options, models, Connections(database_url(options.database), kept=True), client)
     try:
         for name in options.models:
             service.models.worker(name).loaded()

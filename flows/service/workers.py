@@ -13,7 +13,7 @@ import numpy as np
 from flows.service.problems import Refused
 from tasks.base.errors import UsageError
 from tasks.base.words import counted, listed, plural
-from tasks.embedders.interface import Embedded, Embedder, Item, Kind
+from tasks.embedders.interface import Embedded, Embedder, Item, Kind, OnMade, RowError
 from tasks.embedders.registry import open_embedder
 
 TOGETHER = 32
@@ -141,12 +141,18 @@ class Models:
                 self._workers[name] = Worker(name, self._queue)
             return self._workers[name]
 
-    def embed(self, name: str, items: Sequence[Item]) -> np.ndarray:
-        """float32[n, d], one a item, a part of them at a time so that others get their turn; for a thread that can wait. Raises
-        Refused, RowsRejected, and what the model raises."""
-        worker = self.worker(name)
-        parts = [worker.submit(items[at : at + TOGETHER]).result().whole for at in range(0, len(items), TOGETHER)]
-        return np.concatenate(parts)
+    def embed(self, name: str, items: Sequence[Item], on_made: OnMade | None = None) -> Embedded:
+        """As ``Embedder.embed``, by the model of that name, for a thread that can wait: some of the items at a time, so that others
+        get their turn. Raises Refused, and what the model raises."""
+        worker, vectors, rejected = self.worker(name), [], dict[int, RowError]()
+        for start in range(0, len(items), TOGETHER):
+            made = worker.submit(items[start : start + TOGETHER]).result()
+            vectors.append(made.vectors)
+            rejected |= {start + row: error for row, error in made.rejected.items()}
+            rows = [row for row in range(len(made.vectors)) if row not in made.rejected]
+            if on_made and rows:
+                on_made([start + row for row in rows], made.vectors[rows])
+        return Embedded(np.concatenate(vectors), rejected)
 
     def close(self) -> None:
         with self._lock:

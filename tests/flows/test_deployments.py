@@ -245,7 +245,7 @@ def test_compose_has_no_password_and_checks_its_databases() -> None:
     """Every password comes from the environment with no default, and what others wait for has a health check."""
     text = (ROOT / "deployments" / "compose.yaml").read_text()
     services = yaml.safe_load(text)["services"]
-    assert set(services) == {"postgres", "chroma", "qdrant", "prefect", "worker"}
+    assert set(services) == {"postgres", "chroma", "qdrant", "prefect", "worker", "service"}
     assert set(re.findall(r"\$\{(\w*PASSWORD\w*)(.*?)\}", text)) == {("POSTGRES_PASSWORD", ":?set POSTGRES_PASSWORD")}
     for service in services.values():
         for needed, condition in service.get("depends_on", {}).items():
@@ -253,6 +253,9 @@ def test_compose_has_no_password_and_checks_its_databases() -> None:
                 assert "healthcheck" in services[needed]
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
     assert "shm_size" in services["postgres"]
+    assert services["service"]["environment"]["VECFERRY_TOKEN"] == "${VECFERRY_TOKEN:-}", (
+        "the service asks for one itself"
+    )
 
 
 MEMORY = {

@@ -206,8 +206,8 @@ def test_pages_of_the_web_may_not_ask(plain: Running, headers: dict[str, str], s
         (("--token", "STRANGE"), "what STRANGE stands for has letters that no HTTP header can carry"),
         (("--model", "nobody/has"), "no provider is called 'nobody'"),
         (("--host", "no.such.host.invalid", "--token", "PLAIN"), "is no address of this machine"),
-        (("--database", "NOT_SET"), "neither an environment variable nor a Prefect Secret block is called NOT_SET"),
-        (("--database", "GONE"), "cannot connect to PostgreSQL"),
+        (("-p", "database=NOT_SET"), "neither an environment variable nor a Prefect Secret block is called NOT_SET"),
+        (("-p", "database=GONE"), "cannot connect to PostgreSQL"),
     ],
 )
 def test_what_it_does_not_start_with(
@@ -279,7 +279,7 @@ def test_no_model_is_loaded_twice(database_url: None, monkeypatch: pytest.Monkey
     models = workers.Models(queue=100)
     with ThreadPoolExecutor(20) as pool:
         for future in [pool.submit(models.embed, HASHING, ["a"]) for _ in range(20)]:
-            assert future.result().shape == (1, 16)
+            assert future.result().whole.shape == (1, 16)
     models.close()
     assert opened == [HASHING]
 

@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
 from flows.service.options import Options
 from tests.helpers.sampling import sampled
 from tests.helpers.service import Running, running
-from tests.kill.chaos import new_database
+from tests.helpers.several_models import template
 
 pytestmark = pytest.mark.timeout(600)
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -26,13 +26,12 @@ HEADERS = {"authorization": "Bearer described"}
 
 @pytest.fixture(scope="module")
 def service(postgres: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """With a token, a model of texts, and a database."""
-    new_database(postgres("postgres"), "described")
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("DATABASE_URL", postgres("described"))
+    """With a token, over tables that serve two models."""
+    with pytest.MonkeyPatch.context() as environment, template(postgres, ("hashing/4", "hashing/8"), 5) as name:
+        environment.setenv("DATABASE_URL", postgres(name))
         environment.setenv("VECFERRY_HOME", str(tmp_path_factory.mktemp("home")))
         environment.setenv("VECFERRY_TOKEN", "described")
-        with running(Options(models=("hashing/16",))) as started:
+        with running(Options()) as started:
             yield started
 
 
