@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from benchmarks import figures, fixtures, images, live, models, points, searching, stages, texts, whole
+from benchmarks import figures, fixtures, images, live, models, points, searching, service, stages, texts, whole
 from benchmarks.figures import Figure
 from benchmarks.turns import environment
 from tests.helpers.servers import Served, chroma_server
@@ -18,7 +18,8 @@ SEARCH = ("search",)
 IMAGES = ("images",)
 POINTS = ("points",)
 MODELS = ("models",)
-ALL = CHROMA + LIVE + SEARCH + IMAGES + POINTS + MODELS
+SERVICE = ("service",)
+ALL = CHROMA + LIVE + SEARCH + IMAGES + POINTS + MODELS + SERVICE
 
 
 def chroma(rows: list[int], parts: set[str], url: str) -> Iterator[Figure]:
@@ -107,6 +108,8 @@ def main() -> None:
                 yield from points.points(url)
             if parts & set(MODELS):
                 yield from models.models(url, rows[0])
+            if parts & set(SERVICE):
+                yield from service.service(url)
 
     for figure in measured():
         print(figures.line(figure), file=sys.stderr, flush=True)

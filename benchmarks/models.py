@@ -48,7 +48,7 @@ def models(url: str, rows: int = ROWS) -> Iterator[Figure]:
     """The 95th percentile of a search by one model and by two, as a share of that of the hand-written query, asked in turns; and
     recall@10 against exact search, of a model alone in its column, and of one that shares it, with an index of both and of its own."""
     with connect(url, "vecferry benchmark") as connection:
-        served = _made(connection, rows)
+        served = made(connection, rows)
         alone, shared, _ = served.models
         both = _timed(connection, served, [alone, shared])
         bare = _p95(both["bare"])
@@ -115,7 +115,8 @@ def _recall(connection: Connection, served: Served, model: RegisteredModel, note
     return Figure(f"recall@{TOP_K} of {model.name}", len(vectors), recall, 0.95, "≥", note=note)
 
 
-def _made(connection: Connection, rows: int) -> Served:
+def made(connection: Connection, rows: int) -> Served:
+    """Tables of that many chunks, in place of those there are, with vectors of each of MODELS."""
     ledger_versions.ensure(connection)
     extension.prepare(connection)
     connection.execute("DROP TABLE IF EXISTS chunk_embeddings, document_chunks, documents")

@@ -16,7 +16,7 @@ from tests.helpers.servers import free_port
 from tests.helpers.several_models import several
 from tests.helpers.terminal import terminal
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 PAID = "openai/text-embedding-3-small?dimensions=8"
 
 
