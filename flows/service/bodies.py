@@ -5,8 +5,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from tasks.base.words import listed
-
 LARGEST = 3.4028235e38
 """Of a float32."""
 LETTERS = 1_000_000
@@ -112,7 +110,7 @@ class Migration(Body):
 def _only_one(*given: tuple[str, object], needed: bool = False) -> None:
     named = [name for name, value in given if value is not None]
     if len(named) > 1:
-        raise ValueError(f"{listed(named)} do not go together: give one of them")
+        raise ValueError(f"give either {_either(named)}")
     if needed and not named:
         raise ValueError(f"give one of {_either([name for name, _ in given])}")
 

@@ -107,7 +107,7 @@ def _status(model: Any) -> dict[str, Any]:
 
 
 def _searched(service: Service, asked: Search) -> Any:
-    wanted = {"top_k": asked.top_k, "filter": asked.filter, "min_similarity": asked.min_similarity}
+    wanted: dict[str, Any] = {"top_k": asked.top_k, "filter": asked.filter, "min_similarity": asked.min_similarity}
     if asked.models or asked.vectors:
         return service.client.search_multi_model(
             asked.query, asked.models or (), asked.aggregation, vectors=asked.vectors, **wanted
