@@ -135,10 +135,16 @@ class Warm:
         [
             "flows.command.main",
             "flows.chroma_to_pgvector",
+            "flows.text_384_to_1536",
+            "flows.clip_to_megadescriptor",
             "flows.cutover",
+            "flows.catch_up",
             "flows.rollback",
+            "flows.command.ephemeral",
             "tasks.stores.chroma.store",
             "tests.helpers.counting",
+            "matplotlib.backends.backend_svg",  # of a report's charts
+            "matplotlib.figure",
         ]
     )
 
@@ -153,8 +159,8 @@ class Warm:
     def poll(self) -> int | None:
         return self.process.exitcode
 
-    def wait(self) -> int:
-        self.process.join()
+    def wait(self, timeout: float | None = None) -> int:
+        self.process.join(timeout)
         assert self.process.exitcode is not None
         return self.process.exitcode
 
@@ -385,7 +391,7 @@ def hit(
                 kill_at = entered + chance.uniform(0, 1) * spent.get((step.name, now), 0.3)
             elif waits(connection, step.run_id):
                 kill_at = 0
-        time.sleep(0.004)
+        time.sleep(0.01)
     if ended and measuring:
         spent[step.name, seen] = spent.get((step.name, seen), 0) + time.monotonic() - entered
     return seen

@@ -138,7 +138,7 @@ def test_a_second_runner_is_refused_and_ctrl_c_can_be_resumed(place: Callable[[s
     try:
         reached(here, first, "load")
         first.send_signal(signal.SIGSTOP)
-        second = here.start("run", "chroma-to-pgvector", "--run-id", RUN)
+        second = here.start("run", "chroma-to-pgvector", "--run-id", RUN, cold=False)
         assert second.wait(60) == 2
         assert f"another process is working on run {RUN}" in here.log
         first.send_signal(signal.SIGCONT)
@@ -148,7 +148,7 @@ def test_a_second_runner_is_refused_and_ctrl_c_can_be_resumed(place: Callable[[s
     finally:
         first.kill()
         first.wait()
-    assert here.start(*arguments).wait(120) == 0, here.log
+    assert here.start(*arguments, cold=False).wait(120) == 0, here.log
 
 
 @pytest.mark.whole
