@@ -64,7 +64,11 @@ class ImageReports:
         )
         self.next, self.stopped = 0, False
         for _ in range(rows):
-            self.add()
+            self._add()
+        items = self.items()
+        vectors = self.old.embed([*items.values()]).whole if items else []
+        for name, vector in zip(items, vectors, strict=True):
+            self._keep(int(name), vector)
         connection.execute(
             "CREATE INDEX reports_embedding ON reports USING ivfflat (embedding vector_cosine_ops) WITH (lists = 2)"
         )
@@ -82,6 +86,12 @@ class ImageReports:
         photograph(80, 60, 500 + n).save(self.folder / name, FORMATS[n % len(FORMATS)])
 
     def add(self) -> int:
+        n = self._add()
+        self.write(n)
+        return n
+
+    def _add(self) -> int:
+        """A report whose vector is not made yet."""
         n = self.next
         self.next += 1
         path = None if n % 11 == 10 else self.file(n - (n % 7 == 6))
@@ -90,7 +100,6 @@ class ImageReports:
             "INSERT INTO reports (id, image_path, x, y, width, height, species) VALUES (%s, %s, %s, %s, %s, %s, %s)",
             (n, path, *crop, f"species {n % 4}"),
         )
-        self.write(n)
         return n
 
     def write(self, n: int) -> None:
@@ -98,8 +107,10 @@ class ImageReports:
         if self.stopped:
             return
         if item := self.items(f"WHERE id = {n}").get(str(n)):
-            vector = str(self.old.embed([item]).whole[0].tolist())
-            self.connection.execute("SELECT update_report_embedding(%s, %s::vector)", (n, vector))
+            self._keep(n, self.old.embed([item]).whole[0])
+
+    def _keep(self, n: int, vector: np.ndarray) -> None:
+        self.connection.execute("SELECT update_report_embedding(%s, %s::vector)", (n, str(vector.tolist())))
 
     def refer(self, n: int, path: str | None) -> None:
         self.connection.execute("UPDATE reports SET image_path = %s WHERE id = %s", (path, n))
