@@ -204,6 +204,8 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
                 environment.setenv(f"PREFECT_SERVER_SERVICES_{service}_ENABLED", "false")
             environment.setattr("prefect.testing.utilities.mkdtemp", seeded)
             stack.enter_context(prefect_test_harness(server_startup_timeout=120))
+        commands = stack.enter_context(pytest.MonkeyPatch.context())
+        commands.setenv("PREFECT_API_SSL_CERT_FILE", str(authority))
         settings = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_API_SSL_CERT_FILE: str(authority)}
         stack.enter_context(temporary_settings(settings))
         yield
