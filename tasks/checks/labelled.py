@@ -9,6 +9,7 @@ from tasks.base.words import counted
 from tasks.checks.benchmark import Ndcg
 from tasks.checks.bootstrap import interval, resamples, verdict
 from tasks.checks.query_file import named, read_queries
+from tasks.embedders.interface import Embedded
 from tasks.runs import spending
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
@@ -22,21 +23,24 @@ RESAMPLES = 1_000
 
 def labelled(run: Run, target: Target[Any], old: Records, new: Records) -> tuple[str, Ndcg] | None:
     """nDCG@10 of the run's labelled queries by exact search (Järvelin & Kekäläinen 2002), new and, where the old model is
-    named and takes texts, old; as a line and as figures. None where the new one takes none. Raises UsageError for a file of
-    queries that cannot be read."""
+    named and takes texts, old; as a line and as figures. A query that a model refuses is left out. None where none is left,
+    or the new one takes no texts. Raises UsageError for a file of queries that cannot be read."""
     request = run.plan.request
     queries = read_queries(str(request.queries))
-    texts = [query.text for query in queries]
-    scores: dict[str, np.ndarray] = {}
+    embedded: dict[str, tuple[Embedded, Records]] = {}
     for name, model, records in (("new", request.embedder, new), ("old", request.old_embedder, old)):
         if model and "text" in (embedder := spending.embedder_of(run, model)).takes:
-            probes = embedder.embed(texts).vectors
-            hits = exact_search(probes, records.stream(content=False), records.metric, NDCG_AT)
-            names = named(target.content, records, hits)
-            answers = zip(hits, queries, strict=True)
-            scores[name] = np.array([ndcg([names[i] for i in h.ids], query.grades) for h, query in answers])
-    if "new" not in scores:
+            embedded[name] = embedder.embed([query.text for query in queries]), records
+    able = [at for at in range(len(queries)) if not any(at in made.rejected for made, _ in embedded.values())]
+    queries = [queries[at] for at in able]
+    if "new" not in embedded or not queries:
         return None
+    scores: dict[str, np.ndarray] = {}
+    for name, (made, records) in embedded.items():
+        hits = exact_search(made.vectors[able], records.stream(content=False), records.metric, NDCG_AT)
+        names = named(target.content, records, hits)
+        answers = zip(hits, queries, strict=True)
+        scores[name] = np.array([ndcg([names[i] for i in h.ids], query.grades) for h, query in answers])
     after = float(scores["new"].mean())
     if "old" not in scores:
         line = f"nDCG@{NDCG_AT} of {counted(len(queries), 'labelled query')}: {after:.3f}"

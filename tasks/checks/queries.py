@@ -1,6 +1,6 @@
 """Queries that must be answered: texts, each with the row that people expect among the first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from tasks.checks.benchmark import Answer
 from tasks.checks.gates import Gates
 from tasks.checks.measures import Check
 from tasks.checks.query_file import Query, named, read_queries
+from tasks.embedders.interface import RowError
 from tasks.runs import spending
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
@@ -41,20 +42,23 @@ def query_checks(run: Run, target: Target[Any], made: Records, gates: Gates) -> 
     if "text" not in embedder.takes:
         failed = Check("queries", False, len(queries), f"{model} cannot embed texts", wanted)
         return Answered([failed], [])
-    probes = embedder.embed([query.text for query in queries]).vectors
-    effort = max(40, target.collection.ef_search, gates.recall_k)
-    answers = _answers(target, made, queries, made.search(probes, gates.recall_k, effort))
-    lost = [at for at, answer in enumerate(answers) if answer.rank is None]
-    deep = _answers(target, made, [queries[at] for at in lost], made.search(probes[lost], DEEP, 0) if lost else [])
-    result = f"{len(answers) - len(lost):,} of {counted(len(answers), 'query', 'are')} answered"
-    check = Check("queries", not lost, len(answers), result, wanted, gate="recall_k")
+    embedded = embedder.embed([query.text for query in queries])
+    able = [at for at in range(len(queries)) if at not in embedded.rejected]
+
+    def answered(chosen: list[int], k: int, effort: int) -> dict[int, Answer]:
+        hits = made.search(embedded.vectors[chosen], k, effort) if chosen else []
+        return dict(zip(chosen, _answers(target, made, [queries[at] for at in chosen], hits), strict=True))
+
+    first = answered(able, gates.recall_k, max(40, target.collection.ef_search, gates.recall_k))
+    answers = tuple(first.get(at, Answer(query.text, query.expected)) for at, query in enumerate(queries))
+    deep = answered([at for at in able if answers[at].rank is None], DEEP, 0)
+    right = sum(answer.rank is not None for answer in answers)
+    result = f"{right:,} of {counted(len(answers), 'query', 'are')} answered"
+    check = Check("queries", right == len(answers), len(answers), result, wanted, gate="recall_k")
     # A smoke run may lack the answer, and of several targets nobody says which is asked: there it is a report.
     decides = not run.plan.limited and len(run.plan.targets) == 1
-    return Answered(
-        [check] if decides else [],
-        _notes(answers, dict(zip(lost, deep, strict=True)), made.metric, gates.recall_k),
-        answers,
-    )
+    notes = _notes(answers, deep, embedded.rejected, made.metric, gates.recall_k)
+    return Answered([check] if decides else [], notes, answers)
 
 
 def _answers(target: Target[Any], made: Records, queries: Sequence[Query], hits: Sequence[Hits]) -> tuple[Answer, ...]:
@@ -70,11 +74,18 @@ def _answers(target: Target[Any], made: Records, queries: Sequence[Query], hits:
     return tuple(answers)
 
 
-def _notes(answers: Sequence[Answer], deep: dict[int, Answer], metric: Metric, k: int) -> list[str]:
+def _notes(
+    answers: Sequence[Answer], deep: Mapping[int, Answer], refused: Mapping[int, RowError], metric: Metric, k: int
+) -> list[str]:
     order = sorted(range(len(answers)), key=lambda at: answers[at].rank is not None)
     lines = []
     for at in order[:SHOWN]:
         answer = deep.get(at, answers[at])
+        if at in refused:
+            lines.append(
+                f"query {answer.query!r}: the model has no vector of it, {refused[at].message} ({refused[at].kind})"
+            )
+            continue
         place = f"at place {answer.rank}, {_score(answer, metric)}" if answer.rank else f"not among the first {DEEP}"
         late = f"is not among the first {k}; when every row is compared it is " if at in deep else "is "
         lines.append(f"query {answer.query!r}: {' or '.join(answer.expected)} {late}{place}")

@@ -44,13 +44,15 @@ def threshold_of(
             f"{plural(2, content.asked)} and {things} lie elsewhere than those of stored {things}, and {why}"
         )
     texts = [query.text for query in read_queries(str(run.plan.request.queries))]
+    models = (run.plan.request.old_embedder, run.plan.request.embedder)
+    embedded = [spending.embedder_of(run, model).embed(texts) for model in models]
+    able = [at for at in range(len(texts)) if not any(at in one.rejected for one in embedded)]
     before, after = (
-        exact_search(
-            spending.embedder_of(run, model).embed(texts).vectors, one.stream(content=False), one.metric, NEIGHBOURS
-        )
-        for model, one in zip((run.plan.request.old_embedder, run.plan.request.embedder), records, strict=True)
+        exact_search(made.vectors[able], one.stream(content=False), one.metric, NEIGHBOURS) if able else []
+        for made, one in zip(embedded, records, strict=True)
     )
-    among = f"{NEIGHBOURS} nearest {things} of {counted(len(texts), 'query')}"
+    most = max((len(hits.ids) for hits in before), default=0)
+    among = f"{most} nearest {things} of {counted(len(able), 'query')}"
     return (
         translated(before, after, threshold, among)
         if any(h.ids for h in before) and any(h.ids for h in after)

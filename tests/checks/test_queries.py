@@ -24,7 +24,7 @@ from tasks.checks.threshold import threshold_of, translated
 from tasks.contents.image.content import Image
 from tasks.contents.interface import Content
 from tasks.contents.text import Text
-from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Space
+from tasks.embedders.interface import Embedded, Item, Kind, OnMade, RowError, Space
 from tasks.runs.plan import Plan, Request, Target
 from tasks.runs.run import Run
 from tasks.runs.spending import Purse
@@ -49,6 +49,7 @@ class Both:
 
     dimensions: int
     takes: frozenset[Kind] = frozenset({"text", "image"})
+    longest: int = 1_000
     account: ClassVar[None] = None
     licence: ClassVar[str] = ""
 
@@ -60,7 +61,11 @@ class Both:
         return [""] * len(items)
 
     def embed(self, items: Sequence[Item], on_made: OnMade | None = None) -> Embedded:
-        return Embedded(np.stack([self.vector(item) for item in items]))
+        refused = {at: RowError("too_long", f"{len(i)} bytes") for at, i in enumerate(items) if len(i) > self.longest}
+        made = [
+            np.zeros(self.dimensions, np.float32) if at in refused else self.vector(i) for at, i in enumerate(items)
+        ]
+        return Embedded(np.stack(made), refused)
 
     def vector(self, item: Item) -> np.ndarray:
         data = np.frombuffer(item.encode() if isinstance(item, str) else item, np.uint8).astype(int)
@@ -179,6 +184,23 @@ def test_a_query_without_its_answer_fails(pictures: Bench, tmp_path: Path) -> No
     assert [answer.rank for answer in told.answers] == [None, None]
 
 
+def test_a_query_that_a_model_refuses(pictures: Bench, tmp_path: Path) -> None:
+    """It is not answered, for the reason that is told, and not looked for by no vector; threshold and grades go without it."""
+    path = written(tmp_path, *({"query": text, "expected": "blue/cat.jpg"} for text in ("blue cat", "blue cat " * 20)))
+    given = pictures.asking(path, old_embedder=OLD, similarity_threshold=0.3)
+    given.run.own(Purse, lambda: Purse(given.run)).models |= {NEW: Both(64, longest=50), OLD: Both(48)}
+    answered = query_checks(given.run, given.target, given.new, GATES)
+    assert [(c.passed, c.result) for c in answered.checks] == [(False, "1 of 2 queries are answered")]
+    assert [answer.rank for answer in answered.answers] == [1, None]
+    assert answered.notes[0] == f"query {'blue cat ' * 20!r}: the model has no vector of it, 180 bytes (too_long)"
+    told = threshold_of(given.run, given.target, (given.old, given.new), _neighbours(given))
+    assert told
+    assert told.line.endswith("of the 20 nearest images of 1 query through")
+    graded = labelled(given.run, given.target, given.old, given.new)
+    assert graded
+    assert graded[0].startswith("nDCG@10 of 1 labelled query: 1.000 → 1.000")
+
+
 def test_a_part_of_the_rows_need_not_answer(pictures: Bench, tmp_path: Path) -> None:
     """In a smoke run, and where one of several targets is asked, the places are told and decide nothing."""
     given = pictures.asking(written(tmp_path, {"query": "red bus", "expected": "x.jpg"}))
@@ -261,7 +283,7 @@ def test_a_threshold_between_texts_and_images(pictures: Bench, tmp_path: Path) -
     scores = [_scores(Both(side.described.dimensions or 0), texts, side) for side in (given.old, given.new)]
     assert told.figures.passing == pytest.approx((scores[0] >= 0.3).mean())
     assert (scores[1] >= told.figures.new).mean() == pytest.approx(told.figures.passing, abs=0.03)
-    assert told.line.endswith("of the 50 nearest images of 4 queries through")
+    assert told.line.endswith("of the 20 nearest images of 4 queries through")
     by_rows = translated(*_neighbours(given), 0.3, "others").figures
     assert by_rows
     assert by_rows.new != pytest.approx(told.figures.new, abs=0.01), "the images' own scores would have said so too"
