@@ -12,8 +12,8 @@ from flows.naming import run_name
 from flows.served import asked_of, wanted_of
 from tasks.runs import registry
 from tasks.runs.database import Connection, connect, database_url, refusable
-from tasks.shadows.postgres import model_init, model_setup, model_switch
-from tasks.stores.postgres import model_tables
+from tasks.shadows.postgres import model_init, model_rename, model_retire, model_setup, model_switch
+from tasks.stores.postgres import model_tables, pace
 
 Result = dict[str, Any]
 
@@ -24,7 +24,9 @@ def models_init(parameters: ModelsInit) -> State[Result]:
     """Prepare tables to serve several models; the column of vectors that they came with is taken over as it is."""
     asked = asked_of(parameters)
     with _connected(parameters) as connection, refusable("prepare the tables"):
-        _, done = model_init.initialise(connection, asked)
+        tables, done = model_init.initialise(connection, asked)
+        if parameters.rename is not None:
+            done += model_rename.rename(connection, tables, parameters.rename, parameters.force)
     return _ended(done or ["the tables are prepared already"])
 
 
@@ -56,10 +58,11 @@ def models_activate(parameters: ModelsActivate) -> State[Result]:
 @flow(name="models-retire", flow_run_name=run_name, validate_parameters=False)
 @form(ModelsRetire)
 def models_retire(parameters: ModelsRetire) -> State[Result]:
-    """Search by a model no more."""
-    with _connected(parameters) as connection, refusable("retire the model"):
+    """Search by a model no more; once more, after the window, drop its vectors."""
+    giving_way = pace.giving_way(database_url(parameters.database), float(parameters.database_share))
+    with _connected(parameters) as connection, giving_way, refusable("retire the model"):
         tables = model_tables.find(connection, parameters.roles.resolved())
-        return _ended(model_switch.end(connection, tables, parameters.model))
+        return _ended(model_retire.retire(connection, tables, parameters.model, float(parameters.rollback_days)))
 
 
 def _connected(parameters: OfTables) -> Connection:

@@ -23,7 +23,8 @@ def asked_of(parameters: ModelsInit) -> Asked:
     elif written is not None:
         name = whole_name(written)
         source = Source(name, open_embedder(name).space)
-    return Asked(parameters.roles.resolved(), source, parameters.create, parameters.replace_unique)
+    roles = parameters.roles.resolved()
+    return Asked(roles, source, parameters.create, parameters.adopt, parameters.replace_unique)
 
 
 def wanted_of(parameters: ModelsSetup) -> list[Wanted]:
@@ -50,7 +51,8 @@ def planned_init(parameters: ModelsInit) -> Planned:
     asked = asked_of(parameters)
     with connect(database_url(parameters.database), "vecferry models") as connection:
         draft = model_init.draft(connection, asked)
-        return Planned(model_init.changes(connection, draft, asked), draft.problems)
+        problems = model_init.problems(connection, draft, asked)
+        return Planned(model_init.changes(connection, draft, asked), problems)
 
 
 def planned_setup(parameters: ModelsSetup) -> Planned:

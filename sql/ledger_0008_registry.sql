@@ -109,3 +109,31 @@ BEGIN
 END
 $$;
 REVOKE ALL ON FUNCTION vecferry.count_coverage() FROM PUBLIC;
+
+-- For people: what each model has, by the counters. SELECT * FROM vecferry.embeddings_by_model;
+CREATE OR REPLACE VIEW vecferry.embeddings_by_model AS
+SELECT m.chunks_schema, m.chunks_table, o.name AS model, o.dimensions, o.state, o.ended_at,
+       coalesce(sum(c.change) FILTER (WHERE c.model = o.model AND NOT c.refused), 0)::bigint AS embeddings,
+       coalesce(sum(c.change) FILTER (WHERE c.model = o.model AND c.refused), 0)::bigint AS refused,
+       coalesce(sum(c.change) FILTER (WHERE c.model = 0), 0)::bigint AS chunks
+FROM vecferry.model_tables m JOIN vecferry.model o USING (set_id)
+LEFT JOIN vecferry.coverage c ON c.set_id = m.set_id AND c.model IN (0, o.model)
+WHERE o.state <> 'retired'
+GROUP BY m.set_id, o.model ORDER BY m.set_id, o.model;
+
+-- Which columns there are, of how many dimensions, and who shares them.
+CREATE OR REPLACE VIEW vecferry.embedding_dimensions AS
+SELECT place_schema AS table_schema, place_name AS table_name, column_name, dimensions,
+       array_agg(name ORDER BY model) AS models
+FROM vecferry.model WHERE set_id IS NOT NULL AND state <> 'retired'
+GROUP BY place_schema, place_name, column_name, dimensions ORDER BY 1, 2, 4;
+
+-- The indexes of vectors, whether they can be used, and how large they are.
+CREATE OR REPLACE VIEW vecferry.embedding_indexes AS
+SELECT p.place_schema AS table_schema, p.place_name AS table_name, c.relname AS index,
+       pg_get_indexdef(i.indexrelid, 1, true) AS indexed, pg_get_expr(i.indpred, i.indrelid) AS only_where, i.indisvalid AS valid,
+       pg_relation_size(i.indexrelid) AS bytes
+FROM (SELECT DISTINCT place_schema, place_name FROM vecferry.model WHERE set_id IS NOT NULL AND state <> 'retired') AS p
+JOIN pg_index i ON i.indrelid = to_regclass(format('%I.%I', p.place_schema, p.place_name))
+JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam AND a.amname IN ('hnsw', 'ivfflat')
+ORDER BY 1, 2, 3;

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.forms.decimals import Number, OptionalNumber
-from flows.forms.shared import Base
+from flows.forms.shared import SHARE, Base
 from tasks.stores.postgres import model_tables
 
 
@@ -74,9 +74,14 @@ class ModelsInit(OfTables):
         None, description="model of the vectors that are there: provider/model, or unknown"
     )
     create: bool = Field(False, description="make new tables, though others of the database have vectors")
+    adopt: bool = Field(False, description="take over a table embedding_models, whose name the registry's view gets")
     replace_unique: bool = Field(
         False, description="replace a key that allows one row a chunk by one of chunk and model"
     )
+    rename: bool | None = Field(
+        None, description="true: the column that was there is called embedding_N; false: what it was called before"
+    )
+    force: bool = Field(False, description="rename it though functions of the application name it")
 
 
 class ModelsSetup(OfTables):
@@ -100,6 +105,7 @@ class ModelsRetire(OfTables):
 
     model: str = Field(description="the model that is searched no more; once more after the window: whose vectors go")
     rollback_days: Number = Field(7, ge=0, description="days after which a second retire drops its vectors")
+    database_share: Number = SHARE
 
 
 def _given(part: str | BaseModel | None) -> dict[str, Any]:

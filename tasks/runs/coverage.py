@@ -68,7 +68,7 @@ def counts_of_chunk(tables: ModelTables, known: Sequence[RegisteredModel]) -> st
     """SQL of what a chunk ``r`` counts for: 0 where it says something, and the model whose vector it has itself."""
     says = f"(CASE WHEN {_says(tables, 'r')} THEN 0::bigint END)"
     own = [
-        f"(CASE WHEN r.{quoted(m.column)} IS NOT NULL THEN {m.number}::bigint END)"
+        f"(CASE WHEN {_says(tables, 'r')} AND r.{quoted(m.column)} IS NOT NULL THEN {m.number}::bigint END)"
         for m in known
         if lies_with_chunks(tables, m)
     ]

@@ -5,17 +5,16 @@ A model is ``building`` while a run makes its vectors for the first time, ``buil
 is the default, and ``retired`` when its vectors are gone. One that has ``ended`` is searched no more; its vectors are there.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
 from tasks.base import words
 from tasks.base.errors import NotFound, UsageError
 from tasks.embedders.interface import Space
 from tasks.runs import models
+from tasks.runs.model_ids import next_id
 from tasks.stores.interface import Metric
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import quoted
@@ -148,27 +147,6 @@ def check_dimensions(model: RegisteredModel, dimensions: int) -> None:
         )
 
 
-def add_tables(
-    connection: Connection, tables: ModelTables, counts_of_chunk: str, before: dict[str, Any]
-) -> ModelTables:
-    """Registers a set of tables, and gives it its number."""
-    row = connection.execute(
-        "INSERT INTO vecferry.model_tables (chunks_schema, chunks_table, embeddings_schema, embeddings_table, roles, before, "
-        "counts_of_chunk) VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING set_id",
-        (
-            tables.chunks.schema,
-            tables.chunks.table,
-            tables.embeddings.schema,
-            tables.embeddings.table,
-            _jsonb(tables.as_json()),
-            _jsonb(before),
-            counts_of_chunk,
-        ),
-    ).fetchone()
-    assert row
-    return ModelTables(tables.documents, tables.chunks, tables.embeddings, row[0])
-
-
 @dataclass(frozen=True)
 class Place:
     """Where the vectors of a model lie."""
@@ -200,7 +178,7 @@ def register(
                     f"model {name} exists with {words.counted(model.dimensions, 'dimension')}, not {dimensions}: it was registered for "
                     f"{model.place_schema}.{model.place_table}.{model.column}"
                 )
-            return model
+            return _learned(connection, model, space)
     values = {
         "set_id": tables.set_id,
         "table_schema": tables.chunks.schema,
@@ -216,7 +194,7 @@ def register(
         "normalized": None if isinstance(space, int) else space.normalized,
         "name": name,
         "provider": name.partition("/")[0],
-        "external_id": external_id,
+        "external_id": external_id or next_id(tables.embeddings.model_type, name, [(m.number, m.id) for m in known]),
         "state": "built" if any(model.active for model in known) else "active",
     }
     query = sql.SQL("INSERT INTO vecferry.model ({}) VALUES ({}) RETURNING {}").format(
@@ -266,5 +244,17 @@ def set_threshold(connection: Connection, model: RegisteredModel, threshold: flo
     )
 
 
-def _jsonb(value: Any) -> Jsonb:
-    return Jsonb(value)
+def _learned(connection: Connection, model: RegisteredModel, space: Space | int) -> RegisteredModel:
+    """The same, with its space where that was not known. Raises UsageError where another one was."""
+    if isinstance(space, int) or model.space == space.fingerprint:
+        return model
+    if model.space:
+        raise UsageError(
+            f"model {model.name} is registered with the space {model.space}, and opens as {space.fingerprint} now: vectors of the two "
+            "are not comparable; register it under a name that tells them apart, such as one with its revision"
+        )
+    connection.execute(
+        "UPDATE vecferry.model SET space = %s, normalized = %s WHERE model = %s",
+        (space.fingerprint, space.normalized, model.number),
+    )
+    return replace(model, space=space.fingerprint, normalized=space.normalized)

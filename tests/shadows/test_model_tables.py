@@ -5,7 +5,7 @@ import pytest
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.runs import coverage, registry
-from tasks.shadows.postgres import model_init, model_setup, model_switch
+from tasks.shadows.postgres import model_init, model_rename, model_retire, model_setup, model_switch
 from tasks.shadows.postgres.model_init import Asked, Source
 from tasks.shadows.postgres.model_setup import Wanted
 from tasks.stores.postgres import model_tables
@@ -106,12 +106,8 @@ def test_a_switch_waits_for_coverage_and_goes_back(connection: Connection) -> No
     assert registry.default(connection, tables).name == "hashing/8"
     model_switch.activate(connection, tables, "4", force=True)
     assert registry.default(connection, tables).name == "hashing/4"
-    with pytest.raises(UsageError, match="hashing/4 is active: make another one the default first"):
-        model_switch.end(connection, tables, "4")
     model_switch.activate(connection, tables, "hashing/8", force=True)
-    model_switch.end(connection, tables, "4")
-    with pytest.raises(UsageError, match="hashing/4 is retired from search"):
-        registry.may_be_searched(registry.named(connection, tables, "4"))
+    assert registry.default(connection, tables).name == "hashing/8"
 
 
 def test_the_column_that_tables_came_with_is_taken_over_without_a_rewrite(connection: Connection) -> None:
@@ -198,4 +194,179 @@ def test_a_name_that_is_wrong_makes_no_tables(connection: Connection) -> None:
         model_init.draft(connection, Asked())
     with pytest.raises(UsageError, match="there is no table passages"):
         model_init.draft(connection, Asked(Roles(chunks={"table": "passages"})))
-    assert model_init.draft(connection, Asked(create=True)).detected is not None
+    assert model_init.draft(connection, Asked(create=True)).makes_documents
+
+
+def test_a_model_ends_at_once_and_its_vectors_go_after_a_window(connection: Connection) -> None:
+    """Not the active one; brought back within the window; then rows, column and index go, and the name is free."""
+    tables = prepared(connection, 8, 4)
+    filled(connection, 3)
+    connection.execute(
+        "INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_4) SELECT id, 2, '[1,2,3,4]' FROM document_chunks"
+    )
+    with pytest.raises(UsageError, match="hashing/8 is active: make another one the default first"):
+        model_retire.retire(connection, tables, "8")
+    model_retire.retire(connection, tables, "4")
+    with pytest.raises(UsageError, match="hashing/4 is retired from search"):
+        registry.may_be_searched(registry.named(connection, tables, "4"))
+    with pytest.raises(UsageError, match=r"hashing/4 can be brought back until .* -p rollback_days=0"):
+        model_retire.retire(connection, tables, "4")
+    model_switch.activate(connection, tables, "4")
+    model_switch.activate(connection, tables, "8", force=True)
+    model_retire.retire(connection, tables, "4")
+    with only_files_of_sql():
+        done = model_retire.retire(connection, tables, "4", 0)
+    assert done == [
+        "3 vectors of hashing/4 dropped",
+        "counters of public.chunk_embeddings",
+        "column public.chunk_embeddings.embedding_4 dropped",
+    ]
+    assert connection.execute("SELECT count(*) FROM chunk_embeddings").fetchone() == (0,)
+    assert [m.name for m in registry.listed(connection, tables)] == ["hashing/8"]
+    model_setup.set_up(connection, tables, wanted(4))
+    assert [c.with_vector for c in coverage.covered(connection, tables).values()] == [0, 0]
+
+
+GUIDES = """
+CREATE TABLE documents (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), title text);
+CREATE TABLE document_chunks (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), document_id uuid REFERENCES documents, content text);
+CREATE TABLE embedding_models (id {id}, model_name text, provider text, dimension int, is_active boolean DEFAULT true);
+CREATE TABLE chunk_embeddings (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), chunk_id uuid REFERENCES document_chunks,
+    model_id {type} REFERENCES embedding_models, embedding_8 vector(8), UNIQUE (chunk_id, model_id));
+INSERT INTO embedding_models (model_name, provider, dimension) VALUES ('8', 'hashing', 8), ('all-MiniLM-L6-v2', 'huggingface', 4);
+INSERT INTO documents (title) VALUES ('a');
+INSERT INTO document_chunks (document_id, content) SELECT id, 'text ' || n FROM documents, generate_series(1, 3) n;
+INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_8) SELECT c.id, m.id, '[1,2,3,4,5,6,7,8]'
+    FROM document_chunks c, embedding_models m WHERE dimension = 8;
+"""
+DEBUG = """
+SELECT em.model_name, em.dimension, COUNT(ce.id) as count
+FROM embedding_models em
+LEFT JOIN chunk_embeddings ce ON ce.model_id = em.id
+GROUP BY em.model_name, em.dimension
+ORDER BY em.dimension DESC
+"""
+"""The guide's own, in an order."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [("uuid", "uuid PRIMARY KEY DEFAULT gen_random_uuid()"), ("integer", "serial PRIMARY KEY")]
+)
+def test_a_table_of_models_is_adopted(connection: Connection, kind: str, key: str) -> None:
+    """Its rows are models under the ids that the vectors name, its name goes to the view, and it is kept under another one."""
+    connection.execute(GUIDES.format(id=key, type=kind))
+    before = connection.execute(DEBUG).fetchall()
+    ids = connection.execute("SELECT id FROM embedding_models ORDER BY id").fetchall()
+    with pytest.raises(UsageError, match=r"public.embedding_models is a table of 2 models.* -p adopt=true"):
+        model_init.initialise(connection, Asked())
+    with only_files_of_sql():
+        tables, _ = model_init.initialise(connection, Asked(adopt=True))
+    assert connection.execute("SELECT id FROM embedding_models ORDER BY id").fetchall() == ids
+    assert connection.execute(DEBUG).fetchall() == before
+    small = registry.named(connection, tables, "all-MiniLM-L6-v2")
+    assert (small.name, small.column) == ("sentence-transformers/all-MiniLM-L6-v2", "embedding_4")
+    assert registry.default(connection, tables).name == "hashing/8"
+    assert [c.with_vector for c in coverage.covered(connection, tables).values()] in ([3, 0], [0, 3])
+    model_setup.set_up(connection, tables, wanted(6))
+    new = registry.named(connection, tables, "hashing/6")
+    connection.execute(
+        "INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_6) SELECT id, %s, '[1,2,3,4,5,6]' FROM document_chunks",
+        (new.id,),
+    )
+    assert coverage.covered(connection, tables)[new.number].with_vector == 3
+    assert connection.execute("SELECT count(*) FROM embedding_models_before").fetchone() == (2,)
+
+
+def test_a_table_of_models_that_tells_too_little_is_refused(connection: Connection) -> None:
+    """By name, with what it lacks; so is what names a model that it does not have."""
+    connection.execute(GUIDES.format(id="serial PRIMARY KEY", type="integer"))
+    connection.execute("ALTER TABLE embedding_models RENAME COLUMN dimension TO size")
+    with pytest.raises(UsageError, match=r"public.embedding_models has no column dimension"):
+        model_init.initialise(connection, Asked(adopt=True))
+
+
+def test_one_row_a_chunk_gives_way_by_name(connection: Connection) -> None:
+    """A key of the chunk alone is refused with what it would break, and replaced where that is asked for."""
+    connection.execute(
+        "CREATE TABLE documents (id int PRIMARY KEY); CREATE TABLE document_chunks (id int PRIMARY KEY, document_id int "
+        "REFERENCES documents, content text); CREATE TABLE chunk_embeddings (chunk_id int REFERENCES document_chunks, embedding vector(8), "
+        "CONSTRAINT one UNIQUE (chunk_id))"
+    )
+    source = Source("hashing/8", HashingEmbedder(8).space)
+    with pytest.raises(UsageError, match=r"one allows public.chunk_embeddings one row a chunk.*-p replace_unique=true"):
+        model_init.initialise(connection, Asked(source=source))
+    with only_files_of_sql():
+        _, done = model_init.initialise(connection, Asked(source=source, replace_unique=True))
+    assert "key chunk_embeddings_chunk_model_key of public.chunk_embeddings in place of one" in done
+    connection.execute(
+        "INSERT INTO documents VALUES (1); INSERT INTO document_chunks VALUES (1, 1, 'a');"
+        "INSERT INTO chunk_embeddings (chunk_id, embedding) VALUES (1, '[1,2,3,4,5,6,7,8]') "
+        "ON CONFLICT (chunk_id, model_id) DO UPDATE SET embedding = excluded.embedding"
+    )
+
+
+def test_the_column_may_stand_in_the_table_of_chunks(connection: Connection) -> None:
+    """It stays there, as that of its model; further models get a table of their own, of their dimensions too."""
+    connection.execute(
+        "CREATE TABLE documents (id int PRIMARY KEY); CREATE TABLE document_chunks (id int PRIMARY KEY, document_id int "
+        "REFERENCES documents, content text, embedding vector(8)); INSERT INTO documents VALUES (1);"
+        "INSERT INTO document_chunks SELECT n, 1, 'text', '[1,2,3,4,5,6,7,8]' FROM generate_series(1, 3) n"
+    )
+    node = "SELECT relfilenode FROM pg_class WHERE relname = 'document_chunks'"
+    before = connection.execute(node).fetchone()
+    tables, _ = model_init.initialise(connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space)))
+    model_setup.set_up(connection, tables, [Wanted("hashing/other", HashingEmbedder(8).space)])
+    assert connection.execute(node).fetchone() == before
+    own, other = registry.listed(connection, tables)
+    assert (own.place_table, own.column, other.place_table, other.column) == (
+        "document_chunks",
+        "embedding",
+        "chunk_embeddings",
+        "embedding_8",
+    )
+    connection.execute(
+        "UPDATE document_chunks SET embedding = NULL WHERE id = 1; UPDATE document_chunks SET content = '' WHERE id = 2;"
+        "INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_8) VALUES (3, 2, '[1,2,3,4,5,6,7,8]')"
+    )
+    counts = coverage.covered(connection, tables)
+    assert [(c.chunks, c.with_vector) for c in counts.values()] == [(2, 1), (2, 1)]
+
+
+def test_the_column_is_renamed_and_called_back(connection: Connection) -> None:
+    """Refused by the functions that name it; vectors are searched and counted under either name."""
+    connection.execute(
+        "CREATE TABLE documents (id int PRIMARY KEY); CREATE TABLE document_chunks (id int PRIMARY KEY, document_id int "
+        "REFERENCES documents, content text); CREATE TABLE chunk_embeddings (chunk_id int REFERENCES document_chunks, embedding vector(8));"
+        "CREATE FUNCTION near(query vector) RETURNS SETOF int LANGUAGE sql AS "
+        "'SELECT chunk_id FROM chunk_embeddings ORDER BY embedding <=> query'; CREATE VIEW seen AS SELECT embedding FROM chunk_embeddings"
+    )
+    tables, _ = model_init.initialise(connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space)))
+    with pytest.raises(UsageError, match=r"near\(vector\) would fail, for embedding is named there"):
+        model_rename.rename(connection, tables, by_dimensions=True)
+    with only_files_of_sql():
+        model_rename.rename(connection, tables, by_dimensions=True, force=True)
+    assert model_rename.rename(connection, tables, by_dimensions=True) == []
+    connection.execute(
+        "INSERT INTO documents VALUES (1); INSERT INTO document_chunks VALUES (1, 1, 'a');"
+        "INSERT INTO chunk_embeddings (chunk_id, embedding_8) VALUES (1, '[1,2,3,4,5,6,7,8]')"
+    )
+    assert registry.default(connection, tables).column == "embedding_8"
+    model_rename.rename(connection, tables, by_dimensions=False)
+    assert registry.default(connection, tables).column == "embedding"
+    connection.execute("UPDATE chunk_embeddings SET embedding = NULL")
+    assert coverage.covered(connection, tables)[1].with_vector == 0
+
+
+def test_the_debug_views(connection: Connection) -> None:
+    """Embeddings by model, dimensions, and indexes with their state and size."""
+    prepared(connection, 8, 4)
+    filled(connection, 2)
+    connection.execute(
+        "INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_8) VALUES (1, 1, '[1,2,3,4,5,6,7,8]')"
+    )
+    rows = connection.execute("SELECT model, embeddings, chunks FROM vecferry.embeddings_by_model").fetchall()
+    assert rows == [("hashing/8", 1, 2), ("hashing/4", 0, 2)]
+    rows = connection.execute("SELECT column_name, models FROM vecferry.embedding_dimensions").fetchall()
+    assert rows == [("embedding_4", ["hashing/4"]), ("embedding_8", ["hashing/8"])]
+    rows = connection.execute("SELECT index, valid, bytes > 0 FROM vecferry.embedding_indexes").fetchall()
+    assert rows == [("idx_embeddings_hnsw_4", True, True), ("idx_embeddings_hnsw_8", True, True)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
 from tasks.embedders.interface import Space
-from tasks.runs import coverage, registry
+from tasks.runs import coverage, model_sets, registry
 from tasks.runs.registry import Place, RegisteredModel
 from tasks.shadows.postgres import model_pieces
 from tasks.shadows.postgres.model_changes import Change, registry_changed, send, send_one_by_one
@@ -43,8 +43,12 @@ def changes(connection: Connection, tables: ModelTables, wanted: Sequence[Wanted
     """All that would be sent, in order."""
     known = registry.listed(connection, tables)
     names = {model.name for model in known}
-    known += [_expected(one, _place(connection, tables, one)) for one in wanted if one.name not in names]
-    columns = [*_columns(connection, tables, known)]
+    known += [
+        model_sets.expected(0, one.name, one.space, _place(connection, tables, one))
+        for one in wanted
+        if one.name not in names
+    ]
+    columns = [*missing_columns(connection, tables, known)]
     counters = [model_pieces.count_embeddings(tables, known)] if columns else []
     searches = model_pieces.functions(connection, tables, known)
     return [*columns, *counters, searches, *indexes(connection, tables, known)]
@@ -58,7 +62,7 @@ def _register(
         registry.register(connection, tables, one.name, one.space, place)
     known = registry.listed(connection, tables)
     done = [f"register {m.name}, model {m.id}" for m in known if m.number not in {b.number for b in before}]
-    columns = [*_columns(connection, tables, known)]
+    columns = [*missing_columns(connection, tables, known)]
     done += send(connection, columns)
     if columns:
         done += send(connection, [model_pieces.count_embeddings(tables, known)])
@@ -68,7 +72,7 @@ def _register(
     return done
 
 
-def _columns(connection: Connection, tables: ModelTables, known: Sequence[RegisteredModel]) -> Iterator[Change]:
+def missing_columns(connection: Connection, tables: ModelTables, known: Sequence[RegisteredModel]) -> Iterator[Change]:
     """The columns that are missing."""
     missing = dict.fromkeys(
         (m.column, m.dimensions)
@@ -106,25 +110,3 @@ def _place(connection: Connection, tables: ModelTables, wanted: Wanted) -> Place
     if not there and relations.has_column(connection, vectors.identifier, name):
         raise UsageError(f"{vectors}.{name} holds no vectors, and {wanted.name} needs a column of that name: rename it")
     return Place(vectors.schema, vectors.table, name)
-
-
-def _expected(wanted: Wanted, place: Place) -> RegisteredModel:
-    """As the registry will have it, but for its number."""
-    return RegisteredModel(
-        0,
-        "0",
-        wanted.name,
-        wanted.name.partition("/")[0],
-        wanted.space.dimensions,
-        "cosine",
-        wanted.space.normalized,
-        wanted.space.fingerprint,
-        None,
-        False,
-        False,
-        False,
-        place.schema,
-        place.table,
-        place.column,
-        place.vector_type,
-    )

@@ -1,6 +1,6 @@
-"""The hot switch between models that tables serve, and the end of one."""
+"""The hot switch between models that tables serve."""
 
-from tasks.base.errors import UsageError, VerificationRefused
+from tasks.base.errors import VerificationRefused
 from tasks.base.words import counted
 from tasks.runs import coverage, registry
 from tasks.runs.registry import RegisteredModel
@@ -36,23 +36,7 @@ def check_coverage(connection: Connection, tables: ModelTables, model: Registere
         )
 
 
-def end(connection: Connection, tables: ModelTables, name: str) -> list[str]:
-    """Has the model searched no more; its vectors stay. Raises UsageError for the active one, and one that has ended."""
-    model = registry.named(connection, tables, name)
-    if model.ended:
-        raise UsageError(f"{model.name} is searched no more already")
-    locked(connection, lambda: _end(connection, tables, model))
-    return [
-        f"{model.name} is searched no more; its vectors are there: vecferry models activate {model.name} brings it back"
-    ]
-
-
 def _switch(connection: Connection, tables: ModelTables, model: RegisteredModel) -> RegisteredModel | None:
     before = registry.set_active(connection, tables, model)
     registry_changed(connection, tables)
     return before
-
-
-def _end(connection: Connection, tables: ModelTables, model: RegisteredModel) -> None:
-    registry.end(connection, tables, model)
-    registry_changed(connection, tables)

@@ -106,6 +106,15 @@ def grants(connection: Connection, relation: sql.Identifier) -> list[tuple[str, 
     ).fetchall()
 
 
+def default(connection: Connection, relation: sql.Identifier, column: str) -> str | None:
+    """SQL of the column's default, without a cast; None where it has none."""
+    query = (
+        "SELECT regexp_replace(pg_get_expr(d.adbin, d.adrelid), '::[a-z ]+$', '') FROM pg_attrdef d JOIN pg_attribute a "
+        "ON (a.attrelid, a.attnum) = (d.adrelid, d.adnum) WHERE d.adrelid = to_regclass(%s) AND a.attname = %s"
+    )
+    return _value(connection, query, relation, column)
+
+
 def owner(connection: Connection, relation: sql.Identifier) -> str | None:
     """Who owns it, where that is not this role."""
     query = (

@@ -1,0 +1,109 @@
+"""What is noted of tables that serve several models when they are prepared, and when a model's vectors move or go."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from tasks.embedders.interface import Space
+from tasks.runs import models
+from tasks.runs.registry import Place, RegisteredModel
+from tasks.stores.interface import Metric
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.model_tables import ModelTables
+
+
+def add_tables(
+    connection: Connection, tables: ModelTables, counts_of_chunk: str, before: Mapping[str, Any]
+) -> ModelTables:
+    """Registers a set of tables, and gives it its number."""
+    row = connection.execute(
+        "INSERT INTO vecferry.model_tables (chunks_schema, chunks_table, embeddings_schema, embeddings_table, roles, before, "
+        "counts_of_chunk) VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING set_id",
+        (
+            tables.chunks.schema,
+            tables.chunks.table,
+            tables.embeddings.schema,
+            tables.embeddings.table,
+            Jsonb(tables.as_json()),
+            Jsonb(dict(before)),
+            counts_of_chunk,
+        ),
+    ).fetchone()
+    assert row
+    return replace(tables, set_id=row[0])
+
+
+def ended_at(connection: Connection, model: RegisteredModel) -> datetime:
+    """Since when it is searched no more. It must have ended."""
+    row = connection.execute("SELECT ended_at FROM vecferry.model WHERE model = %s", (model.number,)).fetchone()
+    assert row
+    assert row[0]
+    return row[0]  # type: ignore[no-any-return]
+
+
+def forget(connection: Connection, model: RegisteredModel) -> None:
+    """Notes that its vectors are there no more; its name is free again."""
+    models.hold(connection)
+    connection.execute(
+        "UPDATE vecferry.model SET state = 'retired', switched_at = now() WHERE model = %s", (model.number,)
+    )
+
+
+def rename_column(connection: Connection, tables: ModelTables, column: str, renamed: str) -> None:
+    """Notes what the column of one or several models is called from now on."""
+    models.hold(connection)
+    connection.execute(
+        "UPDATE vecferry.model SET column_name = %s WHERE set_id = %s AND column_name = %s AND state <> 'retired'",
+        (renamed, tables.set_id, column),
+    )
+
+
+def expected(
+    number: int, name: str, space: Space | int, place: Place, metric: Metric = "cosine", external_id: str | None = None
+) -> RegisteredModel:
+    """A model as ``register`` would add it, for a plan."""
+    known = None if isinstance(space, int) else space
+    return RegisteredModel(
+        number=number,
+        id=external_id or str(number),
+        name=name,
+        provider=name.partition("/")[0],
+        dimensions=space if isinstance(space, int) else space.dimensions,
+        metric=metric,
+        normalized=known and known.normalized,
+        space=known.fingerprint if known else "",
+        similarity_threshold=None,
+        active=False,
+        ended=False,
+        building=False,
+        place_schema=place.schema,
+        place_table=place.table,
+        column=place.column,
+        vector_type=place.vector_type,
+    )
+
+
+def before(connection: Connection, tables: ModelTables) -> dict[str, Any]:
+    """What was noted of the tables as they were before."""
+    row = connection.execute(
+        "SELECT before::text FROM vecferry.model_tables WHERE set_id = %s", (tables.set_id,)
+    ).fetchone()
+    assert row
+    return json.loads(row[0])  # type: ignore[no-any-return]
+
+
+def note_before(connection: Connection, tables: ModelTables, **facts: Any) -> None:
+    """Notes more of it."""
+    connection.execute(
+        "UPDATE vecferry.model_tables SET before = before || %s WHERE set_id = %s", (Jsonb(facts), tables.set_id)
+    )
+
+
+def forget_tables(connection: Connection, tables: ModelTables) -> None:
+    """Takes the set out of the registry, with its models."""
+    connection.execute("DELETE FROM vecferry.coverage WHERE set_id = %s", (tables.set_id,))
+    connection.execute("DELETE FROM vecferry.model_tables WHERE set_id = %s", (tables.set_id,))
