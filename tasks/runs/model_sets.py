@@ -42,7 +42,7 @@ def ended_at(connection: Connection, model: RegisteredModel) -> datetime:
     row = connection.execute("SELECT ended_at FROM vecferry.model WHERE model = %s", (model.number,)).fetchone()
     assert row
     assert row[0]
-    return row[0]  # type: ignore[no-any-return]
+    return row[0]
 
 
 def forget(connection: Connection, model: RegisteredModel) -> None:
@@ -74,7 +74,7 @@ def expected(
         provider=name.partition("/")[0],
         dimensions=space if isinstance(space, int) else space.dimensions,
         metric=metric,
-        normalized=known and known.normalized,
+        normalized=known.normalized if known else None,
         space=known.fingerprint if known else "",
         similarity_threshold=None,
         active=False,
@@ -93,7 +93,7 @@ def before(connection: Connection, tables: ModelTables) -> dict[str, Any]:
         "SELECT before::text FROM vecferry.model_tables WHERE set_id = %s", (tables.set_id,)
     ).fetchone()
     assert row
-    return json.loads(row[0])  # type: ignore[no-any-return]
+    return json.loads(row[0])
 
 
 def note_before(connection: Connection, tables: ModelTables, **facts: Any) -> None:

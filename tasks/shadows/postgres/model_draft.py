@@ -69,7 +69,8 @@ def draft(connection: Connection, asked: Asked) -> Draft:
     """What there is. Raises UsageError where the tables cannot be told."""
     tables = _registered(connection, asked.roles)
     if tables:
-        return Draft(tables, True, **_keys(connection, tables))
+        narrow, keyed = _keys(connection, tables)
+        return Draft(tables, True, narrow=narrow, keyed=keyed)
     seen = detected(connection, asked.roles, asked.create)
     tables = seen.tables
     known = None if seen.makes_documents else models_table(connection, tables)
@@ -77,8 +78,8 @@ def draft(connection: Connection, asked: Asked) -> Draft:
     named = not seen.makes_embeddings and vectors.model in columns_of(connection, vectors.schema, vectors.table)
     fixed = None if named else fixed_column(connection, seen, asked.roles)
     columns = () if seen.makes_embeddings else tuple(vector_columns(connection, vectors))
-    keys = {} if seen.makes_embeddings else _keys(connection, tables)
-    return Draft(tables, False, seen.makes_documents, seen.makes_embeddings, fixed, columns, known, **keys)
+    narrow, keyed = (None, True) if seen.makes_embeddings else _keys(connection, tables)
+    return Draft(tables, False, seen.makes_documents, seen.makes_embeddings, fixed, columns, known, narrow, keyed)
 
 
 def _registered(connection: Connection, roles: Roles) -> ModelTables | None:
@@ -89,7 +90,7 @@ def _registered(connection: Connection, roles: Roles) -> ModelTables | None:
         return None
 
 
-def _keys(connection: Connection, tables: ModelTables) -> dict[str, UniqueKey | bool | None]:
+def _keys(connection: Connection, tables: ModelTables) -> tuple[UniqueKey | None, bool]:
     keys = unique_keys(connection, tables.embeddings.identifier)
     keyed = one_row_a_chunk_and_model(keys, tables.embeddings) is not None
-    return {"narrow": one_row_a_chunk(keys, tables.embeddings), "keyed": keyed}
+    return one_row_a_chunk(keys, tables.embeddings), keyed

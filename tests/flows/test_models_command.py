@@ -1,0 +1,122 @@
+"""The verbs about models, as they are typed."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from flows.command import models as verbs
+from flows.forms.form import parse
+from flows.forms.models import ModelsInit, ModelsSetup, OfTables
+from flows.served import asked_of, planned_init, planned_setup, wanted_of
+from tasks.shadows.postgres import model_init, model_setup
+from tasks.stores.postgres import model_tables
+from tasks.stores.postgres.connection import Connection
+from tests.helpers.sent import recorded
+from tests.planning.test_planned_sql import squeezed, unplanned
+
+Vecferry = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def served(connection: Connection) -> Connection:
+    """New tables with two models, and three chunks."""
+    tables, _ = model_init.initialise(connection, asked_of(ModelsInit()))
+    model_setup.set_up(connection, tables, wanted_of(ModelsSetup(models=["hashing/8", "hashing/4"])))
+    connection.execute(
+        "INSERT INTO documents (id, title) VALUES (1, 'a'); INSERT INTO document_chunks (id, document_id, chunk_index, content) "
+        "SELECT n, 1, n, 'text' FROM generate_series(1, 3) n;"
+        "INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_8) SELECT id, 1, '[1,2,3,4,5,6,7,8]' FROM document_chunks"
+    )
+    return connection
+
+
+def test_a_new_user_is_led_from_nothing_to_a_switch(
+    vecferry: Vecferry, connection: Connection, prefect: None
+) -> None:
+    """Each message names the next command; the verbs are Prefect flows."""
+    status, _, error = vecferry("models", "status")
+    assert (status, "`vecferry models init` prepares them" in error) == (2, True)
+    assert vecferry("models", "init")[0] == 0
+    status, out, _ = vecferry("models", "list")
+    assert "vecferry models setup PROVIDER/MODEL adds one" in out
+    status, out, _ = vecferry("models", "setup", "hashing/8", "hashing/4", "--json")
+    assert "register hashing/8, model 1" in json.loads(out)["done"]
+    connection.execute(
+        "INSERT INTO documents (id) VALUES (1); INSERT INTO document_chunks (document_id, chunk_index, content) VALUES (1, 1, 'a')"
+    )
+    status, _, error = vecferry("models", "activate", "4")
+    assert status == 3
+    assert "hashing/4 covers 0 of 1 chunk (0.0%)" in error
+    assert vecferry("models", "activate", "4", "--force")[1] == "hashing/4 is active; back: vecferry models activate hashing/8\n"
+    assert vecferry("models", "retire", "8")[0] == 0
+
+
+def test_what_there_is(served: Connection, vecferry: Vecferry) -> None:
+    """For people and for programs; `status --json` has the dimensions."""
+    status, out, _ = vecferry("models", "status")
+    assert status == 0
+    assert "hashing/8           8  active    3 of 3 chunks  embedding_8" in out
+    assert "idx_embeddings_hnsw_4  on embedding_4" in out
+    read = json.loads(vecferry("models", "status", "--json")[1])
+    assert read["dimensions"] == [4, 8]
+    assert [(m["name"], m["missing"]) for m in read["models"]] == [("hashing/8", 0), ("hashing/4", 3)]
+    assert json.loads(vecferry("models", "list", "--json")[1]) == read["models"]
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (["setup", "foo"], "model 'foo' has no provider: write provider/foo"),
+        (["activate", "foo"], "no model 'foo' is registered; there are hashing/8 and hashing/4"),
+        (["status", "-p", "roles.chunks=nowhere"], "there are public.document_chunks"),
+        (["init", "-p", "role=x"], "unknown parameter 'role': did you mean roles?"),
+        (["init", "-p", "roles.chunks.txt=x"], "unknown parameter 'roles.chunks.txt'"),
+    ],
+)
+def test_a_mistake_is_a_line(served: Connection, vecferry: Vecferry, given: list[str], line: str, prefect: None) -> None:
+    """It names what is wrong and what there is."""
+    status, _, error = vecferry("models", *given)
+    assert status == 2
+    assert line in error
+
+
+def test_what_a_plan_shows_is_sent_and_nothing_else(connection: Connection) -> None:
+    """Over the column that tables came with, and for models of new dimensions; the plan has written nothing."""
+    connection.execute(
+        "CREATE TABLE documents (id int PRIMARY KEY); CREATE TABLE document_chunks (id int PRIMARY KEY, document_id int REFERENCES documents, "
+        "content text); CREATE TABLE chunk_embeddings (chunk_id int UNIQUE REFERENCES document_chunks, embedding vector(8) NOT NULL)"
+    )
+    asked = parse(ModelsInit, {"source_model": "hashing/8", "replace_unique": True})
+    shown = planned_init(asked)
+    assert shown.problems == []
+    assert connection.execute("SELECT to_regnamespace('vecferry')").fetchone() == (None,)
+    with recorded() as statements:
+        tables, _ = model_init.initialise(connection, asked_of(asked))
+    lines = [line for line in shown.sql if not line.startswith("--")]
+    assert "\n".join(unplanned(lines, statements)) == ""
+    sent = squeezed(" ".join(one.text for one in statements))
+    assert [line for line in lines if squeezed(line) not in sent] == []
+    more = parse(ModelsSetup, {"models": ["hashing/4"]})
+    shown = planned_setup(more)
+    with recorded() as statements:
+        model_setup.set_up(connection, model_tables.find(connection), wanted_of(more))
+    lines = [line for line in shown.sql if not line.startswith("--")]
+    assert "\n".join(unplanned(lines, statements)) == ""
+    assert len(lines) > 5
+
+
+def test_roles_are_read_as_names_or_in_parts() -> None:
+    """`-p roles.chunks=passages`, or `-p roles.chunks.table=…` with its columns."""
+    short = parse(OfTables, {"roles": {"chunks": "passages"}}).roles.resolved()
+    assert short.chunks == {"table": "passages"}
+    long = parse(OfTables, {"roles": {"chunks": {"table": "passages", "text": "words"}}}).roles.resolved()
+    assert (long.chunks, long.documents) == ({"table": "passages", "text": "words"}, {})
+    assert {command.name for command in verbs.app.registered_commands} == {
+        "init",
+        "setup",
+        "list",
+        "status",
+        "activate",
+        "retire",
+    }
