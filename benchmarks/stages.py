@@ -155,7 +155,7 @@ def _built(run: Run, connection: Connection, memory: int, workers: int, limit: f
             connection.execute(
                 sql.SQL("ALTER TABLE {} SET (parallel_workers = {})").format(table.identifier, sql.Literal(workers))
             )
-            create_index(connection, table, "bench", collection.m, collection.ef_construction)
+            create_index(connection, table, "bench", (collection.m, collection.ef_construction))
             return time.perf_counter() - started
     except errors.QueryCanceled:
         return float("inf")

@@ -12,7 +12,7 @@ from flows.naming import run_name
 from flows.served import asked_of, wanted_of
 from tasks.runs import registry
 from tasks.runs.database import Connection, connect, database_url, refusable
-from tasks.shadows.postgres import model_init, model_rename, model_retire, model_setup, model_switch
+from tasks.shadows.postgres import model_init, model_rename, model_retire, model_rollback, model_setup, model_switch
 from tasks.stores.postgres import model_tables, pace
 
 Result = dict[str, Any]
@@ -22,6 +22,10 @@ Result = dict[str, Any]
 @form(ModelsInit)
 def models_init(parameters: ModelsInit) -> State[Result]:
     """Prepare tables to serve several models; the column of vectors that they came with is taken over as it is."""
+    if parameters.rollback:
+        with _connected(parameters) as connection, refusable("put the tables back"):
+            tables = model_tables.find(connection, parameters.roles.resolved())
+            return _ended(model_rollback.roll_back(connection, tables))
     asked = asked_of(parameters)
     with _connected(parameters) as connection, refusable("prepare the tables"):
         tables, done = model_init.initialise(connection, asked)
@@ -37,7 +41,7 @@ def models_setup(parameters: ModelsSetup) -> State[Result]:
     wanted = wanted_of(parameters)
     with _connected(parameters) as connection, refusable("set the models up"):
         tables = model_tables.find(connection, parameters.roles.resolved())
-        done = model_setup.set_up(connection, tables, wanted)
+        done = model_setup.set_up(connection, tables, wanted, parameters.partial)
         if parameters.similarity_threshold is not None:
             for one in wanted:
                 model = registry.named(connection, tables, one.name)

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
-from flows.forms.models import ModelsInit, ModelsSetup
+from flows.forms.models import ModelsActivate, ModelsInit, ModelsRetire, ModelsSetup, OfTables
+from tasks.base.errors import UsageError
 from tasks.embedders.bare_names import whole_name
 from tasks.embedders.registry import open_embedder
 from tasks.planning.shown_sql import lines, note
+from tasks.runs import registry
 from tasks.runs.database import connect, database_url
 from tasks.runs.registry import UNKNOWN
 from tasks.shadows.postgres import model_init, model_setup
@@ -13,6 +15,21 @@ from tasks.shadows.postgres.model_changes import Change
 from tasks.shadows.postgres.model_init import Asked, Source
 from tasks.shadows.postgres.model_setup import Wanted
 from tasks.stores.postgres import model_tables
+
+
+def preflight(parameters: OfTables) -> None:
+    """Raises UsageError for what can be told before anything is started, or changed."""
+    with connect(database_url(parameters.database), "vecferry models") as connection:
+        if isinstance(parameters, ModelsInit) and not parameters.rollback:
+            asked = asked_of(parameters)
+            if standing := model_init.problems(connection, model_init.draft(connection, asked), asked):
+                raise UsageError("; ".join(standing))
+            return
+        tables = model_tables.find(connection, parameters.roles.resolved())
+        if isinstance(parameters, ModelsSetup):
+            wanted_of(parameters)
+        elif isinstance(parameters, ModelsActivate | ModelsRetire):
+            registry.named(connection, tables, parameters.model)
 
 
 def asked_of(parameters: ModelsInit) -> Asked:
@@ -60,4 +77,4 @@ def planned_setup(parameters: ModelsSetup) -> Planned:
     wanted = wanted_of(parameters)
     with connect(database_url(parameters.database), "vecferry models") as connection:
         tables = model_tables.find(connection, parameters.roles.resolved())
-        return Planned(model_setup.changes(connection, tables, wanted), [])
+        return Planned(model_setup.changes(connection, tables, wanted, parameters.partial), [])

@@ -84,6 +84,9 @@ def retire(name: Name, p: Parameters = None, as_json: Json = False) -> None:
 
 
 def _carry_out(flow: str, parameters: OfTables, as_json: bool) -> None:
+    from flows.served import preflight
+
+    preflight(parameters)
     with console.quiet_prefect():
         from flows import models
 

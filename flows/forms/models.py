@@ -81,6 +81,7 @@ class ModelsInit(OfTables):
     rename: bool | None = Field(
         None, description="true: the column that was there is called embedding_N; false: what it was called before"
     )
+    rollback: bool = Field(False, description="put the tables back as they were before, where no vectors would be lost")
     force: bool = Field(False, description="rename it though functions of the application name it")
 
 
@@ -90,6 +91,11 @@ class ModelsSetup(OfTables):
     models: list[str] = Field([], description="models to serve: provider/model (default: those that are registered)")
     similarity_threshold: OptionalNumber = Field(
         None, ge=-1, le=1, description="similarity below which a search by these models gives no row"
+    )
+    partial: bool | None = Field(
+        None,
+        description="an index of each model's rows alone, beside that of the whole column (default: of models that share a column "
+        "with an earlier one)",
     )
 
 

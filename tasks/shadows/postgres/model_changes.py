@@ -25,6 +25,8 @@ class Change:
     """Whether its statements cannot be part of a transaction."""
     built: tuple[Table, str, Collection] | None = None
     """The index that it builds, with as much memory as a build can use: table, name, what for."""
+    only: str = ""
+    """SQL of the rows that the index has."""
 
 
 def change(makes: str, *statements: sql.Composed, alone: bool = False) -> Change:
@@ -46,7 +48,7 @@ def send_one_by_one(connection: Connection, changes: Iterable[Change]) -> Iterat
     """Sends each change by itself, in a transaction with short locks unless it can be part of none; yields what there is then."""
     for one in changes:
         if one.built:
-            hnsw.build(connection, *one.built, concurrently=True)
+            hnsw.build(connection, *one.built, concurrently=True, only=one.only)
         elif one.alone:
             send(connection, [one])
         else:
@@ -57,3 +59,8 @@ def send_one_by_one(connection: Connection, changes: Iterable[Change]) -> Iterat
 def registry_changed(connection: Connection, tables: ModelTables) -> None:
     """Brings what is made from the registry in line with it, in the caller's transaction."""
     model_functions.remake(connection, tables)
+
+
+def registry_gone(connection: Connection, tables: ModelTables) -> None:
+    """Takes away what is made from the registry, in the caller's transaction."""
+    model_functions.remove(connection, tables)

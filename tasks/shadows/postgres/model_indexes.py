@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 
 from psycopg import sql
 
+from tasks.base.errors import UsageError
 from tasks.runs.names import short
 from tasks.runs.registry import RegisteredModel
 from tasks.shadows.postgres.model_changes import Change
 from tasks.stores.interface import Collection
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import quoted
+from tasks.stores.postgres.live_table import literal, quoted
 from tasks.stores.postgres.model_tables import ModelTables
 from tasks.stores.postgres.table import Table, index_statements
 
@@ -32,6 +33,25 @@ def indexes(connection: Connection, tables: ModelTables, known: Sequence[Registe
                 alone=True,
                 built=(table, names[key], collection_of(model)),
             )
+
+
+def partial_indexes(connection: Connection, tables: ModelTables, models: Sequence[RegisteredModel]) -> Iterator[Change]:
+    """What builds, for each of these models, an index of its rows alone. Raises UsageError where the chunks have its column."""
+    for model in models:
+        if model.place_table == tables.chunks.table:
+            raise UsageError(f"{model.name} has its column to itself, and needs no index of its own rows")
+        table, name = table_of(model), f"{free_name(connection, tables, model)}_{model.number}"
+        if not table.layout.index_type or name in hnsw.existing(connection, table):
+            continue
+        only = f"{quoted(tables.embeddings.model)} = {literal(model.id)}::{tables.embeddings.model_type}"
+        graph = hnsw.parameters(collection_of(model))
+        yield Change(
+            f"index {name} on {tables.embeddings}.{model.column}, of {model.name} alone",
+            tuple(index_statements(table, name, *graph, concurrently=True, only=only)),
+            alone=True,
+            built=(table, name, collection_of(model)),
+            only=only,
+        )
 
 
 def table_of(model: RegisteredModel) -> Table:

@@ -57,7 +57,7 @@ def initialise(connection: Connection, asked: Asked) -> tuple[ModelTables, list[
 
 def _begin(connection: Connection, drafted: Draft, asked: Asked) -> tuple[ModelTables, list[str]]:
     """All that can be one transaction, the registry's rows among it."""
-    noted = _before(connection, drafted)
+    noted = _before(connection, drafted, asked)
     tables = model_sets.add_tables(connection, drafted.tables, coverage.counts_of_chunk(drafted.tables, []), noted)
     if drafted.fixed and asked.source:
         fixed = drafted.fixed
@@ -73,7 +73,7 @@ def _begin(connection: Connection, drafted: Draft, asked: Asked) -> tuple[ModelT
     return tables, done
 
 
-def _before(connection: Connection, drafted: Draft) -> dict[str, Any]:
+def _before(connection: Connection, drafted: Draft, asked: Asked) -> dict[str, Any]:
     """What is needed to put the tables back."""
     vectors = drafted.tables.embeddings
     fixed, narrow = drafted.fixed, drafted.narrow
@@ -83,8 +83,16 @@ def _before(connection: Connection, drafted: Draft) -> dict[str, Any]:
         "embeddings_made": drafted.makes_embeddings,
         "model_made": not drafted.makes_embeddings and _lacks_model(connection, drafted),
         "fixed": fixed.name if fixed else None,
+        "source": asked.source.name if fixed and asked.source else None,
+        "columns": [column.name for column in drafted.columns],
+        "adopted": [model_adoption.name_of(model) for model in drafted.known.models] if drafted.known else None,
         "never_null": bool(in_vectors and fixed and fixed.never_null),
-        "narrow": {"name": narrow.constraint or narrow.index, "kind": narrow.kind} if narrow else None,
+        "narrow": narrow
+        and {
+            "name": narrow.constraint or narrow.index,
+            "kind": narrow.kind,
+            "constraint": narrow.constraint is not None,
+        },
         "keyed": drafted.keyed,
         "foreign_keys": model_adoption.foreign_keys(connection, drafted),
     }

@@ -10,7 +10,7 @@ from tasks.runs import coverage, model_sets, registry
 from tasks.runs.registry import Place, RegisteredModel
 from tasks.shadows.postgres import model_pieces
 from tasks.shadows.postgres.model_changes import Change, registry_changed, send, send_one_by_one
-from tasks.shadows.postgres.model_indexes import indexes
+from tasks.shadows.postgres.model_indexes import indexes, partial_indexes
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.fixed_column import vector_columns
@@ -29,17 +29,23 @@ class Wanted:
     space: Space
 
 
-def set_up(connection: Connection, tables: ModelTables, wanted: Sequence[Wanted]) -> list[str]:
+def set_up(
+    connection: Connection, tables: ModelTables, wanted: Sequence[Wanted], partial: bool | None = None
+) -> list[str]:
     """Registers the models, which can be searched from then on, and makes what is missing for all that are registered; returns
-    what was done. Raises UsageError where one is there with other dimensions, or its column is somebody else's."""
+    what was done. ``partial``: these get indexes of their own rows too; None: those that share a column. Raises UsageError where
+    one is there with other dimensions, or its column is somebody else's."""
     places = [_place(connection, tables, one) for one in wanted]  # all are checked before anything is changed
     done = locked(connection, lambda: _register(connection, tables, wanted, places))
     known = registry.listed(connection, tables)
     done += send_one_by_one(connection, indexes(connection, tables, known))
+    done += send_one_by_one(connection, partial_indexes(connection, tables, _alone(known, wanted, partial)))
     return done
 
 
-def changes(connection: Connection, tables: ModelTables, wanted: Sequence[Wanted]) -> list[Change]:
+def changes(
+    connection: Connection, tables: ModelTables, wanted: Sequence[Wanted], partial: bool | None = None
+) -> list[Change]:
     """All that would be sent, in order."""
     known = registry.listed(connection, tables)
     names = {model.name for model in known}
@@ -51,7 +57,8 @@ def changes(connection: Connection, tables: ModelTables, wanted: Sequence[Wanted
     columns = [*missing_columns(connection, tables, known)]
     counters = [model_pieces.count_embeddings(tables, known)] if columns else []
     searches = model_pieces.functions(connection, tables, known)
-    return [*columns, *counters, searches, *indexes(connection, tables, known)]
+    alone = partial_indexes(connection, tables, _alone(known, wanted, partial))
+    return [*columns, *counters, searches, *indexes(connection, tables, known), *alone]
 
 
 def _register(
@@ -70,6 +77,17 @@ def _register(
         coverage.note_counts(connection, tables)
         registry_changed(connection, tables)
     return done
+
+
+def _alone(known: Sequence[RegisteredModel], wanted: Sequence[Wanted], partial: bool | None) -> list[RegisteredModel]:
+    """The models that get an index of their own rows."""
+    if (
+        partial is None
+    ):  # the first of a column has most of its rows for as long as others grow, and its index to itself before
+        places = [(m.place_table, m.column, m.metric) for m in known]
+        return [m for at, m in enumerate(known) if places[at] in places[:at]]
+    names = {one.name for one in wanted}
+    return [model for model in known if partial and model.name in names]
 
 
 def missing_columns(connection: Connection, tables: ModelTables, known: Sequence[RegisteredModel]) -> Iterator[Change]:

@@ -45,24 +45,27 @@ def progress(connection: Connection, application: str) -> tuple[str, float] | No
     return (row[0], float(row[1])) if row else None
 
 
-def build(connection: Connection, table: Table, name: str, collection: Collection, concurrently: bool = False) -> Built:
+def build(
+    connection: Connection, table: Table, name: str, collection: Collection, concurrently: bool = False, only: str = ""
+) -> Built:
     """The index called ``name`` on the table's vectors, with the collection's m and ef_construction, unless it is there;
-    returns how it was built. ``concurrently`` lets others write to the table meanwhile, and takes longer."""
+    returns how it was built. ``concurrently`` lets others write to the table meanwhile, and takes longer; ``only`` is SQL of the
+    rows that it has."""
     layout = table.layout
     if layout.index_type is None or name in existing(connection, table):
         return Built(index_type=layout.index_type)
-    m, ef_construction = parameters(collection)
-    memory, workers = settings_for(connection, relations.count(connection, table.identifier), layout, m)
+    graph = parameters(collection)
+    memory, workers = settings_for(connection, relations.count(connection, table.identifier), layout, graph[0])
     for parallel in dict.fromkeys((workers, 0)):
         try:
             with _allowed(connection, memory, parallel):
                 if concurrently:
-                    create_index(connection, table, name, m, ef_construction, concurrently=True)
+                    create_index(connection, table, name, graph, True, only)
                 else:
                     with connection.transaction():
                         # Else the planner takes no workers for what it believes is a small table.
                         connection.execute("SET LOCAL min_parallel_table_scan_size = 0")
-                        create_index(connection, table, name, m, ef_construction)
+                        create_index(connection, table, name, graph)
             return Built(memory, parallel, layout.index_type)
         except errors.DiskFull:
             if parallel == 0:  # a parallel build keeps its graph in /dev/shm, which containers make small

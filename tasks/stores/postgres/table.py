@@ -177,22 +177,28 @@ def key_statement(table: Table, name: str) -> sql.Composed:
 
 
 def create_index(
-    connection: Connection, table: Table, name: str, m: int, ef_construction: int, concurrently: bool = False
+    connection: Connection,
+    table: Table,
+    name: str,
+    parameters: tuple[int, int],
+    concurrently: bool = False,
+    only: str = "",
 ) -> None:
-    """The HNSW index, where pgvector has one for so many dimensions."""
-    for one in index_statements(table, name, m, ef_construction, concurrently):
+    """The HNSW index, where pgvector has one for so many dimensions; ``parameters`` are m and ef_construction."""
+    for one in index_statements(table, name, *parameters, concurrently, only):
         connection.execute(one)
 
 
 def index_statements(
-    table: Table, name: str, m: int, ef_construction: int, concurrently: bool = False
+    table: Table, name: str, m: int, ef_construction: int, concurrently: bool = False, only: str = ""
 ) -> list[sql.Composed]:
-    """What makes the HNSW index. A build beside others that was cut off has left one that is no good: that goes first."""
+    """What makes the HNSW index, of the rows for which the SQL condition ``only`` holds. A build beside others that was cut off has left
+    one that is no good: that goes first."""
     if table.layout.index_type is None:
         return []
     dropped = [statement("contract_index_concurrently", schema=table.schema, index=name)] if concurrently else []
     made = statement(
-        "expand_hnsw_concurrently" if concurrently else "expand_hnsw",
+        "expand_hnsw_partial_concurrently" if only else "expand_hnsw_concurrently" if concurrently else "expand_hnsw",
         schema=table.schema,
         table=table.name,
         index=name,
@@ -200,6 +206,7 @@ def index_statements(
         opclass=table.layout.opclass,
         m=m,
         ef_construction=ef_construction,
+        **({"only": sql.SQL(only)} if only else {}),
     )
     return [*dropped, made]
 

@@ -1,0 +1,2 @@
+-- Run by vecferry: the reverse of expand_models_view.sql.
+DROP VIEW IF EXISTS :"schema".:"view";
