@@ -56,6 +56,7 @@ class Planned:
 
     changes: list[Change]
     problems: list[str]
+    notes: list[str]
 
     @property
     def sql(self) -> list[str]:
@@ -69,7 +70,7 @@ def planned_init(parameters: ModelsInit) -> Planned:
     with connect(database_url(parameters.database), "vecferry models") as connection:
         draft = model_init.draft(connection, asked)
         problems = model_init.problems(connection, draft, asked)
-        return Planned(model_init.changes(connection, draft, asked), problems)
+        return Planned(model_init.changes(connection, draft, asked), problems, model_init.notes(connection, draft))
 
 
 def planned_setup(parameters: ModelsSetup) -> Planned:
@@ -77,4 +78,4 @@ def planned_setup(parameters: ModelsSetup) -> Planned:
     wanted = wanted_of(parameters)
     with connect(database_url(parameters.database), "vecferry models") as connection:
         tables = model_tables.find(connection, parameters.roles.resolved())
-        return Planned(model_setup.changes(connection, tables, wanted, parameters.partial), [])
+        return Planned(model_setup.changes(connection, tables, wanted, parameters.partial), [], [])

@@ -95,9 +95,14 @@ def without_alternative(
     """The path of an error without the name of the alternative, of a field that takes a plain value or a model; and which it is."""
     by_alias = {field.alias or name: field for name, field in model.model_fields.items()}
     field = by_alias.get(str(path[0])) if path else None
-    if field is None or not _plain_too(field.annotation) or len(path) < 2:
+    if field is None or len(path) < 2:
         return path, None
-    nested, _ = _nested(field.annotation)
+    nested, in_list = _nested(field.annotation)
+    if not _plain_too(field.annotation):
+        if nested is None or in_list:
+            return path, None
+        below, of_below = without_alternative(nested, path[1:])
+        return (path[0], *below), of_below
     kind: Literal["plain", "model"] = "model" if nested and path[1] == nested.__name__ else "plain"
     return (path[0], *path[2:]), kind
 

@@ -14,6 +14,7 @@ from tasks.stores.postgres.model_tables import ModelTables
 class Index:
     """An index of vectors."""
 
+    schema: str
     name: str
     column: str
     """What is indexed, as SQL."""
@@ -59,7 +60,7 @@ def status(connection: Connection, tables: ModelTables) -> Status:
             tables,
             tuple(known),
             coverage.covered(connection, tables),
-            tuple(_indexes(connection, tables)),
+            tuple(indexes(connection, tables)),
             coverage.is_counted(connection, tables),
         )
 
@@ -85,10 +86,12 @@ def _model(model: RegisteredModel, of_model: Coverage) -> dict[str, Any]:
     }
 
 
-def _indexes(connection: Connection, tables: ModelTables) -> list[Index]:
+def indexes(connection: Connection, tables: ModelTables) -> list[Index]:
+    """Those of vectors, of the table of vectors and of that of the chunks."""
     rows = connection.execute(
-        "SELECT c.relname, pg_get_indexdef(i.indexrelid, 1, true), i.indisvalid, pg_relation_size(i.indexrelid)::int8, "
+        "SELECT n.nspname, c.relname, pg_get_indexdef(i.indexrelid, 1, true), i.indisvalid, pg_relation_size(i.indexrelid)::int8, "
         "pg_get_expr(i.indpred, i.indrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam "
+        "JOIN pg_namespace n ON n.oid = c.relnamespace "
         "WHERE i.indrelid IN (to_regclass(%s), to_regclass(%s)) AND m.amname IN ('hnsw', 'ivfflat') ORDER BY c.relname",
         (tables.embeddings.identifier.as_string(), tables.chunks.identifier.as_string()),
     ).fetchall()

@@ -349,6 +349,8 @@ def test_the_column_is_renamed_and_called_back(connection: Connection) -> None:
         "CREATE FUNCTION near(query vector) RETURNS SETOF int LANGUAGE sql AS "
         "'SELECT chunk_id FROM chunk_embeddings ORDER BY embedding <=> query'; CREATE VIEW seen AS SELECT embedding FROM chunk_embeddings"
     )
+    noted = model_init.notes(connection, model_init.draft(connection, Asked()))
+    assert [line.partition(" reads ")[0] for line in noted[:-1]] == ["function near(vector)", "view seen"]
     tables, _ = model_init.initialise(connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space)))
     with pytest.raises(UsageError, match=r"near\(vector\) would fail, for embedding is named there"):
         model_rename.rename(connection, tables, by_dimensions=True)

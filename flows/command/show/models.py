@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from flows.command.show.terminal import bold, out, print_json, red
+from flows.command.show.terminal import bold, out, print_json, red, yellow
 from flows.served import Planned
 from tasks.base.errors import UsageError
 from tasks.base.words import counted, listed, plural
@@ -26,10 +26,12 @@ def show_done(lines: Sequence[str], as_json: bool) -> None:
 def show_changes(planned: Planned, as_json: bool) -> None:
     """The SQL that would be sent, and what stands in its way. Raises UsageError where something does."""
     if as_json:
-        print_json({"sql": planned.sql, "problems": planned.problems})
+        print_json({"sql": planned.sql, "problems": planned.problems, "notes": planned.notes})
     else:
         for line in planned.sql:  # as it is: rich would put blanks for a tab
             print(line if line.startswith("--") else f"  {line};", file=out.file)
+        for line in planned.notes:
+            out.print(Text.assemble("\n", yellow("note"), f"  {line}"))
         for problem in planned.problems:
             out.print(Text.assemble("\n", red("problem"), f"  {problem}"))
     if planned.problems:

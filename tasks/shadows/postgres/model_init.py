@@ -6,25 +6,38 @@ from dataclasses import replace
 from typing import Any
 
 from tasks.base.errors import UsageError
-from tasks.runs import coverage, ledger_versions, model_sets, registry
+from tasks.runs import coverage, ledger_versions, model_sets, registry, served
 from tasks.runs.registry import RegisteredModel
 from tasks.shadows.postgres import extension, model_adoption, model_pieces
 from tasks.shadows.postgres.model_changes import Change, registry_changed, send, send_one_by_one
 from tasks.shadows.postgres.model_draft import Asked, Draft, Source, draft
 from tasks.shadows.postgres.model_indexes import indexes
 from tasks.shadows.postgres.model_obstacles import obstacles
+from tasks.shadows.postgres.model_readers import readers
 from tasks.shadows.postgres.model_setup import missing_columns
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
 from tasks.stores.postgres.model_tables import ModelTables
 
-__all__ = ["Asked", "Source", "changes", "draft", "initialise", "problems"]
+__all__ = ["Asked", "Source", "changes", "draft", "initialise", "notes", "problems"]
 
 
 def problems(connection: Connection, drafted: Draft, asked: Asked) -> list[str]:
     """What stands in the way."""
     return list(obstacles(connection, drafted, asked))
+
+
+def notes(connection: Connection, drafted: Draft) -> list[str]:
+    """What the application should know before a second model has vectors."""
+    vectors = drafted.tables.embeddings
+    if drafted.makes_embeddings:
+        return []
+    return [
+        f"{reader} reads {vectors}, and sees a row a chunk and model once a second model has vectors: have it ask for one "
+        f"{vectors.model}, or for rows whose column of vectors is not null"
+        for reader in readers(connection, vectors.schema, vectors.table)
+    ] + ["make a backup first, with pg_dump, as before any change of a table"]
 
 
 def changes(connection: Connection, drafted: Draft, asked: Asked) -> list[Change]:
@@ -84,6 +97,7 @@ def _before(connection: Connection, drafted: Draft, asked: Asked) -> dict[str, A
         "model_made": not drafted.makes_embeddings and _lacks_model(connection, drafted),
         "fixed": fixed.name if fixed else None,
         "source": asked.source.name if fixed and asked.source else None,
+        "indexes": [index.name for index in served.indexes(connection, drafted.tables)],
         "columns": [column.name for column in drafted.columns],
         "adopted": [model_adoption.name_of(model) for model in drafted.known.models] if drafted.known else None,
         "never_null": bool(in_vectors and fixed and fixed.never_null),

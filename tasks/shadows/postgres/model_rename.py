@@ -1,24 +1,15 @@
 """The column that tables came with gets the name that its dimensions give, and back: a switch, for INSERTs name it."""
 
-import re
-
 from sql import statement
 from tasks.base.errors import UsageError
 from tasks.base.words import some
 from tasks.runs import coverage, model_sets, registry
 from tasks.shadows.postgres.model_changes import change, registry_changed, send
+from tasks.shadows.postgres.model_readers import named_in_functions
 from tasks.stores.postgres import relations
-from tasks.stores.postgres.catalogue import MADE
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
 from tasks.stores.postgres.model_tables import ModelTables
-
-_READERS = """
-SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-WHERE l.lanname IN ('sql', 'plpgsql') AND p.prosqlbody IS NULL AND p.prosrc ~ %(column)s AND p.prosrc ~ %(table)s
-  AND NOT coalesce(starts_with(obj_description(p.oid, 'pg_proc'), %(made)s), false) ORDER BY 1
-"""
-"""Functions whose text names both; what PostgreSQL holds parsed, such as views, goes with the column."""
 
 
 def rename(connection: Connection, tables: ModelTables, by_dimensions: bool, force: bool = False) -> list[str]:
@@ -36,7 +27,7 @@ def rename(connection: Connection, tables: ModelTables, by_dimensions: bool, for
         return []
     if relations.has_column(connection, model.place, then):
         raise UsageError(f"{model.place_schema}.{model.place_table} has a column {then} already: rename that one first")
-    if not force and (readers := _readers(connection, model.place_table, now)):
+    if not force and (readers := named_in_functions(connection, model.place_table, now)):
         raise UsageError(
             f"{some(readers)} would fail, for {now} is named there: have the functions name {then}, or -p force=true and replace them after"
         )
@@ -54,12 +45,3 @@ def _rename(connection: Connection, tables: ModelTables, model: registry.Registe
     model_sets.rename_column(connection, tables, model.column, then)
     coverage.note_counts(connection, tables)
     registry_changed(connection, tables)
-
-
-def _readers(connection: Connection, table: str, column: str) -> list[str]:
-    words = {"column": _word(column), "table": _word(table), "made": MADE}
-    return [name for (name,) in connection.execute(_READERS, words).fetchall()]
-
-
-def _word(name: str) -> str:
-    return rf"\m{re.escape(name)}\M"

@@ -8,7 +8,7 @@ from psycopg import sql
 from sql import statement
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
-from tasks.runs import coverage, model_sets, registry
+from tasks.runs import coverage, model_sets, registry, served
 from tasks.runs.names import short
 from tasks.shadows.postgres import model_pieces
 from tasks.shadows.postgres.model_changes import Change, change, registry_gone, send, send_one_by_one
@@ -47,8 +47,12 @@ def _came_with(before: dict[str, Any], name: str) -> bool:
 
 
 def _first(connection: Connection, tables: ModelTables, before: dict[str, Any]) -> Iterator[Change]:
-    """What takes long: the key of one row a chunk, where that stepped aside."""
+    """What must be alone: indexes that came later, and the key of one row a chunk, where that stepped aside."""
     vectors, narrow = tables.embeddings, before["narrow"]
+    for index in served.indexes(connection, tables):
+        if index.name not in before["indexes"]:
+            dropped = statement("contract_index_concurrently", schema=index.schema, index=index.name)
+            yield change(f"no index {index.name}", dropped, alone=True)
     if narrow and one_row_a_chunk(unique_keys(connection, vectors.identifier), vectors) is None:
         where = {"schema": vectors.schema, "index": narrow["name"]}
         built = statement("rollback_key_concurrently", **where, table=vectors.table, chunk=vectors.chunk)
@@ -121,10 +125,11 @@ def _key(tables: ModelTables, before: dict[str, Any]) -> Iterator[Change]:
 
 def _tables(connection: Connection, tables: ModelTables, before: dict[str, Any]) -> Iterator[Change]:
     """Tables of ours go where they are empty; what somebody has put into them stays."""
-    made: list[Documents | Chunks | Embeddings] = [
-        *([tables.embeddings] if before["embeddings_made"] else []),
-        *([tables.chunks, tables.documents] if before["documents_made"] else []),
-    ]
+    made: list[Documents | Chunks | Embeddings] = []
+    if before["embeddings_made"]:
+        made.append(tables.embeddings)
+    if before["documents_made"]:
+        made += [tables.chunks, tables.documents]
     if any(relations.count(connection, table.identifier) for table in made):
         return
     for table in made:
