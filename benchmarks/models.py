@@ -10,7 +10,7 @@ from psycopg import sql
 from benchmarks import fixtures
 from benchmarks.figures import Figure
 from tasks.embedders.interface import Space
-from tasks.runs import ledger_versions, model_search, registry
+from tasks.runs import ledger_versions, model_search, model_sets, registry
 from tasks.runs.model_search import Wanted
 from tasks.runs.registry import Place, RegisteredModel
 from tasks.shadows.postgres import extension, model_functions
@@ -142,7 +142,7 @@ def made(connection: Connection, rows: int) -> Served:
         Chunks("public", "document_chunks", "id", "bigint", "document_id", "content", "chunk_index", "metadata"),
         Embeddings("public", "chunk_embeddings", "chunk_id", "model_id", "bigint"),
     )
-    tables = registry.add_tables(connection, tables, "(NULL::bigint)", {})
+    tables = model_sets.add_tables(connection, tables, "(NULL::bigint)", {})
     whole = fixtures.vectors_of(rows)
     known, vectors = list[RegisteredModel](), list[np.ndarray]()
     for at, (name, size) in enumerate(MODELS.items()):

@@ -10,7 +10,6 @@ from flows.forms.form import form
 from flows.forms.models import ModelsActivate, ModelsInit, ModelsRetire, ModelsSetup, OfTables
 from flows.naming import run_name
 from flows.served import asked_of, wanted_of
-from tasks.runs import registry
 from tasks.runs.database import Connection, connect, database_url, refusable
 from tasks.shadows.postgres import model_init, model_rename, model_retire, model_rollback, model_setup, model_switch
 from tasks.stores.postgres import model_tables, pace
@@ -43,10 +42,9 @@ def models_setup(parameters: ModelsSetup) -> State[Result]:
         tables = model_tables.find(connection, parameters.roles.resolved())
         done = model_setup.set_up(connection, tables, wanted, parameters.partial)
         if parameters.similarity_threshold is not None:
-            for one in wanted:
-                model = registry.named(connection, tables, one.name)
-                registry.set_threshold(connection, model, float(parameters.similarity_threshold))
-                done.append(f"similarity threshold {parameters.similarity_threshold} of {one.name}")
+            done += model_switch.set_threshold(
+                connection, tables, [one.name for one in wanted], float(parameters.similarity_threshold)
+            )
     return _ended(done or ["all of that is there already"])
 
 

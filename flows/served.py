@@ -28,6 +28,10 @@ def preflight(parameters: OfTables) -> None:
         tables = model_tables.find(connection, parameters.roles.resolved())
         if isinstance(parameters, ModelsSetup):
             wanted_of(parameters)
+            if parameters.similarity_threshold is not None and not parameters.models:
+                raise UsageError(
+                    "parameter similarity_threshold is of models: name them, vecferry models setup MODEL …"
+                )
         elif isinstance(parameters, ModelsActivate | ModelsRetire):
             registry.named(connection, tables, parameters.model)
 

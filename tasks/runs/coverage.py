@@ -46,15 +46,6 @@ def covered(connection: Connection, tables: ModelTables) -> dict[int, Coverage]:
     return {number: Coverage(*counts) for number, *counts in rows}
 
 
-def fold(connection: Connection, tables: ModelTables) -> None:
-    """Makes one row of many changes, where there are many."""
-    connection.execute(
-        "SELECT vecferry.fold_coverage(%(set)s) FROM generate_series(1, (SELECT count(*) / 2000 FROM vecferry.coverage "
-        "WHERE set_id = %(set)s))",
-        {"set": tables.set_id},
-    )
-
-
 def note_counts(connection: Connection, tables: ModelTables) -> None:
     """Has the triggers count what the registry says now."""
     known = listed(connection, tables)

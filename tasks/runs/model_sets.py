@@ -107,3 +107,16 @@ def forget_tables(connection: Connection, tables: ModelTables) -> None:
     """Takes the set out of the registry, with its models."""
     connection.execute("DELETE FROM vecferry.coverage WHERE set_id = %s", (tables.set_id,))
     connection.execute("DELETE FROM vecferry.model_tables WHERE set_id = %s", (tables.set_id,))
+
+
+def next_number(connection: Connection, table: str, column: str) -> int:
+    """The number that the registry will give."""
+    row = connection.execute("SELECT to_regclass('vecferry.model_tables') IS NOT NULL").fetchone()
+    if row != (True,):
+        return 1
+    name = connection.execute(
+        "SELECT coalesce(s.last_value, 0) + 1 FROM pg_sequences s "
+        "WHERE (quote_ident(s.schemaname) || '.' || quote_ident(s.sequencename)) = pg_get_serial_sequence(%s, %s)",
+        (f"vecferry.{table}", column),
+    ).fetchone()
+    return int(name[0]) if name else 1

@@ -44,9 +44,11 @@ def changes(connection: Connection, drafted: Draft, asked: Asked) -> list[Change
     """All that would be sent, in order: what a plan shows. The numbers are those that the registry would give."""
     if drafted.begun:
         return list(_later(connection, drafted, registry.listed(connection, drafted.tables)))
-    tables = replace(drafted.tables, set_id=_next(connection, "model_tables", "set_id"))
-    known = _expected(drafted, asked, _next(connection, "model", "model"))
-    return [*_first(connection, drafted, tables, known), *_later(connection, replace(drafted, tables=tables), known)]
+    tables = replace(drafted.tables, set_id=model_sets.next_number(connection, "model_tables", "set_id"))
+    known = _expected(drafted, asked, model_sets.next_number(connection, "model", "model"))
+    searches = model_pieces.functions(connection, tables, known)
+    later = _later(connection, replace(drafted, tables=tables), known)
+    return [*_first(connection, drafted, tables, known), searches, *later]
 
 
 def initialise(connection: Connection, asked: Asked) -> tuple[ModelTables, list[str]]:
@@ -151,16 +153,3 @@ def _expected(drafted: Draft, asked: Asked, number: int) -> list[RegisteredModel
         space = asked.source.space or fixed.dimensions or 0
         expected.append(model_sets.expected(number, asked.source.name, space, place, fixed.metric))
     return [*expected, *model_adoption.expected(drafted, number + len(expected))]
-
-
-def _next(connection: Connection, table: str, column: str) -> int:
-    """The number that the registry will give."""
-    row = connection.execute("SELECT to_regclass('vecferry.model_tables') IS NOT NULL").fetchone()
-    if row != (True,):
-        return 1
-    name = connection.execute(
-        "SELECT coalesce(s.last_value, 0) + 1 FROM pg_sequences s "
-        "WHERE (quote_ident(s.schemaname) || '.' || quote_ident(s.sequencename)) = pg_get_serial_sequence(%s, %s)",
-        (f"vecferry.{table}", column),
-    ).fetchone()
-    return int(name[0]) if name else 1

@@ -49,10 +49,10 @@ def changes(
     """All that would be sent, in order."""
     known = registry.listed(connection, tables)
     names = {model.name for model in known}
+    first = model_sets.next_number(connection, "model", "model")
     known += [
-        model_sets.expected(0, one.name, one.space, _place(connection, tables, one))
-        for one in wanted
-        if one.name not in names
+        model_sets.expected(first + at, one.name, one.space, _place(connection, tables, one))
+        for at, one in enumerate(one for one in wanted if one.name not in names)
     ]
     columns = [*missing_columns(connection, tables, known)]
     counters = [model_pieces.count_embeddings(tables, known)] if columns else []

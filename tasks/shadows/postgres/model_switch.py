@@ -1,5 +1,7 @@
 """The hot switch between models that tables serve."""
 
+from collections.abc import Sequence
+
 from tasks.base.errors import VerificationRefused
 from tasks.base.words import counted
 from tasks.runs import coverage, registry
@@ -25,8 +27,24 @@ def activate(connection: Connection, tables: ModelTables, name: str, force: bool
     return [f"{model.name} is active{back}"]
 
 
+def set_threshold(connection: Connection, tables: ModelTables, names: Sequence[str], threshold: float) -> list[str]:
+    """The similarity below which a search by these models gives no row, of all searches from now on; returns what was done."""
+
+    def change() -> None:
+        for name in names:
+            registry.set_threshold(connection, registry.named(connection, tables, name), threshold)
+        registry_changed(connection, tables)
+
+    locked(connection, change)
+    return [f"similarity threshold {threshold:g} of {name}" for name in names]
+
+
 def check_coverage(connection: Connection, tables: ModelTables, model: RegisteredModel) -> None:
     """Raises VerificationRefused where chunks have no vector of it."""
+    if not coverage.is_counted(connection, tables):
+        raise VerificationRefused(
+            f"what {model.name} covers has not been counted yet: `vecferry models init` goes on with that"
+        )
     of_model = coverage.covered(connection, tables)[model.number]
     if of_model.missing:
         raise VerificationRefused(
