@@ -1,7 +1,7 @@
 """What is noted of tables that serve several models when they are prepared, and when a model's vectors move or go."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -85,6 +85,13 @@ def expected(
         column=place.column,
         vector_type=place.vector_type,
     )
+
+
+def with_default(models: Sequence[RegisteredModel], id: str | None = None) -> list[RegisteredModel]:
+    """The models of a plan, with the one that would be active: that of this id, else the first where none is."""
+    if id is None and (not models or any(model.active for model in models)):
+        return list(models)
+    return [replace(model, active=model.id == (id or models[0].id)) for model in models]
 
 
 def before(connection: Connection, tables: ModelTables) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def register(connection: Connection, tables: ModelTables, drafted: Draft) -> Non
     """Registers its rows; active is the one that was, or that has the most vectors."""
     assert drafted.known
     named = relations.has_column(connection, tables.embeddings.identifier, tables.embeddings.model)
-    searched = models_table.most_used(connection, tables, drafted.known) if named else None
+    searched = searched_id(connection, drafted)
     for known in drafted.known.models:
         place, metric = _place(drafted, known)
         external_id = known.id if named else None
@@ -32,11 +32,19 @@ def register(connection: Connection, tables: ModelTables, drafted: Draft) -> Non
 
 
 def expected(drafted: Draft, number: int) -> list[RegisteredModel]:
-    """The models as the registry will have them."""
+    """The models as the registry will have them, but for which is active."""
     return [
         model_sets.expected(number + at, name_of(known), known.dimensions, *_place(drafted, known), known.id)
         for at, known in enumerate(drafted.known.models if drafted.known else ())
     ]
+
+
+def searched_id(connection: Connection, drafted: Draft) -> str | None:
+    """What the vectors call the model that is searched now; None where nothing tells."""
+    vectors = drafted.tables.embeddings
+    if drafted.known is None or not relations.has_column(connection, vectors.identifier, vectors.model):
+        return None
+    return models_table.most_used(connection, drafted.tables, drafted.known)
 
 
 def changes(drafted: Draft) -> Iterator[Change]:

@@ -45,7 +45,8 @@ def changes(connection: Connection, drafted: Draft, asked: Asked) -> list[Change
     if drafted.begun:
         return list(_later(connection, drafted, registry.listed(connection, drafted.tables)))
     tables = replace(drafted.tables, set_id=model_sets.next_number(connection, "model_tables", "set_id"))
-    known = _expected(drafted, asked, model_sets.next_number(connection, "model", "model"))
+    expected = _expected(drafted, asked, model_sets.next_number(connection, "model", "model"))
+    known = model_sets.with_default(expected, model_adoption.searched_id(connection, drafted))
     searches = model_pieces.functions(connection, tables, known)
     later = _later(connection, replace(drafted, tables=tables), known)
     return [*_first(connection, drafted, tables, known), searches, *later]

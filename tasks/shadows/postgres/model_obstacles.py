@@ -10,7 +10,7 @@ from tasks.shadows.postgres.model_draft import Asked, Draft
 from tasks.stores.postgres import models_table, relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.fixed_column import UniqueKey
-from tasks.stores.postgres.model_tables import INIT, ModelTables
+from tasks.stores.postgres.model_tables import ModelTables
 
 
 def obstacles(connection: Connection, draft: Draft, asked: Asked) -> Iterator[str]:
@@ -50,8 +50,8 @@ def _of_models_table(connection: Connection, draft: Draft, asked: Asked) -> Iter
         yield f"{view} has {some(twice)} more than once: keep one row of each"
     elif not asked.adopt:
         yield (
-            f"{view} is a table of {counted(len(known.models), 'model')}, and the view of the registry is called that: `{INIT} "
-            f"-p adopt=true` takes its rows over and keeps it as {view}_before"
+            f"{view} is a table of {counted(len(known.models), 'model')}, and the view of the registry is called that: add "
+            f"-p adopt=true, which takes its rows over and keeps it as {view}_before"
         )
     elif relations.exists(connection, sql.Identifier(draft.tables.schema, f"{model_pieces.VIEW}_before")):
         yield f"{view} would be kept as {view}_before, and there is such a table already: rename or drop that"
@@ -87,8 +87,8 @@ def _of_key(
         elif not asked.replace_unique:
             yield (
                 f"{name} allows {vectors} one row a chunk, and there will be one a chunk and model; ON CONFLICT ({vectors.chunk}) of the "
-                f"application would fail without it: have it name ({vectors.chunk}, {vectors.model}), then `{INIT} "
-                "-p replace_unique=true`"
+                f"application would fail without it: have it name ({vectors.chunk}, {vectors.model}), then add "
+                "-p replace_unique=true"
             )
     elif not keyed:
         model = relations.has_column(connection, vectors.identifier, vectors.model)

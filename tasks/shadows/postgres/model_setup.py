@@ -54,11 +54,13 @@ def changes(
         model_sets.expected(first + at, one.name, one.space, _place(connection, tables, one))
         for at, one in enumerate(one for one in wanted if one.name not in names)
     ]
+    known = model_sets.with_default(known)
     columns = [*missing_columns(connection, tables, known)]
     counters = [model_pieces.count_embeddings(tables, known)] if columns else []
-    searches = model_pieces.functions(connection, tables, known)
+    new = columns or len(known) > len(names)
+    searches = [model_pieces.functions(connection, tables, known)] if new else []
     alone = partial_indexes(connection, tables, _alone(known, wanted, partial))
-    return [*columns, *counters, searches, *indexes(connection, tables, known), *alone]
+    return [*columns, *counters, *searches, *indexes(connection, tables, known), *alone]
 
 
 def _register(
