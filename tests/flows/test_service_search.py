@@ -1,7 +1,11 @@
 """The HTTP service over tables that serve several models: search, documents, and what is wrong with a request."""
 
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +19,8 @@ from tasks.runs import registry
 from tasks.stores.postgres.connection import connect
 from tests.flows.test_service import problem
 from tests.helpers.service import Running, running
-from tests.helpers.several_models import Several, served_by, template
+from tests.helpers.several_models import Several, served_by, several, template
+from tests.kill.chaos import new_database, postgres_server
 
 pytestmark = pytest.mark.timeout(120)
 MODELS, ROWS = ("hashing/64", "flipped/64", "hashing/128"), 20
@@ -213,3 +218,45 @@ def test_a_switch_while_it_serves(service: Running, served: Several) -> None:
         with served.connection.transaction():
             registry.set_active(served.connection, served.tables, served.model("hashing/64"))
     assert np.array(service.client.post("/embeddings/generate", json={"text": "a"}).json()["embedding"]).shape == (64,)
+
+
+@pytest.mark.whole
+def test_searches_while_the_database_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is answered, or refused with 503 and when to ask again; and all are answered once it is back."""
+    with postgres_server(tmp_path / "postgres") as server:
+        new_database(server.get_uri(), "searched")
+        url = server.get_uri(database="searched")
+        monkeypatch.setenv("DATABASE_URL", url)
+        monkeypatch.setenv("VECFERRY_HOME", str(tmp_path / "home"))
+        with connect(url, "vecferry test") as connection:
+            several(connection, MODELS[:1], 10)
+        body, statuses, over = {"vector": vector("ship")}, list[int](), threading.Event()
+        with running(Options()) as service, ThreadPoolExecutor(4) as pool:
+
+            def search_on() -> None:
+                while not over.is_set():
+                    answer = service.client.post(SEARCH, json=body)
+                    statuses.append(answer.status_code)
+                    if answer.status_code == 503:
+                        assert answer.headers["retry-after"] == "2"
+                        assert problem(answer, 503)
+
+            searching = [pool.submit(search_on) for _ in range(4)]
+            wait_until(lambda: statuses.count(200) >= 20)
+            server.stop()
+            wait_until(lambda: statuses.count(503) >= 4)
+            server.ensure_postgres_running()
+            seen = len(statuses)
+            wait_until(lambda: statuses[seen:].count(200) >= 20)
+            over.set()
+            for future in searching:
+                future.result()
+            assert set(statuses) == {200, 503}
+            assert {service.client.post(SEARCH, json=body).status_code for _ in range(20)} == {200}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
