@@ -48,8 +48,9 @@ LONG = (
     "test_chaos",
     "test_deployment_schedules",
     "test_verbs",
+    "test_siglip_to_clip",
     "test_text_384_to_1536",
-    "test_openai",
+    "test_search",
     "test_runs",
     "test_servers",
     "test_status",
@@ -58,6 +59,11 @@ LONG = (
     "test_interrupt",
     "test_models",
     "test_search_calls",
+    "test_memory_target",
+    "test_supabase",
+    "test_ledgers",
+    "test_qdrant_life",
+    "test_second_migration",
     "test_old_ledger",
     "test_search_proof",
     "test_command",
@@ -71,6 +77,7 @@ LONG = (
     "test_terminal",
     "test_hub",
     "test_text_faults",
+    "test_openai",
 )
 """Test files, the longest first."""
 
