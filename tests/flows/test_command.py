@@ -14,7 +14,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import BaseModel
 
-from flows.command import arguments, commands
+from flows.command import arguments, commands, main
 from flows.command.watching import Reading, speed
 from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from flows.forms.form import parse
@@ -102,30 +102,48 @@ def test_version_and_short_help(vecferry: Vecferry) -> None:
 
 
 def _complete(line: str, **environment: str) -> tuple[list[str], float]:
-    asked = {"_VECFERRY_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
     started = time.monotonic()
-    done = subprocess.run([COMMAND], env=os.environ | asked | environment, capture_output=True, text=True, timeout=120)
+    asked = os.environ | _asked(line) | environment
+    done = subprocess.run([COMMAND], env=asked, capture_output=True, text=True, timeout=120)
     assert done.stderr == ""
     return done.stdout.split(), time.monotonic() - started
 
 
-def test_completion(connection: Connection, chroma_dir: Callable[..., str], tmp_path: Path, vecferry: Vecferry) -> None:
+def _asked(line: str) -> dict[str, str]:
+    """As bash asks for what may follow."""
+    return {"_VECFERRY_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+
+
+def test_completion(
+    connection: Connection, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A shell completes verbs, flows, parameters and runs; quickly and in silence where there is no database."""
-    assert _complete("vecferry roll")[0] == ["rollback"]
-    assert _complete("vecferry plan text")[0] == ["text-384-to-1536"]
-    assert _complete("vecferry run chroma-to-pgvector -p chroma.pa")[0] == ["chroma.path="]
-    assert _complete("vecferry status ")[0] == []
+
+    def completed(line: str, **environment: str) -> list[str]:
+        with monkeypatch.context() as shell:
+            for name, value in (_asked(line) | environment).items():
+                shell.setenv(name, value)
+            with pytest.raises(SystemExit) as ended:
+                main.app([], prog_name="vecferry", standalone_mode=False)
+        shown = capsys.readouterr()
+        assert (ended.value.code, shown.err) == (0, "")
+        return shown.out.split()
+
+    assert _complete("vecferry roll")[0] == completed("vecferry roll") == ["rollback"]
+    assert completed("vecferry plan text") == ["text-384-to-1536"]
+    assert completed("vecferry run chroma-to-pgvector -p chroma.pa") == ["chroma.path="]
+    assert completed("vecferry status ") == []
     ledger_versions.ensure(connection)
     connection.execute("INSERT INTO vecferry.run (run_id, flow, plan) VALUES ('docs1', 'chroma-to-pgvector', '{}')")
     connection.execute("INSERT INTO vecferry.run (run_id, flow, plan) VALUES ('more2', 'chroma-to-pgvector', '{}')")
     for verb in ("status", "contract"):
-        assert _complete(f"vecferry {verb} do")[0] == ["docs1"]
+        assert completed(f"vecferry {verb} do") == ["docs1"]
     away = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"
     result, seconds = _complete("vecferry status ", DATABASE_URL=away)
     assert result == []
     assert seconds < 20
     (tmp_path / "home" / "runs" / "kept").mkdir(parents=True)
-    assert _complete("vecferry status ", DATABASE_URL="", POSTGRES_URL="")[0] == ["kept"]
+    assert completed("vecferry status ", DATABASE_URL="", POSTGRES_URL="") == ["kept"]
     assert not (tmp_path / "home" / "postgres").exists()
     # By its name: what this process was started from need not be a shell.
     named = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
