@@ -44,8 +44,15 @@ class Access:
 def _foreign(headers: Headers) -> Refused | None:
     """A page of the web, open in a browser of this machine, reaches its ports too: under a name of its own, or as another origin."""
     host, origin = headers.get("host", ""), headers.get("origin")
-    if host and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+    if host and not _of_this_machine(f"//{host}"):
         return Refused(403, "without a token only this machine may ask, by 127.0.0.1 or localhost", close=True)
-    if origin is not None and not is_loopback(urlsplit(origin).hostname or ""):
+    if origin is not None and not _of_this_machine(origin):
         return Refused(403, "without a token no page of another origin may ask: start the service with one", close=True)
     return None
+
+
+def _of_this_machine(address: str) -> bool:
+    try:
+        return is_loopback(urlsplit(address).hostname or "")
+    except ValueError:
+        return False

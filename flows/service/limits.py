@@ -22,7 +22,7 @@ class Limits:
             return
         headers = Headers(scope=scope)
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self.most:
+        if len(length) > 18 or (length.isdecimal() and int(length) > self.most):
             await response(self._too_large())(scope, receive, send)
             return
         request = _Request(self, receive, send)
