@@ -1,6 +1,8 @@
 """The HTTP service by itself: who may ask, how much, how long, and what is answered where nothing can be."""
 
+import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,8 @@ from flows.forms.clip_to_megadescriptor import ClipToMegadescriptor
 from flows.forms.form import parse
 from flows.service import workers
 from flows.service.options import Options
+from flows.service.problems import Refused
+from flows.service.service import Lane
 from tasks.begin import begin
 from tasks.embedders.registry import open_embedder
 from tasks.runs import models
@@ -286,6 +290,36 @@ def test_no_model_is_loaded_twice(database_url: None, monkeypatch: pytest.Monkey
             assert future.result().whole.shape == (1, 16)
     models.close()
     assert opened == [HASHING]
+
+
+def test_a_database_that_is_busy() -> None:
+    """What waits for its threads is bounded; a request that is given up leaves its place when it has not begun, and else when its
+    thread is done."""
+    release = threading.Event()
+
+    async def asked() -> None:
+        lane = Lane("the database", 2, 2)
+        under_way = [asyncio.create_task(lane.run(release.wait)) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(Refused) as refusal:
+            await lane.run(release.wait)
+        assert refusal.value.status_code == 429
+        assert refusal.value.detail == "the database is busy: 2 requests are waiting for it"
+        assert refusal.value.headers == {"retry-after": "1"}
+        under_way[0].cancel()  # its thread goes on
+        under_way[3].cancel()  # it has not begun
+        await asyncio.sleep(0.05)
+        under_way.append(asyncio.create_task(lane.run(release.wait)))
+        await asyncio.sleep(0.05)
+        with pytest.raises(Refused):
+            await lane.run(release.wait)
+        release.set()
+        results = await asyncio.gather(*under_way, return_exceptions=True)
+        assert [result for result in results if result is True] == [True] * 3
+        assert await lane.run(release.wait)
+        lane.close()
+
+    asyncio.run(asked())
 
 
 def test_a_database_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
