@@ -1,5 +1,6 @@
 """``/api/v1``: search, documents, and the models of both."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -9,6 +10,7 @@ from flows.service.answers import json
 from flows.service.bodies import DocumentKey, Migration, Name, NewDocument, Search
 from flows.service.problems import responses
 from flows.service.service import Service
+from tasks.stores.postgres.model_tables import Roles
 
 LONG = 500
 """Chunks of a document from which on its vectors are made by a flow run."""
@@ -116,5 +118,6 @@ def _searched(service: Service, asked: Search) -> Any:
 
 
 def _started(service: Service, parameters: dict[str, Any]) -> Response:
-    given = {**parameters, "database": service.options.database}
+    roles = {name: given for name, given in asdict(service.options.roles or Roles()).items() if given}
+    given = {**parameters, "database": service.options.database, **({"roles": roles} if roles else {})}
     return json({"flow_run": long_work.start(given)}, 202)
