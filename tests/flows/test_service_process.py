@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -91,3 +93,10 @@ def test_work_that_takes_long(prefect_url: str, connection: Connection) -> None:
             run = client.read_flow_run(started["id"])
             assert (run.name, run.parameters) == (started["name"], {**parameters, "database": "DATABASE_URL"})
             assert started["id"] in started["url"]
+
+
+def test_other_commands_start_as_fast_as_before() -> None:
+    """What serves HTTP is imported by `vecferry serve` alone."""
+    code = "import sys, flows.command.main; print([name for name in ('fastapi', 'uvicorn') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
