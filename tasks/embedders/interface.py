@@ -30,11 +30,15 @@ class Space:
     preprocessing: str = ""
     prefix: str = ""
     normalized: bool = True
+    longer: int | None = None
+    """Dimensions of the vectors of the same model that these are the first components of, brought to length 1; None where there
+    are none. No part of the space: however they are come by, they are the same."""
 
     @cached_property
     def fingerprint(self) -> str:
         """provider/model/ and twelve hex digits of all of it."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        parts = {name: value for name, value in asdict(self).items() if name != "longer"}
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         return f"{self.provider}/{self.model}/{digest[:12]}"
 
 

@@ -69,3 +69,10 @@ def mean(vectors: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
     total = np.average(np.asarray(vectors, np.float64), axis=0, weights=lengths)
     norm = float(np.linalg.norm(total))
     return (total / norm if norm else np.asarray(vectors[0], np.float64)).astype(np.float32)
+
+
+def shortened(vectors: np.ndarray, dimensions: int) -> np.ndarray:
+    """The first components of vectors, float32[n, dimensions], of length 1: what a model trained for it gives when it is asked for
+    fewer dimensions (Kusupati et al. 2022, "Matryoshka Representation Learning")."""
+    cut = vectors[:, :dimensions]
+    return np.asarray(cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12), np.float32)

@@ -1,11 +1,12 @@
 """What a model that is paid for will cost, by the texts and by its account. Writes nothing."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from tasks.base.errors import FatalError, TransientError
+from tasks.embedders.interface import Space
 from tasks.embedders.registry import open_embedder
 from tasks.planning.planned import Cost, Planned
 from tasks.runs import ledger
@@ -32,7 +33,7 @@ def cost_of(connection: Connection, model: str, pages: Iterable[list[str]]) -> C
         keys, whole = keyed(embedder, page)
         new = [at for at, is_new in enumerate(seen.note(keys)) if is_new]
         sought = [key for at in new for key in (keys[at], whole.get(keys[at])) if key]
-        kept = _kept(connection, embedder.space.fingerprint, sought) if indexed and new else set()
+        kept = _kept(connection, embedder.space, sought, set(whole)) if indexed and new else set()
         texts = [page[at] for at in new if keys[at] not in kept and whole.get(keys[at]) not in kept]
         fresh, known = fresh + len(texts), known + len(new) - len(texts)
         bytes_ += sum(len(text.encode()) for text in texts)
@@ -101,7 +102,16 @@ class Seen:
         self._runs.append(run)
 
 
-def _kept(connection: Connection, space: str, keys: list[bytes]) -> set[bytes]:
+def _kept(connection: Connection, space: Space, keys: list[bytes], parts: Collection[bytes]) -> set[bytes]:
+    """Those that are kept, or can be cut from what is; of ``parts`` only themselves."""
+    kept = _in_space(connection, space.fingerprint, keys)
+    if space.longer:
+        whole = [key for key in keys if key not in kept and key not in parts]
+        kept |= _in_space(connection, replace(space, dimensions=space.longer, longer=None).fingerprint, whole)
+    return kept
+
+
+def _in_space(connection: Connection, space: str, keys: list[bytes]) -> set[bytes]:
     kept: set[bytes] = set()
     with pace.turn(connection) as turn:
         for part in turn.cut(len(keys)):

@@ -2,13 +2,15 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
-from tasks.embedders.interface import Embedded, Embedder, Item, OnMade, RowsRejected
+from tasks.embedders.interface import Embedded, Embedder, Item, OnMade, RowsRejected, Space
 from tasks.embedders.registry import open_embedder
+from tasks.embedders.texts import shortened
 from tasks.runs import registry
 from tasks.runs.registry import RegisteredModel
 
@@ -50,16 +52,22 @@ class OpenedModels:
     def probes(
         self, asked: Sequence[RegisteredModel], query: str | None, given: Mapping[str, Vector] | None
     ) -> list[np.ndarray]:
-        """A vector of the query for each model, or those that are given, by name; one text is embedded once in a space. Raises
-        UsageError."""
+        """A vector of the query for each model, or those that are given, by name; one text is embedded once in a space, and cut where a
+        model has the same vectors shorter. Raises UsageError."""
         if (query is None) == (given is None):
             raise UsageError("give either a text to search for, or its vectors")
         if given is not None:
             if lacking := [model.name for model in asked if model.name not in given]:
                 raise UsageError(f"there is no vector for {lacking[0]}")
             return [np.asarray(given[model.name], np.float32) for model in asked]
-        spaces = [self.embedder(model).space.fingerprint for model in asked]
-        made = {space: self._probe(model, str(query)) for space, model in dict(zip(spaces, asked, strict=True)).items()}
+        spaces = [self.embedder(model).space for model in asked]
+        models = dict(zip(spaces, asked, strict=True))
+        made = {space: self._probe(model, str(query)) for space, model in models.items() if _whole(space) not in models}
+        made |= {
+            space: shortened(made[whole][None], space.dimensions)[0]
+            for space in models
+            if (whole := _whole(space)) and whole in models
+        }
         return [made[space] for space in spaces]
 
     def _probe(self, model: RegisteredModel, query: str) -> np.ndarray:
@@ -72,3 +80,8 @@ class OpenedModels:
 
     def _embedded(self, name: str, items: Sequence[Item], on_made: OnMade | None) -> Embedded:
         return self._opened[name].embed(items, on_made)
+
+
+def _whole(space: Space) -> Space | None:
+    """The space whose vectors are cut to those of this one; None where it is no shorter one."""
+    return replace(space, dimensions=space.longer, longer=None) if space.longer else None

@@ -11,7 +11,7 @@ import numpy as np
 from tasks.embedders.interface import Embedded, Embedder, Item, OnMade, RowError
 from tasks.runs import spending
 from tasks.runs import vectors as kept_vectors
-from tasks.stores.interface import AT_ONCE, Turn, vectors
+from tasks.stores.interface import AT_ONCE, Turn
 from tasks.stores.postgres.connection import Connection
 
 Make = Callable[[Sequence[Item], OnMade | None], Embedded]
@@ -75,13 +75,9 @@ class Kept:
         """Takes over what is kept, under its own key or that of the whole text; returns the keys that are not."""
         for kept_as in ({key: key for key in items}, {whole[key]: key for key in items if key in whole}):
             asked = [name for name, key in kept_as.items() if key not in made and key not in refused]
-            for segment, (names, positions) in kept_vectors.segments(self, connection, embedder, asked).items():
-                try:
-                    rows = vectors(kept_vectors.read(self, embedder, segment))
-                except FileNotFoundError:  # somebody cleared the folder: these are made again
-                    kept_vectors.forget(connection, segment)
-                    continue
-                made.update({kept_as[n]: rows[at] for n, at in zip(names, positions, strict=True)})
+            plain = {name for name in asked if name not in whole}
+            for names, rows in kept_vectors.kept(self, connection, embedder.space, asked, plain):
+                made.update({kept_as[name]: row for name, row in zip(names, rows, strict=True)})
         return [key for key in items if key not in made and key not in refused]
 
     def _make(
@@ -96,7 +92,7 @@ class Kept:
         keys = list(items)
 
         def keep(positions: Sequence[int], made: np.ndarray) -> None:
-            kept_vectors.keep(self, connection, embedder, [keys[at] for at in positions], made)
+            kept_vectors.keep(self, connection, embedder.space, [keys[at] for at in positions], made)
 
         if keys:
             refused.update({keys[at]: why for at, why in make(list(items.values()), keep).rejected.items()})

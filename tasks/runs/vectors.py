@@ -9,9 +9,9 @@ are Arrow files, not Parquet: Parquet has levels to write and to read for every 
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Protocol
 
@@ -20,8 +20,9 @@ import pyarrow as pa
 
 from tasks.base import files
 from tasks.contents.interface import Slice
-from tasks.embedders.interface import Embedder, Item, RowError
+from tasks.embedders.interface import Embedder, Item, RowError, Space
 from tasks.embedders.registry import open_embedder
+from tasks.embedders.texts import shortened
 from tasks.runs import checkpoints, spending
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
@@ -142,23 +143,20 @@ class _Filling:
 
     def _find(self, keys: list[bytes]) -> list[bytes]:
         """Takes over what is kept, a segment at a time, and returns the keys that are not."""
-        missing = self._take_over({key: key for key in keys})
-        left = set(self._take_over({self.whole[key]: key for key in missing if key in self.whole}))
+        missing = self._take_over({key: key for key in keys}, [key for key in keys if key not in self.whole])
+        by_whole = {self.whole[key]: key for key in missing if key in self.whole}
+        left = set(self._take_over(by_whole, by_whole))
         return [key for key in missing if key in left or key not in self.whole]
 
-    def _take_over(self, kept_as: Mapping[bytes, bytes]) -> list[bytes]:
-        """The same for keys by what they are kept under."""
+    def _take_over(self, kept_as: Mapping[bytes, bytes], whole: Collection[bytes]) -> list[bytes]:
+        """The same for keys by what they are kept under, of which those of ``whole`` stand for whole items."""
         if not kept_as:
             return []
         missing = dict.fromkeys(kept_as.values())
-        for segment, (names, positions) in segments(self.run, self.connection, self.embedder, list(kept_as)).items():
-            try:
-                kept = vectors(read(self.run, self.embedder, segment))
-            except FileNotFoundError:  # somebody cleared the folder: these are made again
-                forget(self.connection, segment)
-                continue
+        space = self.embedder.space
+        for names, rows in kept(self.run, self.connection, space, list(kept_as), set(whole)):
             keys = [kept_as[name] for name in names]
-            self._place(keys, kept[positions])
+            self._place(keys, rows)
             for key in keys:
                 missing.pop(key, None)
         return list(missing)
@@ -184,7 +182,7 @@ class _Filling:
 
         def take(positions: Sequence[int], made: np.ndarray) -> None:
             keys = [names[at] for at in positions]
-            keep(self.run, self.connection, self.embedder, keys, made)
+            keep(self.run, self.connection, self.embedder.space, keys, made)
             self.purse.note(self.connection, bought=len(keys))
             self._place(keys, made)
 
@@ -217,15 +215,42 @@ def recover(run: Run) -> int:
         rows = connection.execute(
             "SELECT DISTINCT segment FROM vecferry.vector WHERE space = %s", (embedder.space.fingerprint,)
         ).fetchall()
-        lost = sorted(set(files.names(_path(run, embedder))) - {segment for (segment,) in rows})
+        lost = sorted(set(files.names(_path(run, embedder.space))) - {segment for (segment,) in rows})
         for segment in lost:
-            table = read(run, embedder, segment)
-            _index(run, connection, embedder, segment, table.column("content").to_pylist())
+            table = read(run, embedder.space, segment)
+            _index(run, connection, embedder.space, segment, table.column("content").to_pylist())
     return len(lost)
 
 
+def kept(
+    keeper: Keeper, connection: Connection, space: Space, keys: list[bytes], whole: Collection[bytes]
+) -> Iterator[tuple[list[bytes], np.ndarray]]:
+    """Those of the keys that are kept, with their vectors, float32[n, d], a segment at a time. Those of ``whole``, keys of items
+    that were taken whole, are cut from longer vectors of the same model where there are none of their own."""
+    there = yield from _taken(keeper, connection, space, keys)
+    if space.longer and (missing := [key for key in keys if key in whole and key not in there]):
+        for names, made in _taken(keeper, connection, replace(space, dimensions=space.longer, longer=None), missing):
+            yield names, shortened(made, space.dimensions)
+
+
+def _taken(
+    keeper: Keeper, connection: Connection, space: Space, keys: list[bytes]
+) -> Generator[tuple[list[bytes], np.ndarray], None, set[bytes]]:
+    """Yields what is kept of one space, and returns the keys of it."""
+    there = set[bytes]()
+    for segment, (names, positions) in segments(keeper, connection, space, keys).items():
+        try:
+            made = vectors(read(keeper, space, segment))
+        except FileNotFoundError:  # somebody cleared the folder: these are made again
+            connection.execute("DELETE FROM vecferry.vector WHERE segment = %s", (segment,))
+            continue
+        there.update(names)
+        yield names, made[positions]
+    return there
+
+
 def segments(
-    keeper: Keeper, connection: Connection, embedder: Embedder, keys: list[bytes]
+    keeper: Keeper, connection: Connection, space: Space, keys: list[bytes]
 ) -> Mapping[str, tuple[list[bytes], list[int]]]:
     """Where those of the keys lie that are kept: segment → keys and their positions in it."""
     kept: dict[str, tuple[list[bytes], list[int]]] = defaultdict(lambda: ([], []))
@@ -234,7 +259,7 @@ def segments(
             rows = connection.execute(
                 "SELECT segment, array_agg(content), array_agg(position) FROM vecferry.vector "
                 "WHERE space = %s AND content = ANY(%b::bytea[]) GROUP BY segment",
-                (embedder.space.fingerprint, keys[part]),
+                (space.fingerprint, keys[part]),
                 binary=True,
             )
             for segment, names, positions in rows:
@@ -243,36 +268,31 @@ def segments(
     return kept
 
 
-def keep(keeper: Keeper, connection: Connection, embedder: Embedder, keys: list[bytes], made: np.ndarray) -> None:
+def keep(keeper: Keeper, connection: Connection, space: Space, keys: list[bytes], made: np.ndarray) -> None:
     """Writes vectors, float32[n, d], as a segment, then into the index."""
     table = pa.table({"content": pa.array(keys, pa.binary()), "embedding": vector_column(made)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     segment = f"{sha256(b''.join(keys)).hexdigest()[:32]}.arrow"
-    files.write(_path(keeper, embedder, segment), memoryview(sink.getvalue()))
-    _index(keeper, connection, embedder, segment, keys)
+    files.write(_path(keeper, space, segment), memoryview(sink.getvalue()))
+    _index(keeper, connection, space, segment, keys)
 
 
-def read(keeper: Keeper, embedder: Embedder, segment: str) -> pa.Table:
+def read(keeper: Keeper, space: Space, segment: str) -> pa.Table:
     """Raises FileNotFoundError where somebody has cleared the folder."""
-    return pa.ipc.open_file(pa.py_buffer(files.read(_path(keeper, embedder, segment)))).read_all()
+    return pa.ipc.open_file(pa.py_buffer(files.read(_path(keeper, space, segment)))).read_all()
 
 
-def forget(connection: Connection, segment: str) -> None:
-    """Takes a segment that is there no more out of the index."""
-    connection.execute("DELETE FROM vecferry.vector WHERE segment = %s", (segment,))
-
-
-def _index(keeper: Keeper, connection: Connection, embedder: Embedder, segment: str, keys: list[bytes]) -> None:
+def _index(keeper: Keeper, connection: Connection, space: Space, segment: str, keys: list[bytes]) -> None:
     with keeper.turn(connection) as turn:
         for rows in turn.cut(len(keys)):
             connection.execute(
                 "INSERT INTO vecferry.vector (space, content, segment, position) SELECT %s, content, %s, %s + place - 1 "
                 "FROM unnest(%b::bytea[]) WITH ORDINALITY AS t (content, place) ON CONFLICT DO NOTHING",
-                (embedder.space.fingerprint, segment, rows.start, keys[rows]),
+                (space.fingerprint, segment, rows.start, keys[rows]),
             )
 
 
-def _path(keeper: Keeper, embedder: Embedder, *segment: str) -> str:
-    return files.join(keeper.home, "vectors", *embedder.space.fingerprint.split("/"), *segment)
+def _path(keeper: Keeper, space: Space, *segment: str) -> str:
+    return files.join(keeper.home, "vectors", *space.fingerprint.split("/"), *segment)

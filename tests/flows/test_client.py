@@ -96,6 +96,16 @@ def test_one_text_is_embedded_once_in_a_space(served: Several) -> None:
     assert answer.notes == ["flipped/64?most=900 finds nothing: it has a vector of no chunk that may be given"]
 
 
+def test_a_shorter_vector_is_cut_from_the_longer_one(served: Several, provider: OpenAIServer) -> None:
+    """One request for a text that is searched by a model and by the same one of fewer dimensions."""
+    names = [f"openai/text-embedding-3-small?dimensions={n}" for n in (96, 1536)]
+    served.register(*names)
+    with served.client() as client:
+        probes = client._models.probes([served.model(name) for name in names], "a ship", None)
+    assert [call.inputs for call in provider.answered()].count(["a ship"]) == 1
+    assert np.allclose(probes[0], probes[1][:96] / np.linalg.norm(probes[1][:96]), atol=1e-6)
+
+
 def test_several_models_are_asked_with_a_vector_each(client: Client) -> None:
     """Union and intersection; each hit names the models that have it, with rank and similarity by each."""
     names = ["hashing/64", "hashing/128"]

@@ -67,7 +67,9 @@ class OpenAIEmbedder:
     def space(self) -> Space:
         # on_too_long is no part of it: it makes no two vectors incomparable, and the vectors of all other texts must
         # not be bought again because it changed. Variants keep the over-long ones apart.
-        return Space("openai", self.model, self.account.terms.dimensions, normalized=self.model in MODELS)
+        known, dimensions = MODELS.get(self.model), self.account.terms.dimensions
+        longer = known.dimensions if known and known.shortens and dimensions < known.dimensions else None
+        return Space("openai", self.model, dimensions, normalized=self.model in MODELS, longer=longer)
 
     def variants(self, items: Sequence[Item]) -> Sequence[str]:
         return list(map(self._variant, as_texts(self, items)))
