@@ -61,7 +61,7 @@ def served(connection: Connection, function: str, among: set[int]) -> set[int]:
     answered = set()
     for dimensions in among:
         query = str([1.0] * dimensions)
-        with suppress(errors.DataException):  # its own refusal, or that of an operator
+        with suppress(errors.DataError):  # its own refusal, in PL/pgSQL or SQL, or that of an operator
             connection.execute(f"SELECT * FROM {function}(%s::vector, -2, 5)", (query,))
             answered.add(dimensions)
     return answered
