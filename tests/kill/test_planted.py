@@ -1,6 +1,6 @@
 """Every verb with a fault planted at each of its statements: it never ends with 0 unless its work is done.
 
-``make test`` plants at every 40th statement, ``make chaos`` at each.
+``make test`` plants at every 25th statement, or 40th of the many of a live table; ``make chaos`` at each.
 """
 
 from collections.abc import Callable
@@ -39,8 +39,11 @@ def parameters(request: Any, connection: Connection, chroma_dir: Callable[..., s
     return ["text-384-to-1536", "-p", targets, "-p", "embedder=hashing/1536", "-p", "old_embedder=hashing/384"]
 
 
-@pytest.mark.parametrize("every", sampled((40, 1), 40))
-@pytest.mark.parametrize("parameters", ["chroma", "live"], indirect=True)
+@pytest.mark.parametrize(
+    ("parameters", "every"),
+    sampled([("chroma", 25), ("live", 40), ("chroma", 1), ("live", 1)], ("chroma", 25), ("live", 40)),
+    indirect=["parameters"],
+)
 def test_no_verb_ends_well_with_a_fault_in_it(
     parameters: list[str], connection: Connection, capsys: pytest.CaptureFixture[str], every: int
 ) -> None:
