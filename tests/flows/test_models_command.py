@@ -39,7 +39,7 @@ def test_a_new_user_is_led_from_nothing_to_a_switch(vecferry: Vecferry, connecti
     status, out, _ = vecferry("models", "list")
     assert "vecferry models setup PROVIDER/MODEL adds one" in out
     status, out, _ = vecferry("models", "setup", "hashing/8", "hashing/4", "--json")
-    assert "register hashing/8, model 1" in json.loads(out)["done"]
+    assert "model 1: hashing/8" in json.loads(out)["done"]
     connection.execute(
         "INSERT INTO documents (id) VALUES (1); INSERT INTO document_chunks (document_id, chunk_index, content) VALUES (1, 1, 'a')"
     )

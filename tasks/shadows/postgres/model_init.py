@@ -83,7 +83,8 @@ def _begin(connection: Connection, drafted: Draft, asked: Asked) -> tuple[ModelT
     if drafted.known:
         model_adoption.register(connection, tables, drafted)
     known = registry.listed(connection, tables)
-    done = send(connection, _first(connection, drafted, tables, known))
+    done = [f"model {m.id}: {m.name}, in {m.place_schema}.{m.place_table}.{m.column}" for m in known]
+    done += send(connection, _first(connection, drafted, tables, known))
     coverage.note_counts(connection, tables)
     registry_changed(connection, tables)
     return tables, done

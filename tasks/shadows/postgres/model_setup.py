@@ -70,7 +70,7 @@ def _register(
     for one, place in zip(wanted, places, strict=True):
         registry.register(connection, tables, one.name, one.space, place)
     known = registry.listed(connection, tables)
-    done = [f"register {m.name}, model {m.id}" for m in known if m.number not in {b.number for b in before}]
+    done = [f"model {m.id}: {m.name}" for m in known if m.number not in {b.number for b in before}]
     columns = [*missing_columns(connection, tables, known)]
     done += send(connection, columns)
     if columns:
