@@ -81,8 +81,8 @@ def _changes(connection: Connection, tables: ModelTables, before: dict[str, Any]
         yield change(f"table {tables.schema}.{NAME} again", renamed)
     yield from _columns(connection, tables, before)
     for name, definition in before["foreign_keys"].items():
-        again = statement("rollback_foreign_key", **where, constraint=name, definition=sql.SQL(definition))
-        yield change(f"foreign key {name} of {vectors}", again)
+        restored = statement("rollback_foreign_key", **where, constraint=name, definition=sql.SQL(definition))
+        yield change(f"foreign key {name} of {vectors}", restored)
     yield from _tables(connection, tables, before)
 
 
@@ -119,8 +119,8 @@ def _key(tables: ModelTables, before: dict[str, Any]) -> Iterator[Change]:
         yield change(f"no key {index}", statement("contract_constraint", **where, constraint=index))
     if narrow and narrow["constraint"]:
         kind = sql.SQL(narrow["kind"])
-        again = statement("expand_model_key", **where, index=narrow["name"], kind=kind)
-        yield change(f"key {narrow['name']} of {vectors}", again)
+        restored = statement("expand_model_key", **where, index=narrow["name"], kind=kind)
+        yield change(f"key {narrow['name']} of {vectors}", restored)
 
 
 def _tables(connection: Connection, tables: ModelTables, before: dict[str, Any]) -> Iterator[Change]:
