@@ -325,8 +325,7 @@ def test_a_database_that_is_busy() -> None:
 def test_a_database_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What needs it is refused with 503 and when to ask again, what does not goes on; and once it is back, all is answered."""
     with postgres_server(tmp_path / "postgres") as server:
-        new_database(server.get_uri(), "service")
-        monkeypatch.setenv("DATABASE_URL", server.get_uri(database="service"))
+        monkeypatch.setenv("DATABASE_URL", server.get_uri())
         with running(Options(models=(HASHING,))) as service:
             client = service.client
             assert client.get("/ready").status_code == 200
