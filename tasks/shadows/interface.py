@@ -57,7 +57,7 @@ class Shadow(Protocol):
         ...
 
     def in_use(self) -> bool:
-        """Whether people read or write what is there now."""
+        """Whether people write what is there, or have written some of it, so that nobody can tell how many rows that are."""
         ...
 
     def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:

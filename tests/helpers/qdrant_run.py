@@ -1,7 +1,7 @@
 """A migration of a collection by plain functions, without Prefect, and what is done to it meanwhile."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -50,15 +50,20 @@ def followed(run: Run) -> CaughtUp:
     return catch_up(run, 0, max_deleted=0.5)
 
 
-@contextmanager
-def killed_before_the_ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def killed_before_the_ledger(monkeypatch: pytest.MonkeyPatch) -> AbstractContextManager[None]:
     """A kill when the mark is to be set alone, after the store's own write."""
+    return killed_when(monkeypatch, Mark, "alone")
 
-    def killed(mark: Mark) -> None:
+
+@contextmanager
+def killed_when(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> Iterator[None]:
+    """A kill when ``name`` of ``owner`` is to be called."""
+
+    def killed(*arguments: Any, **more: Any) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(Mark, "alone", killed)
+        patched.setattr(owner, name, killed)
         with pytest.raises(Killed):
             yield
 

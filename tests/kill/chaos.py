@@ -58,7 +58,19 @@ class Step:
         return SYNC if self.name == "sync" else RUN
 
 
-ORDER = ("begin", "list", "snapshot", "load", "index", "catch up", "verify", "verified", "cutover", "rollback")
+ORDER = (
+    "begin",
+    "list",
+    "snapshot",
+    "load",
+    "index",
+    "catch up",
+    "verify",
+    "verified",
+    "cutover",
+    "rollback",
+    "contract",
+)
 SWITCH = (("begin", 1), ("catch up", 1), ("verify", 1), ("cutover", 3))
 BACK = (("begin", 1), ("rollback", 4))
 BUILD = (
@@ -137,10 +149,12 @@ class Warm:
             "flows.chroma_to_pgvector",
             "flows.text_384_to_1536",
             "flows.clip_to_megadescriptor",
+            "flows.siglip_to_clip",
             "flows.cutover",
             "flows.catch_up",
             "flows.rollback",
             "flows.command.ephemeral",
+            "flows.contract",
             "tasks.stores.chroma.store",
             "tests.helpers.counting",
             "matplotlib.backends.backend_svg",  # of a report's charts
@@ -260,8 +274,8 @@ def stage_of(
     ).fetchone()
     if not kept or not kept[0]:
         return "begin"
-    if command == "rollback":
-        return "rollback"
+    if command in ("rollback", "contract"):
+        return command
     rows = connection.execute(
         "SELECT stage, count(*), count(*) FILTER (WHERE status <> 'done'), count(*) FILTER (WHERE updated_at >= %s "
         "AND NOT (detail ->> 'settled' IS NOT DISTINCT FROM 'false' AND (detail ->> 'passes')::int < %s)) "

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 
-from tasks.cutover import cutover
+from tasks.cutover import cutover, rollback
+from tasks.shadows.qdrant import guards
+from tasks.shadows.qdrant.known import Notes
+from tasks.shadows.registry import shadow_of
 from tests.helpers.qdrant import Qdrant
-from tests.helpers.qdrant_run import begun, followed, taken_for_verified
-from tests.helpers.qdrant_target import ADDED, BESIDE, COLLECTION, KEY, Docs, qdrant_target
+from tests.helpers.qdrant_run import begun, followed, killed_when, ready, taken_for_verified
+from tests.helpers.qdrant_target import ADDED, BESIDE, COLLECTION, KEY, Docs, Kind, new_vector, qdrant_target
 from tests.helpers.sampling import sampled
 
 __all__ = ["qdrant_target"]
@@ -86,6 +89,95 @@ def test_a_named_vector(qdrant: Qdrant) -> None:
     rows = docs.rows(COLLECTION, ADDED)
     assert rows == docs.expected()
     assert not deleted & {int(i) for i in docs.expected()}
+    client.close()
+
+
+@pytest.mark.parametrize("kind", ["named_vector", "new_collection"])
+def test_a_sample_is_of_points_that_nobody_has_changed_since(kind: Kind, qdrant: Qdrant) -> None:
+    """A point whose text changed since its vector was made proves nothing about the model: verification leaves it out."""
+    client = qdrant.client()
+    filled(client)
+    run = taken_for_verified(begun(qdrant.url, kind))
+    cutover(run)
+    changed = {str(n) for n in range(1, POINTS, 2)}
+    holder = COLLECTION if kind == "named_vector" else BESIDE
+    client.set_payload(holder, {KEY: "something else by now"}, [int(n) for n in changed], wait=True)
+    with shadow_of(run, run.plan.targets[0]).made() as made:
+        drawn = {
+            name: [i for b in made.sample(2 * POINTS, settled=name) for i in b["id"].to_pylist()]
+            for name in (False, True)
+        }
+    assert set(drawn[False]) == {str(n) for n in range(1, POINTS + 1)}
+    assert set(drawn[True]) == set(drawn[False]) - changed
+    client.close()
+
+
+def test_a_point_that_is_deleted_after_a_rollback_does_not_come_back(qdrant: Qdrant) -> None:
+    """The application had changed it in the new collection, and deletes it from the old one, which is the truth again: the next switch
+    finds it in neither. What it had added to the new one stays."""
+    client = qdrant.client()
+    docs = filled(client)
+    run = taken_for_verified(begun(qdrant.url, "new_collection"))
+    cutover(run)
+    client.set_payload(BESIDE, {"seen": True}, [7, 8], wait=True)
+    client.upsert(BESIDE, [models.PointStruct(id=900, vector=new_vector("added"), payload={KEY: "added"})], wait=True)
+    rollback(run)
+    client.delete(COLLECTION, [7], wait=True)
+    followed(run)
+    cutover(taken_for_verified(run))
+    followed(run)
+    there = docs.rows(BESIDE, "")
+    assert "7" not in there
+    assert there["8"][0]["seen"]
+    assert "900" in there
+    client.close()
+
+
+def test_points_without_a_vector_are_the_applications_own_after_a_rollback(qdrant: Qdrant) -> None:
+    """What it put into the new collection without one, or took one from, does not stop the next verification and switch."""
+    client = qdrant.client()
+    filled(client)
+    run = taken_for_verified(begun(qdrant.url, "new_collection"))
+    cutover(run)
+    client.upsert(BESIDE, [models.PointStruct(id=900, vector={}, payload={"topic": 1})], wait=True)
+    client.set_payload(BESIDE, {KEY: ""}, [7], wait=True)
+    client.delete_vectors(BESIDE, [""], [7], wait=True)
+    rollback(run)
+    ready(run)
+    assert cutover(run)
+    client.close()
+
+
+def test_a_kill_while_points_are_deleted(qdrant: Qdrant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A point that is deleted from the old collection after the switch, by a pass that is killed then, and made anew there is brought
+    anew: it is not taken for one that the application deleted from the new collection."""
+    client = qdrant.client()
+    docs = filled(client)
+    run = taken_for_verified(begun(qdrant.url, "new_collection"))
+    cutover(run)
+    client.delete(COLLECTION, [7, 8], wait=True)
+    with killed_when(monkeypatch, Notes, "forget"):
+        followed(run)
+    assert not {"7", "8"} & docs.rows(BESIDE, "").keys()
+    docs.say({7: "another of that number"})
+    followed(run)
+    assert docs.rows(BESIDE, "")["7"][0][KEY] == "another of that number"
+    assert "8" not in docs.rows(BESIDE, "")
+    client.close()
+
+
+def test_a_kill_before_points_are_deleted(qdrant: Qdrant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next pass still knows that the points are the run's, and deletes them."""
+    client = qdrant.client()
+    docs = filled(client)
+    run = taken_for_verified(begun(qdrant.url, "new_collection"))
+    cutover(run)
+    client.delete(COLLECTION, [7], wait=True)
+    with killed_when(monkeypatch, guards, "delete_where"):
+        followed(run)
+    assert "7" in docs.rows(BESIDE, "")
+    followed(run)
+    assert docs.rows(BESIDE, "") == docs.expected()
     client.close()
 
 

@@ -389,6 +389,19 @@ class TestWriting:
         assert row["embedding"]
         assert writing.existing(place, collection, [7, 8, point_id(IDS[3])]) == {7, IDS[3]}
 
+    def test_points_that_are_deleted_meanwhile_lose_nothing(self, place: Qdrant, collection: str) -> None:
+        """A vector is taken, and a payload given, where there still is a point; the others are no error, and none is made."""
+        make(place, collection, NAMED)
+        store, ids = QdrantStore(place, "image"), [99, 7, point_id(IDS[1]), 8]
+        store.write(collection, page(others=[BESIDE] * 4))
+        writing.delete_vectors(place, collection, ["parts", "words"], ids)
+        writing.overwrite_payload(place, collection, ids, {"new": 1})
+        writing.delete_vectors(place, collection, ["text"], [99])
+        rows = rows_of(store.records(collection).fetch([*IDS, "8", "99"]))
+        assert {i for i, row in rows.items() if row["metadata"] == '{"new":1}'} == set(IDS[:2])
+        assert {i for i, row in rows.items() if row["others"] == b'{"text":[0.25,0.5,0.1]}'} == set(IDS[:2])
+        assert len(rows) == 4
+
     def test_fewer_at_once_where_the_server_wants_it(
         self, served: Qdrant, collection: str, server: QdrantServer
     ) -> None:

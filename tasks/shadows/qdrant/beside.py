@@ -78,7 +78,9 @@ class BesideShadow(QdrantShadow):
         return self.qdrant.aliases().get(self.target.place.alias) == self.target.place.new_collection
 
     def in_use(self) -> bool:
-        return self.active()
+        """Since the first switch, a way back or not: points without a vector, and points of their own, stay there."""
+        owner = marks.read(self.qdrant, self.target.place.new_collection) or {}
+        return bool(owner.get(USED)) or self.active()
 
     def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         comparison = self._comparison(apply=True)

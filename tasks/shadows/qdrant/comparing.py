@@ -202,12 +202,14 @@ def _orphans(comparison: Comparison, ids: list[str], whole: bool) -> Difference:
 
 
 def _is_own(comparison: Comparison, there: Digest, known: Known | None) -> bool:
-    """Whether a point of the new collection is the run's, and says what it wrote."""
-    return known.wrote(there.payload) if known else not comparison.used_before
+    """Whether a point of the new collection is the run's: it says what that wrote, or has been gone back from, so that the old
+    collection is the truth of every point that came from there."""
+    return known.wrote(there.payload) or not comparison.used if known else not comparison.used_before
 
 
 def _delete(comparison: Comparison, ids: Sequence[str], rows: pa.Table) -> None:
-    there = comparison.there
+    there, told = comparison.there, digests(rows)
+    comparison.notes.leave({name: told[name].payload for name in ids})
     if comparison.used and comparison.conditional:
         chosen = set(ids)
         for name, payload in zip(rows["id"].to_pylist(), rows["metadata"].to_pylist(), strict=True):

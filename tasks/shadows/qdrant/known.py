@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.runs.run import Run
+from tasks.shadows.qdrant.points import Digest
 from tasks.stores.postgres.connection import Connection
 
 PAGE = 2_000
@@ -31,6 +32,10 @@ class Known:
     def wrote(self, payload: bytes) -> bool:
         """Whether the payload that a point has is what the run wrote."""
         return payload in (self.payload, self.intended)
+
+    def is_of(self, told: Digest) -> bool:
+        """Whether the vector that was written is of what a point says, and the payload, where that was written too, is the same."""
+        return self.document == told.document and self.payload in (None, told.payload)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,17 @@ class Notes:
                 "SELECT %s, %s, * FROM unnest(%s::text[], %b::bytea[]) "
                 "ON CONFLICT (run_id, target, id) DO UPDATE SET intended_hash = excluded.intended_hash",
                 (*self.key, list(payloads), list(payloads.values())),
+            )
+
+    def leave(self, payloads: Mapping[str, bytes]) -> None:
+        """Before points are deleted: the payload that each of them has, by id. One that is gone then is not known to have been
+        written, and one that is still there is known by it."""
+        with self.run.connection() as connection:
+            connection.execute(
+                "UPDATE vecferry.point AS p SET payload_hash = NULL, intended_hash = leaving.payload "
+                "FROM unnest(%s::text[], %b::bytea[]) AS leaving (id, payload) "
+                "WHERE p.run_id = %s AND p.target = %s AND p.id = leaving.id",
+                (list(payloads), list(payloads.values()), *self.key),
             )
 
     def note(self, written: Mapping[str, Known], connection: Connection | None = None) -> None:

@@ -2,7 +2,7 @@
 acknowledged, and may be written twice without harm."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from tasks.runs.run import Run
 from tasks.shadows.difference import Difference
 from tasks.shadows.qdrant import sifting
 from tasks.shadows.qdrant.known import Known, Notes
-from tasks.shadows.qdrant.points import NO_DOCUMENT, values
+from tasks.shadows.qdrant.points import NO_DOCUMENT, digests, values
 from tasks.stores import registry
 from tasks.stores.postgres.lookup import Lookup
 from tasks.stores.qdrant import indexing
@@ -37,10 +37,23 @@ NAMED = {"image": "an image", "text": "a text"}
 class Vectors(QdrantRecords):
     """The new vectors. They are counted, not the points: those that were set aside are there too, without one."""
 
+    notes: Notes
+
     def count(self) -> int:
         chosen = models.Filter(must=[models.HasVectorCondition(has_vector=self.shape.name)])
         with self.qdrant.refused():
             return self.qdrant.client.count(self.name, chosen, exact=True).count
+
+    def sample(self, rows: int, *, content: bool = True, settled: bool = False) -> Iterator[pa.RecordBatch]:
+        drawn = super().sample(rows, content=content or settled)
+        return map(self._settled, drawn) if settled else drawn
+
+    def _settled(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Those that say what they said when the run wrote their vector."""
+        known, told = self.notes.of(rows["id"].to_pylist()), digests(rows)
+        return rows.filter(
+            pa.array([name in known and known[name].is_of(one) for name, one in told.items()], pa.bool_())
+        )
 
 
 @dataclass(frozen=True)
@@ -118,7 +131,8 @@ class QdrantShadow(ABC):
 
     def vectors(self, others: Sequence[str] | None = None) -> Vectors:
         """The new vectors."""
-        return Vectors(**vars(self.records(self.target.place.holder, self.target.place.new_vector, others)))
+        records = self.records(self.target.place.holder, self.target.place.new_vector, others)
+        return Vectors(**vars(records), notes=self.known)
 
     def sift(self, page: pa.Table, refused: Mapping[int, RowError]) -> tuple[pa.Table, pa.Table | None]:
         return sifting.sift(self.run, page, refused)

@@ -1,6 +1,6 @@
 """Writes to Qdrant that are done when the call returns: waited for, and acknowledged as completed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -17,7 +17,7 @@ BODY = 8_000_000
 MANY = 1_000
 """Points a request."""
 ROUNDS = 5
-"""Of a write of vectors whose points are deleted meanwhile."""
+"""Of a write to points that are deleted meanwhile."""
 
 
 def upsert(
@@ -44,28 +44,20 @@ def update_vectors(
 ) -> list[PointId]:
     """Writes the named vectors of points ({"id", "vector": {name: …}}) that exist, and nothing else of them. Returns the ids
     that are gone."""
-    extra, there, gone = _given(update_filter=update_filter), list(points), list[PointId]()
-    for _ in range(ROUNDS):
-        if not there:
-            return gone
-        try:
-            _update(qdrant, collection, there, extra)
-            return gone
-        except AbsentError:
-            left = existing(qdrant, collection, [p["id"] for p in there])
-            if len(left) == len(there):
-                raise
-            gone += [p["id"] for p in there if p["id"] not in left]
-            there = [p for p in there if p["id"] in left]
-    raise TransientError(
-        f"points of {collection} at {qdrant.place} are being deleted faster than their vectors are written"
+    extra, named = _given(update_filter=update_filter), {p["id"]: p for p in points}
+    return _where_they_are(
+        qdrant, collection, list(named), lambda ids: _update(qdrant, collection, [named[i] for i in ids], extra)
     )
 
 
 def overwrite_payload(qdrant: Qdrant, collection: str, ids: Sequence[PointId], payload: Mapping[str, Any]) -> None:
     """Gives points that exist this payload, and no other."""
-    with qdrant.refused():
-        _acknowledged(qdrant, qdrant.client.overwrite_payload(collection, dict(payload), list(ids), wait=True))
+
+    def give(some: Sequence[PointId]) -> None:
+        with qdrant.refused():
+            _acknowledged(qdrant, qdrant.client.overwrite_payload(collection, dict(payload), list(some), wait=True))
+
+    _where_they_are(qdrant, collection, ids, give)
 
 
 def delete(qdrant: Qdrant, collection: str, ids: Sequence[PointId]) -> None:
@@ -76,10 +68,14 @@ def delete(qdrant: Qdrant, collection: str, ids: Sequence[PointId]) -> None:
 
 
 def delete_vectors(qdrant: Qdrant, collection: str, names: Sequence[str], ids: Sequence[PointId]) -> None:
-    """Takes these vectors from points that keep everything else."""
-    for part in _batched(ids):
+    """Takes these vectors from points that exist, which keep everything else."""
+
+    def take(some: Sequence[PointId]) -> None:
         with qdrant.refused():
-            _acknowledged(qdrant, qdrant.client.delete_vectors(collection, list(names), list(part), wait=True))
+            _acknowledged(qdrant, qdrant.client.delete_vectors(collection, list(names), list(some), wait=True))
+
+    for part in _batched(ids):
+        _where_they_are(qdrant, collection, part, take)
 
 
 def existing(qdrant: Qdrant, collection: str, ids: Sequence[PointId]) -> set[PointId]:
@@ -91,6 +87,27 @@ def existing(qdrant: Qdrant, collection: str, ids: Sequence[PointId]) -> set[Poi
         for text in page.ids
         if text in wanted
     }
+
+
+def _where_they_are(
+    qdrant: Qdrant, collection: str, ids: Sequence[PointId], write: Callable[[Sequence[PointId]], None]
+) -> list[PointId]:
+    """Writes to those of the points that exist: Qdrant refuses a write that names one which was deleted meanwhile. Returns the ids
+    that are gone."""
+    there, gone = list(ids), list[PointId]()
+    for _ in range(ROUNDS):
+        if not there:
+            return gone
+        try:
+            write(there)
+            return gone
+        except AbsentError:
+            left = existing(qdrant, collection, there)
+            if len(left) == len(there):
+                raise
+            gone += [i for i in there if i not in left]
+            there = [i for i in there if i in left]
+    raise TransientError(f"points of {collection} at {qdrant.place} are being deleted faster than they are written to")
 
 
 def _update(qdrant: Qdrant, collection: str, points: Sequence[Point], extra: dict[str, Any]) -> None:
