@@ -56,7 +56,7 @@ LIVES = (
 
 
 @dataclass
-class Said:
+class Record:
     """What the application has written by its own account: id → payload."""
 
     old: dict[str, Payload] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Application:
     url: str
     life: Life
     folder: Path
-    said: Said = field(default_factory=Said)
+    record: Record = field(default_factory=Record)
     contracted: bool = False
 
     @cached_property
@@ -125,10 +125,10 @@ class Application:
         self.points.make(rows)
         for number in range(rows):
             id, payload = str(self.points.id(number)), self.points.payload(number)
-            self.said.old[id], self.said.old_text[id] = payload, payload.get(self.points.key, "nothing")
-            self.said.will_say("old", id, self.said.old_text[id])
+            self.record.old[id], self.record.old_text[id] = payload, payload.get(self.points.key, "nothing")
+            self.record.will_say("old", id, self.record.old_text[id])
             if says := payload.get(self.points.key):
-                self.said.will_say("new", id, says)
+                self.record.will_say("new", id, says)
         if self.life.alias:
             self.point(self.life.alias, NAME)
 
@@ -195,12 +195,12 @@ class Application:
         old = COPY if self.pauses and NAME not in self.collections() else NAME
         lines = list[str]()
         if not (self.contracted and (self.beside or self.life.old)):
-            vectors = {id: Near(self.old_vector(text)) for id, text in self.said.old_text.items()}
-            wanted: Rows = {id: (_json(payload), vectors[id]) for id, payload in self.said.old.items()}
+            vectors = {id: Near(self.old_vector(text)) for id, text in self.record.old_text.items()}
+            wanted: Rows = {id: (_json(payload), vectors[id]) for id, payload in self.record.old.items()}
             lines += [f"old side: {line}" for line in _differences(wanted, self.points.rows(old, self.life.old))]
         if new:
-            said = {id: (_json(p), self._vector(p)) for id, p in self.said.expected(self.beside).items()}
-            lines += _differences(said, self.points.rows(BESIDE if self.beside else NAME, self.new_name))
+            wanted = {id: (_json(p), self._vector(p)) for id, p in self.record.expected(self.beside).items()}
+            lines += _differences(wanted, self.points.rows(BESIDE if self.beside else NAME, self.new_name))
         return sorted(lines)
 
     def _vector(self, payload: Mapping[str, Any]) -> Near | None:

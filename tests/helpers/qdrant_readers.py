@@ -100,7 +100,7 @@ class Readers:
             result.append(f"{kind}: {names[:1]} first, not {vectors.sought}")
         query = vectors.of(kind, vectors.text)
         for point in points:
-            texts = self.application.said.texts.get((kind, str(point.id)), ())
+            texts = self.application.record.texts.get((kind, str(point.id)), ())
             if not any(abs(float(query @ vectors.of(kind, text)) - point.score) < 1e-3 for text in texts):
                 result.append(f"{kind}: {point.id} at {point.score:.4f}, which nothing it has said is")
         return result

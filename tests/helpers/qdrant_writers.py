@@ -94,10 +94,12 @@ class Writer:
     """
 
     def __init__(self, application: Application, number: int) -> None:
-        self.application, self.said = application, application.said
+        self.application, self.record = application, application.record
         self.number, self.chance = number, random.Random(number)
         self.client = QdrantClient(application.url, timeout=60)
-        self.names = {str(application.points.id(n)): n for n in range(KEPT, len(self.said.old)) if n % COUNT == number}
+        self.names = {
+            str(application.points.id(n)): n for n in range(KEPT, len(self.record.old)) if n % COUNT == number
+        }
         self.next, self.era, self.was = 1_000_000 * (number + 1), 0, False
 
     def write(self, kind: str, step: int) -> bool:
@@ -106,8 +108,8 @@ class Writer:
         if self.new != self.was:
             self.was, self.era = self.new, self.era + 1
             if self.era == 2:  # what was deleted from the new collection is in the one that is gone back to
-                for id in [id for id in self.names if id in self.said.new and self.said.new[id] is None]:
-                    del self.said.new[id]
+                for id in [id for id in self.names if id in self.record.new and self.record.new[id] is None]:
+                    del self.record.new[id]
         self.collection = BESIDE if self.new and self.application.life.strategy == "alias" else NAME
         if kind == "insert":
             return self._insert(step)
@@ -158,7 +160,7 @@ class Writer:
         """Some of the payload, and where the new collection is the application's the vector of it."""
         key = self.application.points.key
         if key in more:
-            self.said.will_say("new", id, more[key])
+            self.record.will_say("new", id, more[key])
         self.client.set_payload(self.collection, more, [_id(id)], wait=True)
         self._note(id, {**payload, **more})
         if self._beside and key in more:
@@ -170,25 +172,25 @@ class Writer:
         if self.new and says:
             self._update(id, self.application.new_name, self.application.new_vector(says))
         elif not self.new:
-            self.said.will_say("old", id, text)
+            self.record.will_say("old", id, text)
             self._update(id, self.application.life.old, self.application.old_vector(text))
-            self.said.old_text[id] = text
+            self.record.old_text[id] = text
 
     def _upsert(self, id: str, payload: Payload) -> None:
         application, text = self.application, payload.get(self.application.points.key, "nothing")
         vectors: dict[str, Any] = {}
         if not self._beside:
             vectors[application.life.old] = application.old_vector(text)
-            self.said.will_say("old", id, text)
+            self.record.will_say("old", id, text)
         if says := payload.get(application.points.key):
-            self.said.will_say("new", id, says)
+            self.record.will_say("new", id, says)
         if self.new and says:
             vectors[ADDED if not application.beside else application.new_name] = application.new_vector(text)
         point = models.PointStruct(id=_id(id), vector=_laid(vectors), payload=payload)
         self.client.upsert(self.collection, [point], wait=True)
         self._note(id, payload)
         if not self._beside:
-            self.said.old_text[id] = text
+            self.record.old_text[id] = text
 
     def _update(self, id: str, name: str, vector: list[float]) -> None:
         point = models.PointVectors(id=_id(id), vector=_laid({name: vector}))
@@ -200,22 +202,22 @@ class Writer:
     def _note(self, id: str, payload: Payload | None) -> None:
         """What the point says from now on."""
         if self._beside:
-            self.said.new[id] = payload
+            self.record.new[id] = payload
             return
-        self.said.new.pop(id, None)
+        self.record.new.pop(id, None)
         if payload is None:
-            self.said.old.pop(id, None)
-            self.said.old_text.pop(id, None)
+            self.record.old.pop(id, None)
+            self.record.old_text.pop(id, None)
         else:
-            self.said.old[id] = payload
+            self.record.old[id] = payload
 
     def _says(self, id: str) -> Mapping[str, Any]:
-        said = self.said.new.get(id, self.said.old.get(id)) if self._beside else self.said.old[id]
-        assert said is not None
-        return said
+        says = self.record.new.get(id, self.record.old.get(id)) if self._beside else self.record.old[id]
+        assert says is not None
+        return says
 
     def _has(self, id: str) -> bool:
-        there = self.said.new.get(id, self.said.old.get(id)) if self._beside else self.said.old.get(id)
+        there = self.record.new.get(id, self.record.old.get(id)) if self._beside else self.record.old.get(id)
         return there is not None
 
     def _settled(self, id: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.helpers.qdrant_application import LIVES, Application, Life
+from tests.helpers.qdrant_application import LIVES, Application
 from tests.helpers.qdrant_server import memory_folder, qdrant_server
 from tests.helpers.qdrant_writers import KINDS
 from tests.helpers.sampling import sampled
@@ -199,18 +199,17 @@ def test_kills_while_people_write(place: Callable[[str], Place], tmp_path: Path,
     assert min(chaos.wrote[kind] for kind in subject.kinds) > 10
 
 
-@pytest.mark.parametrize("life", sampled([*LIVES], LIVES[4]), ids=str)
-def test_kills_while_people_write_to_qdrant(place: Callable[[str], Place], tmp_path: Path, life: Life) -> None:
-    """Killed a few times while two applications write to the collection and somebody searches it: every point is as it was written
-    last, with a vector of what it says, in the old place and in the new one, and no answer is wrong."""
-    chaos = chaos_qdrant.Chaos(random.Random(7))
+def test_kills_while_people_write_to_qdrant(place: Callable[[str], Place], tmp_path: Path) -> None:
+    """Killed twice while two applications write to a collection that is replaced, and somebody searches it: every point is as it was
+    written last, with a vector of what it says, in the old place and in the new one, and no answer is wrong."""
+    chaos, life = chaos_qdrant.Chaos(random.Random(7)), next(life for life in LIVES if life.strategy == "replace")
     with memory_folder(tmp_path / "qdrant") as kept, qdrant_server(kept, version=life.version) as server:
         application = Application(server.url, life, tmp_path / "files")
         steps = [step for step in chaos_qdrant.steps(application, 10) if step.name in SHORT]
         scene = chaos_qdrant.Scene(place("points"), application, server)
-        chaos_qdrant.cycle(chaos, scene, steps, 3, lambda line: None, rows=120)
+        chaos_qdrant.cycle(chaos, scene, steps, 2, lambda line: None, rows=100)
     assert chaos.different == []
     assert chaos.wrong == []
     assert min(chaos.asked["old"], chaos.asked["new"]) > 5
     assert chaos.kills.total() > 0
-    assert min(chaos.wrote[kind] for kind in KINDS) > 3
+    assert min(chaos.wrote[kind] for kind in KINDS) > 1
