@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qdrant_client import models
+
 from tests.helpers.captioned import NAME
 from tests.helpers.counting import counted
 from tests.helpers.qdrant_application import LIVES, Application
@@ -149,7 +151,7 @@ def elsewhere(chaos: Chaos, scene: Scene, step: Step) -> None:
     """The step while somebody else has the alias mean a collection of theirs: refused, and the alias left alone."""
     application, was = scene.application, scene.application.aliases().get(scene.application.alias)
     if THEIRS not in application.collections():
-        application.client.create_collection(THEIRS, {})
+        application.client.create_collection(THEIRS, models.VectorParams(size=4, distance=models.Distance.COSINE))
     application.point(application.alias, THEIRS)
     process = scene.place.start(*step.arguments, cold=False)
     status = process.wait()
