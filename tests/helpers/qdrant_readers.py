@@ -56,7 +56,7 @@ class Readers:
     def _until(self, stop: threading.Event) -> None:
         try:
             client, vectors = QdrantClient(self.application.url, timeout=60), _Vectors(self.application)
-            while not stop.wait(0.02):
+            while not stop.wait(0.08):
                 for question in self._questions():
                     self._ask(client, question, vectors)
         except BaseException as error:  # noqa: BLE001  raised where the readers are stopped

@@ -23,7 +23,7 @@ class Writers:
     """Clients that make changes of all kinds in turn, all at once."""
 
     application: Application
-    pause: float = 0.03
+    pause: float = 0.08
     wrote: Counter[str] = field(default_factory=Counter)
     errors: list[BaseException] = field(default_factory=list)
     _go: threading.Event = field(default_factory=threading.Event)

@@ -162,7 +162,7 @@ def elsewhere(chaos: Chaos, scene: Scene, step: Step) -> None:
 
 
 def cycle(
-    chaos: Chaos, scene: Scene, life: list[Step], kills: int, say: Callable[[str], None], *, rows: int = 600
+    chaos: Chaos, scene: Scene, life: list[Step], kills: int, say: Callable[[str], None], *, rows: int = 300
 ) -> None:
     """One run through ``life``, people writing all the while, save where a name changes hands, and searching."""
     application = scene.application
@@ -222,7 +222,7 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
-    parser.add_argument("--rows", type=int, default=600)
+    parser.add_argument("--rows", type=int, default=300)
     parser.add_argument("--lives", default="", help="those whose name has this in it")
     options = parser.parse_args()
     chaos, started = Chaos(random.Random(options.seed)), time.monotonic()
