@@ -137,7 +137,7 @@ class Writer:
         elif kind == "silence":
             self.client.delete_payload(self.collection, [key], [_id(id)], wait=True)
             self._note(id, {name: value for name, value in payload.items() if name != key})
-            if self._beside:
+            if self.new:  # who makes vectors takes them back
                 self.client.delete_vectors(self.collection, [self.application.new_name], [_id(id)], wait=True)
         elif kind == "vector":
             self._write_vector(id, payload, f"another of {id} in {step}")

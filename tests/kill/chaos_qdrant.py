@@ -182,7 +182,10 @@ def cycle(
     def compare(step: Step, new: bool) -> None:
         if new:
             attempt(chaos, scene, catch_up)
-        chaos.different += [f"{application.life}, after {step.name}: {line}" for line in application.faults(new)]
+        result = [f"{application.life}, after {step.name}: {line}" for line in application.faults(new)]
+        for line in result[:5]:
+            say(f"DIFFERENT  {line}")
+        chaos.different += result
         chaos.compared += 1
 
     def told(step: Step) -> None:
