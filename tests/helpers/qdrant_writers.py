@@ -157,13 +157,13 @@ class Writer:
         return True
 
     def _set(self, id: str, more: Payload, payload: Payload) -> None:
-        """Some of the payload, and where the new collection is the application's the vector of it."""
+        """Some of the payload, and the new vector of it, where the application makes those."""
         key = self.application.points.key
         if key in more:
             self.record.will_say("new", id, more[key])
         self.client.set_payload(self.collection, more, [_id(id)], wait=True)
         self._note(id, {**payload, **more})
-        if self._beside and key in more:
+        if self.new and key in more:
             self._update(id, self.application.new_name, self.application.new_vector(more[key]))
 
     def _write_vector(self, id: str, payload: Payload, text: str) -> None:
