@@ -204,7 +204,8 @@ class Writer:
         if self._beside:
             self.record.new[id] = payload
             return
-        self.record.new.pop(id, None)
+        if payload != self.record.old.get(id):
+            self.record.new.pop(id, None)
         if payload is None:
             self.record.old.pop(id, None)
             self.record.old_text.pop(id, None)

@@ -59,7 +59,7 @@ class Chaos:
 
     random: random.Random
     spent: dict[tuple[str, str], float] = field(default_factory=dict)
-    """(step, stage) → seconds that the undisturbed run spent there."""
+    """(step, stage) → the most seconds that a start which nobody killed spent there."""
     kills: Counter[str] = field(default_factory=Counter)
     inside: int = 0
     """Kills between Qdrant and the ledger."""
@@ -99,13 +99,12 @@ class Scene:
 def attempt(chaos: Chaos, scene: Scene, step: Step, stage: str | None = None) -> bool:
     """Starts the step's command and kills it once it has been in ``stage`` for a random while, or once Qdrant is changed; None lets it
     finish. Whether it finished."""
-    place, spent, command = scene.place, chaos.spent, step.name.split()[0]
+    place, command, spent = scene.place, step.name.split()[0], chaos.spent if stage else {}
     inside = stage in REACHED and chaos.random.random() < INSIDE and not scene.done(command)
     with place.connection() as connection, _gap(chaos, scene, inside and command == "cutover"):
         since = connection.execute("SELECT clock_timestamp()").fetchone()
         assert since
         process = place.start(*step.arguments, cold=False)
-        measuring = stage is None and all(name != step.name for name, _ in spent)
         try:
             if inside:
                 where = str(stage)
@@ -114,7 +113,7 @@ def attempt(chaos: Chaos, scene: Scene, step: Step, stage: str | None = None) ->
                 time.sleep(chaos.random.uniform(0, 0.1))
             else:
                 where = hit(
-                    chaos.random, spent, connection, step, stage, since[0], process, measuring=measuring, targets=1
+                    chaos.random, spent, connection, step, stage, since[0], process, measuring=stage is None, targets=1
                 )
         finally:
             process.kill()
@@ -127,6 +126,8 @@ def attempt(chaos: Chaos, scene: Scene, step: Step, stage: str | None = None) ->
         return False
     if status == 2 and step.name == "rollback" and "is rolled_back" in place.log[-400:]:
         return True
+    if not stage:
+        chaos.spent |= {which: max(seconds, chaos.spent.get(which, 0)) for which, seconds in spent.items()}
     if status:
         raise AssertionError(f"{scene.application.life}: {step.name} ended with {status}:\n{place.log[-3000:]}")
     return True
@@ -243,7 +244,7 @@ def main() -> int:
         number = 0
         while (left := options.kills - chaos.kills.total()) > 0:
             life = lives[number % len(lives)]
-            kills = -(-left // max(1, len(lives) + 1 - number)) if number else 0
+            kills = -(-left // max(1, len(lives) - number))
             new_database(server.get_uri(), f"points_{number}")
             place = Place(server.get_uri(database=f"points_{number}"), Path(name, f"points_{number}"), api)
             with (

@@ -11,6 +11,7 @@ from qdrant_client import QdrantClient, models
 
 from tasks.cutover import cutover, rollback
 from tasks.shadows.qdrant import guards
+from tasks.shadows.qdrant.beside import BesideShadow
 from tasks.shadows.qdrant.known import Notes
 from tasks.shadows.registry import shadow_of
 from tests.helpers.qdrant import Qdrant
@@ -130,6 +131,57 @@ def test_a_point_that_is_deleted_after_a_rollback_does_not_come_back(qdrant: Qdr
     assert "7" not in there
     assert there["8"][0]["seen"]
     assert "900" in there
+    client.close()
+
+
+def test_what_is_written_while_a_second_switch_is_verified_is_brought(
+    qdrant: Qdrant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The application had changed points in the new collection and went back to the old one: what it writes there between the last pass
+    and the switch is newer. What it writes to the new one after the switch is newer still."""
+    client = qdrant.client()
+    docs = filled(client)
+    run = taken_for_verified(begun(qdrant.url, "new_collection"))
+    cutover(run)
+    for n in (3, 4, 5, 6, 900):
+        point = models.PointStruct(id=n, vector=new_vector("there"), payload={KEY: f"written there {n}"})
+        client.upsert(BESIDE, [point], wait=True)
+    rollback(run)
+    followed(run)
+    docs.say({3: "written here, later", 5: "written here", 900: "made here, later"})
+    client.delete(COLLECTION, [4], wait=True)
+    with monkeypatch.context() as patched:  # the pass after the switch is left to the next catching up
+        patched.setattr(BesideShadow, "settle", lambda self: None)
+        cutover(taken_for_verified(run))
+    point = models.PointStruct(id=5, vector=new_vector("last"), payload={KEY: "written there last"})
+    client.upsert(BESIDE, [point], wait=True)
+    followed(run)
+    texts = {name: payload[KEY] for name, (payload, _) in docs.rows(BESIDE, "").items()}
+    assert texts["3"] == "written here, later"
+    assert "4" not in texts
+    assert (texts["5"], texts["6"]) == ("written there last", "written there 6")
+    assert texts["900"] == "made here, later"
+    client.close()
+
+
+def test_a_vector_of_what_a_point_says_no_more_is_removed_after_a_rollback(qdrant: Qdrant) -> None:
+    """Of a named vector: who made it, the application or the run, does not count once nobody uses it; while it is used, the
+    application's own stays."""
+    client = qdrant.client()
+    docs = filled(client)
+    run = taken_for_verified(begun(qdrant.url, "named_vector"))
+    cutover(run)
+    own = {"": [1.0] * 32, ADDED: new_vector("its own")}
+    client.upsert(
+        COLLECTION, [models.PointStruct(id=n, vector=own, payload={KEY: "its own"}) for n in (501, 502)], wait=True
+    )
+    client.delete_payload(COLLECTION, [KEY], [501], wait=True)
+    followed(run)
+    assert "501" in docs.rows(COLLECTION, ADDED)
+    rollback(run)
+    client.delete_payload(COLLECTION, [KEY], [502], wait=True)
+    followed(run)
+    assert not {"501", "502"} & docs.rows(COLLECTION, ADDED).keys()
     client.close()
 
 

@@ -4,7 +4,7 @@ While nobody uses the new collection the old one is the truth. From the switch o
 one since the run's last look is brought, and only onto points that say what the run wrote.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,6 +87,7 @@ def _page(comparison: Comparison, ids: list[str]) -> tuple[Difference, list[str]
     chosen = {
         kind: [name for name in kinds if kinds[name] == kind] for kind in ("missing", "stale", "edited", "refused")
     }
+    _keep(comparison, chosen["edited"], present, known)
     left, refused = list[str](), chosen["refused"]
     if comparison.apply and (chosen["missing"] or chosen["stale"]):
         with comparison.run.connection() as connection:
@@ -119,8 +120,9 @@ def _kind(
     if known and unchanged and there.payload == source.payload and carried and lacks == known.refused:
         return "refused" if known.refused else "same"
     own = known is not None and known.wrote(there.payload)
-    if comparison.used:
-        return "stale" if own and not unchanged else "edited"
+    if comparison.used:  # what others gave it before the switch has been gone back from
+        kept = known is not None and known.kept == there.payload
+        return "stale" if (own or kept) and not unchanged else "edited"
     return "edited" if unchanged and not own and comparison.used_before else "stale"
 
 
@@ -196,15 +198,28 @@ def _orphans(comparison: Comparison, ids: list[str], whole: bool) -> Difference:
     own = [name for name in there if _is_own(comparison, there[name], known.get(name))]
     if comparison.apply and own:
         _delete(comparison, own, rows)
-    edited = [name for name in there if name not in set(own) and name in known]
-    added = [name for name in there if name not in known and name not in set(own)]
+    left = [name for name in there if name not in set(own)]
+    _keep(comparison, left, there, known)
+    edited = [name for name in left if name in known and known[name].is_the_runs]
+    added = [name for name in left if name not in set(edited)]
     return total + Difference(orphaned=named(own), edited=named(edited), added=named(added))
 
 
 def _is_own(comparison: Comparison, there: Digest, known: Known | None) -> bool:
     """Whether a point of the new collection is the run's: it says what that wrote, or has been gone back from, so that the old
     collection is the truth of every point that came from there."""
-    return known.wrote(there.payload) or not comparison.used if known else not comparison.used_before
+    if known is None or not known.is_the_runs:
+        return not comparison.used_before
+    return known.wrote(there.payload) or known.kept == there.payload or not comparison.used
+
+
+def _keep(comparison: Comparison, ids: list[str], there: Mapping[str, Digest], known: Mapping[str, Known]) -> None:
+    """Notes what others gave points that nobody uses just now: once people do, whatever else is there was written after the switch."""
+    if not comparison.apply or comparison.used:
+        return
+    kept = {name: there[name].payload for name in ids if name not in known or known[name].kept != there[name].payload}
+    if kept:
+        comparison.notes.keep(kept)
 
 
 def _delete(comparison: Comparison, ids: Sequence[str], rows: pa.Table) -> None:

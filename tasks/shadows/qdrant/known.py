@@ -28,6 +28,13 @@ class Known:
     """Hash of the payload of a write that began and may be there."""
     refused: bool = False
     """Whether it was set aside."""
+    kept: bytes | None = None
+    """Hash of the payload that others had given it, when it was last looked at while nobody used it."""
+
+    @property
+    def is_the_runs(self) -> bool:
+        """Whether the run wrote the point, or began to."""
+        return self.payload is not None or self.intended is not None
 
     def wrote(self, payload: bytes) -> bool:
         """Whether the payload that a point has is what the run wrote."""
@@ -53,7 +60,7 @@ class Notes:
         """Those of ``ids`` that are known."""
         with self.run.connection() as connection:
             rows = connection.execute(
-                "SELECT id, document_hash, payload_hash, others_hash, intended_hash, refused FROM vecferry.point "
+                "SELECT id, document_hash, payload_hash, others_hash, intended_hash, refused, kept_hash FROM vecferry.point "
                 "WHERE run_id = %s AND target = %s AND id = ANY(%s)",
                 (*self.key, list(ids)),
                 binary=True,
@@ -67,6 +74,15 @@ class Notes:
                 "INSERT INTO vecferry.point (run_id, target, id, intended_hash) "
                 "SELECT %s, %s, * FROM unnest(%s::text[], %b::bytea[]) "
                 "ON CONFLICT (run_id, target, id) DO UPDATE SET intended_hash = excluded.intended_hash",
+                (*self.key, list(payloads), list(payloads.values())),
+            )
+
+    def keep(self, payloads: Mapping[str, bytes]) -> None:
+        """What others have given points that nobody uses just now, by id."""
+        with self.run.connection() as connection:
+            connection.execute(
+                "INSERT INTO vecferry.point (run_id, target, id, kept_hash) SELECT %s, %s, * FROM unnest(%s::text[], %b::bytea[]) "
+                "ON CONFLICT (run_id, target, id) DO UPDATE SET kept_hash = excluded.kept_hash",
                 (*self.key, list(payloads), list(payloads.values())),
             )
 
@@ -92,7 +108,7 @@ class Notes:
             "SELECT %s, %s, * FROM unnest(%s::text[], %b::bytea[], %b::bytea[], %b::bytea[], %s::boolean[]) "
             "ON CONFLICT (run_id, target, id) DO UPDATE SET document_hash = excluded.document_hash, "
             "payload_hash = excluded.payload_hash, others_hash = excluded.others_hash, refused = excluded.refused, "
-            "intended_hash = NULL",
+            "intended_hash = NULL, kept_hash = NULL",
             (
                 *self.key,
                 list(written),

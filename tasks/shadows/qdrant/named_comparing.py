@@ -91,7 +91,7 @@ def _page(comparison: Comparison, ids: list[str]) -> Difference:
     rows, there = contents(comparison.there, ids), comparison.there
     told, known = digests(rows), comparison.notes.of(ids)
     without = lacking(there.qdrant, there.name, there.shape.name, list(told))
-    kinds = {name: _kind(one, name in without, known.get(name)) for name, one in told.items()}
+    kinds = {name: _kind(one, name in without, known.get(name), comparison.active) for name, one in told.items()}
     chosen = {
         kind: [name for name in kinds if kinds[name] == kind] for kind in ("missing", "unsure", "orphaned", "refused")
     }
@@ -131,10 +131,12 @@ def _page(comparison: Comparison, ids: list[str]) -> Difference:
     )
 
 
-def _kind(told: Digest, lacks: bool, known: Known | None) -> Kind:
-    """How a point stands to its vector."""
-    if told.document == NO_DOCUMENT:  # a vector that the run made is of what the point says no more
-        return "orphaned" if not lacks and known and not known.refused else "refused"
+def _kind(told: Digest, lacks: bool, known: Known | None, active: bool) -> Kind:
+    """How a point stands to its vector. Of what it says no more there is none: one that the application has made is its own
+    business while it uses them."""
+    if told.document == NO_DOCUMENT:
+        own = not active or (known is not None and not known.refused)
+        return "orphaned" if not lacks and own else "refused"
     if known and known.document == told.document and known.refused == lacks:
         return "refused" if lacks else "same"
     return "missing" if lacks else "unsure"
