@@ -199,6 +199,7 @@ def test_kills_while_people_write(place: Callable[[str], Place], tmp_path: Path,
     assert min(chaos.wrote[kind] for kind in subject.kinds) > 10
 
 
+@pytest.mark.whole
 def test_kills_while_people_write_to_qdrant(place: Callable[[str], Place], tmp_path: Path) -> None:
     """Killed twice while two applications write to a collection that is replaced, and somebody searches it: every point is as it was
     written last, with a vector of what it says, in the old place and in the new one, and no answer is wrong."""
