@@ -10,6 +10,7 @@ from flows.service.answers import json
 from flows.service.bodies import DocumentKey, Migration, Name, NewDocument, Search
 from flows.service.problems import responses
 from flows.service.service import Service
+from tasks.runs import registry
 from tasks.stores.postgres.model_tables import Roles
 
 LONG = 500
@@ -47,7 +48,7 @@ def routes(service: Service) -> APIRouter:
         """Write a document, its chunks, and their vectors."""
 
         def write() -> dict[str, Any]:
-            model = client.model_named(document.model)
+            model = _usable(service, document.model)
             key = client.ingest_document(document.title, document.content, model, document.metadata)
             return {"document_id": key, "model": model}
 
@@ -77,7 +78,7 @@ def routes(service: Service) -> APIRouter:
             there = client.document_embeddings(document_id)
             if there.chunks > LONG:
                 return _started(service, {"target_model": name, "documents": {"ids": [str(there.document_id)]}})
-            chunks = client.update_document_embeddings(document_id, name)
+            chunks = client.update_document_embeddings(document_id, _usable(service, name))
             return json({"document_id": there.document_id, "model": name, "chunks": chunks})
 
         return await service.with_models(write)
@@ -109,12 +110,23 @@ def _status(model: Any) -> dict[str, Any]:
 
 
 def _searched(service: Service, asked: Search) -> Any:
+    if asked.query is not None:
+        for name in asked.models or [asked.model]:
+            _usable(service, name)
     wanted: dict[str, Any] = {"top_k": asked.top_k, "filter": asked.filter, "min_similarity": asked.min_similarity}
     if asked.models or asked.vectors:
         return service.client.search_multi_model(
             asked.query, asked.models or (), asked.aggregation, vectors=asked.vectors, **wanted
         )
     return service.client.search(asked.query, asked.model, vector=asked.vector, **wanted)
+
+
+def _usable(service: Service, name: str | None) -> str:
+    """The whole name of a model, or of the active one, that is loaded. Raises Refused, 503, where it cannot be."""
+    named = service.client.model_named(name)
+    if not named.startswith(f"{registry.UNKNOWN}/"):  # what can be done without one is the client's to know
+        service.models.worker(named).usable()
+    return named
 
 
 def _started(service: Service, parameters: dict[str, Any]) -> Response:

@@ -58,6 +58,13 @@ class Worker:
                 self._embedder = open_embedder(self.name)
             return self._embedder
 
+    def usable(self) -> Embedder:
+        """As ``loaded``. Raises Refused, 503, where it is not to be had: the mistake of whoever registered it, and not of the client."""
+        try:
+            return self.loaded()
+        except UsageError as error:
+            raise Refused(503, f"{self.name} cannot be loaded: {error}") from error
+
     def submit(self, items: Sequence[Item]) -> "Future[Embedded]":
         """Has them embedded, all texts or all images, at least one. Raises Refused, with 429, where too much waits already."""
         job = Job(items)
@@ -112,10 +119,7 @@ class Worker:
         return following.kind == taken[0].kind and size <= TOGETHER
 
     def _embed(self, jobs: Sequence[Job]) -> None:
-        try:
-            embedder = self.loaded()
-        except UsageError as error:  # the mistake of whoever registered it, and not of the client
-            raise Refused(503, f"{self.name} cannot be loaded: {error}") from error
+        embedder = self.usable()
         if jobs[0].kind not in embedder.takes:
             takes = listed([plural(2, kind) for kind in sorted(embedder.takes)])
             raise Refused(422, f"{self.name} takes {takes} only")

@@ -220,6 +220,25 @@ def test_a_switch_while_it_serves(service: Running, served: Several) -> None:
     assert np.array(service.client.post("/embeddings/generate", json={"text": "a"}).json()["embedding"]).shape == (64,)
 
 
+def test_a_model_that_cannot_be_loaded(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is no mistake of the client's: 503 with the reason; searches by its vectors go on."""
+    monkeypatch.setenv("DATABASE_URL", service.service.connections.url)
+    body = {"vector": vector("ship", "flipped/64"), "model": "flipped/64"}
+    monkeypatch.delitem(providers.PROVIDERS, "flipped")
+    with running(Options()) as another:
+        for path, given in (
+            (SEARCH, {"query": "ship", "model": "flipped/64"}),
+            (SEARCH, {"query": "ship", "models": ["hashing/64", "flipped/64"]}),
+            ("/api/v1/documents", {"content": "a", "model": "flipped/64"}),
+            ("/embeddings/generate", {"text": "a", "model": "flipped/64"}),
+        ):
+            message = problem(another.client.post(path, json=given), 503)
+            assert message.startswith(
+                "flipped/64 cannot be loaded: embedder 'flipped/64': no provider is called 'flipped'"
+            )
+        assert asked(another, **body)["hits"]
+
+
 @pytest.mark.whole
 def test_searches_while_the_database_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is answered, or refused with 503 and when to ask again; and all are answered once it is back."""
