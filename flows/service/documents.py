@@ -111,8 +111,10 @@ def _status(model: Any) -> dict[str, Any]:
 
 def _searched(service: Service, asked: Search) -> Any:
     if asked.query is not None:
-        for name in asked.models or [asked.model]:
+        for name in asked.models or ():
             _usable(service, name)
+        if not asked.models:
+            _usable(service, asked.model)
     wanted: dict[str, Any] = {"top_k": asked.top_k, "filter": asked.filter, "min_similarity": asked.min_similarity}
     if asked.models or asked.vectors:
         return service.client.search_multi_model(
