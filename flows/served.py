@@ -10,7 +10,7 @@ from tasks.planning.shown_sql import lines, note
 from tasks.runs import registry
 from tasks.runs.database import connect, database_url
 from tasks.runs.registry import UNKNOWN
-from tasks.shadows.postgres import model_init, model_setup
+from tasks.shadows.postgres import model_init, model_setup, model_switch
 from tasks.shadows.postgres.model_changes import Change
 from tasks.shadows.postgres.model_init import Asked, Source
 from tasks.shadows.postgres.model_setup import Wanted
@@ -18,7 +18,7 @@ from tasks.stores.postgres import model_tables
 
 
 def preflight(parameters: OfTables) -> None:
-    """Raises UsageError for what can be told before anything is started, or changed."""
+    """Raises UsageError or VerificationRefused for what can be told before anything is started, or changed."""
     with connect(database_url(parameters.database), "vecferry models") as connection:
         if isinstance(parameters, ModelsInit) and not parameters.rollback:
             asked = asked_of(parameters)
@@ -33,7 +33,9 @@ def preflight(parameters: OfTables) -> None:
                     "parameter similarity_threshold is of models: name them, vecferry models setup MODEL …"
                 )
         elif isinstance(parameters, ModelsActivate | ModelsRetire):
-            registry.named(connection, tables, parameters.model)
+            model = registry.named(connection, tables, parameters.model)
+            if isinstance(parameters, ModelsActivate) and not parameters.force:
+                model_switch.check_coverage(connection, tables, model)
 
 
 def asked_of(parameters: ModelsInit) -> Asked:

@@ -50,7 +50,6 @@ def test_a_new_user_is_led_from_nothing_to_a_switch(vecferry: Vecferry, connecti
         vecferry("models", "activate", "4", "--force")[1]
         == "hashing/4 is active; back: vecferry models activate hashing/8\n"
     )
-    assert vecferry("models", "retire", "8")[0] == 0
 
 
 def test_what_there_is(served: Connection, vecferry: Vecferry) -> None:
