@@ -42,6 +42,11 @@ def bought(provider: OpenAIServer, faulty: bool = False) -> Counter[str]:
     return Counter(text for call in calls for text in call.inputs if text not in PROBES)
 
 
+def beside_the_spoilt(provider: OpenAIServer) -> Counter[str]:
+    """The texts of faulty answers whose last vector alone was spoilt: what is good is kept."""
+    return Counter(text for call in provider.answered() if call.faulty for text in call.inputs[:-1])
+
+
 def hasten(monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
     """From now on the clocks of new servers run faster, save for the time until an answer must be there."""
     clock, sleep = lambda: time.monotonic() * HASTE, lambda delay: time.sleep(delay / HASTE)
@@ -179,7 +184,7 @@ def test_what_does_not_pass_by_itself_stops_the_run(
 
     provider.heal()
     drive(migration)
-    everything_once(connection, bought(provider))
+    everything_once(connection, bought(provider) + (beside_the_spoilt(provider) if name == "nan" else Counter()))
 
 
 @pytest.mark.whole
