@@ -1,4 +1,4 @@
--- psql "$DATABASE_URL" -v live_id=b.id -v side_id=s.k1 -v first=id -v document=b.document -v hash='sha256(b.document::bytea)' -v lacks='s.lacks IS NOT FALSE' -v schema=public -v table=docs -v known='(SELECT k1, content_hash, refused, embedding IS NULL AS lacks FROM vecferry.docs__2 OFFSET 0)' -v same='s.k1 = b.id' -v queue=docs__2_queue -v limited=false -f sql/sync_live_difference.sql
+-- psql "$DATABASE_URL" -v live_id=b.id -v side_id=s.k1 -v first=id -v document=b.document -v hash='sha256(b.document::bytea)' -v lacks='s.lacks IS NOT FALSE' -v rows=public.docs -v known='(SELECT k1, content_hash, refused, embedding IS NULL AS lacks FROM vecferry.docs__2 OFFSET 0)' -v same='s.k1 = b.id' -v queue=docs__2_queue -v limited=false -f sql/sync_live_difference.sql
 -- A live table held against its new vectors, of one moment: every row is right, or in the queue, or told here.
 WITH looked AS (
     SELECT coalesce(:live_id, :side_id) AS id,
@@ -10,7 +10,7 @@ WITH looked AS (
                 WHEN s.refused IS NOT NULL THEN 'quarantined'
                 WHEN :lacks THEN 'missing'
                 ELSE 'right' END AS kind
-    FROM :"schema".:"table" AS b FULL JOIN :known AS s ON :same
+    FROM :rows AS b FULL JOIN :known AS s ON :same
 ), waiting AS (
     SELECT DISTINCT id FROM vecferry.:"queue"
 ), told AS (

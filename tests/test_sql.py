@@ -174,6 +174,10 @@ def make_beside(connection: Connection) -> None:
         statement("expand_queue", queue=queue, key="($1).id::text", changed=changed, **triggers, **where)
     )
     connection.execute(statement("expand_column", column="embedding_1536", **where, **kind))
+    connection.execute(
+        "CREATE TABLE embeddings (chunk text REFERENCES docs ON DELETE CASCADE, model bigint, embedding vector(384), "
+        "embedding_768 vector(768), UNIQUE (chunk, model))"
+    )
 
 
 def test_psql_and_the_loader_agree(database: str, tmp_path: Path, connection: Connection) -> None:

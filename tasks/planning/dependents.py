@@ -29,7 +29,7 @@ def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
         yield f"{table}: what one more column does to {', '.join(unread)} could not be read; layout=side_table adds none"
     yield from _fired(connection, target)
     everything, published = _publications(connection, target)
-    if published and not target.place.beside:
+    if published and target.place.in_table:
         yield (
             f"{table} is published by {', '.join(published)} without a list of columns, and so is the new column: a subscriber "
             "stops that has no such column. Add it there first, or choose layout=side_table"
@@ -44,7 +44,7 @@ def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
 def _fired(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     """Triggers that fire when the column is filled, and what they set."""
     live, table = target.place.live, target.collection.name
-    if target.place.beside:
+    if not target.place.in_table:
         return
     firing = [name for (name,) in connection.execute(live_statements.triggers(live, target.place.new_column))]
     if not firing:
@@ -66,7 +66,7 @@ def _fired(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
 def _read(connection: Connection, target: Target[LivePlace]) -> Iterator[tuple[str, bool | None]]:
     """Functions by name, and whether one more column breaks them; None where nobody can say."""
     live = target.place.live
-    if not target.place.beside and not relations.has_column(connection, live.identifier, target.place.new_column):
+    if target.place.in_table and not relations.has_column(connection, live.identifier, target.place.new_column):
         yield from one_more_column.read(connection, live)
 
 

@@ -52,8 +52,8 @@ def layout_costs(connection: Connection, target: Target[LivePlace]) -> list[Layo
     vectors = rows * (4 * (target.dimensions or 0) + 8)
     rewritten = int(share * (row[0] + sum(index.bytes for index in there)))
     costs = [
-        LayoutCost(table, "column", not target.place.beside, rows, there, vectors + rewritten),
-        LayoutCost(table, "side_table", target.place.beside, 0, (), vectors + rows * KEY_BYTES),
+        LayoutCost(table, "column", target.place.in_table, rows, there, vectors + rewritten),
+        LayoutCost(table, "side_table", target.place.in_shadow, 0, (), vectors + rows * KEY_BYTES),
     ]
     return sorted(costs, key=lambda cost: not cost.chosen)
 

@@ -25,7 +25,7 @@ def estimate(connection: Connection, draft: Draft, statements: list[str]) -> Pla
     """The plan as it is shown; ``statements`` are those that change something."""
     plan, model = draft.plan, draft.plan.request.embedder
     assert model
-    looks = [_look(connection, target.place.live, model) for target in plan.targets]
+    looks = [look(connection, target.place.live, model) for target in plan.targets]
     cost = cost_of(connection, model, (page for t in plan.targets for page in texts(connection, t.place.live)))
     layouts = [layout for target in plan.targets for layout in layout_costs(connection, target)]
     warnings = [*draft.warnings, *over_budget(cost, plan.request.budget_usd)]
@@ -54,7 +54,8 @@ def texts(connection: Connection, live: LiveTable) -> Iterator[list[str]]:
             yield [text for (text,) in page if text is not None]
 
 
-def _look(connection: Connection, live: LiveTable, model: str) -> Look:
+def look(connection: Connection, live: LiveTable, model: str) -> Look:
+    """What a sample of a table's texts shows."""
     started = time.perf_counter()
     with pace.turn(connection):
         some = [text for (text,) in connection.execute(_texts(live, SAMPLE)).fetchall()]
@@ -66,4 +67,6 @@ def _look(connection: Connection, live: LiveTable, model: str) -> Look:
 
 
 def _texts(live: LiveTable, limit: int | None) -> sql.Composed:
-    return sql.SQL("SELECT {} FROM {} LIMIT {}").format(sql.SQL(live.document()), live.identifier, sql.Literal(limit))
+    return sql.SQL("SELECT {} FROM {} AS meant LIMIT {}").format(
+        sql.SQL(live.document()), live.relation, sql.Literal(limit)
+    )

@@ -19,7 +19,8 @@ from tasks.planning.planned import Draft, Planned
 from tasks.runs.plan import Request
 from tasks.stores.postgres import row_expressions
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import Column, Expression, columns_of, name_of_row, place, quoted
+from tasks.stores.postgres.expression import Expression
+from tasks.stores.postgres.live_table import Column, columns_of, name_of_row, place, quoted
 
 __all__ = ["draft", "estimate", "examine"]
 

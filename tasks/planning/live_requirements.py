@@ -18,7 +18,7 @@ def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
     yield from _key(connection, target)
     yield from _children(connection, target)
     yield from _names(target)
-    if not target.place.beside:
+    if target.place.in_table:
         yield from _column(connection, target)
         for line in one_more_column.unwritable(connection, target.place.live, target.place.new_column):
             yield f"{line}: {SIDE_TABLE}"

@@ -15,7 +15,7 @@ from tasks.stores.postgres.catalogue import find, is_generated
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.function_names import shown, split
 from tasks.stores.postgres.live_table import quoted
-from tasks.stores.postgres.places import SCHEMA, LivePlace
+from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.table import Table, index_statements
 from tasks.stores.postgres.wire import copy_statement
 
@@ -24,18 +24,10 @@ def statements(connection: Connection, run_id: str, target: Target[LivePlace], l
     """A line for each statement, and one before those that are sent at the same time. Of functions that choose between models
     the names: their bodies are made from the registry of models, as it is when they are made. A ``limited`` run is not cut
     over."""
-    when, known = partial(group, target.name), statements_of(target.place)
-    copied, filled = known.copies, known.upsert if target.place.beside else known.update
-    removed = [known.remove] if target.place.beside else [known.remove, known.empty]
-    yield from when("before rows are read", lines(*live_place.statements(connection, run_id, target)))
-    yield from when(
-        "while loading" if copied else "while loading and catching up",
-        lines(copy_statement(known.into) if copied else filled),
-    )
-    yield from when("for rows that change or go meanwhile, or are loaded again", lines(*removed, known.note))
-    yield from when("for rows whose text is refused", lines(known.refuse))
+    when = partial(group, target.name)
+    yield from filling(connection, run_id, target)
     yield from when("once all rows are loaded", [*_index(run_id, target), *_made(connection, run_id, target)])
-    yield from when("while catching up", lines(*([filled] if copied else []), known.done, known.truncated))
+    yield from following(target)
     if not limited:
         shared = lines(*live_access.share_statements(connection, target))
         yield from when("at the cutover", [*_switched(connection, target), *shared])
@@ -43,13 +35,35 @@ def statements(connection: Connection, run_id: str, target: Target[LivePlace], l
         yield from when("while catching up after the cutover", later) if later else ()
 
 
+def filling(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
+    """What is sent until all rows are loaded."""
+    when, known = partial(group, target.name), statements_of(target.place)
+    copied, filled = known.copies, known.write
+    removed = [known.remove] if target.place.in_shadow else [known.empty, known.remove]
+    yield from when("before rows are read", lines(*live_place.statements(connection, run_id, target)))
+    yield from when(
+        "while loading" if copied else "while loading and catching up",
+        lines(copy_statement(known.into) if copied else filled),
+    )
+    yield from when("for rows that change or go meanwhile, or are loaded again", lines(*removed, known.note))
+    yield from when("for rows whose text is refused", lines(known.refuse))
+
+
+def following(target: Target[LivePlace]) -> Iterator[str]:
+    """What is sent while catching up, and was not before."""
+    known = statements_of(target.place)
+    moved = [known.moved] if target.place.live.only else []
+    more = [known.write] if known.copies else []
+    yield from group(target.name, "while catching up", lines(*more, *moved, known.done, known.truncated))
+
+
 def _index(run_id: str, target: Target[LivePlace]) -> Iterator[str]:
     place = target.place
-    where = (SCHEMA, place.shadow) if place.beside else (place.schema, place.table)
-    table = Table(*where, place.layout, column="embedding" if place.beside else quoted(place.new_column))
+    vectors = place.vectors
+    table = Table(vectors.schema, vectors.table, place.layout, column=quoted(vectors.column))
     name = index_names(run_id, place.table, target.name)["hnsw"]
     parameters = hnsw.parameters(target.collection)
-    yield from lines(*index_statements(table, name, *parameters, concurrently=not place.beside))
+    yield from lines(*index_statements(table, name, *parameters, concurrently=not place.in_shadow))
 
 
 def _made(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
@@ -80,7 +94,7 @@ def _later(connection: Connection, target: Target[LivePlace]) -> Iterator[sql.Co
     place = renaming.renamed(target.place)
     known = statements_of(place)
     if place != target.place:
-        yield from (known.update, known.empty)
+        yield from (known.write, known.empty)
     if target.old_space and relations.has_column(connection, place.live.identifier, target.place.live.vectors):
         yield known.update_old
 

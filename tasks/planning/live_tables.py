@@ -22,7 +22,8 @@ from tasks.stores.interface import Collection
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.counting import count
-from tasks.stores.postgres.live_table import Column, Expression, LiveTable, columns_of, place, quoted, text_columns
+from tasks.stores.postgres.expression import Expression
+from tasks.stores.postgres.live_table import Column, LiveTable, columns_of, place, quoted, text_columns
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.places import LiveColumn, LivePlace, SideTable
 from tasks.stores.postgres.table import Table, describe
@@ -122,7 +123,7 @@ def examine(connection: Connection, draft: Draft) -> Draft:
     are given way."""
     targets, problems = [], list(draft.problems)
     for target in draft.plan.targets:
-        rows = count(connection, target.place.live.identifier)
+        rows = count(connection, sql.SQL("{} AS meant").format(target.place.live.relation))
         targets.append(replace(target, collection=replace(target.collection, count=rows)))
         problems += strangers.unwritten(connection, draft.plan.run_id, target)
         if target.place.live.layout.dimensions is None:
@@ -166,7 +167,7 @@ def _measured(
         rows = connection.execute(
             sql.SQL(
                 "SELECT vector_dims({0}), count(*) FROM {1} WHERE {0} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC"
-            ).format(sql.Identifier(live.vectors), sql.Identifier(*(live.beside or (live.schema, live.table))))
+            ).format(sql.Identifier(live.old.column), live.old.identifier)
         ).fetchall()
     if len(rows) > 1:
         kinds = ", ".join(f"{counted(count, 'row')} of {dimensions:,}" for dimensions, count in rows)

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from tasks.base.errors import UsageError
-from tasks.planning import collections, live_images, live_tables
+from tasks.planning import collections, live_images, live_tables, model_columns
 from tasks.planning.account import is_paid, unpriced
 from tasks.planning.in_postgres import InPostgres
 from tasks.planning.later import Later
@@ -18,6 +18,7 @@ PLANNERS: dict[str, Planner] = {
     "text-384-to-1536": InPostgres(live_tables),
     "clip-to-megadescriptor": InPostgres(live_images),
     "siglip-to-clip": Later("tasks.planning.qdrant_collections"),
+    "multi-model": InPostgres(model_columns),
 }
 
 
@@ -32,6 +33,7 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
     """Targets and problems of a new run, at no cost. ``connection`` leads to the ledger. Raises UsageError when the source or a
     name is not there."""
     drafted = planner_of(request.flow).draft(_lent(connection), request, run_id)
+    request = drafted.plan.request  # with the models by their whole names
     lacking = spending.lacking(connection) if is_paid(request.embedder) else ()
     priceless = unpriced((request.embedder, request.old_embedder), request.budget_usd)
     return replace(drafted, problems=[*drafted.problems, *lacking, *priceless])

@@ -29,7 +29,7 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
 
 def refined(connection: Connection, request: Request, place: LivePlace) -> LivePlace:
     """The place with what it takes to be switched by name."""
-    if place.beside:
+    if not place.in_table:
         return replace(place, write_function=_write_function(connection, request, place))
     live = place.live
     if live.beside:

@@ -46,6 +46,16 @@ def covered(connection: Connection, tables: ModelTables) -> dict[int, Coverage]:
     return {number: Coverage(*counts) for number, *counts in rows}
 
 
+def set_refused(connection: Connection, tables: ModelTables, number: int, rows: int) -> None:
+    """Has the counters say that the model of that number refuses so many chunks."""
+    connection.execute(
+        "INSERT INTO vecferry.coverage (set_id, model, refused, change) SELECT %(set)s, %(model)s, true, %(rows)s - was "
+        "FROM (SELECT coalesce(sum(change), 0)::bigint FROM vecferry.coverage WHERE set_id = %(set)s AND model = %(model)s "
+        "AND refused) AS s (was) WHERE was <> %(rows)s",
+        {"set": tables.set_id, "model": number, "rows": rows},
+    )
+
+
 def note_counts(connection: Connection, tables: ModelTables) -> None:
     """Has the triggers count what the registry says now."""
     known = listed(connection, tables)

@@ -14,6 +14,7 @@ SHADOWS: dict[str, str] = {
     "column": "tasks.shadows.postgres.live_column:LiveColumn",
     "renamed_column": "tasks.shadows.postgres.live_column:LiveColumn",
     "side_table": "tasks.shadows.postgres.live_column:LiveColumn",
+    "model_column": "tasks.shadows.postgres.model_column:ModelColumnShadow",
     "named_vector": "tasks.shadows.qdrant.named_vector:NamedVectorShadow",
     "new_collection": "tasks.shadows.qdrant.new_collection:NewCollectionShadow",
     "replaced_collection": "tasks.shadows.qdrant.replaced_collection:ReplacedCollectionShadow",

@@ -17,6 +17,7 @@ KINDS: dict[str, str] = {
     "column": f"{POSTGRES}:LiveColumn",
     "renamed_column": f"{POSTGRES}:RenamedColumn",
     "side_table": f"{POSTGRES}:SideTable",
+    "model_column": f"{POSTGRES}:ModelColumn",
     "named_vector": f"{QDRANT}:NamedVector",
     "new_collection": f"{QDRANT}:NewCollection",
     "replaced_collection": f"{QDRANT}:ReplacedCollection",

@@ -28,6 +28,7 @@ FIRST, ONLY = timedelta(seconds=4), timedelta(seconds=12)
 over what was due before it looked: one that fires again is caught the next time, one that fires once has to be due later."""
 CHROMA, TEXT = "chroma-to-pgvector/scheduled", "text-384-to-1536/scheduled"
 IMAGES, POINTS = "clip-to-megadescriptor/scheduled", "siglip-to-clip/scheduled"
+MODELS = "multi-model/scheduled"
 
 
 class Api(httpx.Client):

@@ -4,7 +4,7 @@ import pytest
 
 from tasks.base.errors import UsageError
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import Expression
+from tasks.stores.postgres.expression import Expression
 from tasks.stores.postgres.row_expressions import read
 
 COLUMNS = {"path": "text", "edited": "text", "Größe": "text", "meta": "jsonb", "made": "timestamp", "n": "integer"}

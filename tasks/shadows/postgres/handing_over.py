@@ -24,7 +24,7 @@ HANDED = "vecferry.handed"
 
 def takes(place: LivePlace) -> bool:
     """Whether vectors are handed over."""
-    return place.beside and place.shared
+    return place.in_shadow and place.shared
 
 
 def handed(place: LivePlace, extension: str) -> Callable[[str, str], tuple[str, str]]:
@@ -64,9 +64,10 @@ def trigger_statement(connection: Connection, target: Target[LivePlace], name: s
 def changed(connection: Connection, place: LivePlace) -> str:
     """SQL of a trigger's condition: text or key, and where others write vectors too, these; the old ones for as long as they stay."""
     live = place.live
-    differs = _differ([*live.columns, *(column.name for column in live.key)])
+    only = live.only.columns if live.only else []
+    differs = _differ([*live.columns, *only, *(column.name for column in live.key)])
     vectors = [live.vectors, place.new_column]
-    if place.beside:
+    if not place.in_table:
         vectors = [name for name in vectors[:1] if stays(connection, place, name)]
     if not place.shared or not vectors:
         return differs

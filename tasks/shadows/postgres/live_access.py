@@ -44,7 +44,7 @@ def share(connection: Connection, target: Target[LivePlace]) -> None:
 
 def share_statements(connection: Connection, target: Target[LivePlace]) -> Iterator[sql.Composed]:
     """What ``share`` sends."""
-    if target.place.beside:
+    if target.place.in_shadow:
         yield from _guard(connection, target)
     for role in _readers(connection, target):
         yield statement("grant_reading", role=sql.SQL(role), relations=_shared(target))
@@ -52,7 +52,7 @@ def share_statements(connection: Connection, target: Target[LivePlace]) -> Itera
 
 def shut_out(connection: Connection, target: Target[LivePlace]) -> list[str]:
     """Who may read the live table by now, and not what lies beside it; with what lets him."""
-    if not target.place.beside:
+    if not target.place.in_shadow:
         return []
     table, names = f"{target.place.schema}.{target.place.table}", _shared(target).as_string(connection)
     let_in = set(relations.readers(connection, sql.Identifier(SCHEMA, view_name(target))))
@@ -73,7 +73,7 @@ def _readers(connection: Connection, target: Target[LivePlace]) -> list[str]:
 
 
 def _shared(target: Target[LivePlace]) -> sql.Composed:
-    names = [target.place.shadow, view_name(target)] if target.place.beside else []
+    names = [target.place.shadow, view_name(target)] if target.place.in_shadow else []
     return sql.SQL(", ").join(sql.Identifier(SCHEMA, name) for name in [*names, "active_space"])
 
 

@@ -2,8 +2,10 @@
 
     live_place        what is made for it: column or table, queue, triggers
     live_rows         how rows are written, and guarded against changes meanwhile
+    live_writing      by which statements, wherever the vectors lie
     live_queue        how changes are followed
     live_comparison   how it is held against the table
+    live_shadow       what goes for any place of new vectors of such a table
     bystanders        what else of a row changes when it is written
     strangers         what keeps two spaces out of one column
     search_functions  how it is searched
@@ -17,20 +19,15 @@ The queue is made before the first row is listed, so a row is right, or it is in
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 from psycopg import sql
 
 from sql import statement
-from tasks.base.errors import UsageError
-from tasks.base.progress import Tell, quiet
 from tasks.runs import ledger, models
-from tasks.runs.commands import command, resumption
+from tasks.runs.commands import command
 from tasks.runs.models import Model
 from tasks.runs.names import index_names
-from tasks.shadows.difference import Coverage, Difference, Named
 from tasks.shadows.postgres import (
     column_dependents,
     column_readers,
@@ -38,46 +35,26 @@ from tasks.shadows.postgres import (
     dispatcher,
     generated,
     handing_over,
-    live_comparison,
     live_place,
-    live_queue,
     renaming,
 )
 from tasks.shadows.postgres.live_access import share, shut_out, view_name
-from tasks.shadows.postgres.live_rows import LiveRows
+from tasks.shadows.postgres.live_shadow import LiveShadow
 from tasks.shadows.postgres.proof import Change, Proof, proofs
 from tasks.shadows.postgres.strangers import refuse_strangers
 from tasks.shadows.postgres.trial import call_once
-from tasks.stores.interface import Built, Records
+from tasks.stores.interface import Built
 from tasks.stores.postgres import hnsw, relations
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import LiveTable, quoted
+from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.locking import locked
 from tasks.stores.postgres.places import SCHEMA
-from tasks.stores.postgres.records import TableRecords
-from tasks.stores.postgres.table import Table, describe
+from tasks.stores.postgres.table import Table
 
 
 @dataclass(frozen=True)
-class LiveColumn(LiveRows):
+class LiveColumn(LiveShadow):
     """Satisfies Shadow."""
-
-    @property
-    def live(self) -> LiveTable:
-        return self.target.place.live
-
-    @property
-    def side(self) -> sql.Identifier:
-        return live_place.side_table(self.target.place)
-
-    def now(self, connection: Connection) -> Self:
-        """The same with the columns as they are called now."""
-        return replace(self, target=columns.current(connection, self.target))
-
-    def named(self) -> Self:
-        """The same, by a connection of its own."""
-        with self.run.connection() as connection:
-            return self.now(connection)
 
     def expand(self) -> None:
         with self.run.connection() as connection:
@@ -91,79 +68,24 @@ class LiveColumn(LiveRows):
             return self.now(connection)._index(connection)
 
     def _index(self, connection: Connection) -> Built:
+        self.refuse_retired(connection)
         target, name = self.target, index_names(self.run.run_id, self.target.place.table, self.target.name)["hnsw"]
-        if target.place.beside:
-            built = hnsw.build(
-                connection, Table(SCHEMA, target.place.shadow, target.place.layout), name, target.collection
-            )
+        vectors, alone = target.place.vectors, target.place.in_shadow  # there nobody waits for the build
+        table = Table(vectors.schema, vectors.table, target.place.layout, column=quoted(vectors.column))
+        built = hnsw.build(connection, table, name, target.collection, concurrently=not alone)
+        if alone:
             connection.execute(sql.SQL("ANALYZE {}").format(self.side))
-        else:
-            built = hnsw.build(connection, self.table(connection), name, target.collection, concurrently=True)
         locked(connection, lambda: dispatcher.ready(connection, self.run.run_id, target))
         return built
 
     def table(self, connection: Connection) -> Table:
-        models.refuse_retired(connection, self.run.run_id, self.target.number)
+        self.refuse_retired(connection)
         target = columns.current(connection, self.target)
         live, place = target.place.live, (target.place.schema, target.place.table)
-        if target.place.beside:
+        if target.place.in_shadow:
             place = (SCHEMA, view_name(target))
-        if not relations.exists(connection, self.side):
-            raise UsageError(
-                f"run {self.run.run_id} no longer has {target.name}: build it again, {resumption(self.run.plan)}"
-            )
         content, column = f"{live.document()}, NULL::text, NULL::text", quoted(target.place.new_column)
-        return Table(*place, target.place.layout, live.id(), column, content, self._settled(), live.label)
-
-    def _settled(self) -> str:
-        """SQL condition: a row that waits in the queue may say something else by now than its vector does."""
-        waiting = f"SELECT q.id FROM {live_place.queue(self.target.place).as_string()} AS q WHERE q.id IS NOT NULL"
-        return f"{self.live.document()} IS NOT NULL AND {self.live.id()} NOT IN ({waiting})"
-
-    def old(self) -> AbstractContextManager[Records] | None:
-        with self.run.connection() as connection:
-            live = self.now(connection).live
-            gone = describe(connection, live.records.schema, live.records.name, live.vectors) is None
-        return None if gone else self._old(live)  # they are dropped by a contract, of this run or of the one before
-
-    @contextmanager
-    def _old(self, live: LiveTable) -> Iterator[Records]:
-        with self.run.connection() as connection:
-            yield TableRecords(connection, replace(live.records, settled=self._settled()))
-
-    def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
-        """What the queue holds now, and not what comes to it meanwhile: under steady writes a pass ends too."""
-        self._refuse_retired()
-        shadow = self.named()
-        with self.run.connection() as connection:  # with those who were let in since
-            if shut_out(connection, shadow.target):
-                locked(connection, lambda: share(connection, shadow.target))
-        return live_queue.follow(shadow, only)
-
-    def reread(self) -> None:
-        self._refuse_retired()
-        live_queue.note_all(self.named())
-
-    def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
-        self._refuse_retired()
-        shadow = self.named()
-        difference = live_comparison.compare(self.run, shadow.target, only)
-        if shadow.target.place.shared:
-            difference += Difference(stale=live_queue.overwritten(shadow, only))
-        return difference
-
-    def _refuse_retired(self) -> None:
-        with self.run.connection() as connection:
-            models.refuse_retired(connection, self.run.run_id, self.target.number)
-            self.table(connection)  # else what is dropped would be told in the database's words
-
-    def coverage(self) -> Coverage | None:
-        self._refuse_retired()
-        return None if self.target.limit else live_comparison.coverage(self.run, self.named().target)
-
-    def stuck(self) -> Named:
-        self._refuse_retired()
-        return live_queue.stuck(self.named())
+        return Table(*place, target.place.layout, live.id(), column, content, self.settled(), live.label)
 
     def dependents(self, connection: Connection) -> list[str]:
         target = self.now(connection).target
@@ -258,14 +180,14 @@ class LiveColumn(LiveRows):
         before = models.predecessor(connection, model)
         dropped = list[str]()
         self._refuse_readers(connection)
-        if not target.place.beside:  # the table beside is kept current from its queue, or it would not be at all
+        if not target.place.followed_after_contract:
             live_place.stop_noting(connection, target)
             live_place.drop_side_table(connection, target)
         if before:
             dispatcher.retire(connection, target, before, model)
             self._let_go(connection)
             dropped += self._drop(connection, before)
-        if target.place.beside:
+        if target.place.followed_after_contract:
             return dropped
         return [*dropped, f"dropped the triggers and the queue of {target.place.schema}.{target.place.table}"]
 

@@ -57,14 +57,13 @@ def coverage(run: Run, target: Target[LivePlace]) -> Coverage:
 def _both(target: Target[LivePlace]) -> dict[str, Any]:
     """The table ``b``, and ``s``, what is known of its rows."""
     live = target.place.live
-    lacks = "s.lacks IS NOT FALSE" if target.place.beside else f"b.{quoted(target.place.new_column)} IS NULL"
+    lacks = f"b.{quoted(target.place.new_column)} IS NULL" if target.place.in_table else "s.lacks IS NOT FALSE"
     return {
         "live_id": sql.SQL(live.id("b")),
         "document": sql.SQL(live.document("b")),
         "hash": sql.SQL(live.hash("b")),
         "lacks": sql.SQL(lacks),
-        "schema": live.schema,
-        "table": live.table,
+        "rows": live.relation,
         "known": _known(target),
         "same": sql.SQL(live.same("s", "b")),
         "queue": target.place.queue,
@@ -73,8 +72,20 @@ def _both(target: Target[LivePlace]) -> dict[str, Any]:
 
 def _known(target: Target[LivePlace]) -> sql.Composed:
     """What is known of each row, without its vector: those that lie in their rows would all go through the join."""
-    if not target.place.beside:
+    if target.place.in_table:
         return side_table(target.place) + sql.SQL("")
-    return sql.SQL("(SELECT {}, content_hash, refused, embedding IS NULL AS lacks FROM {} OFFSET 0)").format(
-        sql.SQL(", ".join(target.place.live.numbered())), side_table(target.place)
+    place, live = target.place, target.place.live
+    if place.in_shadow:
+        return sql.SQL("(SELECT {}, content_hash, refused, embedding IS NULL AS lacks FROM {} OFFSET 0)").format(
+            sql.SQL(", ".join(live.numbered())), side_table(place)
+        )
+    vectors = place.vectors
+    return sql.SQL(
+        "(SELECT {}, s.content_hash, s.refused, v.{} IS NULL AS lacks FROM {} AS s LEFT JOIN {} AS v ON {} OFFSET 0)"
+    ).format(
+        sql.SQL(", ".join(live.numbered("s"))),
+        sql.Identifier(vectors.column),
+        side_table(place),
+        vectors.identifier,
+        sql.SQL(vectors.same("v", live.numbered("s"))),
     )

@@ -1,11 +1,12 @@
 """What a live table gets for its new vectors: a column or a table beside it, a table of what is known of each row, a
 queue of the rows that changed, and the triggers that fill it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from sql import statement
 from tasks.runs import models
@@ -33,34 +34,32 @@ BESIDE = 100
 def make(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
     """Makes what is missing of it, once the registry of models says whose it is."""
     _claim(connection, run_id, target)
-    connection.execute(
-        "INSERT INTO vecferry.relation (table_schema, table_name, run_id, target, role, source, space) "
-        "VALUES (%s, %s, %s, %s, 'shadow', "
-        "jsonb_build_object('table', %s::text, 'column', %s::text, 'column_is_ours', %s::boolean), %s) ON CONFLICT DO NOTHING",
-        (
-            SCHEMA,
-            target.place.shadow,
-            run_id,
-            target.number,
-            f"{target.place.schema}.{target.place.table}",
-            target.place.new_column,
-            not relations.has_column(connection, target.place.live.identifier, target.place.new_column),
-            target.space,
-        ),
-    )
-    connection.execute(_side_statement(target))
-    name = index_names(run_id, target.place.table, target.name)["key"]
-    if name not in hnsw.existing(connection, Table(SCHEMA, target.place.shadow, target.place.layout)):
-        connection.execute(_key_statement(run_id, target))
-    if not target.place.beside and not relations.has_column(
+    name = f"{target.place.schema}.{target.place.table}"
+    made = not relations.has_column(connection, target.place.live.identifier, target.place.new_column)
+    source = {"table": name, "column": target.place.new_column, "column_is_ours": made}
+    make_known(connection, run_id, target, source)
+    if target.place.in_table and not relations.has_column(
         connection, target.place.live.identifier, target.place.new_column
     ):
         for one in _column_statements(connection, target):
             connection.execute(one)
     note_changes(connection, target)
-    if target.place.beside:
+    if target.place.in_shadow:
         connection.execute(view_statement(connection, target))
         share(connection, target)
+
+
+def make_known(connection: Connection, run_id: str, target: Target[LivePlace], source: Mapping[str, Any]) -> None:
+    """Makes the table of what is known of each row, where it is missing; ``source`` is what the ledger keeps of it."""
+    connection.execute(
+        "INSERT INTO vecferry.relation (table_schema, table_name, run_id, target, role, source, space) "
+        "VALUES (%s, %s, %s, %s, 'shadow', %s, %s) ON CONFLICT DO NOTHING",
+        (SCHEMA, target.place.shadow, run_id, target.number, Jsonb(dict(source)), target.space),
+    )
+    connection.execute(_side_statement(target))
+    name = index_names(run_id, target.place.table, target.name)["key"]
+    if name not in hnsw.existing(connection, Table(SCHEMA, target.place.shadow, target.place.layout)):
+        connection.execute(_key_statement(run_id, target))
 
 
 def is_noted(connection: Connection, target: Target[LivePlace]) -> bool:
@@ -93,8 +92,8 @@ def note_changes(connection: Connection, target: Target[LivePlace]) -> None:
 
 def statements(connection: Connection, run_id: str, target: Target[LivePlace]) -> list[sql.Composed]:
     """What ``make`` sends that names this target, for the plan."""
-    column = [] if target.place.beside else [*_column_statements(connection, target)]
-    view = [view_statement(connection, target), *share_statements(connection, target)] if target.place.beside else []
+    column = [*_column_statements(connection, target)] if target.place.in_table else []
+    view = [view_statement(connection, target), *share_statements(connection, target)] if target.place.in_shadow else []
     noting = _noting_statements(connection, target)
     return [_side_statement(target), _key_statement(run_id, target), *column, *noting, *view]
 
@@ -105,7 +104,7 @@ def _side_statement(target: Target[LivePlace]) -> sql.Composed:
         sql.SQL("{} AS {}").format(sql.Identifier(c.name), sql.SQL(n))
         for c, n in zip(live.key, live.numbered(), strict=True)
     )
-    if not target.place.beside:
+    if not target.place.in_shadow:
         return statement("expand_known_rows", side=target.place.shadow, keys=keys, **_where(target))
     return statement(
         "expand_side_table",
@@ -166,7 +165,7 @@ def _claim(connection: Connection, run_id: str, target: Target[LivePlace]) -> No
         took_over_from=None,
     )
     old = models.register(connection, came_with)
-    schema, name = (SCHEMA, view_name(target)) if target.place.beside else (target.place.schema, target.place.table)
+    schema, name = (SCHEMA, view_name(target)) if target.place.in_shadow else (target.place.schema, target.place.table)
     models.claim(
         connection,
         replace(
@@ -188,25 +187,26 @@ def _claim(connection: Connection, run_id: str, target: Target[LivePlace]) -> No
 def retire(connection: Connection, target: Target[LivePlace]) -> None:
     """Drops the vectors that a contracted run was searched by, with all that kept them current."""
     target = current(connection, target)
-    stop_noting(connection, target)
-    drop_side_table(connection, target)
-    connection.execute(
-        "DELETE FROM vecferry.relation WHERE table_schema = %s AND table_name = %s", (SCHEMA, target.place.shadow)
-    )
-    if not target.place.beside:
+    drop_known(connection, target)
+    if target.place.in_table:
         connection.execute(statement("contract_column", column=target.place.new_column, **_where(target)))
 
 
 def drop(connection: Connection, target: Target[LivePlace]) -> None:
     """Takes all of it away. A column that was there before the run stays as it is."""
     drops_column = column_is_ours(connection, target)
+    drop_known(connection, target)
+    if drops_column:
+        connection.execute(statement("contract_column", column=target.place.new_column, **_where(target)))
+
+
+def drop_known(connection: Connection, target: Target[LivePlace]) -> None:
+    """Drops what is known of each row, and ends the noting of changes."""
     stop_noting(connection, target)
     drop_side_table(connection, target)
     connection.execute(
         "DELETE FROM vecferry.relation WHERE table_schema = %s AND table_name = %s", (SCHEMA, target.place.shadow)
     )
-    if drops_column:
-        connection.execute(statement("contract_column", column=target.place.new_column, **_where(target)))
 
 
 def column_is_ours(connection: Connection, target: Target[LivePlace]) -> bool | None:
@@ -215,7 +215,7 @@ def column_is_ours(connection: Connection, target: Target[LivePlace]) -> bool | 
         "SELECT coalesce((source -> 'column_is_ours')::boolean, false) FROM vecferry.relation WHERE table_schema = %s AND table_name = %s",
         (SCHEMA, target.place.shadow),
     ).fetchone()
-    return None if target.place.beside or row is None else row[0]
+    return None if not target.place.in_table or row is None else row[0]
 
 
 def stop_noting(connection: Connection, target: Target[LivePlace]) -> None:

@@ -38,6 +38,9 @@ def follow(rows: LiveRows, only: list[str] | None = None) -> Difference:
             return renew(rows, connection, only, [])
     with run.connection() as connection:
         missed = _unnoted(rows, connection) if bring_forward(connection, target) else Difference()
+        if target.place.live.only and not run.plan.limited:
+            with pace.turn(connection):
+                connection.execute(statements_of(target.place).moved)
         row = connection.execute(
             sql.SQL("SELECT count(*), coalesce(max(seq), 0) FROM {}").format(queue(target.place))
         ).fetchone()
@@ -49,7 +52,7 @@ def follow(rows: LiveRows, only: list[str] | None = None) -> Difference:
     with ThreadPoolExecutor(workers, "catch-up") as pool:
         shares = [pool.submit(_drain, rows, worker, workers, last) for worker in range(workers)]
         total = sum((share.result() for share in shares), missed)
-    if target.place.beside:
+    if target.place.in_shadow:
         _tidy(run, target, total.touched)
     return total
 
@@ -207,11 +210,13 @@ def _lacking(rows: LiveRows, connection: Connection, page: pa.Table) -> pa.Table
 def _of_old_model(run: Run, target: Target[LivePlace], connection: Connection, fetched: pa.Table) -> pa.Table | None:
     """The page with old vectors made anew, once the application has moved on and makes none itself; None before, or
     where the old model is not named."""
-    request, live = run.plan.request, target.place.live
-    if request.old_embedder is None or ledger.get(connection, run.run_id).state != "cut_over":
+    request, place = run.plan.request, target.place
+    until = ("cut_over", "contracted") if place.old_stays else ("cut_over",)
+    if request.old_embedder is None or ledger.get(connection, run.run_id).state not in until:
         return None
-    if not relations.has_column(connection, live.identifier, live.vectors):
-        return None  # dropped by a contract, or beside and kept current by its own run
-    if relations.is_generated(connection, live.identifier, live.vectors):
+    vectors = place.old_vectors
+    if vectors is None or not relations.has_column(connection, vectors.identifier, vectors.column):
+        return None  # kept current by the run that made them, or dropped by a contract
+    if relations.is_generated(connection, vectors.identifier, vectors.column):
         return None  # it is up to date by itself
     return embedded(run, target, fetched, model=request.old_embedder)[0]

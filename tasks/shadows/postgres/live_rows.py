@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +26,8 @@ from tasks.stores.postgres.connection import Connection, expressible
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.wire import copy_rows, key_columns, vector_array, vector_values
 
+Which = Literal["new", "old"]
+"""Vectors of the run, or those that were there before."""
 PIECE_ROWS = 10
 """Rows of a live table that are updated at once: a few milliseconds where the table has an HNSW index."""
 
@@ -38,7 +41,7 @@ class LiveRows(PostgresShadow):
     def early(self, connection: Connection, page: pa.Table, reloading: bool, turn: Turn) -> pa.Table:
         """Rows of the live table itself, all but the last few: they are locked until their transaction ends, and nobody is to
         wait long for one of them."""
-        if self.target.place.beside:
+        if self.target.place.in_shadow:
             return page
         last = max(0, page.num_rows - 1) // PIECE_ROWS * PIECE_ROWS
         for at in range(0, last, PIECE_ROWS):
@@ -68,18 +71,16 @@ class LiveRows(PostgresShadow):
             return
         place, statements = self.target.place, statements_of(self.target.place)
         ids, hashes = page["id"].to_pylist(), page["content_hash"].to_pylist()
-        if not place.beside:
-            turn = AT_ONCE  # rows of the live table are locked until the caller's transaction ends
-            packed = vector_array(connection, page, place.layout.type)
-            with self._watched(connection, place.new_column, ids, hashes):
-                connection.execute(statements.update, (ids, hashes, packed), prepare=False)
-        elif fresh and statements.copies:
+        if fresh and statements.copies:
             kinds = [column.type for column in place.live.key]
             columns = [*key_columns(kinds, ids), hashes, vector_values(page, place.layout.type)]
             copy_rows(connection, statements.into, columns, turn)
         else:
             packed = vector_array(connection, page, place.layout.type)
-            connection.execute(statements.upsert, (ids, hashes, packed), prepare=False)
+            with nullcontext() if place.in_shadow else self._watched(connection, "new", ids, hashes):
+                connection.execute(statements.write, (ids, hashes, packed), prepare=False)
+        if not place.in_shadow:
+            turn = AT_ONCE  # rows that people use are locked until the caller's transaction ends
         if not turn.gives_way:
             self._recheck(connection, ids, hashes)
             return
@@ -91,10 +92,10 @@ class LiveRows(PostgresShadow):
         """The old vectors too, so that the old column can be gone back to. A text without one gets none, where the column
         allows that: no row must be found by what it said before. What lies beside the table is kept current by the run that
         made it."""
-        live = self.target.place.live
-        if not relations.has_column(connection, live.identifier, live.vectors):
+        live, vectors = self.target.place.live, self.target.place.old_vectors
+        if vectors is None or not relations.has_column(connection, vectors.identifier, vectors.column):
             return
-        if not relations.may_be_null(connection, live.identifier, live.vectors):
+        if not relations.may_be_null(connection, vectors.identifier, vectors.column):
             page = page.filter(pc.is_valid(page["embedding"]))
         if page.num_rows:
             kind, ids = live.layout.type, page["id"].to_pylist()
@@ -102,18 +103,16 @@ class LiveRows(PostgresShadow):
             texts = zip(page["document"].to_pylist(), page["content_hash"].to_pylist(), strict=True)
             hashes = [None if text is None else hashed for text, hashed in texts]
             query = statements_of(self.target.place).update_old
-            with self._watched(connection, live.vectors, ids):
+            with self._watched(connection, "old", ids):
                 connection.execute(query, (ids, hashes, vector_array(connection, page, kind)), prepare=False)
 
     def remove(self, connection: Connection, ids: Sequence[str], keep_column: bool = False) -> int:
         """Forgets rows, and their vectors in the column too, unless they are written in a moment."""
         if not ids:
             return 0
-        place, statements = self.target.place, statements_of(self.target.place)
-        removed = connection.execute(statements.remove, (ids,), prepare=False).rowcount
-        if not place.beside and not keep_column:
+        if not self.target.place.in_shadow and not keep_column:
             self._empty(connection, ids)
-        return removed
+        return connection.execute(statements_of(self.target.place).remove, (ids,), prepare=False).rowcount
 
     def empty_column(self, connection: Connection) -> None:
         """Takes every vector out of the column, a few rows at a time, until a look finds none."""
@@ -141,7 +140,7 @@ class LiveRows(PostgresShadow):
         return rows
 
     def _empty(self, connection: Connection, ids: Sequence[str]) -> None:
-        with self._watched(connection, self.target.place.new_column, ids):
+        with self._watched(connection, "new", ids):
             connection.execute(statements_of(self.target.place).empty, (ids,), prepare=False)
 
     @cached_property
@@ -171,16 +170,17 @@ class LiveRows(PostgresShadow):
         return list(triggers)
 
     def _watched(
-        self, connection: Connection, column: str, ids: Sequence[str], hashes: Sequence[bytes | None] = ()
+        self, connection: Connection, which: Which, ids: Sequence[str], hashes: Sequence[bytes | None] = ()
     ) -> AbstractContextManager[None]:
-        """Guards a write to a column of the live table where triggers of the application's fire on it."""
+        """Guards a write to vectors where triggers of the application's fire on it."""
         triggers = self._triggers.get(id(connection))
         if triggers is None:
-            place, statements = self.target.place, statements_of(self.target.place)
-            begin = statements.begin if column == place.new_column else statements.begin_old
+            statements = statements_of(self.target.place)
+            begin = statements.begin if which == "new" else statements.begin_old
             triggers = self._begin(connection, begin)
         if not triggers:
             return nullcontext()
+        column = self.target.place.new_column if which == "new" else self.target.place.live.vectors
         return watched(self.run, self.target, connection, column, triggers, ids, hashes)
 
     def known(self, connection: Connection, ids: list[str]) -> dict[str, bytes]:

@@ -14,8 +14,10 @@ from sql import statement
 from tasks.shadows.postgres.columns import called
 from tasks.shadows.postgres.handing_over import WRITING
 from tasks.shadows.postgres.live_place import numbered_id, side_table
+from tasks.shadows.postgres.live_writing import page, writing
 from tasks.stores.postgres.live_table import LiveTable
-from tasks.stores.postgres.places import SCHEMA, LivePlace
+from tasks.stores.postgres.places import LivePlace
+from tasks.stores.postgres.vectors import Vectors
 from tasks.stores.postgres.wire import KEYS
 
 FAR = 1e-3
@@ -30,10 +32,9 @@ class Statements:
     """Whether new rows get there by COPY: not into the table itself, and not where their keys have no binary format here."""
     into: sql.Composed
     """What a COPY goes into: key, content_hash, embedding."""
-    upsert: sql.Composed
-    """Page: content_hash, embedding. Beside the table, where rows may be there."""
-    update: sql.Composed
-    """Page: content_hash, embedding. The column, where the text is still the one that was embedded; then what is known."""
+    write: sql.Composed
+    """Page: content_hash, embedding. Vectors where rows may be there, and what is known of each; what people read only where the
+    text is still the one that was embedded."""
     update_old: sql.Composed
     """Page: content_hash, embedding. The same of the old column."""
     overtaken: sql.Composed
@@ -47,7 +48,7 @@ class Statements:
     remove: sql.Composed
     """Page: names. What is known of them."""
     empty: sql.Composed
-    """Page: names. Their vectors in the column."""
+    """Page: names. Their vectors, where these do not go with what is known."""
     piece: sql.Composed
     """What begins the transaction of a piece of rows: as ``begin``, without a wait for its commit."""
     begin: sql.Composed
@@ -63,54 +64,45 @@ class Statements:
     """Page: names. Those of which something is known."""
     truncated: sql.Composed
     """Removes what is known of rows that are there no longer."""
+    moved: sql.Composed
+    """Puts rows on the queue that are meant by now and were not, or the other way round."""
 
 
 @lru_cache(maxsize=256)
 def statements_of(place: LivePlace) -> Statements:
     """The statements of a place."""
     live, kind = place.live, place.layout.type
+    where = writing(place)
     table: dict[str, Any] = {"schema": live.schema, "table": live.table}
     side: dict[str, Any] = {"side": place.shadow, "keys": sql.SQL(", ".join(live.numbered()))}
     same, hashed = sql.SQL(live.same("p", "b")), sql.SQL(live.hash("b"))
-    names, hashes = _page(live), _page(live, "content_hash bytea")
-    filled = _page(live, "content_hash bytea", f"embedding {kind}")
-    old = _page(live, "content_hash bytea", f"embedding {live.layout.type}")
+    names, hashes = page(live), page(live, "content_hash bytea")
     return Statements(
-        copies=place.beside and all(column.type in KEYS for column in live.key),
+        copies=place.in_shadow and all(column.type in KEYS for column in live.key),
         into=sql.SQL("{} ({}, content_hash, embedding)").format(side_table(place), side["keys"]),
-        upsert=statement("sync_live_upsert", **side, page=filled),
-        update=statement(
-            "sync_live_fill",
-            **table,
-            **side,
-            column=place.new_column,
-            page=filled,
-            same=same,
-            hash=hashed,
-            page_keys=sql.SQL(", ".join(live.numbered("p"))),
-        ),
-        update_old=statement("sync_live_fill_old", **table, column=live.vectors, page=old, same=same, hash=hashed),
+        write=where.write,
+        update_old=where.update_old,
         overtaken=statement(
             "sync_live_overtaken", **table, id=sql.SQL(numbered_id(place, "p")), page=hashes, same=same, hash=hashed
         ),
         note=statement("sync_live_note", queue=place.queue, ids=sql.Placeholder()),
         done=statement("sync_live_done", queue=place.queue, entries=sql.Placeholder()),
-        refuse=statement("sync_live_refuse", **side, page=_page(live, "content_hash bytea", "refused text")),
+        refuse=statement("sync_live_refuse", **side, page=page(live, "content_hash bytea", "refused text")),
         remove=statement(
             "sync_live_remove",
             side=place.shadow,
             page=names,
             same=sql.SQL(" AND ".join(f"s.{n} = p.{n}" for n in live.numbered())),
         ),
-        empty=statement("sync_live_empty", **table, column=place.new_column, page=names, same=same),
+        empty=where.empty,
         # The batch's own commit waits for the pieces' too.
-        piece=sql.SQL("SET LOCAL synchronous_commit = off; {}").format(_begin(place, "new", place.new_column)),
-        begin=_begin(place, "new", place.new_column),
-        begin_old=_begin(place, "old", live.vectors),
+        piece=sql.SQL("SET LOCAL synchronous_commit = off; {}").format(_begin(place, "new", place.vectors)),
+        begin=_begin(place, "new", place.vectors),
+        begin_old=_begin(place, "old", live.old),
         unlike=statement(
             "sync_live_unlike",
             id=sql.SQL(numbered_id(place, "p")),
-            page=_page(live, f"embedding {kind}"),
+            page=page(live, f"embedding {kind}"),
             far=FAR,
             **_vectors(place),
         ),
@@ -118,7 +110,18 @@ def statements_of(place: LivePlace) -> Statements:
             "sync_live_rows", **table, id=sql.SQL(numbered_id(place, "p")), hash=hashed, page=names, same=same
         ),
         known=statement("sync_live_known", **side, id=sql.SQL(numbered_id(place, "s")), page=names),
-        truncated=statement("sync_live_truncated", **table, side=place.shadow, same=sql.SQL(live.same("s", "b"))),
+        truncated=where.truncated,
+        moved=statement(
+            "sync_live_moved",
+            live_id=sql.SQL(live.id("b")),
+            side_id=sql.SQL(numbered_id(place, "s")),
+            first=live.key[0].name,
+            document=sql.SQL(live.document("b")),
+            rows=live.relation,
+            side=place.shadow,
+            same=sql.SQL(live.same("s", "b")),
+            queue=place.queue,
+        ),
     )
 
 
@@ -129,29 +132,23 @@ def firing(live: LiveTable, column: str) -> sql.Composed:
 
 def _vectors(place: LivePlace) -> dict[str, Any]:
     """Where the new vectors are: table, column, and whether a row of it, ``b``, has the key of one of a page, ``p``."""
-    live = place.live
-    if not place.beside:
-        return {
-            "schema": live.schema,
-            "table": live.table,
-            "column": place.new_column,
-            "same": sql.SQL(live.same("p", "b")),
-        }
-    pairs = zip(live.numbered("p"), live.numbered("b"), strict=True)
-    same = sql.SQL(" AND ".join(f"{left} = {right}" for left, right in pairs))
-    return {"schema": SCHEMA, "table": place.shadow, "column": "embedding", "same": same}
+    vectors = place.vectors
+    same = sql.SQL(vectors.same("b", place.live.numbered("p")))
+    return {"schema": vectors.schema, "table": vectors.table, "column": vectors.column, "same": same}
 
 
-def _begin(place: LivePlace, which: str, column: str) -> sql.Composed:
+def _begin(place: LivePlace, which: str, vectors: Vectors) -> sql.Composed:
+    if (vectors.schema, vectors.table) != (place.live.schema, place.live.table):
+        return sql.SQL("SET LOCAL {} = 'on'; SELECT ARRAY[]::text[], true").format(sql.SQL(WRITING))
     return sql.SQL(
         "SET LOCAL {} = 'on'; LOCK TABLE {} IN ROW EXCLUSIVE MODE; "
         "SELECT ARRAY({}), coalesce((SELECT c.{} = {} FROM ({}) AS c (new, old)), true)"
     ).format(
         sql.SQL(WRITING),
         place.live.identifier,
-        triggers(place.live, column),
+        triggers(place.live, vectors.column),
         sql.Identifier(which),
-        sql.Literal(column),
+        sql.Literal(vectors.column),
         called(place),
     )
 
@@ -168,15 +165,6 @@ def triggers(live: LiveTable, column: str) -> sql.Composed:
     ).format(sql.Literal(live.identifier.as_string()), sql.Literal(column))
 
 
-def _page(live: LiveTable, *more: str) -> sql.SQL:
-    """A page as a table: the key columns, then ``more`` (name and type)."""
-    columns = [("id", "text"), *(column.split() for column in more)]
-    arrays, names = (", ".join(part) for part in zip(*((f"%b::{kind}[]", name) for name, kind in columns), strict=True))
-    keys = [f"{part} AS {n}" for part, n in zip(live.parts("t.id"), live.numbered(), strict=True)]
-    chosen = ", ".join([*keys, *(name for name, _ in columns[1:])])
-    return sql.SQL(f"(SELECT {chosen} FROM unnest({arrays}) AS t ({names})) AS p")
-
-
 def restoring(place: LivePlace, column: str) -> sql.Composed:
     """What writes old vectors back into another column, and tells what became of each. Page: content_hash, embedding."""
     live = place.live
@@ -186,7 +174,7 @@ def restoring(place: LivePlace, column: str) -> sql.Composed:
         table=live.table,
         column=column,
         id=sql.SQL(numbered_id(place, "p")),
-        page=_page(live, "content_hash bytea", f"embedding {live.layout.type}"),
+        page=page(live, "content_hash bytea", f"embedding {live.layout.type}"),
         same=sql.SQL(live.same("p", "b")),
         hash=sql.SQL(live.hash("b")),
         first=live.key[0].name,

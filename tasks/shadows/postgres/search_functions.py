@@ -116,7 +116,7 @@ def _problems(connection: Connection, target: Target[LivePlace], function: str) 
 
 def _other_way_to_write(place: LivePlace) -> str:
     beside = "SET column = value, choose layout=column, leave it with the old vectors by write_function=null"
-    return f"Let it do what it does by UPDATE … {beside if place.beside else 'SET or INSERT'}"
+    return f"Let it do what it does by UPDATE … {'SET or INSERT' if place.in_table else beside}"
 
 
 def argument_of_query(connection: Connection, target: Target[LivePlace], name: str) -> int | None:
@@ -186,7 +186,7 @@ def _told(connection: Connection, target: Target[LivePlace], origin: Origin) -> 
                 f"no argument of {name} tells which vectors are meant: from the cutover on it searches "
                 f"{target.place.new_column} alone, and every instance of the application has to move to the new model with it"
             )
-    if not target.place.beside and hands_out_rows(_routine(origin), origin.column, relation):
+    if target.place.in_table and hands_out_rows(_routine(origin), origin.column, relation):
         yield (
             f"{name} hands out whole rows, which have {target.place.new_column} too once that is there: name the columns, or "
             "take layout=side_table"
@@ -264,7 +264,7 @@ def _vectors(connection: Connection, target: Target[LivePlace], old: str) -> Vec
         layout.dimensions,
         layout.index_type or layout.type,
         extension,
-        joined(target) if place.beside else None,
+        joined(target) if place.in_shadow else None,
         handing_over.handed(place, extension) if takes else None,
         handing_over.keeping(connection, place, old) if takes else (),
     )

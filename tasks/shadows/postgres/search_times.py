@@ -21,7 +21,7 @@ from tasks.stores.postgres import pace
 from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.function_names import shown
-from tasks.stores.postgres.live_table import LiveTable, quoted
+from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.pgvector import vector_bytes
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.syntax import NotParsed, statements
@@ -201,7 +201,7 @@ def _stored(connection: Connection, target: Target[LivePlace]) -> str | None:
     live = target.place.live
     row = connection.execute(
         sql.SQL("SELECT {0}::text FROM {1} WHERE {0} IS NOT NULL LIMIT 1").format(
-            sql.SQL(quoted(live.vectors)), sql.Identifier(*(live.beside or (live.schema, live.table)))
+            sql.Identifier(live.old.column), live.old.identifier
         )
     ).fetchone()
     return row[0] if row else None

@@ -66,7 +66,7 @@ def _by_relation(connection: Connection, target: Target[LivePlace]) -> str | Non
 def unwritten(connection: Connection, run_id: str, target: Target[LivePlace]) -> Iterator[str]:
     """Vectors in the column that the run did not write; a column that is there is read through for them."""
     side = side_table(target.place)
-    if target.place.beside or not relations.has_column(
+    if not target.place.in_table or not relations.has_column(
         connection, target.place.live.identifier, target.place.new_column
     ):
         return

@@ -32,7 +32,7 @@ def usual(connection: Connection, target: Target[LivePlace], name: str) -> sql.C
         kind = f"{extension}.{layout.index_type}({layout.dimensions})"
         nearest = f"({column}::{kind}) {operator} query_embedding::{kind}"  # what the index is on
     place = live.identifier.as_string() + " AS b"
-    if target.place.beside:
+    if target.place.in_shadow:
         place = f"({place} {joined(target)('b', 's')})"
         column_of = f"s.{quoted(target.place.new_column)}"
     else:

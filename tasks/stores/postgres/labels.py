@@ -29,7 +29,7 @@ def labelled(connection: Connection, table: Table, rows: int, each: int) -> Labe
     values: dict[str, sql.Composable] = {
         "key": sql.SQL(table.key),
         "label": sql.Identifier(table.label),
-        "table": table.identifier,
+        "table": table.relation,
         "vector": sql.SQL(table.column),
         "rows": sql.Literal(rows),
         "each": sql.Literal(min(each, rows)),

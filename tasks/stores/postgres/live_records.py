@@ -58,16 +58,21 @@ class LiveRecords:
     def distance_tolerance(self) -> float:
         return self.table.layout.distance_tolerance
 
+    @property
+    def _meant(self) -> sql.Composable:
+        return sql.SQL("{} AS meant").format(self.table.relation)
+
     def describe(self) -> Collection:
         with self.connect() as connection:
-            return described(connection, self.name, self.table.identifier, self.table.layout)
+            table = self.table
+            return described(connection, self.name, table.identifier, self._meant, table.layout)
 
     def evidence(self) -> Evidence:
         return Evidence(self.metric)
 
     def count(self) -> int:
         with self.connect() as connection:
-            return relations.count(connection, self.table.identifier)
+            return relations.count(connection, self._meant)
 
     def size(self) -> int:
         with self.connect() as connection:
@@ -79,7 +84,7 @@ class LiveRecords:
         order = sql.SQL(", ").join(sql.Identifier("t", column.name) for column in table.key)
         limit = sql.SQL("LIMIT {}").format(sql.Literal(table.limit)) if table.limit else sql.SQL("")
         command = sql.SQL("COPY (SELECT {} FROM {} AS t ORDER BY {} {}) TO STDOUT (FORMAT BINARY)").format(
-            sql.SQL(table.id()), table.identifier, order, limit
+            sql.SQL(table.id()), table.relation, order, limit
         )
         with self.connect() as connection, connection.cursor() as cursor, cursor.copy(command) as copy:
             copy.set_types(["text"])

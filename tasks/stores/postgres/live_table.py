@@ -10,47 +10,18 @@ from psycopg import sql
 
 from tasks.base import stored
 from tasks.base.errors import UsageError
+from tasks.stores.postgres import vectors
 from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.expression import Expression
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.table import Table
+from tasks.stores.postgres.vectors import Vectors
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
 PLAIN = {"smallint", "integer", "bigint", "numeric", "boolean", "uuid", "text", "character varying", "character", "bit"}
 """Types whose text is the same in every session; the usual ones, not all."""
 OF_ANY_LENGTH = {"character": "bpchar", "bit": "bit varying"}
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\\%]")
-
-
-@dataclass(frozen=True)
-class Expression:
-    """SQL over the columns of one row."""
-
-    pieces: tuple[str, ...]
-    """SQL, the name of a column, SQL, …"""
-
-    @classmethod
-    def of(cls, *parts: "str | Expression") -> "Expression":
-        """SQL and expressions, one after the other."""
-        pieces = [""]
-        for part in parts:
-            first, *more = (part,) if isinstance(part, str) else part.pieces
-            pieces[-1] += first
-            pieces += more
-        return cls(tuple(pieces))
-
-    @property
-    def columns(self) -> list[str]:
-        return list(dict.fromkeys(self.pieces[1::2]))
-
-    @property
-    def template(self) -> str:
-        """It as people read it, with its columns in braces."""
-        return "".join(f"{{{p}}}" if at % 2 else p for at, p in enumerate(self.pieces))
-
-    def sql(self, alias: str = "") -> str:
-        """It, over the columns of the row that ``alias`` stands for."""
-        parts = (f"{_of(alias)}{quoted(p)}" if at % 2 else p for at, p in enumerate(self.pieces))
-        return f"({''.join(parts)}\n)" if "--" in self.pieces[-1] else f"({''.join(parts)})"
 
 
 @dataclass(frozen=True)
@@ -110,6 +81,10 @@ class LiveTable:
     """The column that tells what a row shows, for the report."""
     expression: Expression | None = None
     """What a row's document is, where it is more than its columns put together; ``text`` names the columns all the same."""
+    apart: Vectors | None = None
+    """Where the old vectors lie in another table of the application's."""
+    only: Expression | None = None
+    """Condition of the rows that are meant; None: all."""
 
     @property
     def columns(self) -> list[str]:
@@ -123,6 +98,8 @@ class LiveTable:
     @property
     def records(self) -> Table:
         """The rows that have one as records: key, text, old vector."""
+        if self.apart:
+            return self.by(self.apart, self.layout, self.vectors)
         return Table(
             *(self.beside or (self.schema, self.table)),
             self.layout,
@@ -132,19 +109,48 @@ class LiveTable:
             label=None if self.beside else self.label,
         )
 
+    @property
+    def old(self) -> Vectors:
+        """Where the old vectors lie."""
+        schema, table = self.beside or (self.schema, self.table)
+        return self.apart or Vectors(schema, table, self.vectors, tuple(column.name for column in self.key))
+
+    @property
+    def relation(self) -> sql.Composable:
+        """The rows that are meant, as a FROM has them before an alias."""
+        if self.only is None:
+            return self.identifier
+        return sql.SQL("(SELECT b.* FROM {} AS b WHERE {})").format(self.identifier, sql.SQL(self.only.sql("b")))
+
     def rows(self, vector: str) -> Table:
-        """All rows as records, with this SQL of a vector."""
-        return Table(
-            self.schema, self.table, self.layout, self.id(), vector, f"{self.document()}, NULL::text, NULL::text"
-        )
+        """All rows that are meant as records, with this SQL of a vector over those of ``meant``."""
+        rows = f"{self.relation.as_string()} AS meant"
+        content = f"{self.document()}, NULL::text, NULL::text"
+        return Table(self.schema, self.table, self.layout, self.id(), vector, content, rows=rows)
 
     def old_vector(self) -> str:
-        """SQL of a row's old vector."""
-        if self.beside is None:
+        """SQL of the old vector of a row of ``meant``."""
+        old = self.old
+        if (old.schema, old.table) == (self.schema, self.table):
             return quoted(self.vectors)
-        here = self.identifier.as_string()
-        same = " AND ".join(f"v.{column.quoted} = {here}.{column.quoted}" for column in self.key)
-        return f"(SELECT v.{quoted(self.vectors)} FROM {sql.Identifier(*self.beside).as_string()} AS v WHERE {same})"
+        same = old.same("v", [f"meant.{column.quoted}" for column in self.key])
+        return f"(SELECT v.{quoted(old.column)} FROM {old.identifier.as_string()} AS v WHERE {same})"
+
+    def by(self, vectors: Vectors, layout: Layout, name: str) -> Table:
+        """The rows that are meant and have one of these vectors, which is called ``name``, as records."""
+        label = [] if self.label is None else [self.label]
+        columns = dict.fromkeys([*(column.name for column in self.key), *self.columns, *label])
+        chosen = ", ".join(f"b.{quoted(column)}" for column in columns)
+        same = vectors.same("v", [f"b.{column.quoted}" for column in self.key])
+        only = f" AND {self.only.sql('b')}" if self.only else ""
+        rows = (
+            f"(SELECT {chosen}, v.{quoted(vectors.column)} AS {quoted(name)} FROM {vectors.identifier.as_string()} AS v "
+            f"JOIN {self.identifier.as_string()} AS b ON {same} WHERE v.{quoted(vectors.column)} IS NOT NULL{only}) AS meant"
+        )
+        content = f"{self.document()}, NULL::text, NULL::text"
+        return Table(
+            vectors.schema, vectors.table, layout, self.id(), quoted(name), content, label=self.label, rows=rows
+        )
 
     def id(self, alias: str = "") -> str:
         """SQL of a row's name: its key as text, and as a JSON array where it is of several columns."""
@@ -248,9 +254,9 @@ def _with_vectors(connection: Connection) -> str:
 def from_json(data: dict[str, Any]) -> LiveTable:
     """The table that ``dataclasses.asdict`` wrote."""
     key = [stored.read(Column, column) for column in data["key"]]
-    expression = data.get("expression") and Expression(tuple(data["expression"]["pieces"]))
-    layout = stored.read(Layout, data["layout"])
-    return stored.read(LiveTable, {**data, "key": key, "layout": layout, "expression": expression})
+    layout, apart = stored.read(Layout, data["layout"]), data.get("apart") and vectors.from_json(data["apart"])
+    expressions = {name: data.get(name) and Expression(tuple(data[name]["pieces"])) for name in ("expression", "only")}
+    return stored.read(LiveTable, {**data, "key": key, "layout": layout, "apart": apart, **expressions})
 
 
 def text_columns(template: str) -> list[str]:

@@ -5,11 +5,12 @@ from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from tasks.base import stored
-from tasks.stores.postgres import live_table
+from tasks.stores.postgres import live_table, vectors
 from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.storable import Nul
 from tasks.stores.postgres.table import Table
+from tasks.stores.postgres.vectors import Vectors
 
 SCHEMA = "vecferry"
 """Where the ledger and the tables that nobody reads yet live."""
@@ -131,8 +132,12 @@ class LivePlace(PostgresPlace):
 
     followed: ClassVar[bool] = True
     nul: ClassVar[Nul] = "quarantine"
-    beside: ClassVar[bool]
-    """Whether the vectors lie in a table of their own."""
+    in_table: ClassVar[bool]
+    """Whether the vectors are a column of the table itself, so that whoever writes one writes a row of people's."""
+    in_shadow: ClassVar[bool]
+    """Whether they lie in the table of what is known of each row."""
+    old_stays: ClassVar[bool] = False
+    """Whether the old vectors go on being searched, and so kept current, after the contract too."""
     live: LiveTable
     new_column: str
     """The column that the new vectors are searched in."""
@@ -158,6 +163,16 @@ class LivePlace(PostgresPlace):
     def column(self) -> str:
         """The column of the new vectors as it is called now, with its table."""
         return f"{self.schema}.{self.table}.{self.new_column}"
+
+    @property
+    def vectors(self) -> Vectors:
+        """Where the new vectors lie."""
+        return Vectors(self.schema, self.table, self.new_column, tuple(column.name for column in self.live.key))
+
+    @property
+    def old_vectors(self) -> Vectors | None:
+        """Where the run keeps the old ones current once others are searched; None where the run does that which made them."""
+        return None if self.live.beside else self.live.old
 
     @property
     def shared(self) -> bool:
@@ -195,7 +210,8 @@ class LiveColumn(LivePlace):
     """A column of the table itself, which the application fills after the contract."""
 
     kind: ClassVar[str] = "column"
-    beside: ClassVar[bool] = False
+    in_table: ClassVar[bool] = True
+    in_shadow: ClassVar[bool] = False
     followed_after_contract: ClassVar[bool] = False
 
 
@@ -216,9 +232,47 @@ class SideTable(LivePlace):
     """A table beside it, which has no other source than its queue, so that the queue is worked off for ever."""
 
     kind: ClassVar[str] = "side_table"
-    beside: ClassVar[bool] = True
+    in_table: ClassVar[bool] = False
+    in_shadow: ClassVar[bool] = True
     followed_after_contract: ClassVar[bool] = True
+
+    @property
+    def vectors(self) -> Vectors:
+        return Vectors(SCHEMA, self.shadow, "embedding", tuple(self.live.numbered()))
 
     @property
     def shared(self) -> bool:
         return self.write_function is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelColumn(LivePlace):
+    """A table of the application's that has the vectors of several models: a row for each row of the live table and model, in the
+    column of its dimensions. What several models share nobody fills but for his own rows."""
+
+    kind: ClassVar[str] = "model_column"
+    in_table: ClassVar[bool] = False
+    in_shadow: ClassVar[bool] = False
+    old_stays: ClassVar[bool] = True
+    followed_after_contract: ClassVar[bool] = True
+
+    own: Vectors
+    model: int
+    """Number of the model, in the registry."""
+    model_name: str
+    source: int
+    """Number of the model that was searched before."""
+    set_id: int
+    """The tables, in the registry."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.schema}.{self.table} by {self.model_name}"
+
+    @property
+    def vectors(self) -> Vectors:
+        return self.own
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        return super().from_json({**data, "own": vectors.from_json(data["own"])})

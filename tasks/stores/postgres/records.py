@@ -33,20 +33,21 @@ class TableRecords:
         return self.table.layout.distance_tolerance
 
     def describe(self) -> Collection:
-        return described(self.connection, self.table.name, self.table.identifier, self.table.layout)
+        table = self.table
+        return described(self.connection, table.name, table.identifier, table.relation, table.layout)
 
     def evidence(self) -> Evidence:
         return Evidence(self.metric)
 
     def count(self) -> int:
-        return relations.count(self.connection, self.table.identifier)
+        return relations.count(self.connection, self.table.relation)
 
     def size(self) -> int:
         return relations.size(self.connection, self.table.identifier)
 
     def ids(self) -> pa.Array:
         command = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT (FORMAT BINARY)").format(
-            sql.SQL(self.table.key), self.table.identifier
+            sql.SQL(self.table.key), self.table.relation
         )
         with self.connection.cursor() as cursor, cursor.copy(command) as copy:
             copy.set_types(["text"])
@@ -79,7 +80,9 @@ class TableRecords:
         return pace.turns(self.connection)
 
 
-def described(connection: Connection, name: str, table: sql.Identifier, layout: Layout) -> Collection:
-    """A table's records, as they are now."""
-    identity, rows = relations.identity(connection, table), relations.count(connection, table)
+def described(
+    connection: Connection, name: str, table: sql.Identifier, relation: sql.Composable, layout: Layout
+) -> Collection:
+    """The records of a table, those that ``relation`` has of it, as they are now."""
+    identity, rows = relations.identity(connection, table), relations.count(connection, relation)
     return Collection(name, identity, rows, layout.dimensions, layout.metric)

@@ -34,7 +34,7 @@ def size(connection: Connection, relation: sql.Identifier) -> int:
     return int(_value(connection, "SELECT pg_total_relation_size(%s::regclass)", relation))
 
 
-def count(connection: Connection, relation: sql.Identifier) -> int:
+def count(connection: Connection, relation: sql.Composable) -> int:
     """Its rows, counted."""
     return int(_value(connection, sql.SQL("SELECT count(*) FROM {}").format(relation)))
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from tasks.base.errors import UsageError
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.live_table import Expression
+from tasks.stores.postgres.expression import Expression
 from tasks.stores.postgres.syntax import Node, NotParsed, parse, unquoted
 
 PARTS = {

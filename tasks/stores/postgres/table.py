@@ -41,10 +41,18 @@ class Table:
     """SQL condition of the rows that we wrote."""
     label: str | None = None
     """The column that tells what a row shows, where one does."""
+    rows: str | None = None
+    """SQL of the rows that are meant, with an alias; None: all of the table. A search goes through its index until it has
+    enough of them."""
 
     @cached_property
     def identifier(self) -> sql.Identifier:
         return sql.Identifier(self.schema, self.name)
+
+    @cached_property
+    def relation(self) -> sql.Composable:
+        """The rows that are meant, as a FROM has them."""
+        return self.identifier if self.rows is None else sql.SQL(self.rows)
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -60,7 +68,7 @@ def copy_ids(connection: Connection, into: sql.Composable, ids: pa.Array) -> Non
 def page(connection: Connection, table: Table, where: sql.Composable, parameters: Sequence[Any]) -> pa.RecordBatch:
     """The records that ``where`` names, all at once; its parameters are $1 and so on."""
     query = sql.SQL("SELECT {}, {}, {} FROM {} {}").format(
-        sql.SQL(table.key), sql.SQL(table.content), sql.SQL(table.column), table.identifier, where
+        sql.SQL(table.key), sql.SQL(table.content), sql.SQL(table.column), table.relation, where
     )
     with RawCursor(connection) as cursor:  # a name may hold a %, which other cursors take for a parameter
         rows = cursor.execute(query, parameters, binary=True).fetchall()
@@ -73,7 +81,7 @@ def read(
     """Streams records; ``content=False`` leaves documents, metadata and uris null, which is faster."""
     chosen = table.content if content else "NULL::text, NULL::text, NULL::text"
     command = sql.SQL("COPY (SELECT {}, {}, {} FROM {} {}) TO STDOUT (FORMAT BINARY)").format(
-        sql.SQL(table.key), sql.SQL(chosen), sql.SQL(table.column), table.identifier, where or sql.SQL("")
+        sql.SQL(table.key), sql.SQL(chosen), sql.SQL(table.column), table.relation, where or sql.SQL("")
     )
     # PostgreSQL goes on sending while a batch is worked on, which it would not with a cursor.
     with pace.turns(connection) as take, connection.cursor() as cursor, cursor.copy(command) as copy:
@@ -101,11 +109,13 @@ def search(
         operand=sql.SQL(f"({layout.operand(table.column)})"),
         operator=sql.SQL(pgvector.OPERATOR[layout.metric]),
         probe=sql.SQL(layout.probe),
-        table=table.identifier,
+        table=table.relation,
         k=sql.Literal(k),
     )
     answers = []
     with connection.transaction():
+        if table.rows:  # else rows that are not meant take the places of those that are
+            connection.execute("SET LOCAL hnsw.iterative_scan = 'strict_order'")
         # A prepared statement would be replanned to an exact scan and make recall read 1.0.
         if ef_search:
             connection.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(min(1000, ef_search))))

@@ -1,0 +1,225 @@
+"""Vectors of one model of several that a table of the application's has: a row for each chunk and model.
+
+The tables are as the registry of models has them, and stay so: a switch makes the model the default of new searches and new
+documents, and no other model's vectors are touched, neither then nor by a contract, which only ends the way back. So what the run
+follows it follows for as long as people search by its model.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+from psycopg import sql
+
+from sql import statement
+from tasks.base.errors import UsageError
+from tasks.base.progress import Tell, quiet
+from tasks.base.words import agreeing, counted
+from tasks.runs import coverage, registry, way_back
+from tasks.runs.plan import Target
+from tasks.runs.registry import RegisteredModel
+from tasks.shadows.difference import Difference
+from tasks.shadows.postgres import live_place
+from tasks.shadows.postgres.live_shadow import LiveShadow
+from tasks.shadows.postgres.model_changes import registry_changed, send_one_by_one
+from tasks.shadows.postgres.model_indexes import indexes
+from tasks.stores.interface import Built
+from tasks.stores.postgres import pace, relations
+from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres.counting import count
+from tasks.stores.postgres.live_table import literal
+from tasks.stores.postgres.locking import locked
+from tasks.stores.postgres.model_tables import ModelTables, every
+from tasks.stores.postgres.places import SCHEMA, ModelColumn
+from tasks.stores.postgres.table import Table
+from tasks.stores.postgres.vectors import Vectors
+
+PIECE_ROWS = 1_000
+"""Vectors that are deleted at once."""
+
+
+@dataclass(frozen=True)
+class ModelColumnShadow(LiveShadow):
+    """Satisfies Shadow."""
+
+    target: Target[ModelColumn]
+
+    @cached_property
+    def tables(self) -> ModelTables:
+        with self.run.connection() as connection:
+            return next(tables for tables in every(connection) if tables.set_id == self.target.place.set_id)
+
+    def model(self, connection: Connection) -> RegisteredModel:
+        """The run's, as it is registered now. Raises UsageError where its vectors were dropped."""
+        for model in registry.listed(connection, self.tables):
+            if model.number == self.target.place.model:
+                return model
+        raise UsageError(
+            f"the vectors of {self.target.place.model_name} were dropped: `vecferry models setup` makes room for them again, and a new "
+            "run makes them"
+        )
+
+    def now(self, connection: Connection) -> Self:
+        place, known = self.target.place, {m.number: m for m in registry.listed(connection, self.tables)}
+        if new := known.get(place.model):
+            own = vectors_of(self.tables, new)
+            place = replace(place, own=own, new_column=own.column)
+        if old := known.get(place.source):
+            apart = vectors_of(self.tables, old)
+            place = replace(place, live=replace(place.live, vectors=apart.column, apart=apart))
+        return replace(self, target=replace(self.target, place=place))
+
+    def expand(self) -> None:
+        with self.run.connection() as connection:
+            target = self.now(connection).target
+            locked(connection, lambda: self._make(connection, target))
+
+    def _make(self, connection: Connection, target: Target[ModelColumn]) -> None:
+        vectors = target.place.vectors
+        had = sql.SQL("SELECT EXISTS (SELECT 1 FROM {} AS v WHERE {})").format(
+            vectors.identifier, sql.SQL(vectors.meant("v"))
+        )
+        row = connection.execute(had).fetchone()
+        assert row
+        table = f"{target.place.schema}.{target.place.table}"
+        live_place.make_known(
+            connection, self.run.run_id, target, {"table": table, "model": target.place.model, "had": row[0]}
+        )
+        live_place.note_changes(connection, target)
+
+    def index(self) -> Built:
+        with self.run.connection() as connection:
+            model = self.model(connection)
+            for _ in send_one_by_one(connection, indexes(connection, self.tables, [model])):
+                pass
+        return Built(index_type=model.layout.index_type)
+
+    def table(self, connection: Connection) -> Table:
+        self.refuse_retired(connection)
+        shadow = self.now(connection)
+        place = shadow.target.place
+        return replace(place.live.by(place.vectors, place.layout, place.new_column), settled=shadow.settled())
+
+    def dependents(self, connection: Connection) -> list[str]:
+        place = self.target.place
+        if not place.live.only:
+            return []
+        meant = sql.SQL("{} AS b").format(place.live.identifier)
+        outside = sql.SQL(f"{place.live.document('b')} IS NOT NULL AND {place.live.only.sql('b')} IS NOT TRUE")
+        left = count(connection, meant, outside)
+        if not left:
+            return []
+        return [
+            f"{counted(left, 'row')} of {place.schema}.{place.table} {agreeing(left, 'are')} not among the documents of this run: "
+            f"migrate those too, or `vecferry models activate {place.model_name} --force` switches without them"
+        ]
+
+    def switch(self, connection: Connection) -> None:
+        registry.set_active(connection, self.tables, self.model(connection))
+        registry_changed(connection, self.tables)
+        self._becomes(connection, "live")
+
+    def take_back(self, connection: Connection, switched: bool) -> str:
+        if not switched:
+            live_place.drop_known(connection, self.target)
+            self._count_refused(connection)
+            return f"{self.target.name} is followed no more: its triggers and its queue were dropped"
+        before = way_back.go_back(connection, self.tables, self.model(connection))
+        registry_changed(connection, self.tables)
+        self._becomes(connection, "shadow")
+        return f"{before.name} is the default of {self.tables.chunks} again; the vectors of {self.target.place.model_name} are kept"
+
+    def contract(self, connection: Connection) -> list[str]:
+        way_back.settle(connection, self.model(connection))
+        return [f"{self.target.place.model_name} stays the default of {self.tables.chunks}; no vectors were dropped"]
+
+    def notes(self) -> list[str]:
+        with self.run.connection() as connection:
+            model = self.model(connection)
+        if self.run.plan.request.similarity_threshold is None or model.similarity_threshold is not None:
+            return []
+        return [
+            f"{model.name} has no similarity threshold of its own, and similarities of two models are not alike: vecferry models setup "
+            f"{model.name} -p similarity_threshold=… sets what the report translates the other model's into"
+        ]
+
+    def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
+        difference = super().follow(max_deleted, tell, only)
+        with self.run.connection() as connection:
+            self._count_refused(connection)
+        return difference
+
+    def clear(self) -> None:
+        """Those vectors that this run has brought in, where there were none of the model's before; the others stay."""
+        with self.run.connection() as connection:
+            if not self._brought_all(connection):
+                return
+            target = self.now(connection).target
+            vectors, live = target.place.vectors, target.place.live
+            one = statement(
+                "contract_model_vectors",
+                schema=vectors.schema,
+                table=vectors.table,
+                vector=sql.SQL(vectors.same("v", live.numbered("s"))),
+                side=target.place.shadow,
+                others=self._known_to_others(connection),
+                rows=PIECE_ROWS,
+            )
+            deleted = 1
+            while deleted:
+                with pace.turn(connection):
+                    deleted = connection.execute(one).rowcount
+
+    def _becomes(self, connection: Connection, role: str) -> None:
+        connection.execute(
+            "UPDATE vecferry.relation SET role = %s WHERE table_schema = %s AND table_name = %s",
+            (role, SCHEMA, self.target.place.shadow),
+        )
+
+    def _brought_all(self, connection: Connection) -> bool:
+        """Whether the model had no vectors when this run began."""
+        row = connection.execute(
+            "SELECT (source ->> 'had')::boolean FROM vecferry.relation WHERE (table_schema, table_name) = (%s, %s)",
+            (SCHEMA, self.target.place.shadow),
+        ).fetchone()
+        return row == (False,) and relations.exists(connection, self.side)
+
+    def _known_to_others(self, connection: Connection) -> sql.Composable:
+        """SQL: another run of the same model follows the row ``s`` too."""
+        same = " AND ".join(f"o.{n} = s.{n}" for n in self.live.numbered())
+        known = [
+            sql.SQL("EXISTS (SELECT 1 FROM {} AS o WHERE {})").format(sql.Identifier(SCHEMA, name), sql.SQL(same))
+            for name in self._followed(connection)
+            if name != self.target.place.shadow
+        ]
+        return sql.SQL(" OR ").join(known) if known else sql.SQL("false")
+
+    def _count_refused(self, connection: Connection) -> None:
+        """Has the counters say how many rows the model refuses, by what all its runs know."""
+        known = [
+            sql.SQL("SELECT {} FROM {} WHERE refused IS NOT NULL").format(
+                sql.SQL(", ".join(self.live.numbered())), sql.Identifier(SCHEMA, name)
+            )
+            for name in self._followed(connection)
+        ]
+        query = sql.SQL("SELECT count(*) FROM ({}) AS refused").format(sql.SQL(" UNION ").join(known))
+        row = connection.execute(query).fetchone() if known else (0,)
+        assert row
+        coverage.set_refused(connection, self.tables, self.target.place.model, row[0])
+
+    def _followed(self, connection: Connection) -> list[str]:
+        """What the runs of the model know, a table each."""
+        rows = connection.execute(
+            "SELECT table_name FROM vecferry.relation WHERE table_schema = %s AND (source ->> 'model')::bigint = %s",
+            (SCHEMA, self.target.place.model),
+        )
+        return [name for (name,) in rows]
+
+
+def vectors_of(tables: ModelTables, model: RegisteredModel) -> Vectors:
+    """Where a model's vectors lie."""
+    if (model.place_schema, model.place_table) == (tables.chunks.schema, tables.chunks.table):
+        return Vectors(model.place_schema, model.place_table, model.column, (tables.chunks.key,))
+    embeddings = tables.embeddings
+    number = f"{literal(model.id)}::{embeddings.model_type}"
+    return Vectors(model.place_schema, model.place_table, model.column, (embeddings.chunk,), (embeddings.model, number))
