@@ -37,7 +37,7 @@ class MultiModel(Migration):
         None,
         description="model whose vectors the documents have, as `vecferry models list` has it (default: the active one)",
     )
-    target_model: str = Field(description="model whose vectors they get, as `vecferry models list` has it")
+    target_model: str | None = Field(None, description="model whose vectors they get, as `vecferry models list` has it")
     documents: Documents = Field(Documents(), description="which documents are migrated (default: all)")
     order_by: str | None = Field(
         None,
@@ -60,6 +60,11 @@ class MultiModel(Migration):
 
     def source(self) -> dict[str, Any]:
         return {"store": "live_tables"}
+
+    def missing(self) -> str | None:
+        if self.target_model:
+            return None
+        return "no model is given: set target_model, a name that `vecferry models list` has"
 
     def resolved(self) -> dict[str, Any]:
         return {

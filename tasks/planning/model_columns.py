@@ -10,6 +10,7 @@ from dataclasses import replace
 from psycopg import sql
 
 from tasks.base import stored
+from tasks.base.errors import UsageError
 from tasks.checks.query_file import read_queries
 from tasks.embedders.registry import open_embedder
 from tasks.planning import dependents, live_estimate, live_requirements, live_sql, model_readers, rights, server
@@ -37,6 +38,8 @@ __all__ = ["draft", "estimate", "examine"]
 def draft(connection: Connection, request: Request, run_id: str) -> Draft:
     """The plan of a new run, its rows not counted yet. Raises UsageError when a model, a table or a column is not there."""
     own = request.own
+    if not own["target_model"]:
+        raise UsageError("no model is given: set target_model, a name that `vecferry models list` has")
     tables = find(connection, stored.read(Roles, own["roles"]))
     new = registry.named(connection, tables, own["target_model"])
     old = (

@@ -222,6 +222,7 @@ def test_a_plan_names_what_would_see_a_row_a_chunk_and_model(served: Served) -> 
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"target_model": None}, "no model is given: set target_model"),
     ({"target_model": "hashing/384"}, "hashing/384 is the source and the target"),
     ({"target_model": "hashing/5"}, "no model 'hashing/5' is registered.*vecferry models setup hashing/5"),
     ({"documents": {"filter": "sauce = 'wiki'"}}, "public.documents has no column 'sauce'"),
