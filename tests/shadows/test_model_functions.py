@@ -211,13 +211,13 @@ def test_who_may_search_may_search_by_a_new_model(served: Several, reader: Conne
 
 
 def test_several_models_are_fused_by_reciprocal_rank(served: Several) -> None:
-    """A chunk's score is the sum of 1 / (60 + its rank) over the models that have it among their nearest 40; an intersection has
+    """A chunk's score is the sum of 1 / (60 + its rank) over the models that have it among their nearest 20; an intersection has
     those that all of them have there."""
     names, text = ["hashing/64", "flipped/64", "hashing/2100"], "planet market forest"
     vectors = [vector(name, text) for name in names]
     ranks = defaultdict[int, dict[str, int]](dict)
     for name, probe in zip(names, vectors, strict=True):
-        for row in asked(served.connection, "search_chunks(%s, 40, %s)", probe, name):
+        for row in asked(served.connection, "search_chunks(%s, 20, %s)", probe, name):
             ranks[row[0]][name] = row[6]
     call = "search_chunks_multi(%s::vector[], %s, %s, 7)"
     for aggregation, least in (("union", 1), ("intersection", 3)):

@@ -13,8 +13,9 @@ from tasks.stores.postgres import pgvector
 from tasks.stores.postgres.model_tables import ModelTables
 
 NAME = "search_chunks"
-CANDIDATES = 40
-"""Chunks of each model that are fused, or ``top_k`` where that is more: as many as an HNSW index looks at by itself."""
+CANDIDATES = 20
+"""Chunks of each model that are fused, or ``top_k`` where that is more: half of what an HNSW index
+looks at by itself, so that two models that share one need not look twice."""
 RANK_CONSTANT = 60
 """k of reciprocal rank fusion, as its authors have it (Cormack, Clarke and Büttcher, SIGIR 2009)."""
 UNKNOWN, MISFIT = "undefined_object", "data_exception"
