@@ -17,8 +17,8 @@ from tests.helpers import old_ledger
 from tests.helpers.command import command
 
 FIXTURE = "ledger_before_versions"
-WITHOUT_LEDGER = {"params", "demo", "embed"}
-"""Commands that ask no ledger, or make one of their own."""
+WITHOUT_LEDGER = {"params", "demo", "embed", "ingest", "serve"}
+"""Commands that ask no ledger of runs, or make one of their own."""
 OF_RUN = ("status", "rerun", "cutover", "catch-up", "rollback", "contract", "verify", "restore", "search")
 OF_FLOW = ("plan", "run", "snapshot")
 RUN = "chroma-verified"
