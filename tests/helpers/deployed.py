@@ -144,5 +144,7 @@ def deployed(postgres: Callable[[str], str], home: Path) -> Iterator[Api]:
         prefect_database.copy(ui.prefect_home() / "prefect.db")
         # SQLite waits up to 60 s for its lock before the server says 503.
         with ui.serving(port), Api(base_url=f"http://127.0.0.1:{port}/api/", timeout=90) as api:
-            api.shipped = {name: api.deployment(name) for name in (CHROMA, TEXT, IMAGES, POINTS, "catch-up/catch-up")}
+            api.shipped = {
+                name: api.deployment(name) for name in (CHROMA, TEXT, IMAGES, POINTS, MODELS, "catch-up/catch-up")
+            }
             yield api

@@ -29,6 +29,7 @@ def test_a_run_that_is_killed_goes_on(prefect_url: str, postgres: Callable[[str]
     new_database(postgres("postgres"), database)
     place = Place(postgres(database), tmp_path / "home", prefect_url)
     with connect(place.url, "vecferry test") as connection:
+        connection.execute("CREATE EXTENSION vector")
         served = Served(connection, documents=40)
         served.init(NEW)
         change = served.change()
