@@ -378,7 +378,7 @@ def test_whoever_calls_the_functions_does_not_see_the_switch(connection: Connect
                 waits.append(time.perf_counter() - started)
 
     search = (0.002, "SELECT id FROM match_reports(%s::vector, -2, 5)", query)
-    # Slower: of the same vector hundreds of times, which nobody vacuums, an HNSW index has a part that no search leaves.
+    # Slower: with one vector hundreds of times, which nobody vacuums, two searches of one moment by an HNSW index may differ.
     write = (0.05, "SELECT update_report_embedding(8, %s::vector)", vector)
     threads = [threading.Thread(target=call, args=arguments) for arguments in (search, search, write)]
     for thread in threads:
