@@ -61,6 +61,6 @@ def _text_of(file: Path) -> str:
     except FileNotFoundError:
         raise UsageError(f"there is no file {str(file)!r}") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{str(file)!r} is no text in UTF-8") from None
+        raise UsageError(f"{str(file)!r} is not text in UTF-8") from None
     except OSError as error:
         raise UsageError(f"{str(file)!r} cannot be read: {error.strerror}") from None

@@ -44,7 +44,7 @@ def command(
         typer.Option(
             "--aggregation",
             help="of several models: union (default) or intersection",
-            metavar="HOW",
+            metavar="union|intersection",
             show_default=False,
         ),
     ] = "",

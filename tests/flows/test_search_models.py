@@ -139,7 +139,7 @@ def test_files_become_documents(served: Several, capsys: Capture, tmp_path: Path
     binary.write_bytes(b"\xff\xfe\x00")
     for arguments, message in (
         ([str(first), "absent.txt"], "there is no file 'absent.txt'"),
-        ([str(first), str(binary)], "is no text in UTF-8"),
+        ([str(first), str(binary)], "is not text in UTF-8"),
         ([str(first), str(second), "--title", "Both"], "--title is of one document"),
     ):
         ended = command(capsys, "ingest", *arguments)

@@ -25,18 +25,11 @@ class Roles:
 
 
 @dataclass(frozen=True)
-class Documents:
-    """What is searched for."""
+class Relation:
+    """One of the tables of a set."""
 
     schema: str
     table: str
-    key: str
-    key_type: str
-    title: str | None
-    text: str | None
-    """None where only the chunks have the text."""
-    metadata: str | None
-    """A jsonb column."""
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -47,11 +40,22 @@ class Documents:
 
 
 @dataclass(frozen=True)
-class Chunks:
+class Documents(Relation):
+    """What is searched for."""
+
+    key: str
+    key_type: str
+    title: str | None
+    text: str | None
+    """None where only the chunks have the text."""
+    metadata: str | None
+    """A jsonb column."""
+
+
+@dataclass(frozen=True)
+class Chunks(Relation):
     """The pieces of documents that are embedded. A chunk may be its document: then ``document`` is the key."""
 
-    schema: str
-    table: str
     key: str
     key_type: str
     document: str
@@ -61,31 +65,15 @@ class Chunks:
     metadata: str | None
     """A jsonb column."""
 
-    @property
-    def identifier(self) -> sql.Identifier:
-        return sql.Identifier(self.schema, self.table)
-
-    def __str__(self) -> str:
-        return f"{self.schema}.{self.table}"
-
 
 @dataclass(frozen=True)
-class Embeddings:
+class Embeddings(Relation):
     """The vectors, in a column for each number of dimensions."""
 
-    schema: str
-    table: str
     chunk: str
     model: str
     model_type: str
     """SQL type of what names a model; bigint where the table is ours."""
-
-    @property
-    def identifier(self) -> sql.Identifier:
-        return sql.Identifier(self.schema, self.table)
-
-    def __str__(self) -> str:
-        return f"{self.schema}.{self.table}"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The places of new vectors in Qdrant: a second named vector of the collection, or a collection beside it."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -8,7 +9,7 @@ from tasks.base.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
-class QdrantPlace:
+class QdrantPlace(ABC):
     """What places here have in common. Satisfies Place with the facts of its subclasses."""
 
     kind: ClassVar[str]
@@ -58,9 +59,9 @@ class QdrantPlace:
         return self.collection
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """What people call it."""
-        raise NotImplementedError
 
     @property
     def made(self) -> str:
@@ -68,9 +69,9 @@ class QdrantPlace:
         return self.name
 
     @property
+    @abstractmethod
     def holder(self) -> str:
         """The collection that holds the new vectors."""
-        raise NotImplementedError
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
