@@ -10,9 +10,10 @@ from psycopg import sql
 from benchmarks import fixtures
 from benchmarks.figures import Figure
 from tasks.embedders.interface import Space
-from tasks.runs import ledger_versions, model_search, model_sets, registry
-from tasks.runs.model_search import Wanted
+from tasks.runs import ledger_versions, model_sets, registry
 from tasks.runs.registry import Place, RegisteredModel
+from tasks.serving import model_search
+from tasks.serving.model_search import Wanted
 from tasks.shadows.postgres import extension, model_functions
 from tasks.stores.postgres import wire
 from tasks.stores.postgres.connection import Connection, Packed, connect

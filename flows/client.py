@@ -16,14 +16,15 @@ import orjson
 
 from tasks.base import settings
 from tasks.base.errors import UsageError
-from tasks.runs import documents, model_figures, model_search, registry
+from tasks.runs import model_figures, registry
 from tasks.runs.database import Connection, database_url
-from tasks.runs.documents import Covered, DocumentEmbeddings, Written
-from tasks.runs.ingest import Ingest
 from tasks.runs.model_figures import ModelStatus, Storage
-from tasks.runs.model_search import Aggregation, Answer, Hit, Key, Ranked, Searched, Wanted
-from tasks.runs.opened_models import Embed, OpenedModels, Vector
 from tasks.runs.registry import RegisteredModel
+from tasks.serving import documents, model_search
+from tasks.serving.documents import Covered, DocumentEmbeddings, Written
+from tasks.serving.ingest import Ingest
+from tasks.serving.model_search import Aggregation, Answer, Hit, Key, Ranked, Searched, Wanted
+from tasks.serving.opened_models import Embed, OpenedModels, Vector
 from tasks.stores.postgres import model_tables
 from tasks.stores.postgres.model_tables import ModelTables, Roles
 from tasks.stores.postgres.pool import Pool

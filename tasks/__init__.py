@@ -12,6 +12,7 @@
     planning    what a run would do, take and cost; writes nothing
     checks      what verification looks at, and the report
     shadows     new vectors until the switch: made, filled, indexed, followed, compared, switched; one adapter a kind of place
+    serving     one document or one query at once, by several models, without a run
     runs        what is known of a run: plan, ledger, batches, vectors that are kept, spending, the registry of models
     stores      what records live in; one adapter a store
     contents    what of a record a model is given; one adapter a kind of content

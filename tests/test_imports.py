@@ -15,6 +15,7 @@ LAYERS = (
     {"stores"},
     {"contents"},
     {"runs"},
+    {"serving"},
     {"shadows"},
     {"checks"},
     {"planning"},
@@ -72,12 +73,12 @@ def test_a_file_of_tasks_is_a_stage_and_nothing_else_is() -> None:
     """A newcomer reads the migration off the listing."""
     assert {path.stem for path in (ROOT / "tasks").glob("*.py")} == STAGES | {"__init__"}
     assert {p.name for p in (ROOT / "tasks").iterdir() if p.is_dir() and p.name[0] != "_"} == {
-        part for layer in LAYERS[:8] for part in layer
+        part for layer in LAYERS[:-2] for part in layer
     }
 
 
 def test_imports_run_one_way() -> None:
-    """base ← embedders ← stores ← contents ← runs ← shadows ← checks ← planning ← stages ← flows."""
+    """base ← embedders ← stores ← contents ← runs ← serving ← shadows ← checks ← planning ← stages ← flows."""
     wrong = [
         f"{path}:{line} imports {name}"
         for path, tree in modules()
@@ -107,7 +108,7 @@ def test_stages_and_checks_know_no_vendor() -> None:
 def test_a_vendors_client_is_imported_in_its_own_folder_only(vendor: str) -> None:
     """chromadb in stores/chroma, openai in embedders/openai, …; PostgreSQL also where the ledger is."""
     homes = {
-        "psycopg": r"tasks/(stores/postgres|shadows/postgres|runs|planning)/|tasks/base/error_messages\.py|flows/command/",
+        "psycopg": r"tasks/(stores/postgres|shadows/postgres|runs|serving|planning)/|tasks/base/error_messages\.py|flows/command/",
         "chromadb": r"tasks/stores/chroma/",
         "qdrant_client": r"tasks/(stores|shadows)/qdrant/",
         "openai": r"tasks/embedders/openai/",

@@ -13,8 +13,9 @@ import pytest
 from flows.client import Client
 from tasks.embedders import registry as providers
 from tasks.embedders.registry import open_embedder
-from tasks.runs import documents, registry
+from tasks.runs import registry
 from tasks.runs.registry import RegisteredModel
+from tasks.serving import documents
 from tasks.shadows.postgres import model_functions, model_init, model_setup
 from tasks.shadows.postgres.model_init import Asked
 from tasks.shadows.postgres.model_setup import Wanted

@@ -13,8 +13,8 @@ from sql import statement
 from tasks.base.errors import NotFound, UsageError
 from tasks.runs import registry
 from tasks.runs.coverage import lies_with_chunks
-from tasks.runs.model_search import Key
 from tasks.runs.registry import RegisteredModel
+from tasks.serving.model_search import Key
 from tasks.stores.postgres import wire
 from tasks.stores.postgres.connection import Connection, Packed
 from tasks.stores.postgres.model_tables import Chunks, Documents, ModelTables

@@ -11,12 +11,13 @@ import numpy as np
 from tasks.base.errors import TransientError, UsageError
 from tasks.contents.chunks import chunks, halves
 from tasks.embedders.interface import Embedded
-from tasks.runs import documents, registry
-from tasks.runs.documents import Written
-from tasks.runs.model_search import Key
-from tasks.runs.opened_models import OpenedModels
+from tasks.runs import registry
 from tasks.runs.registry import RegisteredModel
-from tasks.runs.text_vectors import Kept
+from tasks.serving import documents
+from tasks.serving.documents import Written
+from tasks.serving.model_search import Key
+from tasks.serving.opened_models import OpenedModels
+from tasks.serving.text_vectors import Kept
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.model_tables import ModelTables
 
