@@ -203,7 +203,7 @@ def take_back(connection: Connection, run_id: str, target: Target[LivePlace]) ->
     called = generated.called(connection, target)
     for name in called:
         if _replaced(connection, target, name):
-            generated.drop_replaced(connection, target, name)
+            generated.overwrite(connection, target, name)
     generated.generate(connection, target, called, standing_in=target.place.renaming is not None)
     return before
 

@@ -11,7 +11,8 @@ from tasks.runs.plan import Target
 from tasks.runs.search_bodies import Searched
 from tasks.shadows.postgres import columns, search_functions
 from tasks.shadows.postgres.choice import choose
-from tasks.shadows.postgres.search_functions import from_json, origin_of
+from tasks.shadows.postgres.search_functions import Origin, from_json, origin_of
+from tasks.shadows.postgres.superseded import supersede
 from tasks.shadows.postgres.usual_function import make_usual
 from tasks.stores.postgres.catalogue import (
     MADE,
@@ -28,6 +29,7 @@ from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.function_names import bare, beside, told
 from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import LivePlace
+from tasks.stores.postgres.remaking import remake
 
 
 def make_body(
@@ -82,11 +84,15 @@ def _grantee(role: str | None) -> str:
     return "PUBLIC" if role is None else quoted(role)
 
 
-def drop_replaced(connection: Connection, target: Target[LivePlace], name: str) -> None:
-    """Takes away what somebody has put in the place of a function, so that what it was is put there."""
+def overwrite(connection: Connection, target: Target[LivePlace], name: str) -> None:
+    """Puts the application's own function, to be given a body, in the place of what somebody has put there."""
     function = find(connection, target.place.schema, name, switched=True)
-    if function:
-        drop(connection, function)
+    own = next((s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own), None)
+    if function and own and own.origin:
+        was = from_json(own.origin).function
+        remake(connection, [function], lambda: _make_empty(connection, was))
+    elif function:
+        drop(connection, function.signature)
 
 
 def generate(
@@ -101,8 +107,8 @@ def generate(
         _complete(connection, chain, name)
         by_model = {s.model.model: s for s in search_bodies.of_function(connection, target.place.schema, name)}
         serving = [by_model[m.model] for m in chain if m.model in by_model]
-        if function is None:
-            function = _recreated(connection, target, name)
+        if function is None and (own := _own(connection, target, name)):  # somebody dropped it since it was switched
+            function = _make_empty(connection, own)
         if function and serving and is_generated(function):
             if len(serving) == 1 and serving[0].own and not standing_in:
                 _restore_own(connection, target, name, function, serving[0])
@@ -129,26 +135,27 @@ def make_second(connection: Connection, target: Target[LivePlace], name: str) ->
     if there and not there.made:
         return
     known = search_bodies.of_function(connection, schema, name)
-    if there:
-        drop(connection, there)  # what a function returns cannot be replaced
     if not any(s.model.run_id for s in known):
+        if there:
+            drop(connection, there.signature)
         return
     origin, function = origin_of(connection, target, name), find(connection, schema, name, switched=True)
-    if origin:
-        as_it_is = function or origin.function
-        made = define(
-            connection,
-            replace(origin.function, owner=as_it_is.owner, grants=as_it_is.grants),
-            second,
-            "BEGIN\nEND",
-            "plpgsql",
-        )
-    else:
-        made = make_usual(connection, target, second)
+    made = remake(connection, [there] if there else [], lambda: _second(connection, target, name, origin, function))
     note(connection, made, f"the vectors of {schema}.{target.place.table} that have the query's dimensions")
     choose(connection, target, name, made, _for_second(known, function))
     # PostgREST looks at the catalogue again; elsewhere nobody listens.
     connection.execute("NOTIFY pgrst, 'reload schema'")
+
+
+def _second(
+    connection: Connection, target: Target[LivePlace], name: str, origin: Origin | None, function: Function | None
+) -> Function:
+    """match_…_v2, to be given a body."""
+    if origin is None:
+        return make_usual(connection, target, second_name(name))
+    as_it_is = function or origin.function
+    own = replace(origin.function, owner=as_it_is.owner, grants=as_it_is.grants)
+    return define(connection, own, second_name(name), "BEGIN\nEND", "plpgsql")
 
 
 def _for_second(known: Sequence[Searched], function: Function | None) -> list[Searched]:
@@ -186,17 +193,20 @@ def stand_in(connection: Connection, target: Target[LivePlace], name: str) -> No
         choose(connection, target, name, function, own[:1])
 
 
-def _recreated(connection: Connection, target: Target[LivePlace], name: str) -> Function | None:
-    """A function that somebody dropped since it was switched, to be given a body; None where there was none."""
+def _own(connection: Connection, target: Target[LivePlace], name: str) -> Function | None:
+    """The application's own function, of those that were put aside."""
     own = next((s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own), None)
     origin = origin_of(connection, target, name)
-    if own is None or own.body == name or origin is None:
-        return None
-    define(connection, origin.function, body=f"-- {MADE}\nBEGIN\nEND", language="plpgsql")
-    function = find(connection, target.place.schema, name)
+    return origin.function if origin and own and own.body != name else None
+
+
+def _make_empty(connection: Connection, own: Function) -> Function:
+    """The function, to be given a body."""
+    define(connection, own, body=f"-- {MADE}\nBEGIN\nEND", language="plpgsql")
+    function = find(connection, own.schema, own.name, switched=True)
     assert function
-    give(connection, function, origin.function.owner, origin.function.grants)
-    return find(connection, target.place.schema, name)
+    give(connection, function, own.owner, own.grants)
+    return find(connection, own.schema, own.name, switched=True) or function
 
 
 def _restore_own(
@@ -208,7 +218,7 @@ def _restore_own(
     if origin:
         define(connection, origin.function)
     if was and own.body != name:
-        drop(connection, was)
+        supersede(connection, target, was)
     search_bodies.note(connection, replace(own, body=name, origin=None), name)
 
 
@@ -230,7 +240,7 @@ def drop_bodies(connection: Connection, target: Target[LivePlace], model: Model,
             continue
         there = find(connection, target.place.schema, body)
         if there and body not in (name, second_name(name)):
-            drop(connection, there)
+            drop(connection, there.signature)
 
 
 def called(connection: Connection, target: Target[LivePlace]) -> list[str]:

@@ -42,6 +42,7 @@ from tasks.shadows.postgres.live_access import share, shut_out, view_name
 from tasks.shadows.postgres.live_shadow import LiveShadow
 from tasks.shadows.postgres.proof import Change, Proof, proofs
 from tasks.shadows.postgres.strangers import refuse_strangers
+from tasks.shadows.postgres.superseded import drop_superseded
 from tasks.shadows.postgres.trial import call_once
 from tasks.stores.interface import Built
 from tasks.stores.postgres import hnsw, relations
@@ -95,13 +96,20 @@ class LiveColumn(LiveShadow):
             *column_dependents.problems(connection, target),
         ]
 
+    @property
+    def stands_in(self) -> bool:
+        return self.target.place.renaming is not None
+
     def stand_in(self, connection: Connection) -> None:
-        if self.target.place.renaming:
+        if self.stands_in:
             dispatcher.stand_in(connection, self.run.run_id, self.now(connection).target)
 
     def stand_back(self, connection: Connection) -> None:
-        if self.target.place.renaming:
+        if self.stands_in:
             dispatcher.stand_back(connection, self.now(connection).target)
+
+    def drop_superseded(self, connection: Connection) -> None:
+        drop_superseded(connection, self.target)
 
     def switch(self, connection: Connection) -> None:
         self._switch_functions(connection)

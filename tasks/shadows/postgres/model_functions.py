@@ -41,7 +41,7 @@ def remake(connection: Connection, tables: ModelTables) -> None:
                 f"{function.signature} is no function of vecferry's, and one of that name is to be made: rename it"
             )
         if function.name not in {*kept, *_ALWAYS}:
-            drop(connection, function)
+            drop(connection, function.signature)
     for made in written(tables, models, pgvector_schema(connection) or "public"):
         connection.execute(made)
     if choosing := before.get(NAME):  # who may call it may call what it calls
@@ -55,7 +55,7 @@ def remove(connection: Connection, tables: ModelTables) -> None:
     """Drops all of them."""
     for function in _present(connection, tables):
         if function.made:
-            drop(connection, function)
+            drop(connection, function.signature)
 
 
 def statements(connection: Connection, tables: ModelTables) -> list[sql.Composed]:

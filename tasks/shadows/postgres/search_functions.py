@@ -22,6 +22,7 @@ from tasks.stores.postgres.catalogue import Function, define, dollars, find, fun
 from tasks.stores.postgres.connection import Connection, pgvector_schema
 from tasks.stores.postgres.function_names import bare, of_table, shown
 from tasks.stores.postgres.places import LivePlace
+from tasks.stores.postgres.remaking import remake
 from tasks.stores.postgres.syntax import tokens
 
 
@@ -200,9 +201,8 @@ def make(connection: Connection, target: Target[LivePlace], function: str, name:
     if origin is None:
         make_usual(connection, target, name)
         return None
-    _refuse_taken(connection, target, name)
-    says = searching(connection, target, origin, name)
-    made = define(connection, origin.function, name, body=says.body, types=says.types)
+    before, own, says = _ours(connection, target, name), origin.function, searching(connection, target, origin, name)
+    made = remake(connection, before, lambda: define(connection, own, name, body=says.body, types=says.types))
     if origin.function.definer:  # the function that calls it has its owner's rights; nobody else needs it
         catalogue.give(connection, made, origin.function.owner, ())
     what = "writes" if function == target.place.write_function else "the nearest rows by"
@@ -223,9 +223,11 @@ def body_statement(connection: Connection, target: Target[LivePlace], function: 
 
 def keep(connection: Connection, origin: Origin, name: str, called: bool) -> Function:
     """The application's own function under another name; ``called`` where people call it by that."""
-    kept = define(connection, origin.function, name, body=rename(_routine(origin), bare(name)))
-    if origin.function.definer and not called:
-        catalogue.give(connection, kept, origin.function.owner, ())
+    own, body = origin.function, rename(_routine(origin), bare(name))
+    ours = [f for f in functions(connection, own.schema, name) if f.made]
+    kept = remake(connection, ours, lambda: define(connection, own, name, body=body))
+    if own.definer and not called:
+        catalogue.give(connection, kept, own.owner, ())
     return kept
 
 
@@ -240,17 +242,19 @@ def respell(
     return respelled(routine, names, relation_of(connection, function.config, target.place.new_column, target))
 
 
-def _refuse_taken(connection: Connection, target: Target[LivePlace], name: str) -> None:
-    for there in functions(connection, target.place.schema, name):
-        if not there.made:
-            raise Underivable(f"{there.signature} is there already, and not vecferry's")
-        catalogue.drop(connection, there)
+def _ours(connection: Connection, target: Target[LivePlace], name: str) -> list[Function]:
+    """The functions of that name, which are all of our making."""
+    there = functions(connection, target.place.schema, name)
+    for function in there:
+        if not function.made:
+            raise Underivable(f"{function.signature} is there already, and not vecferry's")
+    return there
 
 
 def _routine(origin: Origin) -> Routine:
     f = origin.function
-    names = tuple(p.name for p in f.inputs)
-    return Routine(f.name, f.language, f.body, f.definition, origin.returns_row, names, tuple(p.kind for p in f.inputs))
+    names, kinds = tuple(p.name for p in f.inputs), tuple(p.kind for p in f.inputs)
+    return Routine(f.name, f.language, f.body, f.definition, origin.returns_row, names, kinds)
 
 
 def _vectors(connection: Connection, target: Target[LivePlace], old: str) -> Vectors:
@@ -271,8 +275,7 @@ def _vectors(connection: Connection, target: Target[LivePlace], old: str) -> Vec
 
 
 def _old(target: Target[LivePlace], origin: Origin, new: Vectors) -> Vectors:
-    layout = target.place.live.layout
-    return Vectors(origin.column, layout.type, origin.dimensions, layout.type, new.extension)
+    return Vectors(origin.column, kind := target.place.live.layout.type, origin.dimensions, kind, new.extension)
 
 
 def relation_of(connection: Connection, config: Sequence[str], column: str, target: Target[LivePlace]) -> Relation:

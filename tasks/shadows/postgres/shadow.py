@@ -66,11 +66,19 @@ class PostgresShadow(ABC):
         """What ``take_back`` would overwrite that somebody else has made."""
         return []
 
+    @property
+    def stands_in(self) -> bool:
+        """Whether ``stand_in`` has anything to do."""
+        return False
+
     def stand_in(self, connection: Connection) -> None:  # noqa: B027  most are switched in one step
         """Makes ready for the switch, in a transaction before it. What people are answered does not change."""
 
     def stand_back(self, connection: Connection) -> None:  # noqa: B027
         """Takes that back, where nothing was switched, or what was is taken back."""
+
+    def drop_superseded(self, connection: Connection) -> None:  # noqa: B027
+        """Drops what a change has kept for calls under way, once these have ended. Not in a transaction."""
 
     @abstractmethod
     def switch(self, connection: Connection) -> None:

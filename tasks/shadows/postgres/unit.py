@@ -15,10 +15,13 @@ from tasks.shadows.postgres.proof import SHARE, Change, Proof, allot
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
+from tasks.stores.postgres.transactions import ended
 
 NAMES: dict[Change, str] = {"switch": "switch", "take_back": "rollback", "contract": "contract"}
 TRIES = 6
 """How often a change is tried whose proof takes too long, or shows a difference: what others write may cause one."""
+WAIT = 5.0
+"""Seconds until calls that are under way have ended; nobody waits for the change meanwhile. It is made then all the same."""
 PAUSE = 0.2
 """Seconds until a change is tried again whose proof took too long; then twice as many: others who are at work come to an end."""
 
@@ -52,6 +55,7 @@ class PostgresUnit:
 
         self._each(lambda shadow, connection: shadow.stand_in(connection))
         try:
+            self._wait_for_calls()
             lines = self._change(switched, mark, "switch")
         except BaseException:
             self.settle()
@@ -73,13 +77,29 @@ class PostgresUnit:
             lines = [*self._change(taken_back, mark, None), f"not proven: {refused}"]
         if switched:
             self.settle()
+        else:
+            self._drop_superseded()
         return lines
 
     def settle(self) -> None:
         self._each(lambda shadow, connection: shadow.stand_back(connection))
+        self._drop_superseded()
 
     def contract(self, mark: Mark) -> list[str]:
-        return self._change(lambda shadow, connection: shadow.contract(connection), mark, "contract")
+        lines = self._change(lambda shadow, connection: shadow.contract(connection), mark, "contract")
+        self._drop_superseded()
+        return lines
+
+    def _wait_for_calls(self) -> None:
+        """For those that began before others stood in for what they call."""
+        if any(shadow.stands_in for shadow in self.shadows):
+            with self.run.connection() as connection:
+                ended(connection, WAIT)
+
+    def _drop_superseded(self) -> None:
+        with self.run.connection() as connection:
+            for shadow in self.shadows:
+                shadow.drop_superseded(connection)
 
     def _each(self, do: Callable[[PostgresShadow, Connection], None]) -> None:
         with self.run.connection() as connection:

@@ -259,9 +259,9 @@ def executors(connection: Connection, function: Function) -> frozenset[str]:
     return frozenset(name for (name,) in rows)
 
 
-def drop(connection: Connection, function: Function) -> None:
-    """Takes the function away."""
-    connection.execute(statement("contract_function", function=sql.SQL(function.signature)))
+def drop(connection: Connection, signature: str) -> None:
+    """Takes a function away."""
+    connection.execute(statement("contract_function", function=sql.SQL(signature)))
 
 
 def note(connection: Connection, function: Function, comment: str) -> None:

@@ -1,0 +1,179 @@
+"""Calls of functions that were under way when these were switched, taken back or given back: none meets a function that is gone."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from tasks.cutover import cutover, rollback
+from tasks.runs.checkpoints import Mark
+from tasks.shadows.postgres import superseded
+from tasks.shadows.registry import units_of
+from tasks.stores.postgres.connection import Connection
+from tests.helpers.renamed_table import NEW, OLD, WRITE, Reports, ready, renaming, text_of, verified
+from tests.helpers.search_definitions import CALL, DEFINITIONS
+from tests.helpers.searched import NEW as NEW_DOCS
+from tests.helpers.searched import OLD as OLD_DOCS
+from tests.helpers.searched import fill, literal, migrated
+
+__all__ = ["renaming"]
+LOCK = 42
+"""The advisory lock at which a call pauses."""
+PAUSE = f"PERFORM pg_catalog.pg_advisory_xact_lock_shared({LOCK}) WHERE current_setting('application_name') = 'call';"
+COPIES = r"SELECT proname FROM pg_proc WHERE proname ~ '^(match|update)_\w+_\d+_[0-9a-f]{8}$' ORDER BY 1"
+
+
+class Call:
+    """A call in a session of its own, which pauses where its function takes the lock."""
+
+    def __init__(self, database: str, statement: str) -> None:
+        self.outcome: Any = None
+        self._session = psycopg.connect(database, autocommit=True, application_name="call")
+        self._thread = threading.Thread(target=self._send, args=(statement,))
+        self._thread.start()
+
+    def _send(self, statement: str) -> None:
+        try:
+            self.outcome = self._session.execute(statement.encode()).fetchall()
+        except psycopg.Error as error:
+            self.outcome = error
+
+    def end(self) -> Any:
+        self._thread.join()
+        self._session.close()
+        return self.outcome
+
+
+@contextmanager
+def pausing(connection: Connection, database: str, statement: str) -> Iterator[Call]:
+    """The call, begun and not ended within."""
+    connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+    call, until = Call(database, statement), time.monotonic() + 20
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted"
+    while connection.execute(waiting, (LOCK,)).fetchone() != (1,) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert call.outcome is None
+    try:
+        yield call
+    finally:
+        connection.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
+        call.end()
+
+
+def pause_in(connection: Connection, name: str) -> None:
+    """Makes the moment long between the beginning of a call and its look-up of what it calls."""
+    row = connection.execute("SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = %s", (name,)).fetchone()
+    assert row
+    made = row[0].replace("BEGIN\n", f"BEGIN\n    {PAUSE}\n", 1)
+    assert made != row[0]
+    connection.execute(made)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for long for a call that does not end."""
+    monkeypatch.setattr(superseded, "WAIT", 0.2)
+
+
+def test_a_rollback_keeps_what_a_call_is_about_to_look_up(connection: Connection, database: str) -> None:
+    """A search that began before the rollback is answered after it as before; the copy that it calls goes with the next rollback."""
+    fill(connection, "app", OLD_DOCS)
+    connection.execute(DEFINITIONS[0].create.format(schema="app", d=16))  # type: ignore[call-overload]
+    search = CALL.format(schema="app", q=literal(OLD_DOCS, 7))
+    answer = connection.execute(search.encode()).fetchall()
+    run = migrated(connection)
+    cutover(run)
+    pause_in(connection, "match_docs")
+    with pausing(connection, database, search) as call:
+        rollback(run)
+        own = DEFINITIONS[0].create.format(schema="app", d=16).split("AS $$")[1].split("$$")[0]
+        assert connection.execute("SELECT prosrc FROM pg_proc WHERE proname = 'match_docs'").fetchone() == (own,)
+        assert len(connection.execute(COPIES).fetchall()) == 2, "that of the run, and the one that is called"
+    assert call.outcome == answer
+    rollback(run)
+    assert len(connection.execute(COPIES).fetchall()) == 1
+
+
+def test_a_rollback_waits_for_calls_that_end(
+    connection: Connection, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then nothing of what was called stays."""
+    monkeypatch.setattr(superseded, "WAIT", 20)
+    fill(connection, "app", OLD_DOCS)
+    connection.execute(DEFINITIONS[0].create.format(schema="app", d=16))  # type: ignore[call-overload]
+    search = CALL.format(schema="app", q=literal(OLD_DOCS, 7))
+    answer = connection.execute(search.encode()).fetchall()
+    run = migrated(connection)
+    cutover(run)
+    pause_in(connection, "match_docs")
+    with pausing(connection, database, search) as call:
+        back = threading.Thread(target=rollback, args=(run,))
+        back.start()
+        back.join(1)
+        assert back.is_alive()
+    back.join()
+    assert call.outcome == answer
+    assert len(connection.execute(COPIES).fetchall()) == 1
+
+
+@pytest.mark.usefixtures("renaming")
+def test_who_writes_while_functions_are_given_back(connection: Connection, database: str) -> None:
+    """A write that began while another function stood in for the application's own, as one does that waited for the columns, is made."""
+    reports = Reports(connection)
+    run = verified(connection)
+    cutover(run)
+    (unit,) = units_of(run)
+    settle = type(unit).settle
+    write = f"SELECT update_report_embedding(7, '{reports.vector('another text', OLD)}'::vector)"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(unit), "settle", lambda _: None)
+        rollback(run)
+    pause_in(connection, "update_report_embedding")
+    with pausing(connection, database, write) as call:
+        settle(unit)
+    assert call.outcome == [("",)]
+    settle(unit)
+    assert [name for (name,) in connection.execute(COPIES).fetchall() if "_16_" in name] == []
+    cutover(ready(connection, run))
+    assert reports.nearest(text_of(8), NEW)[0] == (8, text_of(8), 1)
+
+
+@pytest.mark.usefixtures("renaming")
+def test_who_called_the_applications_own_function_before_its_columns_are_renamed(
+    connection: Connection, database: str
+) -> None:
+    """A write that has begun by that function is waited for: in its text the column has the name that it had."""
+    slow = WRITE.replace("BEGIN ", f"BEGIN {PAUSE} ")
+    reports = Reports(connection, write=slow)
+    run = verified(connection)
+    write = f"SELECT update_report_embedding(7, '{reports.vector('another text', OLD)}'::vector)"
+    with pausing(connection, database, write) as call:
+        (unit,) = units_of(run)
+        switch = threading.Thread(target=unit.switch, args=(Mark(run.connection, lambda _: None),))
+        switch.start()
+        switch.join(2)
+        assert switch.is_alive()
+    switch.join()
+    assert call.outcome == [("",)]
+    assert reports.columns() == {"embedding_hashing_16": "vector(16)", "embedding": "vector(24)"}
+
+
+def test_the_second_function_stays_the_same_one(connection: Connection) -> None:
+    """match_docs_v2 is replaced and not made anew: whoever has looked it up already calls it all the same."""
+    fill(connection, "app", OLD_DOCS)
+    connection.execute(DEFINITIONS[0].create.format(schema="app", d=16))  # type: ignore[call-overload]
+    run = migrated(connection)
+    oid = "SELECT oid FROM pg_proc WHERE proname = 'match_docs_v2'"
+    before = connection.execute(oid).fetchone()
+    assert before
+    cutover(run)
+    assert connection.execute(oid).fetchone() == before
+    rollback(run)
+    assert connection.execute(oid).fetchone() == before
+    search = CALL.replace("match_docs", "match_docs_v2")
+    for model in (OLD_DOCS, NEW_DOCS):
+        assert connection.execute(search.format(schema="app", q=literal(model, 7)).encode()).fetchall()
