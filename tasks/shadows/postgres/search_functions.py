@@ -122,8 +122,7 @@ def _other_way_to_write(place: LivePlace) -> str:
 
 def argument_of_query(connection: Connection, target: Target[LivePlace], name: str) -> int | None:
     """The argument that says which vectors are meant, by number; None where none does."""
-    known = search_bodies.of_function(connection, target.place.schema, name)
-    for searched in known:
+    for searched in search_bodies.of_function(connection, target.place.schema, name):
         if searched.origin and not searched.own:
             number: int | None = searched.origin["query"]
             return number
@@ -224,8 +223,8 @@ def body_statement(connection: Connection, target: Target[LivePlace], function: 
 def keep(connection: Connection, origin: Origin, name: str, called: bool) -> Function:
     """The application's own function under another name; ``called`` where people call it by that."""
     own, body = origin.function, rename(_routine(origin), bare(name))
-    ours = [f for f in functions(connection, own.schema, name) if f.made]
-    kept = remake(connection, ours, lambda: define(connection, own, name, body=body))
+    before = [f for f in functions(connection, own.schema, name) if f.made]
+    kept = remake(connection, before, lambda: define(connection, own, name, body=body))
     if own.definer and not called:
         catalogue.give(connection, kept, own.owner, ())
     return kept
@@ -275,7 +274,8 @@ def _vectors(connection: Connection, target: Target[LivePlace], old: str) -> Vec
 
 
 def _old(target: Target[LivePlace], origin: Origin, new: Vectors) -> Vectors:
-    return Vectors(origin.column, kind := target.place.live.layout.type, origin.dimensions, kind, new.extension)
+    layout = target.place.live.layout
+    return Vectors(origin.column, layout.type, origin.dimensions, layout.type, new.extension)
 
 
 def relation_of(connection: Connection, config: Sequence[str], column: str, target: Target[LivePlace]) -> Relation:
