@@ -1,12 +1,7 @@
 """Calls of functions that were under way when these were switched, taken back or given back: none meets a function that is gone."""
 
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
-import psycopg
 import pytest
 
 from tasks.cutover import cutover, rollback
@@ -14,6 +9,7 @@ from tasks.runs.checkpoints import Mark
 from tasks.shadows.postgres import superseded
 from tasks.shadows.registry import units_of
 from tasks.stores.postgres.connection import Connection
+from tests.helpers.calls import PAUSE, pause_in, pausing
 from tests.helpers.renamed_table import NEW, OLD, WRITE, Reports, ready, renaming, text_of, verified
 from tests.helpers.search_definitions import CALL, DEFINITIONS
 from tests.helpers.searched import NEW as NEW_DOCS
@@ -21,56 +17,7 @@ from tests.helpers.searched import OLD as OLD_DOCS
 from tests.helpers.searched import fill, literal, migrated
 
 __all__ = ["renaming"]
-LOCK = 42
-"""The advisory lock at which a call pauses."""
-PAUSE = f"PERFORM pg_catalog.pg_advisory_xact_lock_shared({LOCK}) WHERE current_setting('application_name') = 'call';"
 COPIES = r"SELECT proname FROM pg_proc WHERE proname ~ '^(match|update)_\w+_\d+_[0-9a-f]{8}$' ORDER BY 1"
-
-
-class Call:
-    """A call in a session of its own, which pauses where its function takes the lock."""
-
-    def __init__(self, database: str, statement: str) -> None:
-        self.outcome: Any = None
-        self._session = psycopg.connect(database, autocommit=True, application_name="call")
-        self._thread = threading.Thread(target=self._send, args=(statement,))
-        self._thread.start()
-
-    def _send(self, statement: str) -> None:
-        try:
-            self.outcome = self._session.execute(statement.encode()).fetchall()
-        except psycopg.Error as error:
-            self.outcome = error
-
-    def end(self) -> Any:
-        self._thread.join()
-        self._session.close()
-        return self.outcome
-
-
-@contextmanager
-def pausing(connection: Connection, database: str, statement: str) -> Iterator[Call]:
-    """The call, begun and not ended within."""
-    connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
-    call, until = Call(database, statement), time.monotonic() + 20
-    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted"
-    while connection.execute(waiting, (LOCK,)).fetchone() != (1,) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert call.outcome is None
-    try:
-        yield call
-    finally:
-        connection.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
-        call.end()
-
-
-def pause_in(connection: Connection, name: str) -> None:
-    """Makes the moment long between the beginning of a call and its look-up of what it calls."""
-    row = connection.execute("SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = %s", (name,)).fetchone()
-    assert row
-    made = row[0].replace("BEGIN\n", f"BEGIN\n    {PAUSE}\n", 1)
-    assert made != row[0]
-    connection.execute(made)
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from tasks.base.errors import UsageError
 from tasks.embedders.registry import open_embedder
 from tasks.runs import registry
 from tasks.shadows.postgres import model_functions
+from tasks.shadows.postgres.superseded import drop_superseded
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.several_models import WORDS, Several, copied, served_by, template
 
@@ -254,6 +255,7 @@ def test_a_model_that_cannot_be_asked_is_refused_by_name(served: Several) -> Non
         served.remake()
     with pytest.raises(errors.UndefinedObject, match="hashing/2100 is searched no more"):
         asked(connection, "search_chunks('[1,2,3]', 5, '2100')")
+    drop_superseded(connection, str(served.tables.chunks))
     assert connection.execute("SELECT to_regproc('search_chunks_3')").fetchone() == (None,)
     connection.execute("UPDATE vecferry.model SET state = 'built'")
     served.remake()

@@ -218,7 +218,7 @@ def _restore_own(
     if origin:
         define(connection, origin.function)
     if was and own.body != name:
-        supersede(connection, target, was)
+        supersede(connection, f"{target.place.schema}.{target.place.table}", was)
     search_bodies.note(connection, replace(own, body=name, origin=None), name)
 
 

@@ -109,7 +109,7 @@ class LiveColumn(LiveShadow):
             dispatcher.stand_back(connection, self.now(connection).target)
 
     def drop_superseded(self, connection: Connection) -> None:
-        drop_superseded(connection, self.target)
+        drop_superseded(connection, f"{self.target.place.schema}.{self.target.place.table}")
 
     def switch(self, connection: Connection) -> None:
         self._switch_functions(connection)

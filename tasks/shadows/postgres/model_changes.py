@@ -56,9 +56,10 @@ def send_one_by_one(connection: Connection, changes: Iterable[Change]) -> Iterat
         yield one.makes
 
 
-def registry_changed(connection: Connection, tables: ModelTables) -> None:
-    """Brings what is made from the registry in line with it, in the caller's transaction."""
-    model_functions.remake(connection, tables)
+def registry_changed(connection: Connection, tables: ModelTables, following: bool = False) -> None:
+    """Brings what is made from the registry in line with it, in the caller's transaction; ``following``: so that columns may get other
+    names next."""
+    model_functions.remake(connection, tables, following)
 
 
 def registry_gone(connection: Connection, tables: ModelTables) -> None:

@@ -20,6 +20,7 @@ from tasks.runs.models import hold
 from tasks.runs.registry import RegisteredModel
 from tasks.shadows.postgres import model_bodies
 from tasks.shadows.postgres.model_bodies import NAME, name_of
+from tasks.shadows.postgres.superseded import supersede
 from tasks.stores.postgres.catalogue import MADE, Function, dollars, drop, functions, give
 from tasks.stores.postgres.connection import Connection, pgvector_schema
 from tasks.stores.postgres.model_tables import ModelTables
@@ -27,9 +28,15 @@ from tasks.stores.postgres.model_tables import ModelTables
 _ALWAYS = (NAME, f"{NAME}_multi")
 
 
-def remake(connection: Connection, tables: ModelTables) -> None:
-    """Makes the functions as the registry has it now, and drops those of models that are searched no more. In the caller's
-    transaction: with it they change. Raises UsageError where a function of the user's has one of the names."""
+FOLLOWS = 140000
+"""The PostgreSQL from which on a function can be held parsed."""
+
+
+def remake(connection: Connection, tables: ModelTables, following: bool = False) -> None:
+    """Makes the functions as the registry has it now; those of models that are searched no more are called no more, and dropped by
+    ``drop_superseded``. In the caller's transaction: with it they change. ``following``: those of models are held parsed, so that
+    columns may get other names under searches that have begun. Raises UsageError where a function of the user's has one of the
+    names."""
     hold(connection)  # two that replace one function at once are an error of PostgreSQL's
     models = registry.listed(connection, tables)
     kept = {name_of(model) for model in models if model.searched}
@@ -41,8 +48,9 @@ def remake(connection: Connection, tables: ModelTables) -> None:
                 f"{function.signature} is no function of vecferry's, and one of that name is to be made: rename it"
             )
         if function.name not in {*kept, *_ALWAYS}:
-            drop(connection, function.signature)
-    for made in written(tables, models, pgvector_schema(connection) or "public"):
+            supersede(connection, str(tables.chunks), function)
+    parsed = following and connection.info.server_version >= FOLLOWS
+    for made in written(tables, models, pgvector_schema(connection) or "public", parsed):
         connection.execute(made)
     if choosing := before.get(NAME):  # who may call it may call what it calls
         for function in _present(connection, tables):
@@ -63,8 +71,11 @@ def statements(connection: Connection, tables: ModelTables) -> list[sql.Composed
     return written(tables, registry.listed(connection, tables), pgvector_schema(connection) or "public")
 
 
-def written(tables: ModelTables, models: Sequence[RegisteredModel], extension: str) -> list[sql.Composed]:
-    """The same for these models; ``extension`` is pgvector's schema, quoted."""
+def written(
+    tables: ModelTables, models: Sequence[RegisteredModel], extension: str, parsed: bool = False
+) -> list[sql.Composed]:
+    """The same for these models; ``extension`` is pgvector's schema, quoted. A body that is held ``parsed`` depends on its columns, and
+    keeps people from changing them."""
     searched = [model for model in models if model.searched]
     whole: dict[str, Value] = {
         "schema": tables.schema,
@@ -76,7 +87,7 @@ def written(tables: ModelTables, models: Sequence[RegisteredModel], extension: s
         statement(
             "expand_model_search",
             function=name_of(model),
-            body=sql.SQL(dollars(model_bodies.of_model(tables, model, extension).as_string())),
+            body=_body(model_bodies.of_model(tables, model, extension), parsed),
             comment=f"{MADE}: the chunks of {tables.chunks} nearest by {model.name}",
             **whole,
         )
@@ -97,6 +108,11 @@ def written(tables: ModelTables, models: Sequence[RegisteredModel], extension: s
         **whole,
     )
     return [*of_models, choosing, fused]
+
+
+def _body(query: sql.Composed, parsed: bool) -> sql.SQL:
+    says = query.as_string()
+    return sql.SQL(f"BEGIN ATOMIC {says}; END" if parsed else f"AS {dollars(says)}")
 
 
 def _present(connection: Connection, tables: ModelTables) -> list[Function]:

@@ -10,6 +10,10 @@ from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
 from tasks.stores.postgres.model_tables import ModelTables
+from tasks.stores.postgres.transactions import ended
+
+WAIT = 5.0
+"""Seconds for searches that have begun to end. Nobody waits meanwhile."""
 
 
 def rename(connection: Connection, tables: ModelTables, by_dimensions: bool, force: bool = False) -> list[str]:
@@ -31,7 +35,10 @@ def rename(connection: Connection, tables: ModelTables, by_dimensions: bool, for
         raise UsageError(
             f"{some(readers)} would fail, for {now} is named there: have the functions name {then}, or -p force=true and replace them after"
         )
+    locked(connection, lambda: registry_changed(connection, tables, following=True))
+    ended(connection, WAIT)  # searches by functions that name the column
     locked(connection, lambda: _rename(connection, tables, model, then))
+    locked(connection, lambda: registry_changed(connection, tables))
     back = "false" if by_dimensions else "true"
     return [
         f"{model.place_schema}.{model.place_table}.{now} is called {then}; back: vecferry models init -p rename={back}"
@@ -44,4 +51,4 @@ def _rename(connection: Connection, tables: ModelTables, model: registry.Registe
     send(connection, [change(then, renamed)])
     model_sets.rename_column(connection, tables, model.column, then)
     coverage.note_counts(connection, tables)
-    registry_changed(connection, tables)
+    registry_changed(connection, tables, following=True)

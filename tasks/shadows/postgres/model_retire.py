@@ -9,6 +9,7 @@ from tasks.runs import coverage, model_sets, registry
 from tasks.runs.registry import RegisteredModel
 from tasks.shadows.postgres import model_pieces
 from tasks.shadows.postgres.model_changes import Change, change, registry_changed, send
+from tasks.shadows.postgres.superseded import drop_superseded
 from tasks.stores.postgres import pace, relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
@@ -24,6 +25,7 @@ def retire(connection: Connection, tables: ModelTables, name: str, rollback_days
     model = registry.named(connection, tables, name)
     if not model.ended:
         locked(connection, lambda: _end(connection, tables, model))
+        drop_superseded(connection, str(tables.chunks))
         return [
             f"{model.name} is searched no more; `vecferry models activate {model.name}` brings it back",
             f"its vectors go with the next `vecferry models retire {model.name}` after {counted(rollback_days, 'day')}",
@@ -43,6 +45,7 @@ def drop(connection: Connection, tables: ModelTables, model: RegisteredModel) ->
     rows = 0 if coverage.lies_with_chunks(tables, model) else _delete(connection, tables, model)
     changes = list(_changes(connection, tables, model))
     locked(connection, lambda: _forget(connection, tables, model, changes))
+    drop_superseded(connection, str(tables.chunks))
     return [f"{counted(rows, 'vector')} of {model.name} dropped", *(one.makes for one in changes)]
 
 

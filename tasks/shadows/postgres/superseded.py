@@ -2,41 +2,39 @@
 it calls only once it runs. Their comment marks them, and they are dropped when the transactions of that moment have ended."""
 
 from tasks.runs import models
-from tasks.runs.plan import Target
 from tasks.stores.postgres.catalogue import MADE, Function, drop, note
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
-from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.transactions import ended
 
 WAIT = 5.0
-"""Seconds for calls under way to end. Nobody waits meanwhile. What stays after it is dropped by the next rollback or contract."""
+"""Seconds for calls under way to end. Nobody waits meanwhile. What stays after it is dropped the next time."""
 
 
-def supersede(connection: Connection, target: Target[LivePlace], function: Function) -> None:
-    """Marks a function that is called no more."""
-    note(connection, function, _comment(target))
+def supersede(connection: Connection, table: str, function: Function) -> None:
+    """Marks a function that those who search the table call no more; ``table`` with its schema."""
+    note(connection, function, _comment(table))
 
 
-def drop_superseded(connection: Connection, target: Target[LivePlace]) -> None:
-    """Drops those of the target's table, unless others have been in a transaction for all of WAIT. Not in a transaction."""
-    if _signatures(connection, target) and ended(connection, WAIT):
-        locked(connection, lambda: _drop(connection, target))
+def drop_superseded(connection: Connection, table: str) -> None:
+    """Drops those of the table, unless others have been in a transaction for all of WAIT. Not in a transaction."""
+    if _signatures(connection, table) and ended(connection, WAIT):
+        locked(connection, lambda: _drop(connection, table))
 
 
-def _drop(connection: Connection, target: Target[LivePlace]) -> None:
+def _drop(connection: Connection, table: str) -> None:
     models.hold(connection)
-    for signature in _signatures(connection, target):
+    for signature in _signatures(connection, table):
         drop(connection, signature)
 
 
-def _signatures(connection: Connection, target: Target[LivePlace]) -> list[str]:
+def _signatures(connection: Connection, table: str) -> list[str]:
     rows = connection.execute(
         "SELECT oid::regprocedure::text FROM pg_proc WHERE obj_description(oid, 'pg_proc') = %s",
-        (f"{MADE}: {_comment(target)}",),
+        (f"{MADE}: {_comment(table)}",),
     ).fetchall()
     return [signature for (signature,) in rows]
 
 
-def _comment(target: Target[LivePlace]) -> str:
-    return f"called no more by those who search {target.place.schema}.{target.place.table}, and to be dropped"
+def _comment(table: str) -> str:
+    return f"called no more by those who search {table}, and to be dropped"
