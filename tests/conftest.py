@@ -28,6 +28,7 @@ import psycopg
 import pytest
 
 from flows.command import console, main
+from tasks.embedders import registry as providers
 from tasks.runs import run
 from tasks.stores.chroma import store as chroma
 from tasks.stores.chroma.store import ChromaStore
@@ -36,8 +37,10 @@ from tasks.stores.postgres.connection import Connection, connect
 from tasks.stores.postgres.idle import Connections
 from tests.helpers import prefect_database, servers
 from tests.helpers.data import records_of
+from tests.helpers.flipped import FlippedEmbedder
 from tests.helpers.openai_server import OpenAIServer, openai_server
 from tests.helpers.qdrant import ASKED, Qdrant, qdrant_for_tests, which
+from tests.helpers.several_models import Several, served_by, template
 
 # The command gives way to what else its machine does. Run within the tests, it would have all that come after it give way too.
 console.NICENESS = 0
@@ -102,12 +105,23 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
     server.cleanup()
 
 
+@pytest.fixture(scope="module")
+def copied(request: pytest.FixtureRequest, postgres: Callable[[str], str]) -> Iterator[str]:
+    """The database that each test of a module has a copy of: an empty one with pgvector, or where the module has MODELS and ROWS
+    so many documents in tables that serve these models, with all their vectors."""
+    if not hasattr(request.module, "MODELS"):
+        yield "with_vector"
+        return
+    with template(postgres, request.module.MODELS, request.module.ROWS) as name:
+        yield name
+
+
 @pytest.fixture
-def database(postgres: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty database with pgvector, named by DATABASE_URL, and an empty VECFERRY_HOME. Returns its URL."""
+def database(postgres: Callable[[str], str], copied: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database with pgvector, named by DATABASE_URL, and an empty VECFERRY_HOME. Returns its URL."""
     name = f"t_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE with_vector STRATEGY file_copy")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {copied} STRATEGY file_copy")
     monkeypatch.setenv("DATABASE_URL", postgres(name))
     monkeypatch.setenv("VECFERRY_HOME", str(tmp_path / "home"))
     return postgres(name)
@@ -128,6 +142,14 @@ def connection(database: str) -> Iterator[Connection]:
     """A connection to ``database``, as vecferry makes them."""
     with connect(database, "vecferry test") as opened:
         yield opened
+
+
+@pytest.fixture
+def served(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Several:
+    """The tables of a module with MODELS; the first of them is active."""
+    monkeypatch.setitem(providers.PROVIDERS, "flipped", "tests.helpers.flipped:open_flipped")
+    FlippedEmbedder.asked.clear()
+    return served_by(connection)
 
 
 @pytest.fixture

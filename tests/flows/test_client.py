@@ -6,9 +6,8 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,31 +19,12 @@ from tasks.base.errors import NotFound, TransientError, UsageError
 from tasks.embedders.registry import open_embedder
 from tasks.runs import registry
 from tasks.shadows.postgres import model_switch
-from tasks.stores.postgres.connection import Connection, connect
+from tasks.stores.postgres.connection import connect
 from tests.helpers.flipped import FlippedEmbedder
 from tests.helpers.openai_server import OpenAIServer
-from tests.helpers.several_models import Several, copied, served_by, template
+from tests.helpers.several_models import Several
 
 MODELS, ROWS = ("hashing/64", "flipped/64", "hashing/128"), 20
-
-
-@pytest.fixture(scope="module")
-def tables(postgres: Callable[[str], str]) -> Iterator[str]:
-    with template(postgres, MODELS, ROWS) as name:
-        yield name
-
-
-@pytest.fixture
-def database(postgres: Callable[[str], str], tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A copy of the tables, with all their vectors."""
-    return copied(postgres, tables, tmp_path / "home", monkeypatch)
-
-
-@pytest.fixture
-def served(connection: Connection) -> Several:
-    """Three models, two of which share a column; the first is active."""
-    FlippedEmbedder.asked.clear()
-    return served_by(connection)
 
 
 @pytest.fixture

@@ -1,36 +1,16 @@
 """``vecferry search`` and ``vecferry ingest`` over tables that serve several models."""
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tasks.runs import registry
-from tasks.stores.postgres.connection import Connection
 from tests.helpers.command import command
-from tests.helpers.several_models import Several, copied, served_by, template
+from tests.helpers.several_models import Several
 
 Capture = pytest.CaptureFixture[str]
 MODELS, ROWS = ("hashing/64", "flipped/64"), 12
-
-
-@pytest.fixture(scope="module")
-def tables(postgres: Callable[[str], str]) -> Iterator[str]:
-    with template(postgres, MODELS, ROWS) as name:
-        yield name
-
-
-@pytest.fixture
-def database(postgres: Callable[[str], str], tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A copy of the tables, with all their vectors."""
-    return copied(postgres, tables, tmp_path / "home", monkeypatch)
-
-
-@pytest.fixture
-def served(connection: Connection) -> Several:
-    """Two models that share a column; the first is active."""
-    return served_by(connection)
 
 
 def test_a_text_is_looked_for_by_the_active_model_or_those_named(served: Several, capsys: Capture) -> None:

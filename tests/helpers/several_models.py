@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
@@ -99,17 +98,6 @@ def template(postgres: Callable[[str], str], models: Sequence[str], rows: int) -
                 several(connection, models, rows)
         yield name
         server.execute(f"DROP DATABASE {name}")
-
-
-def copied(postgres: Callable[[str], str], name: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A copy of that database, named by DATABASE_URL, and an empty VECFERRY_HOME. Returns its URL."""
-    copy = f"t_{uuid4().hex[:12]}"
-    with psycopg.connect(postgres("postgres"), autocommit=True) as server:
-        server.execute(f"CREATE DATABASE {copy} TEMPLATE {name} STRATEGY file_copy")
-    monkeypatch.setenv("DATABASE_URL", postgres(copy))
-    monkeypatch.setenv("VECFERRY_HOME", str(home))
-    monkeypatch.setitem(providers.PROVIDERS, "flipped", "tests.helpers.flipped:open_flipped")
-    return postgres(copy)
 
 
 def served_by(connection: Connection) -> Several:

@@ -2,10 +2,9 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,27 +18,9 @@ from tasks.runs import registry
 from tasks.shadows.postgres import model_functions
 from tasks.shadows.postgres.superseded import drop_superseded
 from tasks.stores.postgres.connection import Connection
-from tests.helpers.several_models import WORDS, Several, copied, served_by, template
+from tests.helpers.several_models import WORDS, Several
 
 MODELS, ROWS = ("hashing/64", "flipped/64", "hashing/2100"), 150
-
-
-@pytest.fixture(scope="module")
-def tables(postgres: Callable[[str], str]) -> Iterator[str]:
-    with template(postgres, MODELS, ROWS) as name:
-        yield name
-
-
-@pytest.fixture
-def database(postgres: Callable[[str], str], tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A copy of the tables, with all their vectors."""
-    return copied(postgres, tables, tmp_path / "home", monkeypatch)
-
-
-@pytest.fixture
-def served(connection: Connection) -> Several:
-    """Three models, two of which share a column; the first is active."""
-    return served_by(connection)
 
 
 def vector(model: str, text: str) -> str:
