@@ -16,6 +16,7 @@ import orjson
 
 from tasks.base import settings
 from tasks.base.errors import UsageError
+from tasks.embedders.registry import open_embedder
 from tasks.runs import model_figures, registry
 from tasks.runs.database import Connection, database_url
 from tasks.runs.model_figures import ModelStatus, Storage
@@ -25,12 +26,15 @@ from tasks.serving.documents import Covered, DocumentEmbeddings, Written
 from tasks.serving.ingest import Ingest
 from tasks.serving.model_search import Aggregation, Answer, Hit, Key, Ranked, Searched, Wanted
 from tasks.serving.opened_models import Embed, OpenedModels, Vector
+from tasks.serving.purchasing import Allowance, Purchasing
+from tasks.serving.text_vectors import Kept
 from tasks.stores.postgres import model_tables
 from tasks.stores.postgres.model_tables import ModelTables, Roles
 from tasks.stores.postgres.pool import Pool
 
 __all__ = [
     "Aggregation",
+    "Allowance",
     "Answer",
     "Client",
     "Covered",
@@ -53,6 +57,9 @@ __all__ = [
     "update_document_embeddings",
 ]
 
+TURN = 600.0
+"""Seconds that a document which is to be embedded waits for others that are."""
+
 
 class Client:
     """The tables of one database, through a pool of connections. Threads share it."""
@@ -64,13 +71,18 @@ class Client:
         roles: Roles | None = None,
         connections: int = 10,
         timeout: float = 30.0,
+        allowance: Allowance | None = None,
     ) -> None:
         """``database`` names the environment variable or Secret block with the URL; ``embed`` stands in for the models' own
-        ``embed``; ``roles`` says which tables are meant where there are several sets; ``timeout`` is what a statement may take, in
-        seconds. Raises UsageError where the database cannot be reached."""
+        ``embed``, and pays for itself; ``roles`` says which tables are meant where there are several sets; ``timeout`` is what a
+        statement may take, in seconds; ``allowance`` is what may be spent on vectors. Raises UsageError where the database cannot be
+        reached."""
         self._url, self._roles = database_url(database), roles
         self._pool = Pool(self._url, connections, timeout)
-        self._models = OpenedModels(embed)
+        # Of its own for what waits for a model with a connection in hand: searches would have none meanwhile.
+        self._embedding = Pool(self._url, connections, timeout, TURN)
+        purchasing = Purchasing(self._pool.connection, allowance or Allowance())
+        self._models = OpenedModels(open_embedder if embed else purchasing.open, embed)
 
     def __enter__(self) -> "Client":
         return self
@@ -81,6 +93,7 @@ class Client:
     def close(self) -> None:
         """Closes its connections."""
         self._pool.close()
+        self._embedding.close()
 
     def search(
         self,
@@ -175,7 +188,8 @@ class Client:
 
     def _ingest(self, model_name: str | None) -> tuple[Ingest, RegisteredModel]:
         tables, model = self._model(model_name)
-        return Ingest(tables, self._pool.connection, self._models, settings.home()), model
+        kept = Kept(settings.home(), self._embedding.connection)
+        return Ingest(tables, self._pool.connection, self._models, kept), model
 
     def _nearest(self, tables: ModelTables, model: RegisteredModel, probe: np.ndarray, wanted: Wanted) -> Answer:
         return self._pool.reading(lambda c: model_search.by_model(c, tables, model, probe, wanted))

@@ -9,7 +9,7 @@ from flows.command import completion
 from flows.command.arguments import pairs
 from flows.command.show import terminal
 from flows.forms.form import parse
-from flows.forms.models import OfTables
+from flows.forms.models import Ingest
 from tasks.base.errors import UsageError, VecferryError
 from tasks.base.words import listed
 
@@ -31,19 +31,24 @@ def command(
         typer.Option("--title", help="of the document (default: the file's name)", metavar="TITLE", show_default=False),
     ] = "",
     p: Annotated[
-        list[str] | None, typer.Option("-p", help="database=NAME, roles.chunks=TABLE", metavar="KEY=VALUE")
+        list[str] | None,
+        typer.Option("-p", help="database=NAME, budget_usd=DOLLARS, roles.chunks=TABLE", metavar="KEY=VALUE"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
     """``vecferry ingest``. Raises UsageError; what was written before that is named."""
-    from flows.client import Client
+    from flows.client import Allowance, Client
     from flows.command.show.hits import Ingested, show_ingested
 
     if title and len(files) > 1:
         raise UsageError("--title is of one document: ingest files with titles of their own one by one")
     texts = [(file, _text_of(file)) for file in files]  # all of them, before anything is written
-    asked, done = parse(OfTables, pairs(p)), list[Ingested]()
-    with Client(asked.database, roles=asked.roles.resolved()) as client, terminal.passing_by("ingesting…"):
+    asked, done = parse(Ingest, pairs(p)), list[Ingested]()
+    allowance = Allowance("ingest", asked.budget_usd)
+    with (
+        Client(asked.database, roles=asked.roles.resolved(), allowance=allowance) as client,
+        terminal.passing_by("ingesting…"),
+    ):
         name = client.model_named(model or None)
         for file, text in texts:
             try:

@@ -10,16 +10,17 @@ from flows.forms.form import parse
 from flows.forms.registry import FLOWS
 from flows.forms.shared import Base, Migration
 from tasks.base.errors import UsageError
-from tasks.runs import checkpoints, ledger, ledger_versions, ledgers, manifest, status
+from tasks.runs import checkpoints, ledger, ledger_versions, ledgers, manifest, purchases, status
 from tasks.runs.database import Connection, connect, database_url
 from tasks.runs.outcome import Outcome
+from tasks.runs.purchases import Purchases
 
 
 def show(run_id: str | None, p: list[str] | None, as_json: bool) -> None:
     """One run, or all of them. Raises UsageError for one that is not there."""
     database = parse(Base, pairs(p)).database if p else None
     if run_id is None:
-        show_runs(_outcomes(database), as_json)
+        show_runs(*_known(database), as_json)
         return
     with connect(database_url(database or ledgers.having(run_id)), "vecferry status") as connection:
         note_versions(connection)
@@ -27,9 +28,10 @@ def show(run_id: str | None, p: list[str] | None, as_json: bool) -> None:
         show_run(outcome, status.stages(connection, run_id), status.failures(connection, run_id), as_json)
 
 
-def _outcomes(database: str | None) -> list[Outcome]:
-    """Those of that database's ledger, or of both where none is named, the latest first. What cannot be read is noted."""
-    outcomes, unread = list[Outcome](), dict[str, str]()
+def _known(database: str | None) -> tuple[list[Outcome], list[Purchases]]:
+    """The runs of that database's ledger, or of both where none is named, the latest first, and what was bought outside of them.
+    What cannot be read is noted."""
+    outcomes, bought, unread = list[Outcome](), list[Purchases](), dict[str, str]()
     with ExitStack() as stack:
         if database:
             connections: Iterable[Connection] = [
@@ -40,9 +42,10 @@ def _outcomes(database: str | None) -> list[Outcome]:
         for connection in connections:
             note_versions(connection)
             outcomes += [status.outcome(connection, name) for name in ledger.run_ids(connection)]
+            bought += purchases.purchases(connection)
     for name, why in unread.items():
         terminal.note(f"the runs of {name} are not shown: {why}")
-    return sorted(outcomes, key=lambda outcome: outcome.started, reverse=True)
+    return sorted(outcomes, key=lambda outcome: outcome.started, reverse=True), bought
 
 
 def to_rerun(run_id: str, batches: list[int] | None, p: list[str] | None) -> tuple[str, Migration]:

@@ -84,9 +84,9 @@ def search(run: Run, text: str, limit: int) -> Answer:
     model that takes texts, or another one than it was planned with, or has made nothing, or nothing is left of it."""
     from flows.command.embed import vectors_of
     from tasks.begin import refuse_dropped
-    from tasks.embedders.registry import open_embedder
     from tasks.runs import ledger
     from tasks.runs.same_model import refuse_another
+    from tasks.serving.purchasing import Allowance, Purchasing
 
     with run.connection() as connection:
         refuse_dropped(ledger.get(connection, run.run_id))
@@ -95,7 +95,7 @@ def search(run: Run, text: str, limit: int) -> Answer:
         raise UsageError(
             f"run {run.run_id} carries its source's vectors, and their model is not known: no text can be embedded for them"
         )
-    embedder = open_embedder(model)
+    embedder = Purchasing(run.connection, Allowance("search")).open(model)
     if "text" not in embedder.takes:
         raise UsageError(
             f"{model}, the model of run {run.run_id}, cannot embed texts: its vectors are found by images only"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from flows.client import Answer, Client
+from flows.client import Allowance, Answer, Client
 from flows.command.arguments import pairs
 from flows.command.show import terminal
 from flows.command.show.compared import show_compared
@@ -46,7 +46,7 @@ def _client(p: list[str] | None) -> Client:
                 "name a run with --run; `vecferry status` lists them. No tables of this database serve several models: "
                 f"`{model_tables.INIT}` prepares them"
             )
-    return Client(asked.database, roles=asked.roles.resolved())
+    return Client(asked.database, roles=asked.roles.resolved(), allowance=Allowance("search"))
 
 
 def _timed(client: Client, model: str, texts: Sequence[str], top_k: int) -> list[Timed]:

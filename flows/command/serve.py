@@ -12,7 +12,7 @@ from flows.command import completion
 from flows.command.arguments import pairs
 from flows.command.show import terminal
 from flows.forms.form import parse
-from flows.forms.models import OfTables
+from flows.forms.models import Serve
 from flows.service.options import TOKEN, Options
 
 DEFAULT = Options()
@@ -45,7 +45,7 @@ def command(
         list[str] | None,
         typer.Option(
             "-p",
-            help="database=NAME, or roles.chunks=TABLE where several sets of tables serve models",
+            help="database=NAME, budget_usd=DOLLARS a day, or roles.chunks=TABLE where several sets of tables serve models",
             metavar="KEY=VALUE",
         ),
     ] = None,
@@ -70,9 +70,18 @@ def command(
     ] = DEFAULT.queue,
 ) -> None:
     """``vecferry serve``. Raises UsageError."""
-    tables = parse(OfTables, pairs(p))
+    given = parse(Serve, pairs(p))
     options = Options(
-        host, port, tuple(model or ()), tables.database, tables.roles.resolved(), token, body_mb, timeout, queue
+        host,
+        port,
+        tuple(model or ()),
+        given.database,
+        given.roles.resolved(),
+        token,
+        body_mb,
+        timeout,
+        given.budget_usd,
+        queue,
     )
     with _ending_in_order():
         with terminal.passing_by("starting…"):

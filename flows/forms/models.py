@@ -67,6 +67,22 @@ class OfTables(Base):
     roles: Roles = Field(Roles(), description="the tables and columns that are meant")
 
 
+class Ingest(OfTables):
+    """What `vecferry ingest` takes."""
+
+    budget_usd: OptionalNumber = Field(
+        None, ge=0, description="dollars that this command may spend on vectors; it stops before it would spend more"
+    )
+
+
+class Serve(OfTables):
+    """What `vecferry serve` takes."""
+
+    budget_usd: OptionalNumber = Field(
+        None, ge=0, description="dollars a day, of UTC, that services over this database may spend on vectors"
+    )
+
+
 class ModelsInit(OfTables):
     """The form of models-init."""
 

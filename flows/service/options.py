@@ -30,6 +30,8 @@ class Options:
     """The largest body that is taken, in MiB."""
     timeout: float = 30.0
     """Seconds that a request may take to arrive, and its answer to be made."""
+    budget_usd: float | None = None
+    """Dollars that all services of this database may spend a day on vectors."""
     queue: int = 64
     """Requests that may wait for a model, and for the database; the next one is refused with 429."""
 

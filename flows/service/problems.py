@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -9,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from tasks.base.errors import FatalError, NotFound, TransientError, UsageError, VecferryError
+from tasks.base.errors import FatalError, NotFound, OverBudget, TransientError, UsageError, VecferryError
 from tasks.base.words import counted
 from tasks.embedders.interface import RowsRejected
 
@@ -78,6 +79,8 @@ def refused(error: Exception) -> AnyHTTPException:
             return Refused(422, str(error))
         case TransientError():
             return Refused(503, str(error), RETRY_LOST)
+        case OverBudget():
+            return Refused(503, str(error), _left_today())
         case FatalError() | VecferryError():
             return Refused(503, str(error))
     return Refused(500, f"{type(error).__name__} in vecferry itself: its log has the traceback")
@@ -91,6 +94,12 @@ def answer_problems(app: FastAPI) -> None:
 
     for kind in (AnyHTTPException, RequestValidationError, VecferryError, Exception):
         app.add_exception_handler(kind, answer)
+
+
+def _left_today() -> float:
+    """Seconds until the next day of UTC, whose budget is whole."""
+    now = datetime.now(UTC)
+    return (datetime.combine(now.date() + timedelta(1), time(), UTC) - now).total_seconds()
 
 
 def _fields(errors: Sequence[Any], most: int = 3) -> str:

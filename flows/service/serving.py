@@ -4,6 +4,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 
@@ -16,6 +17,7 @@ from flows.service.workers import Models
 from tasks.base import memory
 from tasks.base.errors import UsageError
 from tasks.runs.database import database_url
+from tasks.serving.purchasing import Allowance, Purchasing
 from tasks.stores.postgres.idle import Connections
 
 CONNECTIONS = 512
@@ -42,9 +44,11 @@ def serve(options: Options, say: Callable[[str], None]) -> None:
 @contextmanager
 def opened(options: Options) -> Iterator[Service]:
     """The service with its models loaded and its database reached; closed afterwards. Raises UsageError."""
-    models = Models(options.queue)
+    connections = Connections(database_url(options.database), kept=True)
+    allowance = Allowance("serve", options.budget_usd, a_day=True)
+    models = Models(options.queue, Purchasing(partial(connections.connection, "vecferry serve"), allowance).open)
     client = Client(options.database, models.embed, options.roles, CONNECTIONS_OF_DATABASE, options.timeout)
-    service = Service(options, models, Connections(database_url(options.database), kept=True), client)
+    service = Service(options, models, connections, client)
     try:
         for name in options.models:
             service.models.worker(name).loaded()

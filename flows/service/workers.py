@@ -4,7 +4,7 @@ may wait is bounded."""
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -41,8 +41,9 @@ class Job:
 class Worker:
     """One model, and what waits for it."""
 
-    def __init__(self, name: str, queue: int) -> None:
+    def __init__(self, name: str, queue: int, opened: Callable[[str], Embedder] = open_embedder) -> None:
         self.name, self.queue = name, queue
+        self._open = opened
         self._embedder: Embedder | None = None
         self._loading = threading.Lock()
         self._jobs: deque[Job] = deque()
@@ -55,7 +56,7 @@ class Worker:
         """The model, loaded if it is not; whoever asks meanwhile waits. Raises UsageError where it is not to be had."""
         with self._loading:
             if self._embedder is None:
-                self._embedder = open_embedder(self.name)
+                self._embedder = self._open(self.name)
             return self._embedder
 
     def usable(self) -> Embedder:
@@ -134,15 +135,16 @@ class Worker:
 class Models:
     """The workers of a service, by the names of their models."""
 
-    def __init__(self, queue: int) -> None:
-        self._queue = queue
+    def __init__(self, queue: int, opened: Callable[[str], Embedder] = open_embedder) -> None:
+        """``opened`` opens a model by its name."""
+        self._queue, self._open = queue, opened
         self._workers: dict[str, Worker] = {}
         self._lock = threading.Lock()
 
     def worker(self, name: str) -> Worker:
         with self._lock:
             if name not in self._workers:
-                self._workers[name] = Worker(name, self._queue)
+                self._workers[name] = Worker(name, self._queue, self._open)
             return self._workers[name]
 
     def embed(self, name: str, items: Sequence[Item], on_made: OnMade | None = None) -> Embedded:

@@ -30,6 +30,10 @@ class Stopped(FatalError):
     """The run was asked to stop, by what ended it elsewhere or by a person."""
 
 
+class OverBudget(FatalError):
+    """A request was not sent, since it might have cost more than is left of a budget."""
+
+
 class BatchesFailed(VecferryError):
     """The other batches are done; these wait for a rerun."""
 

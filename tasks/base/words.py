@@ -1,5 +1,6 @@
 """Counts in plain English. Every message that counts goes through here; tests/base/test_words.py holds them to it."""
 
+import math
 from collections.abc import Sequence
 
 
@@ -49,6 +50,13 @@ def some(names: Sequence[str], most: int = 3) -> str:
 def batches_named(numbers: Sequence[int]) -> str:
     """Batch 3, or batches 0 to 5; no dash, which the timeline of Prefect's V1 interface does not draw."""
     return f"batch {numbers[0]}" if len(numbers) == 1 else f"batches {numbers[0]} to {numbers[-1]}"
+
+
+def money(dollars: float) -> str:
+    """$0.1234; of less than that, as many digits as tell how much it is: $0.000016."""
+    digits = max(4, 1 - math.floor(math.log10(dollars))) if dollars > 0 else 4
+    written = f"{dollars:.{digits}f}"
+    return f"${written[:-1] if digits > 4 and written.endswith('0') else written}"
 
 
 def duration(seconds: float) -> str:

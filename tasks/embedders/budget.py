@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tasks.base.errors import FatalError
+from tasks.base.errors import FatalError, OverBudget
+from tasks.base.words import money
+
+NEW_RUN = "Start a new run with a larger budget_usd: what was bought is reused"
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,10 @@ class Spent:
 
     def plus(self, requests: int, tokens: int, dollars: float) -> "Spent":
         return Spent(self.requests + requests, self.tokens + tokens, self.dollars + dollars)
+
+    def since(self, before: "Spent") -> "Spent":
+        """What was spent since then."""
+        return self.plus(-before.requests, -before.tokens, -before.dollars)
 
 
 class Budget:
@@ -33,8 +40,11 @@ class Budget:
         limit: float | None = None,
         spent: Spent | None = None,
         elsewhere: Callable[[], float] = lambda: 0.0,
+        of: str = "",
+        step: str = NEW_RUN,
     ) -> None:
-        self.limit = limit
+        """``of`` says what the limit is of, such as a day, and ``step`` what to do where it is reached."""
+        self.limit, self.of, self.step = limit, of, step
         self.spent = spent or Spent()
         self._ask, self._elsewhere = elsewhere, 0.0
         self._reserved = 0.0
@@ -51,7 +61,7 @@ class Budget:
     @contextmanager
     def reserve(self, price: Callable[[], float]) -> Iterator[None]:
         """Holds back what one request may cost at most while it is under way; ``price`` says that in dollars, as now
-        known. Raises FatalError when it does not fit, and once the budget is closed."""
+        known. Raises OverBudget when it does not fit, and FatalError once the budget is closed."""
         dollars = self._reserved_for(price)
         try:
             yield
@@ -95,10 +105,9 @@ class Budget:
                     self._settled.wait()
                     continue
                 spent = self._elsewhere + self.spent.dollars
-                raise FatalError(
-                    f"the budget of ${self.limit:.4f} would be exceeded: ${spent:.4f} is spent and the next request "
-                    f"may cost ${dollars:.4f}. It was not sent. Start a new run with a larger budget_usd: what was "
-                    "bought is reused"
+                raise OverBudget(
+                    f"the budget of {money(self.limit or 0.0)}{f' {self.of}' if self.of else ''} would be exceeded: "
+                    f"{money(spent)} is spent and the next request may cost {money(dollars)}. It was not sent. {self.step}"
                 )
 
     def _fits(self, dollars: float) -> bool:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.runs import coverage, registry
+from tasks.runs import coverage, purchases, registry
 from tasks.runs.coverage import Coverage
+from tasks.runs.purchases import Purchases
 from tasks.runs.registry import RegisteredModel
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.model_tables import ModelTables
@@ -34,6 +35,8 @@ class Status:
     indexes: tuple[Index, ...]
     counted: bool
     """Whether the counters tell of all that is there."""
+    bought: tuple[Purchases, ...]
+    """Outside of runs, whichever tables it was for."""
 
     @property
     def dimensions(self) -> list[int]:
@@ -48,6 +51,7 @@ class Status:
             "dimensions": self.dimensions,
             "models": [_model(model, self.coverage[model.number]) for model in self.models],
             "indexes": [vars(index) for index in self.indexes],
+            "bought": [purchases.as_json() for purchases in self.bought],
         }
 
 
@@ -62,6 +66,7 @@ def status(connection: Connection, tables: ModelTables) -> Status:
             coverage.covered(connection, tables),
             tuple(indexes(connection, tables)),
             coverage.is_counted(connection, tables),
+            tuple(purchases.purchases(connection)),
         )
 
 

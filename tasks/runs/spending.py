@@ -113,20 +113,14 @@ class Purse:
     def note(self, connection: Connection, bought: int = 0, reused: int = 0) -> None:
         """Adds to the ledger what was spent since the last time."""
         with self._noting:
-            spent, before = self.budget.spent, self.noted
-            if not (bought or reused or spent != before):
+            spent = self.budget.spent
+            since = spent.since(self.noted)
+            if not (bought or reused or spent != self.noted):
                 return
             connection.execute(
                 "UPDATE vecferry.run SET requests = requests + %s, tokens = tokens + %s, dollars = dollars + %s, "
                 "bought = bought + %s, reused = reused + %s WHERE run_id = %s",
-                (
-                    spent.requests - before.requests,
-                    spent.tokens - before.tokens,
-                    spent.dollars - before.dollars,
-                    bought,
-                    reused,
-                    self.run.run_id,
-                ),
+                (since.requests, since.tokens, since.dollars, bought, reused, self.run.run_id),
             )
             self.noted = spent
 
@@ -161,7 +155,7 @@ def embedder_of(run: Run, model: str | None = None) -> Embedder:
     return purse(run).model(model or run.plan.request.embedder)
 
 
-def lacking(connection: Connection) -> Iterator[str]:
+def lacking(connection: Connection, tables: Sequence[str] = ("claim", "rate", "vector")) -> Iterator[str]:
     """What this role may not do with the tables that are used only while vectors are bought, where the ledger is another
     role's: the statements that grant it."""
     rows = connection.execute(
@@ -169,7 +163,7 @@ def lacking(connection: Connection) -> Iterator[str]:
         "WHERE relnamespace = to_regnamespace('vecferry') AND relname = ANY(%s) AND EXISTS (SELECT FROM "
         "unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS t (is_right) WHERE NOT has_table_privilege(oid, is_right)) "
         "ORDER BY relname",
-        (["claim", "rate", "vector"],),
+        (list(tables),),
     )
     for (statement,) in rows:
         yield f"this role lacks a right on the ledger that buying vectors needs: {statement}"

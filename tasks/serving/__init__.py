@@ -6,4 +6,5 @@ command `vecferry search | ingest` stand on it.
     ingest           a document is cut, embedded and written
     opened_models    the models of a registry, each opened once in a process
     text_vectors     vectors of a few texts: kept ones are taken, others are made and kept
+    purchasing       what is bought for them: at the account's rate, within a budget, and noted
 """

@@ -34,7 +34,7 @@ class Ingest:
     tables: ModelTables
     connect: Callable[[], AbstractContextManager[Connection]]
     models: OpenedModels
-    home: str
+    kept: Kept
 
     def insert(self, document: Written, model: RegisteredModel) -> Key:
         """Writes a document, its chunks and their vectors by that model; returns its key. Raises UsageError."""
@@ -109,8 +109,7 @@ class Ingest:
         return texts, vectors
 
     def _embedded(self, model: RegisteredModel, texts: Sequence[str]) -> Embedded:
-        kept = Kept(self.home, self.connect)
-        return kept.embedded(self.models.embedder(model), texts, partial(self.models.embed, model.name))
+        return self.kept.embedded(self.models.embedder(model), texts, partial(self.models.embed, model.name))
 
     def _write(
         self, connection: Connection, key: Key, vectors: Mapping[int, Vectors], models: Sequence[RegisteredModel]

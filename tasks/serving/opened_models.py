@@ -23,9 +23,10 @@ Vector = Sequence[float] | np.ndarray
 class OpenedModels:
     """Threads share it."""
 
-    def __init__(self, embed: Embed | None = None) -> None:
-        """``embed`` stands in for the models' own."""
+    def __init__(self, opened: Callable[[str], Embedder] = open_embedder, embed: Embed | None = None) -> None:
+        """``opened`` opens a model by its name; ``embed`` stands in for the models' own."""
         self.embed: Embed = embed or self._embedded
+        self._open = opened
         self._opened: dict[str, Embedder] = {}
         self._opening = threading.Lock()
 
@@ -35,7 +36,7 @@ class OpenedModels:
             raise UsageError(f"nobody knows what made the vectors of {model.name}: it can be searched by vectors only")
         with self._opening:
             if model.name not in self._opened:
-                self._opened[model.name] = open_embedder(model.name)
+                self._opened[model.name] = self._open(model.name)
             embedder = self._opened[model.name]
         if embedder.space.dimensions != model.dimensions:
             raise UsageError(

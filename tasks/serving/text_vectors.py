@@ -20,7 +20,8 @@ Make = Callable[[Sequence[Item], OnMade | None], Embedded]
 
 @dataclass(frozen=True)
 class Kept:
-    """Keeps vectors in a home, with the index in the database of its connections, which must be in no transaction."""
+    """Keeps vectors in a home, with the index in the database of its connections. One is used for as long as a model is asked, and is
+    in no transaction meanwhile."""
 
     home: str
     connect: Callable[[], AbstractContextManager[Connection]]

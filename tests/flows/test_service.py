@@ -19,6 +19,7 @@ from flows.service.options import Options
 from flows.service.problems import Refused
 from flows.service.service import Lane
 from tasks.begin import begin
+from tasks.embedders.interface import Embedder
 from tasks.embedders.registry import open_embedder
 from tasks.runs import models
 from tasks.runs.run import open_run
@@ -274,17 +275,16 @@ def test_an_answer_that_takes_too_long(provider: OpenAIServer) -> None:
         assert "this key is revoked" in problem(service.client.post("/embeddings/generate", json={"text": "b"}), 503)
 
 
-def test_no_model_is_loaded_twice(database_url: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_model_is_loaded_twice(database_url: None) -> None:
     """However many ask for it first."""
     opened: list[str] = []
 
-    def counting(name: str) -> object:
+    def counting(name: str) -> Embedder:
         opened.append(name)
         time.sleep(0.2)
         return open_embedder(name)
 
-    monkeypatch.setattr(workers, "open_embedder", counting)
-    models = workers.Models(queue=100)
+    models = workers.Models(100, counting)
     with ThreadPoolExecutor(20) as pool:
         for future in [pool.submit(models.embed, HASHING, ["a"]) for _ in range(20)]:
             assert future.result().whole.shape == (1, 16)

@@ -102,7 +102,7 @@ def test_runs_and_their_outcome_are_printed_as_they_are(name: str, capsys: pytes
     for text in (f"{name}: verified", f"chroma /{name}", f"error {name}", f"batch {name}", f"/{name}.log"):
         assert text in one
     assert f"\n{name} " in one
-    assert f"vecferry cutover {name}" in shown(capsys, lambda: show_runs([outcome(name)], as_json=False))
+    assert f"vecferry cutover {name}" in shown(capsys, lambda: show_runs([outcome(name)], [], as_json=False))
     assert f"{name} → public.{name}" in shown(capsys, lambda: show_outcome(outcome(name), as_json=False))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from flows.command.show.bought import show_bought
 from flows.command.show.terminal import bold, out, print_json, red, yellow
 from flows.served import Planned
 from tasks.base.errors import UsageError
@@ -68,6 +69,7 @@ def show_status(status: Status, as_json: bool) -> None:
         only = f", only where {index.condition}" if index.condition else ""
         state = "" if index.valid else "; not valid: `vecferry models setup` builds it again"
         out.print(f"{index.name}  on {index.column}{only}, {index.bytes / 1e6:,.1f} MB{state}")
+    show_bought(status.bought)
     if not status.counted:
         out.print("coverage is not counted yet: `vecferry models init` goes on with it")
 

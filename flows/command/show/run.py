@@ -1,18 +1,21 @@
 """Runs, and what has come of them, as the command prints them."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from flows.command.show.bought import show_bought
 from flows.command.show.terminal import bold, out, print_json, red, yellow
 from tasks.base import files
 from tasks.base.words import counted, duration
 from tasks.runs.checkpoints import Batch
 from tasks.runs.database import ledger_databases
 from tasks.runs.outcome import Outcome
+from tasks.runs.purchases import Purchases
 from tasks.runs.status import Stage
 
 WORDS = {"catch_up": "catch up", "list": "list ids"}
@@ -21,13 +24,13 @@ PASSED = (True, "True")
 """What a report calls passed: those of 0.1.0 hold some of NumPy's booleans as words."""
 
 
-def show_runs(outcomes: list[Outcome], as_json: bool) -> None:
+def show_runs(outcomes: list[Outcome], bought: Sequence[Purchases], as_json: bool) -> None:
+    """All runs, and for people what was bought outside of them."""
     if as_json:
         print_json([outcome.as_json() for outcome in outcomes])
         return
     if not outcomes:
         out.print("no runs yet; start with: vecferry plan chroma-to-pgvector -p chroma.path=DIRECTORY")
-        return
     for outcome in outcomes:
         out.print(Text.assemble(bold(outcome.run_id), f"  {_state(outcome)}  {_counts(outcome)}"))
         for line in (
@@ -36,6 +39,7 @@ def show_runs(outcomes: list[Outcome], as_json: bool) -> None:
             *_steps(outcome),
         ):
             out.print(f"  {line}")
+    show_bought(bought)
 
 
 def ledger_of(database: str) -> str:

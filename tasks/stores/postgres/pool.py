@@ -22,9 +22,10 @@ RECONNECTING = 5.0
 class Pool:
     """Connections to one database, each as ``connect`` makes it. Threads share it."""
 
-    def __init__(self, url: str, most: int, timeout: float) -> None:
-        """At most ``most`` connections, in which a statement takes ``timeout`` seconds at most. Raises UsageError where the
-        database cannot be reached."""
+    def __init__(self, url: str, most: int, timeout: float, patience: float = PATIENCE) -> None:
+        """At most ``most`` connections, in which a statement takes ``timeout`` seconds at most; each is waited for ``patience`` seconds.
+        Raises UsageError where the database cannot be reached."""
+        self._patience = patience
         connect(url).close()  # says in plain words what is wrong with the URL
 
         def configure(connection: Connection) -> None:
@@ -48,11 +49,11 @@ class Pool:
     def connection(self) -> Iterator[Connection]:
         """Lends one. Raises TransientError where none is to be had in time, or while it is in use the database goes."""
         try:
-            with self._pool.connection(PATIENCE) as connection, classified("ask the database"):
+            with self._pool.connection(self._patience) as connection, classified("ask the database"):
                 yield connection
         except PoolTimeout:
             raise TransientError(
-                f"no connection to the database within {PATIENCE:g} s: it is gone, or all connections are in use"
+                f"no connection to the database within {self._patience:g} s: it is gone, or all connections are in use"
             ) from None
 
     def reading(self, work: Callable[[Connection], T]) -> T:

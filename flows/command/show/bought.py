@@ -1,0 +1,16 @@
+"""What was bought outside of runs, as the command prints it."""
+
+from collections.abc import Sequence
+
+from flows.command.show.terminal import out
+from tasks.base.words import counted, money
+from tasks.runs.purchases import Purchases
+
+
+def show_bought(bought: Sequence[Purchases]) -> None:
+    """A line for each kind of buyer; nothing where nothing was bought."""
+    for of in bought:
+        out.print(
+            f"bought outside of runs by {of.buyer} since {of.since}: {money(of.dollars)}, {money(of.today)} of it today, for "
+            f"{counted(of.tokens, 'token')} in {counted(of.requests, 'request')}"
+        )
