@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect import Task
-from prefect.futures import PrefectFuture
+from prefect.futures import PrefectFuture, as_completed
 
 from flows.forms.shared import Shared
 from flows.outcome import words_of
@@ -38,7 +38,9 @@ def in_chunks(
     shown = time.monotonic()
     for chunk in work.chunks(numbers, parameters.workers):
         if len(waiting) >= parameters.workers:
-            problem = _worse(problem, waiting.pop(0))
+            ended = next(as_completed(waiting))  # the first to end: whoever waits for the oldest leaves a worker idle
+            waiting.remove(ended)
+            problem = _worse(problem, ended)
             if time.monotonic() > shown + SHOWN_SECONDS:
                 move(run, stage, bar)
                 shown = time.monotonic()

@@ -87,6 +87,12 @@ class Text384To1536(Migration):
         {},
         description="settings that policies and filters read, for trying the search function: {request.jwt.claims: …}",
     )
+    workers: int = Field(
+        3,  # one waits for its provider or the database half of the time: with two, a processor of two had nothing to do
+        ge=1,
+        le=64,
+        description="chunks of batches to work on at once",
+    )
 
     flow: ClassVar[str] = "text-384-to-1536"
     stand_for: ClassVar[dict[str, str]] = {"on_too_long": "embedder"}

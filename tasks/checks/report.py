@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from tasks.base import files
@@ -144,7 +143,9 @@ def _cell(text: str) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
+def _template() -> Any:
+    import jinja2  # which nothing else needs: a run begins without it
+
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"counted": counted, "agreeing": agreeing, "explained": explained}
     return environment.from_string((Path(__file__).parent / "report.html.j2").read_text())

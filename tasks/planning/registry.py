@@ -4,7 +4,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from tasks.base.errors import UsageError
-from tasks.planning import collections, live_images, live_tables, model_columns
 from tasks.planning.account import is_paid, unpriced
 from tasks.planning.in_postgres import InPostgres
 from tasks.planning.later import Later
@@ -14,11 +13,11 @@ from tasks.runs.database import Connection, Database
 from tasks.runs.plan import Request
 
 PLANNERS: dict[str, Planner] = {
-    "chroma-to-pgvector": InPostgres(collections),
-    "text-384-to-1536": InPostgres(live_tables),
-    "clip-to-megadescriptor": InPostgres(live_images),
+    "chroma-to-pgvector": Later("tasks.planning.collections", InPostgres),
+    "text-384-to-1536": Later("tasks.planning.live_tables", InPostgres),
+    "clip-to-megadescriptor": Later("tasks.planning.live_images", InPostgres),
     "siglip-to-clip": Later("tasks.planning.qdrant_collections"),
-    "multi-model": InPostgres(model_columns),
+    "multi-model": Later("tasks.planning.model_columns", InPostgres),
 }
 
 

@@ -1,18 +1,21 @@
 """Tables that serve several models, as the command prints them."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from flows.command.show.bought import show_bought
 from flows.command.show.terminal import bold, out, print_json, red, yellow
-from flows.served import Planned
 from tasks.base.errors import UsageError
 from tasks.base.words import counted, listed, plural
 from tasks.runs.coverage import Coverage
 from tasks.runs.registry import RegisteredModel
 from tasks.runs.served import Status
+
+if TYPE_CHECKING:
+    from flows.served import Planned  # which imports what makes and drops models: no other command waits for it
 
 
 def show_done(lines: Sequence[str], as_json: bool) -> None:
@@ -24,7 +27,7 @@ def show_done(lines: Sequence[str], as_json: bool) -> None:
         out.print(line)
 
 
-def show_changes(planned: Planned, as_json: bool) -> None:
+def show_changes(planned: "Planned", as_json: bool) -> None:
     """The SQL that would be sent, and what stands in its way. Raises UsageError where something does."""
     if as_json:
         print_json({"sql": planned.sql, "problems": planned.problems, "notes": planned.notes})
