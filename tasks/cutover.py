@@ -11,7 +11,7 @@ from prefect import task
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.base.retrying import RETRYING
 from tasks.base.words import counted
-from tasks.runs import ledger, run_log
+from tasks.runs import checkpoints, ledger, run_log
 from tasks.runs.checkpoints import Mark
 from tasks.runs.commands import command, resumption
 from tasks.runs.ledger import State
@@ -49,7 +49,8 @@ def cutover(run: Run) -> list[str]:
                 f"{'; '.join(left)}. {command('status', run.run_id, run.plan.request.database)} shows the queue; "
                 f"{command('cutover', run.run_id, run.plan.request.database)} tries once more"
             )
-        return _through(run, units, _switch, _becomes(run, "cut_over"))
+        lines = _through(run, units, _switch, _becomes(run, "cut_over"))
+        return [*_thresholds(run), *lines]
 
 
 def rollback(run: Run, force: bool = False) -> list[str]:
@@ -116,6 +117,17 @@ def _switch(unit: Unit, mark: Mark) -> list[str]:
         mark.alone()
         return []
     return unit.switch(mark)
+
+
+def _thresholds(run: Run) -> list[str]:
+    """What verification has translated thresholds of similarity into: the old ones do not go with new vectors."""
+    with run.connection() as connection:
+        verified = {t.name: checkpoints.verified(connection, run.run_id, t.number) for t in run.plan.targets}
+    return [
+        f"{name}: the similarity threshold {one.threshold.old:g} of the old vectors is {one.threshold} of the new ones"
+        for name, one in verified.items()
+        if one.threshold
+    ]
 
 
 def _through(run: Run, units: list[Unit], change: Callable[[Unit, Mark], list[str]], mark: Mark) -> list[str]:

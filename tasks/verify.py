@@ -94,7 +94,7 @@ def verify(run: Run, gates: Gates, passes: list[Difference] | None, tell: Tell =
         ledger.set_report(connection, run.run_id, path)
         for target, result, (began, over) in zip(run.plan.targets, reports, pairwise(ended), strict=True):
             failed = tuple(c.name for c in result.checks if not c.passed)
-            detail = Verified(result.passed, failed, result.quarantined)
+            detail = Verified(result.passed, failed, result.quarantined, result.threshold)
             checkpoints.done(
                 connection,
                 run.run_id,

@@ -143,9 +143,10 @@ def test_every_file_runs_by_hand(database: str, connection: Connection, name: st
     if name == "rollback_columns":
         where = {"schema": "public", "table": "docs", "column": "embedding"}
         connection.execute(statement("cutover_columns", **where, kept="embedding_384", working="embedding_1536"))
-    table = "demo_reports" if name.startswith("demo_report") else "demo_table"
+    tables = {"demo_report": "demo_reports", "demo_document": "demo_documents"}
+    table = next((table for prefix, table in tables.items() if name.startswith(prefix)), "demo_table")
     if name.startswith("demo_") and name != table:
-        connection.execute(statement(table))
+        connection.execute(statement(table, schema="public"))
     head = (FOLDER / f"{name}.sql").read_text().splitlines()[0].removeprefix("-- psql ")
     command = [os.path.expandvars(part) for part in shlex.split(head)]
     done = subprocess.run(

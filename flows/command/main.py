@@ -252,11 +252,15 @@ def demo(
     directory: Annotated[
         Path, typer.Option("--dir", help="where the demo keeps everything", metavar="DIRECTORY")
     ] = Path(".demo"),
+    database: Annotated[
+        str | None,
+        typer.Option("--database", help="a database of yours, by its variable or Secret block", metavar="NAME"),
+    ] = None,
 ) -> None:
-    """Play a migration of real data in an embedded PostgreSQL, from nothing to searched and switched."""
+    """Play a migration of real data, from nothing to searched and switched."""
     from flows.command.demos.ground import play
 
-    play(flow, directory)
+    play(flow, directory, database)
 
 
 TYPER_INTERRUPTED = 130

@@ -17,6 +17,7 @@ from tasks.checks.benchmark import Benchmark
 from tasks.checks.contact_sheet import ContactSheet
 from tasks.checks.measures import Check
 from tasks.runs import status
+from tasks.runs.details import Translated
 from tasks.runs.figures import Speed
 from tasks.runs.run import Run
 from tasks.runs.spending import Spending
@@ -64,6 +65,14 @@ class TargetReport:
     @property
     def passed(self) -> bool:
         return bool(self.checks) and all(c.passed for c in self.checks)
+
+    @property
+    def threshold(self) -> Translated | None:
+        """What a threshold of similarity by the old vectors becomes by the new ones, to three digits, as it is told."""
+        figures = self.benchmark.change.threshold if self.benchmark else None
+        if figures is None or figures.new is None or figures.low is None or figures.high is None:
+            return None
+        return Translated(figures.old, *(round(value, 3) for value in (figures.new, figures.low, figures.high)))
 
     def as_json(self) -> dict[str, Any]:
         return {

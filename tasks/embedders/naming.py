@@ -75,3 +75,12 @@ def parse_model(written: str) -> ModelName:
             raise UsageError(f"embedder {written!r}: {option} is given twice")
         options[option] = unquote(value)
     return ModelName(written, provider, model, "".join(revision), options)
+
+
+def shown(written: str) -> str:
+    """The name for people: a model in a directory is called by the last part of its path, which a registry knows it by too."""
+    _, _, model = written.partition("/")
+    path, mark, options = model.partition("?")
+    if not path.startswith((".", "/", "~")):
+        return written
+    return f"{path.rstrip('/').rpartition('/')[2]}{mark}{options}"

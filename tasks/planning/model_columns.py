@@ -12,6 +12,7 @@ from psycopg import sql
 from tasks.base import stored
 from tasks.base.errors import UsageError
 from tasks.checks.query_file import read_queries
+from tasks.embedders.naming import shown
 from tasks.embedders.registry import open_embedder
 from tasks.planning import dependents, live_estimate, live_requirements, live_sql, model_readers, rights, server
 from tasks.planning.account import cost_of, over_budget
@@ -186,8 +187,8 @@ def _listing(plan: Plan) -> Listing:
     rows: list[tuple[str | None, ...]] = [
         (
             f"{place.schema}.{place.table}",
-            plan.request.old_embedder or place.live.vectors,
-            place.model_name,
+            shown(plan.request.old_embedder) if plan.request.old_embedder else place.live.vectors,
+            shown(place.model_name),
             f"{place.vectors.table}.{place.vectors.column}",
             f"{target.collection.count:,}",
             str(target.dimensions),

@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 
 from tasks.base.errors import Stopped
 from tasks.runs.dataset import part_of
-from tasks.runs.details import Detail
+from tasks.runs.details import Detail, Translated, Verified
 from tasks.stores.postgres.connection import Connection, expressible
 
 D = TypeVar("D", bound=Detail, covariant=True)
@@ -108,6 +108,11 @@ def of(connection: Connection, run_id: str, kind: type[D]) -> list[Batch[D]]:
     return batches(connection, run_id, kind.stage)
 
 
+def verified(connection: Connection, run_id: str, target: int) -> Verified:
+    """What the last verification of a target came to."""
+    return next((b.detail for b in of(connection, run_id, Verified) if b.number == target), Verified())
+
+
 def is_done(connection: Connection, run_id: str, stage: str, number: int) -> bool:
     """Whether the batch is done; locks its row until the transaction ends, so that two workers cannot both do it."""
     row = connection.execute(
@@ -179,4 +184,6 @@ def _detail(stage: str, noted: Mapping[str, Any]) -> Detail | None:
     values = {f.name: noted[f.name] for f in fields(KINDS[stage]) if f.name in noted}
     if part := values.get("part"):
         values["part"] = part_of(part)
+    if threshold := values.get("threshold"):
+        values["threshold"] = Translated(**threshold)
     return KINDS[stage](**values)

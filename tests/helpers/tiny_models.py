@@ -32,8 +32,8 @@ def text_model(folder: Path, normalize: bool = False, seed: int = 0, prompts: di
     return folder / "model"
 
 
-def table_model(folder: Path, rows: dict[str, float]) -> Path:
-    """A table of one 4-dimensional row a character, without a limit of tokens; ``rows`` are filled with a value each."""
+def table_model(folder: Path, rows: dict[str, float], dimensions: int = 4) -> Path:
+    """A table of one row a character, without a limit of tokens; ``rows`` are filled with a value each."""
     torchvision_repair.repair()
     import torch
     from sentence_transformers import SentenceTransformer
@@ -41,7 +41,7 @@ def table_model(folder: Path, rows: dict[str, float]) -> Path:
 
     tokenizer = _tokenizer()
     torch.manual_seed(0)
-    table = torch.randn(len(tokenizer), 4)
+    table = torch.randn(len(tokenizer), dimensions)
     for character, value in rows.items():
         table[tokenizer.convert_tokens_to_ids(character)] = value
     SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=table)], device="cpu").save(str(folder))

@@ -20,6 +20,13 @@ class Demo(Protocol):
         command fail."""
 
 
+class Anywhere(Demo, Protocol):
+    """A demo that can be played in a database of the user's too, beside what is there."""
+
+    def play_in(self, directory: Path, database: str) -> None:
+        """The same with the tables in the database that ``database`` names, however often. Raises what makes the command fail."""
+
+
 def names() -> list[str]:
     """The migrations that have a demo."""
     return [flow for flow in FLOWS if Path(__file__).with_name(f"{_module(flow)}.py").exists()]
@@ -32,6 +39,13 @@ def demo(flow: str) -> Demo:
         hint = f"Did you mean {near[0]}? " if near else ""
         raise UsageError(f"{flow!r} has no demo. {hint}The migrations that have one are {' and '.join(names())}")
     return cast(Demo, importlib.import_module(f"{__name__}.{_module(flow)}"))
+
+
+def anywhere(flow: str) -> Anywhere:
+    """The demo of a migration that can be played in any database. Raises UsageError where it cannot."""
+    if not hasattr(demo(flow), "play_in"):
+        raise UsageError(f"the demo of {flow} is played in a PostgreSQL of its own: leave out --database")
+    return cast(Anywhere, demo(flow))
 
 
 def _module(flow: str) -> str:

@@ -21,6 +21,12 @@ def of_top_modules() -> Iterator[tuple[dict[str, Any], str]]:
     return _of(sorted(_root().glob("*.py")))
 
 
+def of_module(name: str, most: int, longest: int) -> list[str]:
+    """So many texts of one of them, of its public names: the longest of those that have no more characters than ``longest``."""
+    texts = (text for of, text in _of([_root() / f"{name}.py"]) if of["public"] and len(text) <= longest)
+    return sorted(dict.fromkeys(texts), key=len, reverse=True)[:most]
+
+
 def _root() -> Path:
     return Path(sysconfig.get_paths()["stdlib"])
 

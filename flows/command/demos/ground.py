@@ -10,28 +10,43 @@ from flows.command import demos, ephemeral
 from flows.command.show.terminal import bold, out
 from tasks.base import settings
 from tasks.base.errors import UsageError
+from tasks.runs.database import database_url
 from tasks.stores.postgres import embedded
 
 RUN = "demo"
 MARK = ".vecferry-demo"
 
 
-def play(flow: str, directory: Path) -> None:
-    """Plays the demo of a migration, and says how to look around in what it leaves.
+def play(flow: str, directory: Path, database: str | None = None) -> None:
+    """Plays the demo of a migration, in the database that ``database`` names or else in one of its own, and says how to look around
+    in what it leaves.
 
-    Raises UsageError where there is no such demo, or where the directory holds anything but what an earlier demo left.
+    Raises UsageError where there is no such demo, where it cannot be played there, or where the directory holds anything but what an
+    earlier demo left.
     """
     demo = demos.demo(flow)
-    directory = emptied(directory.absolute())
-    home = directory / "home"
-    os.environ["VECFERRY_HOME"] = str(home)
+    if database is not None:
+        elsewhere = demos.anywhere(flow)
+        database_url(database)
+        home = _home(directory)
+        elsewhere.play_in(home.parent, database)
+        out.print(f"\nLook around: VECFERRY_HOME={home} vecferry status -p database={database}")
+        return
+    home = _home(directory)
     # Whatever names a database of the user's, a variable or a Secret block: the demo keeps out of it.
     names = (settings.DEFAULT_DATABASE, settings.OTHER_DATABASE, settings.LEDGER_DATABASE)
     hidden = "".join(f"{name}= " for name in names if name in os.environ)
     for name in (settings.DEFAULT_DATABASE, settings.LEDGER_DATABASE):
         os.environ[name] = embedded.url(settings.home())
-    demo.play(directory)
+    demo.play(home.parent)
     out.print(f"\nLook around: {hidden}VECFERRY_HOME={home} vecferry status {RUN}")
+
+
+def _home(directory: Path) -> Path:
+    """The home of the demo in its directory, which is empty."""
+    home = emptied(directory.absolute()) / "home"
+    os.environ["VECFERRY_HOME"] = str(home)
+    return home
 
 
 def head(name: str, rest: str) -> None:

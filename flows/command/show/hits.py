@@ -8,6 +8,7 @@ from flows.client import Answer, Hit, Key, as_json
 from flows.command.show.searched import LONGEST
 from flows.command.show.terminal import note, out, print_json
 from tasks.base.words import counted, listed, plural
+from tasks.embedders.naming import shown
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ def show_answer(query: str, answer: Answer, in_json: bool) -> None:
     if in_json:
         print_json({"query": query, **as_json(answer), "notes": answer.notes})
         return
-    names = listed([searched.model for searched in answer.searched])
+    names = listed([shown(searched.model) for searched in answer.searched])
     fused = f" ({answer.aggregation})" if answer.aggregation else ""
     out.print(f"Found {counted(len(answer), 'chunk')} by {names}{fused}")
     for hit in answer:
@@ -41,7 +42,7 @@ def show_ingested(ingested: Sequence[Ingested], model: str, in_json: bool) -> No
         print_json({"model": model, "documents": documents})
         return
     for one in ingested:
-        out.print(f"{one.file}: document {one.document_id}, {counted(one.chunks, 'chunk')} by {model}")
+        out.print(f"{one.file}: document {one.document_id}, {counted(one.chunks, 'chunk')} by {shown(model)}")
 
 
 def _shown(hit: Hit) -> str:
@@ -54,5 +55,5 @@ def _nearness(hit: Hit, fused: bool) -> str:
     if not fused:
         return f"similarity {hit.similarity:.3f}"
     return f"{plural(len(hit.models), 'rank')} " + ", ".join(
-        f"{ranked.rank} by {ranked.model}" for ranked in hit.models
+        f"{ranked.rank} by {shown(ranked.model)}" for ranked in hit.models
     )

@@ -10,6 +10,7 @@ from flows.command.show.bought import show_bought
 from flows.command.show.terminal import bold, out, print_json, red, yellow
 from tasks.base.errors import UsageError
 from tasks.base.words import counted, listed, plural
+from tasks.embedders.naming import shown
 from tasks.runs.coverage import Coverage
 from tasks.runs.registry import RegisteredModel
 from tasks.runs.served import Status
@@ -85,7 +86,12 @@ def _table(status: Status) -> Table:
         covered = status.coverage[model.number]
         where = "" if model.place_table == status.tables.embeddings.table else f"{model.place_table}."
         table.add_row(
-            model.id, model.name, str(model.dimensions), _state(model), _covered(covered), f"{where}{model.column}"
+            model.id,
+            shown(model.name),
+            str(model.dimensions),
+            _state(model),
+            _covered(covered),
+            f"{where}{model.column}",
         )
     return table
 

@@ -19,7 +19,7 @@ from tasks.runs import coverage, registry, way_back
 from tasks.runs.plan import Target
 from tasks.runs.registry import RegisteredModel
 from tasks.shadows.difference import Difference
-from tasks.shadows.postgres import live_place
+from tasks.shadows.postgres import live_place, model_threshold
 from tasks.shadows.postgres.live_shadow import LiveShadow
 from tasks.shadows.postgres.model_changes import registry_changed, send_one_by_one
 from tasks.shadows.postgres.model_indexes import indexes
@@ -115,7 +115,9 @@ class ModelColumnShadow(LiveShadow):
         ]
 
     def switch(self, connection: Connection) -> None:
-        registry.set_active(connection, self.tables, self.model(connection))
+        model = self.model(connection)
+        registry.set_active(connection, self.tables, model)
+        model_threshold.give(connection, self.run.run_id, self.target, model)
         registry_changed(connection, self.tables)
         self._becomes(connection, "live")
 
@@ -124,10 +126,15 @@ class ModelColumnShadow(LiveShadow):
             live_place.drop_known(connection, self.target)
             self._count_refused(connection)
             return f"{self.target.name} is followed no more: its triggers and its queue were dropped"
-        before = way_back.go_back(connection, self.tables, self.model(connection))
+        model = self.model(connection)
+        before = way_back.go_back(connection, self.tables, model)
+        without = ", without the threshold that the cutover gave it"
+        taken = without if model_threshold.take_off(connection, self.target, model) else ""
         registry_changed(connection, self.tables)
         self._becomes(connection, "shadow")
-        return f"{before.name} is the default of {self.tables.chunks} again; the vectors of {self.target.place.model_name} are kept"
+        return (
+            f"{before.name} is the default of {self.tables.chunks} again; the vectors of {model.name} are kept{taken}"
+        )
 
     def contract(self, connection: Connection) -> list[str]:
         way_back.settle(connection, self.model(connection))
@@ -136,12 +143,28 @@ class ModelColumnShadow(LiveShadow):
     def notes(self) -> list[str]:
         with self.run.connection() as connection:
             model = self.model(connection)
-        if self.run.plan.request.similarity_threshold is None or model.similarity_threshold is not None:
+            source = next(
+                (m for m in registry.listed(connection, self.tables) if m.number == self.target.place.source), None
+            )
+            given = model_threshold.given(connection, self.target)
+        if given is not None:
+            return [f"searches by {model.name} have that threshold now, {given:g}: {_sets(model)} another"]
+        if model.similarity_threshold is not None:
             return []
-        return [
-            f"{model.name} has no similarity threshold of its own, and similarities of two models are not alike: vecferry models setup "
-            f"{model.name} -p similarity_threshold=… sets what the report translates the other model's into"
-        ]
+        if (planned := self.run.plan.request.similarity_threshold) is not None:
+            if model.active:
+                return [
+                    f"{model.name} has no similarity threshold, and {planned:g} could not be translated: {_sets(model)} one"
+                ]
+            return [
+                f"the cutover gives {model.name}, which has no similarity threshold, what {planned:g} is translated into"
+            ]
+        if source and source.similarity_threshold is not None:
+            return [
+                f"{model.name} has no similarity threshold, and {source.name} has got {source.similarity_threshold:g} since this run "
+                f"was planned: {_sets(model)} one"
+            ]
+        return []
 
     def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         difference = super().follow(max_deleted, tell, only)
@@ -214,6 +237,10 @@ class ModelColumnShadow(LiveShadow):
             (SCHEMA, self.target.place.model),
         )
         return [name for (name,) in rows]
+
+
+def _sets(model: RegisteredModel) -> str:
+    return f"vecferry models setup {model.name} -p similarity_threshold=… sets"
 
 
 def vectors_of(tables: ModelTables, model: RegisteredModel) -> Vectors:

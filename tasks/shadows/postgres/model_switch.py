@@ -6,6 +6,7 @@ from tasks.base.errors import VerificationRefused
 from tasks.base.words import counted
 from tasks.runs import coverage, registry
 from tasks.runs.registry import RegisteredModel
+from tasks.shadows.postgres import model_threshold
 from tasks.shadows.postgres.model_changes import registry_changed
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
@@ -24,7 +25,7 @@ def activate(connection: Connection, tables: ModelTables, name: str, force: bool
     if before and before.number == model.number:
         return [f"{model.name} is active already"]
     back = f"; back: vecferry models activate {before.name}" if before else ""
-    return [f"{model.name} is active{back}"]
+    return [f"{model.name} is active{back}", *_without_threshold(before, model)]
 
 
 def set_threshold(connection: Connection, tables: ModelTables, names: Sequence[str], threshold: float) -> list[str]:
@@ -32,7 +33,9 @@ def set_threshold(connection: Connection, tables: ModelTables, names: Sequence[s
 
     def change() -> None:
         for name in names:
-            registry.set_threshold(connection, registry.named(connection, tables, name), threshold)
+            model = registry.named(connection, tables, name)
+            registry.set_threshold(connection, model, threshold)
+            model_threshold.stays(connection, model)
         registry_changed(connection, tables)
 
     locked(connection, change)
@@ -52,6 +55,15 @@ def check_coverage(connection: Connection, tables: ModelTables, model: Registere
             f"{counted(of_model.missing, 'chunk')} would not be found. Bring it there with `vecferry run multi-model "
             f"-p target_model={model.name}`, or switch all the same with --force"
         )
+
+
+def _without_threshold(before: RegisteredModel | None, model: RegisteredModel) -> list[str]:
+    if before is None or before.similarity_threshold is None or model.similarity_threshold is not None:
+        return []
+    return [
+        f"{model.name} has no similarity threshold, and {before.name} has {before.similarity_threshold:g}: whatever is nearest is an "
+        f"answer now. vecferry models setup {model.name} -p similarity_threshold=… sets one; a run of multi-model translates the other"
+    ]
 
 
 def _switch(connection: Connection, tables: ModelTables, model: RegisteredModel) -> RegisteredModel | None:
