@@ -55,7 +55,7 @@ class Refused(HTTPException):
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """For the description: what a route may answer besides its own, and every route may."""
-    return {status: {"model": Problem} for status in sorted({400, 401, 403, 408, 413, 422, 429, 503, *statuses})}
+    return {status: {"model": Problem} for status in sorted({400, 401, 403, 408, 413, 415, 422, 429, 503, *statuses})}
 
 
 def response(refused: AnyHTTPException) -> Response:
@@ -69,6 +69,8 @@ def refused(error: Exception) -> AnyHTTPException:
     match error:
         case AnyHTTPException():
             return error
+        case RequestValidationError() if isinstance(error.body, bytes):  # it was not read as JSON
+            return Refused(415, "send the body as JSON, with the header content-type: application/json")
         case RequestValidationError():
             return Refused(422, _fields(error.errors()))
         case NotFound():

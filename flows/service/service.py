@@ -1,6 +1,7 @@
 """What the routes have in common: the models, the database, and the threads that wait for it."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from flows.service.known import known_models
 from flows.service.options import Options
 from flows.service.problems import Refused
 from flows.service.workers import Models, Worker
-from tasks.base.errors import NotFound
+from tasks.base.errors import NotFound, TransientError
 from tasks.base.words import counted, listed, plural
 from tasks.embedders.interface import Kind
 from tasks.embedders.naming import parse_model
@@ -21,6 +22,7 @@ from tasks.runs.database import Connection, refusable
 from tasks.stores.postgres.idle import Connections
 
 T = TypeVar("T")
+logger = logging.getLogger("vecferry")
 THREADS = 8
 """Requests that use the database alone at a time; twice as many may wait for models beside them."""
 WAIT = 1.0
@@ -76,9 +78,13 @@ class Service:
         """What the database answers. Raises TransientError while it is gone."""
 
         def ask() -> T:
-            with refusable("ask the database"), self.connections.connection("vecferry serve") as connection:
-                connection.execute(f"SET statement_timeout = {round(self.options.timeout * 1000)}")
-                return question(connection)
+            try:
+                with refusable("ask the database"), self.connections.connection("vecferry serve") as connection:
+                    connection.execute(f"SET statement_timeout = {round(self.options.timeout * 1000)}")
+                    return question(connection)
+            except TransientError as error:  # its own words say where the database is, to whoever asks
+                logger.warning("%s", error)
+                raise TransientError("lost PostgreSQL: ask again once it is back") from error
 
         return await self.in_thread(ask)
 

@@ -1,6 +1,7 @@
 """Counts in plain English. Every message that counts goes through here; tests/base/test_words.py holds them to it."""
 
 import math
+import shlex
 from collections.abc import Sequence
 
 
@@ -50,6 +51,11 @@ def some(names: Sequence[str], most: int = 3) -> str:
 def batches_named(numbers: Sequence[int]) -> str:
     """Batch 3, or batches 0 to 5; no dash, which the timeline of Prefect's V1 interface does not draw."""
     return f"batch {numbers[0]}" if len(numbers) == 1 else f"batches {numbers[0]} to {numbers[-1]}"
+
+
+def typed(argument: str) -> str:
+    """As it is typed in a shell: quoted where it has to be."""
+    return shlex.quote(argument)
 
 
 def money(dollars: float) -> str:

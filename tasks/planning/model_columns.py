@@ -11,6 +11,7 @@ from psycopg import sql
 
 from tasks.base import stored
 from tasks.base.errors import UsageError
+from tasks.base.words import typed
 from tasks.checks.query_file import read_queries
 from tasks.embedders.naming import shown
 from tasks.embedders.registry import open_embedder
@@ -138,7 +139,10 @@ def _between(tables: ModelTables, old: RegisteredModel, new: RegisteredModel) ->
             f"the vectors of {new.name} stand in {tables.chunks} itself, where the application writes them: choose another target_model"
         )
     if new.ended:
-        yield f"{new.name} is retired from search: `vecferry models activate {new.name}` brings it back, or choose another target_model"
+        yield (
+            f"{new.name} is retired from search: `vecferry models activate {typed(new.name)}` brings it back, or choose another "
+            "target_model"
+        )
     made = open_embedder(new.name).space
     if new.space and made.fingerprint != new.space:
         yield (

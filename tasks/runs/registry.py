@@ -114,7 +114,7 @@ def among(known: list[RegisteredModel], name: str) -> RegisteredModel:
         if meant:
             raise UsageError(f"{name!r} may be {' or '.join(m.name for m in meant)}: write the whole name")
     there = f"there are {words.listed([m.name for m in known])}" if known else "there is none yet"
-    raise NotFound(f"no model {name!r} is registered; {there}. `{SETUP} {name}` adds it")
+    raise NotFound(f"no model {name!r} is registered; {there}. `{SETUP} {words.typed(name)}` adds it")
 
 
 def default(connection: Connection, tables: ModelTables) -> RegisteredModel:
@@ -129,7 +129,7 @@ def may_be_searched(model: RegisteredModel) -> None:
     """Raises UsageError where its vectors are not to be searched."""
     if model.ended:
         raise UsageError(
-            f"model {model.name} is retired from search: `vecferry models activate {model.name}` brings it back while its "
+            f"model {model.name} is retired from search: `vecferry models activate {words.typed(model.name)}` brings it back while its "
             "vectors are there"
         )
     if model.building:

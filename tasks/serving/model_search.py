@@ -22,6 +22,8 @@ Aggregation = Literal["union", "intersection"]
 NO_THRESHOLD = float("-inf")
 MOST = 1_000
 """Chunks that one search gives."""
+SUMMED = (1e-15, 1e15)
+"""Lengths of vectors whose squares a float32 holds the sum of."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,18 @@ def _packed(model: RegisteredModel, vector: np.ndarray) -> Packed:
     check_dimensions(model, len(given))
     if not np.isfinite(given).all():
         raise UsageError("the query vector has a component that is not a finite number")
+    if model.metric == "cosine":
+        given = _directed(given)
     return Packed(wire.pack(given[None], "vector")[0])
+
+
+def _directed(vector: np.ndarray) -> np.ndarray:
+    """The vector; one of length 1 where PostgreSQL's sums of squares, in float32, would overflow or vanish. Raises UsageError where it
+    has no direction."""
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    if length == 0:
+        raise UsageError("the query vector is all zeros, which have no direction")
+    return vector if SUMMED[0] < length < SUMMED[1] else np.asarray(vector / length, np.float32)
 
 
 def _json(value: Mapping[str, Any] | None) -> str | None:

@@ -254,3 +254,16 @@ def _constants() -> Iterator[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in described:
                 yield from [node.value] if re.search(r"[a-z]", node.value) else []
+
+
+def test_commands_that_are_told_can_be_typed() -> None:
+    """The name of a model may have a ? and an &, which a shell takes for something else: it is quoted where it has to be."""
+    unquoted = re.compile(r"(?:vecferry models \w+|\{SETUP\}) \{(?!(?:words\.)?typed\()")
+    lines = [
+        f"{path}:{number}"
+        for folder in ("tasks", "flows")
+        for path in (ROOT / folder).rglob("*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if unquoted.search(line)
+    ]
+    assert lines == []

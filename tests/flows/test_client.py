@@ -115,6 +115,20 @@ def test_what_cannot_be_asked_is_refused_in_plain_words(client: Client) -> None:
             client.search(**asked)
 
 
+def test_only_the_direction_of_a_vector_counts(client: Client) -> None:
+    """However long or short it is, though PostgreSQL's sums would overflow or vanish; what has none is refused."""
+    text = "candle mirror bridge"
+    probe, expected = client.probe(text, "hashing/64"), client.search(text, "hashing/64", top_k=3)
+    for factor in (3e38, 1e-40):
+        hits = client.search(vector=probe.astype(np.float64) * factor, model_name="hashing/64", top_k=3)
+        assert [hit.chunk_id for hit in hits] == [hit.chunk_id for hit in expected]
+        assert [hit.similarity for hit in hits] == pytest.approx([hit.similarity for hit in expected], abs=1e-4)
+    with pytest.raises(UsageError, match="the query vector is all zeros, which have no direction"):
+        client.search(vector=[0.0] * 64, model_name="hashing/64")
+    with pytest.raises(UsageError, match="not a finite number"):
+        client.search(vector=[float("nan")] * 64, model_name="hashing/64")
+
+
 def test_what_is_not_there_is_told_from_what_is_wrong(client: Client) -> None:
     """A document or a model that is not there raises NotFound."""
     for call in (

@@ -131,6 +131,12 @@ def test_other_paths_and_methods(plain: Running) -> None:
     assert plain.client.get("/ready").json() == {"status": "ready"}
 
 
+def test_a_body_of_another_type(plain: Running) -> None:
+    """What the body is, is told, and the header that says it."""
+    message = problem(plain.client.post("/api/v1/search", content=b'{"query": "a"}'), 415)
+    assert message == "send the body as JSON, with the header content-type: application/json"
+
+
 def test_a_body_that_is_too_large(plain: Running) -> None:
     """It is refused by what its head says, and else when it has sent too much."""
     large = b"x" * (1 << 20) + b"x"
@@ -336,6 +342,7 @@ def test_a_database_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             ):
                 answer = asked()
                 assert "lost PostgreSQL" in problem(answer, 503)
+                assert str(tmp_path) not in answer.text, "where the database is"
                 assert answer.headers["retry-after"] == "2"
             assert client.get("/health").status_code == 200
             assert client.post("/embeddings/generate", json={"text": "a"}).status_code == 200

@@ -115,6 +115,8 @@ def test_models(service: Running) -> None:
         ({"query": "a", "models": ["hashing/64", "hashing/64"]}, 400, "name each model once"),
         ({"vector": [1.0, 2.0]}, 400, "the vector has 2 dimensions, and model hashing/64 has 64"),
         ({"vector": [1e39] * 64}, 422, "vector.0: Input should be less than or equal to"),
+        ({"vector": [0.0] * 64}, 400, "the query vector is all zeros"),
+        ({"query": "a", "model": "x?a=1&b=2"}, 404, "`vecferry models setup 'x?a=1&b=2'` adds it"),
         ({"vector": []}, 422, "vector: List should have at least 1 item"),
         ({"vector": ["a"]}, 422, "vector.0: Input should be a valid number"),
         ({"vectors": {"nobody": [1.0]}}, 404, "no model 'nobody' is registered"),

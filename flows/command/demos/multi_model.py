@@ -22,7 +22,7 @@ from flows.forms.form import parse
 from flows.forms.multi_model import MultiModel
 from tasks.base import settings
 from tasks.base.errors import UsageError
-from tasks.base.words import counted
+from tasks.base.words import counted, typed
 from tasks.embedders.sentence_transformers import mpnet
 from tasks.planning.registry import make_plan
 from tasks.runs import ledger, registry, served
@@ -138,9 +138,9 @@ class Scene:
         if active.name != self.models[OLD]:  # an earlier demo was ended between its switch and its way back
             self._models(verbs.models_activate, model=OLD)
         threshold = f"-p similarity_threshold={THRESHOLD}"
-        head("\n3. Another model", f": vecferry models setup {self.models[NEW]}{options}")
+        head("\n3. Another model", f": vecferry models setup {typed(self.models[NEW])}{options}")
         self._models(verbs.models_setup, models=[self.models[NEW]])
-        head("   A threshold", f" of the first: vecferry models setup {self.models[OLD]} {threshold}{options}")
+        head("   A threshold", f" of the first: vecferry models setup {typed(self.models[OLD])} {threshold}{options}")
         self._models(verbs.models_setup, models=[self.models[OLD]], similarity_threshold=THRESHOLD)
 
     def _models(self, verb: Callable[..., dict[str, Any]], **given: Any) -> None:
@@ -190,7 +190,7 @@ class Scene:
 
         self._do("rolling back…", rollback)
         self._search(QUESTION, [])
-        out.print(f"   vecferry models activate {NEW}{self.ground.options} switches once more, without a run")
+        out.print(f"   vecferry models activate {typed(NEW)}{self.ground.options} switches once more, without a run")
 
     def _do(self, line: str, flow: Callable[..., dict[str, Any]]) -> None:
         """One verb on the run, with what it says it did."""

@@ -6,6 +6,7 @@ from contextlib import suppress
 from psycopg import sql
 
 from tasks.base.errors import UsageError
+from tasks.base.words import typed
 from tasks.runs import registry
 from tasks.runs.coverage import lies_with_chunks
 from tasks.runs.registry import RegisteredModel
@@ -153,7 +154,7 @@ def choice(tables: ModelTables, models: Sequence[RegisteredModel], extension: st
                 sql.Literal(
                     f"{model.name} is {'searched no more' if model.ended else 'being made, and not searched yet'}"
                 ),
-                f"vecferry models activate {model.name} brings it back; searched are: {names}"
+                f"vecferry models activate {typed(model.name)} brings it back; searched are: {names}"
                 if model.ended
                 else f"vecferry status shows the run that makes it; searched are: {names}",
             ),

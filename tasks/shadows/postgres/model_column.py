@@ -14,7 +14,7 @@ from psycopg import sql
 from sql import statement
 from tasks.base.errors import UsageError
 from tasks.base.progress import Tell, quiet
-from tasks.base.words import agreeing, counted
+from tasks.base.words import agreeing, counted, typed
 from tasks.runs import coverage, registry, way_back
 from tasks.runs.plan import Target
 from tasks.runs.registry import RegisteredModel
@@ -111,7 +111,7 @@ class ModelColumnShadow(LiveShadow):
             return []
         return [
             f"{counted(left, 'row')} of {place.schema}.{place.table} {agreeing(left, 'are')} not among the documents of this run: "
-            f"migrate those too, or `vecferry models activate {place.model_name} --force` switches without them"
+            f"migrate those too, or `vecferry models activate {typed(place.model_name)} --force` switches without them"
         ]
 
     def switch(self, connection: Connection) -> None:
@@ -240,7 +240,7 @@ class ModelColumnShadow(LiveShadow):
 
 
 def _sets(model: RegisteredModel) -> str:
-    return f"vecferry models setup {model.name} -p similarity_threshold=… sets"
+    return f"vecferry models setup {typed(model.name)} -p similarity_threshold=… sets"
 
 
 def vectors_of(tables: ModelTables, model: RegisteredModel) -> Vectors:

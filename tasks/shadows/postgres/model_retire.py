@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from sql import statement
 from tasks.base.errors import UsageError
-from tasks.base.words import counted
+from tasks.base.words import counted, typed
 from tasks.runs import coverage, model_sets, registry
 from tasks.runs.registry import RegisteredModel
 from tasks.shadows.postgres import model_pieces
@@ -27,14 +27,14 @@ def retire(connection: Connection, tables: ModelTables, name: str, rollback_days
         locked(connection, lambda: _end(connection, tables, model))
         drop_superseded(connection, str(tables.chunks))
         return [
-            f"{model.name} is searched no more; `vecferry models activate {model.name}` brings it back",
-            f"its vectors go with the next `vecferry models retire {model.name}` after {counted(rollback_days, 'day')}",
+            f"{model.name} is searched no more; `vecferry models activate {typed(model.name)}` brings it back",
+            f"its vectors go with the next `vecferry models retire {typed(model.name)}` after {counted(rollback_days, 'day')}",
         ]
     over = model_sets.ended_at(connection, model) + timedelta(days=rollback_days)
     if over > datetime.now(UTC):
         raise UsageError(
             f"{model.name} can be brought back until {over:%Y-%m-%d %H:%M} UTC, so its vectors stay; to drop them now: "
-            f"vecferry models retire {model.name} -p rollback_days=0"
+            f"vecferry models retire {typed(model.name)} -p rollback_days=0"
         )
     return drop(connection, tables, model)
 

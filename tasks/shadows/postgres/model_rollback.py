@@ -7,7 +7,7 @@ from psycopg import sql
 
 from sql import statement
 from tasks.base.errors import UsageError
-from tasks.base.words import counted
+from tasks.base.words import counted, typed
 from tasks.runs import coverage, model_sets, registry, served
 from tasks.runs.names import short
 from tasks.shadows.postgres import model_pieces
@@ -37,8 +37,8 @@ def _refuse_loss(connection: Connection, tables: ModelTables, before: dict[str, 
         vectors = covered[model.number].with_vector
         if vectors and not _came_with(before, model.name):
             raise UsageError(
-                f"{counted(vectors, 'vector')} of {model.name} would be lost: drop them first, `vecferry models retire {model.bare}`, and "
-                f"once more with -p rollback_days=0"
+                f"{counted(vectors, 'vector')} of {model.name} would be lost: drop them first, "
+                f"`vecferry models retire {typed(model.bare)}`, and once more with -p rollback_days=0"
             )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tasks.base.errors import VerificationRefused
-from tasks.base.words import counted
+from tasks.base.words import counted, typed
 from tasks.runs import coverage, registry
 from tasks.runs.registry import RegisteredModel
 from tasks.shadows.postgres import model_threshold
@@ -24,7 +24,7 @@ def activate(connection: Connection, tables: ModelTables, name: str, force: bool
     before = locked(connection, lambda: _switch(connection, tables, model))
     if before and before.number == model.number:
         return [f"{model.name} is active already"]
-    back = f"; back: vecferry models activate {before.name}" if before else ""
+    back = f"; back: vecferry models activate {typed(before.name)}" if before else ""
     return [f"{model.name} is active{back}", *_without_threshold(before, model)]
 
 
@@ -62,7 +62,7 @@ def _without_threshold(before: RegisteredModel | None, model: RegisteredModel) -
         return []
     return [
         f"{model.name} has no similarity threshold, and {before.name} has {before.similarity_threshold:g}: whatever is nearest is an "
-        f"answer now. vecferry models setup {model.name} -p similarity_threshold=… sets one; a run of multi-model translates the other"
+        f"answer now. vecferry models setup {typed(model.name)} -p similarity_threshold=… sets one; a run of multi-model translates the other"
     ]
 
 
