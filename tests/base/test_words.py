@@ -258,7 +258,7 @@ def _constants() -> Iterator[str]:
 
 def test_commands_that_are_told_can_be_typed() -> None:
     """The name of a model may have a ? and an &, which a shell takes for something else: it is quoted where it has to be."""
-    unquoted = re.compile(r"(?:vecferry models \w+|\{SETUP\}) \{(?!(?:words\.)?typed\()")
+    unquoted = re.compile(r"(?:(?:vecferry models \w+|\{SETUP\}) |-p target_model=)\{(?!(?:words\.)?typed\()")
     lines = [
         f"{path}:{number}"
         for folder in ("tasks", "flows")

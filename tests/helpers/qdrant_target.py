@@ -38,6 +38,8 @@ CARRIED, CARRIED_SIZE = "carried", 8
 """A vector beside the old one, where that has a name."""
 ADDED = "new"
 """The name of a vector that is added."""
+OLD_NAME = "old"
+"""Of the vectors that are there, where they have one."""
 Kind = Literal["named_vector", "new_collection", "replaced_collection"]
 KINDS: tuple[Kind, ...] = ("named_vector", "new_collection", "replaced_collection")
 
@@ -189,3 +191,11 @@ def made(text: str) -> Sequence[float]:
     vector = NEW.embed([text]).whole[0].astype(float)
     rounded: list[float] = np.round(vector / np.linalg.norm(vector), 5).tolist()
     return rounded
+
+
+@pytest.fixture
+def docs(client: QdrantClient) -> Docs:
+    """30 points with texts, one without, of a named vector."""
+    created = Docs(client, OLD_NAME)
+    created.create({n: f"what {n} says" for n in range(1, 31)} | {99: None})
+    return created

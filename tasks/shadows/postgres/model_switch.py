@@ -53,7 +53,7 @@ def check_coverage(connection: Connection, tables: ModelTables, model: Registere
         raise VerificationRefused(
             f"{model.name} covers {of_model.with_vector:,} of {counted(of_model.chunks, 'chunk')} ({of_model.share:.1%}): "
             f"{counted(of_model.missing, 'chunk')} would not be found. Bring it there with `vecferry run multi-model "
-            f"-p target_model={model.name}`, or switch all the same with --force"
+            f"-p {typed(f'target_model={model.name}')}`, or switch all the same with --force"
         )
 
 
@@ -62,7 +62,8 @@ def _without_threshold(before: RegisteredModel | None, model: RegisteredModel) -
         return []
     return [
         f"{model.name} has no similarity threshold, and {before.name} has {before.similarity_threshold:g}: whatever is nearest is an "
-        f"answer now. vecferry models setup {typed(model.name)} -p similarity_threshold=… sets one; a run of multi-model translates the other"
+        f"answer now. vecferry models setup {typed(model.name)} -p similarity_threshold=… sets one; a run of multi-model translates the "
+        "other"
     ]
 
 
