@@ -48,9 +48,10 @@ def begin(
             else:
                 plan = _frozen_plan(connection, record, request, given, batch_ids)
         run = Run(plan, url, settings.home())
-        vectors.recover(run)
-        if asks_model and (record is None or record.state not in ("cut_over", "contracted")):
-            spending.begin(run)
+        with run.kept_open():
+            vectors.recover(run)
+            if asks_model and (record is None or record.state not in ("cut_over", "contracted")):
+                spending.begin(run)
         return record.state if record else "planned"
     finally:
         connection.close()

@@ -195,9 +195,9 @@ def one_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def fewer_searches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Verification asks 40 queries of each kind instead of 200: it goes on in nearly every test, and the latencies that so
+    """Verification asks 20 queries of each kind instead of 200: it goes on in nearly every test, and the latencies that so
     many are for are of no interest here."""
-    monkeypatch.setattr("tasks.checks.searches.QUERIES", 40)
+    monkeypatch.setattr("tasks.checks.searches.QUERIES", 20)
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -72,15 +72,19 @@ def watching(run_id: str, database: str, quiet: bool) -> Iterator[None]:
 
 def _watch(run_id: str, database: str, quiet: bool, ended: threading.Event) -> None:
     from tasks.stores.postgres import pace
-    from tasks.stores.postgres.connection import classified, connect
+    from tasks.stores.postgres.connection import classified
+    from tasks.stores.postgres.idle import Connections
 
     bars, firsts, latest = dict[str, TaskID](), dict[str, Reading](), dict[str, Reading]()
-    told, before = False, None
-    with Progress(*COLUMNS, console=terminal.err, transient=False, disable=quiet) as progress:
+    told, before, url = False, None, database_url(database)
+    with (
+        closing(Connections(url, kept=True)) as connections,
+        Progress(*COLUMNS, console=terminal.err, transient=False, disable=quiet) as progress,
+    ):
         while not (last := ended.wait(LOOK)) or last:
             try:
-                with classified("watch"), connect(database_url(database), "vecferry watch") as connection:
-                    readings = [] if quiet else _readings(connection, run_id, database_url(database))
+                with classified("watch"), connections.connection("vecferry watch") as connection:
+                    readings = [] if quiet else _readings(connection, run_id, url)
                     others = 0 if quiet else pace.others(connection)
                     told = told or _tell_where_to_approve(connection, run_id, progress)
             except (UsageError, TransientError):

@@ -3,7 +3,7 @@ server is ended."""
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import psycopg
@@ -31,9 +31,7 @@ def sole_runner(url: str, run_id: str) -> Iterator[None]:
     A server that restarts forgets the lock, so it is watched and taken again; when somebody else has it by then, the
     run is asked to stop. Raises UsageError when another process runs it.
     """
-    with connect(url, "vecferry ledger") as first:
-        ledger_versions.bring_forward(first)
-    connection = _locked(url, run_id)
+    connection = _locked(url, run_id, ledger_versions.bring_forward)
     if connection is None:
         with connect(url, "vecferry status") as other:
             record = ledger.find(other, run_id)
@@ -89,9 +87,16 @@ def end_connections(connection: Connection, run_id: str) -> int:
     )
 
 
-def _locked(url: str, run_id: str) -> Connection | None:
+def _locked(url: str, run_id: str, before: Callable[[Connection], None] | None = None) -> Connection | None:
+    """A connection that holds the run's lock, which is taken after ``before``; None where another process holds it."""
     connection = connect(url, f"vecferry lock {run_id}")
-    row = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (locks.RUNS, run_id)).fetchone()
+    try:
+        if before:
+            before(connection)
+        row = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (locks.RUNS, run_id)).fetchone()
+    except BaseException:
+        connection.close()
+        raise
     if row and row[0]:
         return connection
     connection.close()

@@ -146,7 +146,9 @@ def open_run(run_id: str, database: str) -> Run:
     """Opens the run whose ledger is in the database called ``database``. Raises UsageError when there is none."""
     memory.bounded()
     url = database_url(database)
-    with _connections(url, run_id).connection("vecferry") as connection:
+    connections = _connections(url, run_id)
+    # Where nobody keeps it open here, another process may be about to end what is called as the run's is.
+    with connections.connection(holding.application(run_id) if connections.kept else "vecferry") as connection:
         return Run(ledger.get(connection, run_id).plan, url, settings.home())
 
 

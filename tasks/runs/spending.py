@@ -114,7 +114,7 @@ class Purse:
         """Adds to the ledger what was spent since the last time."""
         with self._noting:
             spent = self.budget.spent
-            since = spent.since(self.noted)
+            since = spent.since(self.noted) if spent != self.noted else Spent()  # local models spend none
             if not (bought or reused or spent != self.noted):
                 return
             connection.execute(

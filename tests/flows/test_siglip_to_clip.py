@@ -151,9 +151,8 @@ def test_lifecycle_of_images(subject: Callable[..., Subject], connection: Connec
 @pytest.mark.parametrize(
     ("strategy", "old"),
     sampled(
-        [("alias", ""), ("replace", ""), ("named_vector", "siglip"), ("alias", "siglip"), ("replace", "siglip")],
-        ("alias", ""),
-    ),
+        [("alias", ""), ("replace", ""), ("named_vector", "siglip"), ("alias", "siglip"), ("replace", "siglip")]
+    ),  # of an alias, test_qdrant_demo goes through it all
 )
 def test_lifecycle_in_local_mode(
     subject: Callable[..., Subject], connection: Connection, tmp_path: Path, strategy: str, old: str

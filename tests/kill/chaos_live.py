@@ -49,6 +49,8 @@ class Size:
     kills: int
     """At the most."""
     writers: int = 4
+    pause: float = 0.04
+    """Seconds that each rests after a write."""
 
 
 @dataclass
@@ -133,7 +135,7 @@ def cycle(
         subject.make(connection, size.rows)
     planned = [(step.name, stage) for step in life for stage, count in step.kills for _ in range(count)]
     chosen = sorted(chaos.random.sample(range(len(planned)), min(size.kills, len(planned))))
-    people = Writers(place.url, subject.write, subject.kinds, size.writers)
+    people = Writers(place.url, subject.write, subject.kinds, size.writers, size.pause)
     readers = Readers(place.url, subject.questions)
     with people.writing(), readers.reading():
         for step in life:

@@ -191,7 +191,7 @@ def test_kills_while_people_write(place: Callable[[str], Place], tmp_path: Path,
     subject = SUBJECTS[flow](tmp_path / "files", chaos_live.LAYOUTS.index(layout))
     life = [step for step in chaos_live.steps(subject, layout, 15, 1.0) if step.name in SHORT]
     here = place(f"live_{layout}")
-    chaos_live.cycle(chaos, here, subject, life, layout, chaos_live.Size(300, 3), lambda line: None)
+    chaos_live.cycle(chaos, here, subject, life, layout, chaos_live.Size(300, 3, pause=0.1), lambda line: None)
     assert chaos.different == []
     assert chaos.wrong == []
     assert min(chaos.asked["old"], chaos.asked["new"]) > 20
