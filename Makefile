@@ -31,6 +31,7 @@ chaos: $(VENV)/test
 	$(BIN)/python -m tests.kill.chaos --kills 100
 	$(BIN)/python -m tests.kill.chaos_live --kills 100
 	$(BIN)/python -m tests.kill.chaos_live --kills 100 --flow clip-to-megadescriptor --rows 500
+	$(BIN)/python -m tests.kill.chaos_live --kills 100 --flow multi-model --rows 500
 	$(BIN)/python -m tests.kill.chaos_qdrant --kills 100
 	$(BIN)/python -m pytest --whole -m whole tests
 

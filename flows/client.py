@@ -270,10 +270,20 @@ def update_document_embeddings(
     return client(database).update_document_embeddings(document_id, model_name)
 
 
-def migrate_to_new_model(source_model: str, target_model: str, **parameters: Any) -> dict[str, Any]:
-    """Runs the flow multi-model, with whatever else of its parameters is given; returns what its run has come to."""
-    flow = import_module("flows.multi_model").multi_model  # only this needs Prefect
-    outcome: dict[str, Any] = flow(source_model=source_model, target_model=target_model, **parameters)
+def migrate_to_new_model(
+    source_model: str, target_model: str, *, progress: bool = True, **parameters: Any
+) -> dict[str, Any]:
+    """Runs the flow multi-model, with whatever else of its parameters is given, such as ``run_id``, ``cutover="auto"`` or
+    ``documents={"first": 100}``; called again with the same ``run_id`` it goes on where it stopped. ``progress`` shows the stages on
+    standard error.
+
+    Returns what `vecferry run --json` prints: ``run_id``, ``state`` (``verified``, or ``cut_over``), ``targets`` with their rows,
+    ``report``, ``next`` and so on, and ``done``, lines that say what was done. Raises UsageError where the run cannot begin,
+    VerificationRefused where what it made does not pass, and TransientError or FatalError where it stopped: the same call goes on.
+    """
+    given = {"source_model": source_model, "target_model": target_model, **parameters}
+    called = import_module("flows.command.called").called  # only this needs Prefect
+    outcome: dict[str, Any] = called("multi-model", given, progress)
     return outcome
 
 

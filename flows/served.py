@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from flows.forms.models import ModelsActivate, ModelsInit, ModelsRetire, ModelsSetup, OfTables
 from tasks.base.errors import UsageError
 from tasks.embedders.bare_names import whole_name
-from tasks.embedders.registry import open_embedder
+from tasks.embedders.registry import space_of
 from tasks.planning.shown_sql import lines, note
 from tasks.runs import registry
 from tasks.runs.database import connect, database_url
@@ -45,7 +45,7 @@ def asked_of(parameters: ModelsInit) -> Asked:
         source = Source(f"{UNKNOWN}/{UNKNOWN}", None)
     elif written is not None:
         name = whole_name(written)
-        source = Source(name, open_embedder(name).space)
+        source = Source(name, space_of(name))
     roles = parameters.roles.resolved()
     return Asked(roles, source, parameters.create, parameters.adopt, parameters.replace_unique)
 
@@ -53,7 +53,7 @@ def asked_of(parameters: ModelsInit) -> Asked:
 def wanted_of(parameters: ModelsSetup) -> list[Wanted]:
     """The models that are to be served. Raises UsageError where one cannot be opened."""
     names = dict.fromkeys(map(whole_name, parameters.models))
-    return [Wanted(name, open_embedder(name).space) for name in names]
+    return [Wanted(name, space_of(name)) for name in names]
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def make_beside(connection: Connection) -> None:
     connection.execute(
         statement("expand_side_table", side="docs__2", keys=keys, toast_tuple_target=8160, **where, **kind)
     )
-    connection.execute("ALTER TABLE vecferry.docs__2 ADD PRIMARY KEY (k1)")
+    connection.execute("ALTER TABLE vecferry.docs__2 ADD PRIMARY KEY (k1), ADD written xid, ADD old_written xid")
     triggers = {f"trigger_{kind}": f"docs_2_{kind}" for kind in TRIGGERS}
     changed = sql.SQL("OLD.document IS DISTINCT FROM NEW.document")
     connection.execute(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from tasks.base.errors import FatalError, TransientError
+from tasks.base.errors import FatalError, TransientError, UsageError
 from tasks.embedders.interface import Space
 from tasks.embedders.registry import open_embedder
 from tasks.planning.planned import Cost, Planned
@@ -13,6 +13,14 @@ from tasks.runs import ledger
 from tasks.runs.vectors import keyed
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
+
+
+def unopened(model: str) -> Iterator[str]:
+    """Why the model cannot be asked, such as for want of a key."""
+    try:
+        open_embedder(model)
+    except UsageError as error:
+        yield str(error)
 
 
 def is_paid(model: str | None) -> bool:

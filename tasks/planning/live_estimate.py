@@ -54,8 +54,8 @@ def texts(connection: Connection, live: LiveTable) -> Iterator[list[str]]:
             yield [text for (text,) in page if text is not None]
 
 
-def look(connection: Connection, live: LiveTable, model: str) -> Look:
-    """What a sample of a table's texts shows."""
+def look(connection: Connection, live: LiveTable, model: str | None) -> Look:
+    """What a sample of a table's texts shows; ``model`` is None where it cannot be asked."""
     started = time.perf_counter()
     with pace.turn(connection):
         some = [text for (text,) in connection.execute(_texts(live, SAMPLE)).fetchall()]

@@ -40,12 +40,15 @@ def filling(connection: Connection, run_id: str, target: Target[LivePlace]) -> I
     when, known = partial(group, target.name), statements_of(target.place)
     copied, filled = known.copies, known.write
     removed = [known.remove] if target.place.in_shadow else [known.empty, known.remove]
+    passed_by = [known.passed_by] if target.place.vectors.of else []
     yield from when("before rows are read", lines(*live_place.statements(connection, run_id, target)))
     yield from when(
         "while loading" if copied else "while loading and catching up",
         lines(copy_statement(known.into) if copied else filled),
     )
-    yield from when("for rows that change or go meanwhile, or are loaded again", lines(*removed, known.note))
+    yield from when(
+        "for rows that change or go meanwhile, or are loaded again", lines(*removed, known.note, *passed_by)
+    )
     yield from when("for rows whose text is refused", lines(known.refuse))
 
 

@@ -14,9 +14,9 @@ from tasks.base.errors import UsageError
 from tasks.base.words import typed
 from tasks.checks.query_file import read_queries
 from tasks.embedders.naming import shown
-from tasks.embedders.registry import open_embedder
+from tasks.embedders.registry import space_of
 from tasks.planning import dependents, live_estimate, live_requirements, live_sql, model_readers, rights, server
-from tasks.planning.account import cost_of, over_budget
+from tasks.planning.account import cost_of, over_budget, unopened
 from tasks.planning.document_choice import Choice, condition
 from tasks.planning.live_tables import examine
 from tasks.planning.planned import Draft, Listing, Planned
@@ -51,7 +51,7 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
     )
     threshold = old.similarity_threshold if request.similarity_threshold is None else request.similarity_threshold
     request = replace(request, embedder=new.name, old_embedder=_opened(old), similarity_threshold=threshold)
-    problems = [*server.problems(connection), *_between(tables, old, new)]
+    problems = [*server.problems(connection), *_between(tables, old, new), *unopened(new.name)]
     target = _target(connection, request, run_id, tables, old, new)
     problems += [
         *live_requirements.problems(connection, target),
@@ -75,10 +75,11 @@ def estimate(connection: Connection, draft: Draft) -> Planned:
     (target,), model = plan.targets, plan.request.embedder
     assert model
     live = target.place.live
-    looks = [live_estimate.look(connection, live, model)]
-    cost = cost_of(connection, model, live_estimate.texts(connection, live))
-    warnings = [*draft.warnings, *over_budget(cost, plan.request.budget_usd)]
     statements = [*_statements(connection, plan.run_id, target, plan.limited)]
+    asked = None if any(unopened(model)) else model
+    looks = [live_estimate.look(connection, live, asked)]
+    cost = cost_of(connection, asked, live_estimate.texts(connection, live)) if asked else None
+    warnings = [*draft.warnings, *over_budget(cost, plan.request.budget_usd)]
     return Planned(plan, _listing(plan), looks, statements, draft.problems, warnings, cost)
 
 
@@ -120,7 +121,7 @@ def _target(
         collection=Collection(str(chunks), "", 0, new.dimensions, new.metric),
         place=place,
         dimensions=new.dimensions,
-        space=open_embedder(new.name).space.fingerprint,
+        space=space_of(new.name).fingerprint,
         old_space=old.space or None,
         limit=request.limit,
     )
@@ -143,7 +144,7 @@ def _between(tables: ModelTables, old: RegisteredModel, new: RegisteredModel) ->
             f"{new.name} is retired from search: `vecferry models activate {typed(new.name)}` brings it back, or choose another "
             "target_model"
         )
-    made = open_embedder(new.name).space
+    made = space_of(new.name)
     if new.space and made.fingerprint != new.space:
         yield (
             f"{new.name} makes vectors of another space than those that are registered: {made.fingerprint}, and {new.space}: set up "

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from tasks.base.errors import UsageError
-from tasks.planning.account import is_paid, unpriced
+from tasks.planning.account import is_paid, unopened, unpriced
 from tasks.planning.in_postgres import InPostgres
 from tasks.planning.later import Later
 from tasks.planning.planned import Draft, Planned, Planner
@@ -33,8 +33,11 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
     name is not there."""
     drafted = planner_of(request.flow).draft(_lent(connection), request, run_id)
     request = drafted.plan.request  # with the models by their whole names
-    lacking = spending.lacking(connection) if is_paid(request.embedder) else ()
-    priceless = unpriced((request.embedder, request.old_embedder), request.budget_usd)
+    opened = [
+        m for m in (request.embedder, request.old_embedder) if m and not any(unopened(m))
+    ]  # else it is a problem already
+    lacking = spending.lacking(connection) if request.embedder in opened and is_paid(request.embedder) else ()
+    priceless = unpriced(opened, request.budget_usd)
     return replace(drafted, problems=[*drafted.problems, *lacking, *priceless])
 
 

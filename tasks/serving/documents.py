@@ -142,8 +142,14 @@ def insert_chunks(connection: Connection, tables: ModelTables, key: Key, texts: 
 
 
 def lock(connection: Connection, tables: ModelTables, document_id: Key) -> None:
-    """Until the transaction ends nobody else changes the document, or replaces its chunks in this way. Raises NotFound."""
-    _document(connection, tables, document_id, lock=True)
+    """Until the transaction ends nobody else changes the document, or replaces its chunks in this way, and no run writes vectors of
+    these, which could not be deleted then. Raises NotFound."""
+    key, _ = _document(connection, tables, document_id, lock=True)
+    chunks = tables.chunks
+    query = sql.SQL("SELECT FROM {} WHERE {} = %s FOR UPDATE").format(
+        chunks.identifier, sql.Identifier(chunks.document)
+    )
+    connection.execute(query, (key,))
 
 
 def replace(

@@ -150,7 +150,8 @@ class Unit(Protocol):
         ...
 
     def settle(self) -> None:
-        """Ends what a kill has left of a ``take_back`` whose mark is set."""
+        """Ends what a kill has left of a ``take_back`` whose mark is set; and brings what is used again in line with what was written
+        meanwhile."""
         ...
 
     def contract(self, mark: Mark) -> list[str]:

@@ -52,6 +52,26 @@ def test_a_new_user_is_led_from_nothing_to_a_switch(vecferry: Vecferry, connecti
     )
 
 
+def test_a_key_is_needed_where_something_is_embedded(
+    served: Connection, vecferry: Vecferry, prefect: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nowhere else: OpenAI's models are set up, shown, switched to and retired without one; a plan has all but the cost, and names
+    the key as what stands in the way."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    long, short = "openai/text-embedding-3-large", "openai/text-embedding-3-small?dimensions=256"
+    assert vecferry("models", "setup", "text-embedding-3-large", short)[0] == 0
+    listed = {m["name"]: m["dimension"] for m in json.loads(vecferry("models", "list", "--json")[1])}
+    assert (listed[long], listed[short]) == (3072, 256)
+    assert vecferry("models", "setup", "openai/nobody")[0] == 2
+    missing = "OPENAI_API_KEY is not set"
+    status, out, error = vecferry("plan", "multi-model", "-p", f"target_model={long}")
+    assert (status, missing in out + error, "3072" in out) == (2, True, True), (out, error)
+    assert missing in vecferry("run", "multi-model", "-p", f"target_model={long}", "--run-id", "r")[2]
+    assert missing in vecferry("search", "anything", "--model", long)[2]
+    assert vecferry("models", "activate", long, "--force")[0] == 0
+    assert vecferry("models", "retire", short)[0] == 0
+
+
 def test_what_there_is(served: Connection, vecferry: Vecferry) -> None:
     """For people and for programs; `status --json` has the dimensions."""
     status, out, _ = vecferry("models", "status")

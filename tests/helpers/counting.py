@@ -1,10 +1,12 @@
-"""A model of images for the tests that says what it was given to make: ``counting/SIDE``, the colours of an image that was made SIDE
-by SIDE. Importing this registers it, so that a process that is forked from this one has it too."""
+"""Models for the tests that say what they were given to make: ``counting/SIDE``, the colours of an image that was made SIDE by SIDE,
+and ``counting-texts/DIMENSIONS``, hashed words. Importing this registers them, so that a process that is forked from this one has them
+too."""
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tasks.embedders.budget import Budget
+from tasks.embedders.hashing import HashingEmbedder
 from tasks.embedders.interface import Embedded, Item, Kind, OnMade, Rates, RowError, Space, as_images
 from tasks.embedders.naming import ModelName
 from tasks.embedders.pictures import decode
@@ -54,18 +57,56 @@ class CountingEmbedder:
                 vectors[at] = colours(image, self.side)
         made = [at for at in range(len(items)) if at not in rejected]
         if on_made and made:
-            names = [hashlib.sha256(bytes(items[at])).hexdigest()[:16] for at in made]  # type: ignore[arg-type]
-            self._log("given", names)
-            on_made(made, vectors[made])
-            self._log("kept", names)
+            with _logged(self.space, [bytes(items[at]) for at in made]):  # type: ignore[arg-type]
+                on_made(made, vectors[made])
         return Embedded(vectors, rejected)
 
-    def _log(self, what: str, names: Sequence[str]) -> None:
-        handle = os.open(Path(os.environ["VECFERRY_HOME"], LOG), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        try:
-            os.write(handle, f"{what} {self.side} {' '.join(names)}\n".encode())
-        finally:
-            os.close(handle)
+
+@dataclass(frozen=True)
+class CountingTexts:
+    """``counting-texts/DIMENSIONS[r]``: with the r, the components are in reverse, so that no vector is like one of the other's."""
+
+    dimensions: int
+    reverse: bool = False
+    takes: ClassVar[frozenset[Kind]] = frozenset({"text"})
+    account: ClassVar[None] = None
+    licence: ClassVar[str] = ""
+
+    @property
+    def space(self) -> Space:
+        return Space("counting-texts", f"{self.dimensions}{'r' * self.reverse}", self.dimensions, revision="1")
+
+    @property
+    def name(self) -> str:
+        return f"{self.space.provider}/{self.space.model}"
+
+    def variants(self, items: Sequence[Item]) -> Sequence[str]:
+        return [""] * len(items)
+
+    def embed(self, items: Sequence[Item], on_made: OnMade | None = None) -> Embedded:
+        vectors = HashingEmbedder(self.dimensions).embed(items).vectors
+        if self.reverse:
+            vectors = np.ascontiguousarray(vectors[:, ::-1])
+        if on_made and len(items):
+            with _logged(self.space, [str(item).encode() for item in items]):
+                on_made(range(len(items)), vectors)
+        return Embedded(vectors)
+
+
+@contextmanager
+def _logged(space: Space, items: Sequence[bytes]) -> Iterator[None]:
+    names = [hashlib.sha256(item).hexdigest()[:16] for item in items]
+    _log("given", space, names)
+    yield
+    _log("kept", space, names)
+
+
+def _log(what: str, space: Space, names: Sequence[str]) -> None:
+    handle = os.open(Path(os.environ["VECFERRY_HOME"], LOG), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(handle, f"{what} {space.model} {' '.join(names)}\n".encode())
+    finally:
+        os.close(handle)
 
 
 def open_counting(name: ModelName, budget: Budget | None = None, rates: Rates | None = None) -> CountingEmbedder:
@@ -73,7 +114,13 @@ def open_counting(name: ModelName, budget: Budget | None = None, rates: Rates | 
     return CountingEmbedder(int(name.model))
 
 
+def open_counting_texts(name: ModelName, budget: Budget | None = None, rates: Rates | None = None) -> CountingTexts:
+    """The same of texts."""
+    return CountingTexts(int(name.model.removesuffix("r")), name.model.endswith("r"))
+
+
 PROVIDERS["counting"] = f"{__name__}:open_counting"
+PROVIDERS["counting-texts"] = f"{__name__}:open_counting_texts"
 
 
 @dataclass(frozen=True)
@@ -89,8 +136,8 @@ def counted(home: Path) -> Counted:
     """Of all processes so far, killed ones too."""
     given, twice, kept = Counter[str](), list[str](), set[str]()
     for line in (home / LOG).read_text().splitlines():
-        what, side, *names = line.split()
-        items = [f"{side} {name}" for name in names]
+        what, model, *names = line.split()
+        items = [f"{model} {name}" for name in names]
         if what == "kept":
             kept.update(items)
         else:

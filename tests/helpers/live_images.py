@@ -16,6 +16,7 @@ import psycopg
 from PIL import Image
 
 from tests.helpers.counting import colours
+from tests.helpers.readers import active_dimensions
 
 OLD, NEW = 4, 8
 """Sides of the models of tests/helpers/counting.py."""
@@ -187,6 +188,9 @@ class ImageQuestions:
     table: str = "reports"
     dimensions: int = 3 * NEW**2
     settings: str = ""
+
+    def in_use(self, connection: "psycopg.Connection[Any]") -> bool:
+        return active_dimensions(connection, self.table) == self.dimensions
 
     def call(self, kind: str) -> str:
         side = OLD if kind == "old" else NEW

@@ -62,12 +62,8 @@ def searched_by(connection: "psycopg.Connection[Any]", function: str) -> None:
 class Questions(Protocol):
     """What is asked of a table's search function, and what is wrong with an answer."""
 
-    @property
-    def table(self) -> str: ...
-
-    @property
-    def dimensions(self) -> int:
-        """Of the new vectors."""
+    def in_use(self, connection: "psycopg.Connection[Any]") -> bool:
+        """Whether the new vectors are those that people use now."""
         ...
 
     @property
@@ -94,6 +90,9 @@ class TextQuestions:
     settings: str = f"SET app.reader = '{USER}'; SET hnsw.iterative_scan = relaxed_order; SET ROLE {ROLE}"
     """Without iterative scans an HNSW index looks at 40 entries, of which a filter may leave none where most are those of dead
     rows: writers alone bring that about wherever autovacuum falls behind."""
+
+    def in_use(self, connection: "psycopg.Connection[Any]") -> bool:
+        return active_dimensions(connection, self.table) == self.dimensions
 
     @cached_property
     def _vectors(self) -> dict[str, str]:
@@ -136,7 +135,6 @@ class Readers:
             thread.join()
 
     def _until(self, stop: threading.Event) -> None:
-        new = self.questions.dimensions
         with (
             psycopg.connect(self.url, autocommit=True, application_name="reader") as connection,
             psycopg.connect(self.url, autocommit=True, application_name="reader") as owner,
@@ -145,10 +143,10 @@ class Readers:
                 connection.execute(self.questions.settings)  # type: ignore[call-overload]
             while not stop.wait(0.02):
                 self._ask(connection, "old")
-                if self._active(owner) == new:
+                if self.questions.in_use(owner):
                     wrong = len(self.wrong)
                     self._ask(connection, "new")
-                    if self._active(owner) != new:  # it was taken back meanwhile
+                    if not self.questions.in_use(owner):  # it was taken back meanwhile
                         del self.wrong[wrong:]
 
     def _ask(self, connection: "psycopg.Connection[Any]", kind: str) -> None:
@@ -160,11 +158,11 @@ class Readers:
             return
         self.wrong += self.questions.wrong(kind, rows) if rows else [f"{kind}: nothing"]
 
-    def _active(self, connection: "psycopg.Connection[Any]") -> int | None:
-        there = connection.execute("SELECT to_regclass('vecferry.active_space') IS NOT NULL").fetchone()
-        if there != (True,):
-            return None
-        row = connection.execute(
-            "SELECT dimensions FROM vecferry.active_space WHERE table_name = %s", (self.questions.table,)
-        ).fetchone()
-        return row[0] if row else None
+
+def active_dimensions(connection: "psycopg.Connection[Any]", table: str) -> int | None:
+    """Of the vectors that a table is searched by."""
+    there = connection.execute("SELECT to_regclass('vecferry.active_space') IS NOT NULL").fetchone()
+    if there != (True,):
+        return None
+    row = connection.execute("SELECT dimensions FROM vecferry.active_space WHERE table_name = %s", (table,)).fetchone()
+    return row[0] if row else None

@@ -150,6 +150,7 @@ class Warm:
             "flows.text_384_to_1536",
             "flows.clip_to_megadescriptor",
             "flows.siglip_to_clip",
+            "flows.multi_model",
             "flows.cutover",
             "flows.catch_up",
             "flows.rollback",

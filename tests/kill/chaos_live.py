@@ -1,6 +1,7 @@
 """Kills vecferry with SIGKILL at random moments while others write to the table it migrates, and compares row by row.
 
-``python -m tests.kill.chaos_live --kills 100`` runs it whole, ``--flow clip-to-megadescriptor`` over images.
+``python -m tests.kill.chaos_live --kills 100`` runs it whole, ``--flow clip-to-megadescriptor`` over images, and ``--flow multi-model``
+over documents that two models serve.
 """
 
 import argparse
@@ -23,21 +24,21 @@ from tests.helpers.servers import prefect_server
 from tests.kill.chaos import BACK, BUILD, ORDER, RUN, SWITCH, Place, Step, hit, new_database, postgres_server
 from tests.kill.subjects import SUBJECTS, Subject
 
-LAYOUTS = ("column", "side_table")
-
 
 def steps(subject: Subject, layout: str, batch_rows: int, share: float) -> list[Step]:
     """The life of a run that takes ``share`` of the database's time beside the writers, and the kills of a cycle."""
-    options = ("-p", f"layout={layout}", "-p", f"batch_rows={batch_rows}")
+    options = ("-p", f"batch_rows={batch_rows}")
     # Half of a small table is replaced while it is verified, and an index full of dead rows finds less.
     lenient = ("-p", "gates.min_recall=0.3")
     pace = ("-p", f"database_share={share}")
+    contract = Step("contract", ("contract", RUN, "-p", "rollback_days=0"), (("begin", 1), ("contract", 2)))
     return [
-        Step("run", ("run", *subject.run(), *options, *lenient, *pace, "--run-id", RUN), BUILD),
+        Step("run", ("run", *subject.run(layout), *options, *lenient, *pace, "--run-id", RUN), BUILD),
         Step("cutover", ("cutover", RUN, *lenient, *pace), SWITCH),
         Step("catch-up", ("catch-up", RUN, *subject.catch_up, *pace), (("begin", 1), ("catch up", 2))),
         Step("rollback", ("rollback", RUN), BACK),
         Step("cutover again", ("cutover", RUN, *lenient, *pace), SWITCH),
+        *([contract] if subject.lives_on else []),
     ]
 
 
@@ -152,7 +153,7 @@ def cycle(
                     chaos.different += [f"{layout}, after {step.name}: {line}" for line in result]
                     chaos.compared += 1
             done = f"{chaos.kills.total()} kills so far, {len(chaos.different)} differences, {len(readers.wrong)} wrong answers"
-            say(f"{layout:<11} {step.name:<14} {done}")
+            say(f"{layout:<13} {step.name:<14} {done}")
     chaos.wrote += people.wrote
     chaos.asked += readers.asked
     chaos.wrong += [f"{layout}, {line}" for line in readers.wrong]
@@ -182,8 +183,8 @@ def main() -> int:
         while chaos.kills.total() < options.kills:
             place = _place(server, Path(name), number, api)
             wanted = 0 if number < 2 else options.kills - chaos.kills.total()
-            layout = LAYOUTS[number % 2]
             subject = SUBJECTS[options.flow](Path(name, f"files_{number}"), number)
+            layout = subject.layouts[number % 2]
             life = steps(subject, layout, max(1, options.rows // 20), options.share)
             cycle(chaos, place, subject, life, layout, Size(options.rows, wanted, options.writers), say)
             number += 1

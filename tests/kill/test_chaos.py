@@ -180,17 +180,17 @@ def test_postgresql_restarted_in_the_middle(prefect_url: str, source: Any, tmp_p
             assert connection.execute("SELECT state FROM vecferry.run").fetchone() == ("verified",)
 
 
-PAIRS = [(flow, layout) for flow in SUBJECTS for layout in chaos_live.LAYOUTS]
+PAIRS = [(flow, layout) for flow, subject in SUBJECTS.items() for layout in subject.layouts]
 
 
 @pytest.mark.parametrize(("flow", "layout"), sampled(PAIRS, ("text-384-to-1536", "side_table")))
 def test_kills_while_people_write(place: Callable[[str], Place], tmp_path: Path, flow: str, layout: str) -> None:
     """Killed a few times while four connections write to the table and one searches it: no vector missing, stale or orphaned in
-    the end, no wrong answer, of old vectors or new ones, and of images nothing made twice that was kept."""
+    the end, no wrong answer, of old vectors or new ones, and of images and documents nothing made twice that was kept."""
     chaos = chaos_live.Chaos(random.Random(7))
-    subject = SUBJECTS[flow](tmp_path / "files", chaos_live.LAYOUTS.index(layout))
+    subject = SUBJECTS[flow](tmp_path / "files", SUBJECTS[flow].layouts.index(layout))
     life = [step for step in chaos_live.steps(subject, layout, 15, 1.0) if step.name in SHORT]
-    here = place(f"live_{layout}")
+    here = place(f"live_{layout.replace(' ', '_')}")
     chaos_live.cycle(chaos, here, subject, life, layout, chaos_live.Size(300, 3, pause=0.1), lambda line: None)
     assert chaos.different == []
     assert chaos.wrong == []

@@ -25,10 +25,10 @@ from tasks.stores.chroma import store as chroma
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.data import records_of
 from tests.helpers.live import make_table, text_of
+from tests.helpers.live_table import LAYOUTS
 from tests.helpers.openai_server import OpenAIServer
 from tests.helpers.pipeline import build, finish
 from tests.helpers.sent import Sent, recorded
-from tests.kill.chaos_live import LAYOUTS
 from tests.shadows.test_live_sync import begun_over, drained, loaded, meanwhile
 
 LEDGER = re.compile(r"ledger_\d+_.*|expand_(schema|version|functions|note_change)")

@@ -13,8 +13,8 @@ from tasks.stores.postgres.connection import Connection, connect
 from tasks.stores.postgres.live_table import Column, LiveTable
 from tasks.stores.postgres.pgvector import Layout
 from tests.helpers.live import NEW, OLD, text_of
+from tests.helpers.live_table import LAYOUTS
 from tests.helpers.sampling import sampled
-from tests.kill.chaos_live import LAYOUTS
 from tests.shadows.test_live_sync import begun_over, drained, loaded
 
 KEYS = {

@@ -23,7 +23,7 @@ from tasks.shadows.registry import shadow_of
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pgvector import MAX_TUPLE, Layout, tuple_target
 from tests.helpers.live import faults, make_table
-from tests.kill.chaos_live import LAYOUTS
+from tests.helpers.live_table import LAYOUTS
 
 ROWS = 40
 

@@ -16,8 +16,8 @@ from tasks.shadows.postgres.live_column import LiveColumn
 from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.stores.postgres.connection import Connection, connect
 from tests.helpers.live import faults
+from tests.helpers.live_table import LAYOUTS
 from tests.helpers.pipeline import gates
-from tests.kill.chaos_live import LAYOUTS
 from tests.shadows.test_live_sync import begun, drained, loaded, meanwhile
 
 

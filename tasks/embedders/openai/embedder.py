@@ -65,11 +65,7 @@ class OpenAIEmbedder:
 
     @cached_property
     def space(self) -> Space:
-        # on_too_long is no part of it: it makes no two vectors incomparable, and the vectors of all other texts must
-        # not be bought again because it changed. Variants keep the over-long ones apart.
-        known, dimensions = MODELS.get(self.model), self.account.terms.dimensions
-        longer = known.dimensions if known and known.shortens and dimensions < known.dimensions else None
-        return Space("openai", self.model, dimensions, normalized=self.model in MODELS, longer=longer)
+        return _space(self.model, self.account.terms.dimensions)
 
     def variants(self, items: Sequence[Item]) -> Sequence[str]:
         return list(map(self._variant, as_texts(self, items)))
@@ -85,12 +81,9 @@ class OpenAIEmbedder:
         return self.on_too_long if self.on_too_long != "quarantine" and size(text) > self.may_cut else ""
 
 
-def open_openai(name: ModelName, budget: Budget | None = None, rates: Rates | None = None) -> OpenAIEmbedder:
-    """The embedder that ``name`` describes, paid out of ``budget``, else out of one that this process has for the model at
-    its server, and paced by ``rates``, else by this process alone. Asks nothing of the network.
-
-    Raises UsageError for an unknown option or value, for a model of unknown dimensions, and without a key.
-    """
+def space_of(name: ModelName) -> Space:
+    """The space of the embedder that ``name`` describes, without a key. Raises UsageError for an unknown option, and for a model of
+    unknown dimensions."""
     name.allow(OPTIONS)
     known = MODELS.get(name.model)
     if not name.model or name.revision:
@@ -108,6 +101,24 @@ def open_openai(name: ModelName, budget: Budget | None = None, rates: Rates | No
         raise UsageError(
             f"embedder {name}: {name.model} has {most}{known.dimensions} {plural(known.dimensions, 'dimension')}"
         )
+    return _space(name.model, dimensions)
+
+
+def _space(model: str, dimensions: int) -> Space:
+    # on_too_long is no part of it: it makes no two vectors incomparable, and the vectors of all other texts must
+    # not be bought again because it changed. Variants keep the over-long ones apart.
+    known = MODELS.get(model)
+    longer = known.dimensions if known and known.shortens and dimensions < known.dimensions else None
+    return Space("openai", model, dimensions, normalized=model in MODELS, longer=longer)
+
+
+def open_openai(name: ModelName, budget: Budget | None = None, rates: Rates | None = None) -> OpenAIEmbedder:
+    """The embedder that ``name`` describes, paid out of ``budget``, else out of one that this process has for the model at
+    its server, and paced by ``rates``, else by this process alone. Asks nothing of the network.
+
+    Raises UsageError for an unknown option or value, for a model of unknown dimensions, and without a key.
+    """
+    dimensions, known = space_of(name).dimensions, MODELS.get(name.model)
     base_url = (name.options.get("base_url") or os.environ.get("OPENAI_BASE_URL") or OFFICIAL).rstrip("/")
     key = settings.secret(KEY, "embedder")
     if not key:

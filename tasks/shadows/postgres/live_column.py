@@ -35,6 +35,7 @@ from tasks.shadows.postgres import (
     dispatcher,
     generated,
     handing_over,
+    in_use,
     live_place,
     renaming,
 )
@@ -114,10 +115,7 @@ class LiveColumn(LiveShadow):
     def switch(self, connection: Connection) -> None:
         self._switch_functions(connection)
         renaming.take_over(connection, self.now(connection).target)
-        connection.execute(
-            "UPDATE vecferry.relation SET role = 'live' WHERE table_schema = %s AND table_name = %s",
-            (SCHEMA, self.target.place.shadow),
-        )
+        in_use.becomes(connection, self.target.place, "live")
 
     def _switch_functions(self, connection: Connection) -> None:
         target = self.now(connection).target
@@ -167,10 +165,7 @@ class LiveColumn(LiveShadow):
             renaming.put_back(connection, target)
             target = self.now(connection).target
         before = dispatcher.take_back(connection, self.run.run_id, target)
-        connection.execute(
-            "UPDATE vecferry.relation SET role = 'shadow' WHERE table_schema = %s AND table_name = %s",
-            (SCHEMA, target.place.shadow),
-        )
+        in_use.becomes(connection, target.place, "shadow")
         table = f"{target.place.schema}.{target.place.table}"
         searched = (
             f"{table} is searched by {before.column_name} again" if before else f"{target.name} is no longer searched"

@@ -13,7 +13,7 @@ from tasks.runs import models
 from tasks.runs.models import Model
 from tasks.runs.names import index_names, short
 from tasks.runs.plan import Target
-from tasks.shadows.postgres import handing_over
+from tasks.shadows.postgres import handing_over, making_room
 from tasks.shadows.postgres.columns import current
 from tasks.shadows.postgres.live_access import share, share_statements, view_name, view_statement
 from tasks.stores.postgres import hnsw, relations
@@ -27,6 +27,8 @@ from tasks.stores.postgres.table import Table
 TRIGGERS = ("write", "update", "truncate")
 VECTOR = "vector"
 """The trigger that takes vectors that are handed over, where any are."""
+ROOM = "room"
+"""The one that has others' vectors win, where they add rows to the same table."""
 BESIDE = 100
 """Bytes of a side table's row beside its vector: the header, the key, the hash of the text."""
 
@@ -142,6 +144,8 @@ def _noting_statements(connection: Connection, target: Target[LivePlace]) -> Ite
     yield statement("expand_queue", key=place.live.noted_id("($1)"), changed=changed, **_triggers(target))
     if handing_over.takes(place):
         yield handing_over.trigger_statement(connection, target, trigger_name(place, VECTOR))
+    if place.vectors.of:
+        yield making_room.trigger_statement(place, trigger_name(place, ROOM))
 
 
 def _claim(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
@@ -221,6 +225,8 @@ def column_is_ours(connection: Connection, target: Target[LivePlace]) -> bool | 
 def stop_noting(connection: Connection, target: Target[LivePlace]) -> None:
     """Ends the noting of changes, and forgets those that were noted."""
     connection.execute(statement("contract_queue", **_triggers(target)))
+    if target.place.vectors.of:
+        connection.execute(making_room.drop_statement(target.place, trigger_name(target.place, ROOM)))
 
 
 def drop_side_table(connection: Connection, target: Target[LivePlace]) -> None:

@@ -13,6 +13,7 @@ from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.runs.vectors import embedded
 from tasks.shadows.difference import Difference, Named, named
+from tasks.shadows.postgres import in_use
 from tasks.shadows.postgres.live_comparison import compare
 from tasks.shadows.postgres.live_place import bring_forward, queue, side_table
 from tasks.shadows.postgres.live_rows import LiveRows
@@ -144,9 +145,14 @@ def renew(rows: LiveRows, connection: Connection, ids: list[str], seqs: list[int
     if rejected:
         quarantine.keep_page(run, target.number, rejected)
     old = _of_old_model(run, target, connection, fetched)
+    there, written = rows.known(connection, ids), lacking["id"].to_pylist()
+    with run.turn(connection) as turn:
+        checkpoints.check_stop(connection, run.run_id)
+        lacking = rows.early(connection, lacking, False, turn)
+        if old is not None:
+            old = rows.early_old(connection, old, turn)
     with pace.turn(connection), connection.transaction():
         checkpoints.check_stop(connection, run.run_id)
-        there = rows.known(connection, ids)
         silent = sorted(set(ids) - set(filled["id"].to_pylist()))
         if old is not None:  # first, as whoever writes a vector beside has the row of the table before that
             rows.update_old(connection, old)
@@ -155,7 +161,6 @@ def renew(rows: LiveRows, connection: Connection, ids: list[str], seqs: list[int
         if rejected:
             rows.refuse(connection, rejected)
         connection.execute(statements_of(target.place).done, (seqs,))
-    written = lacking["id"].to_pylist()
     return Difference(
         missing=named([i for i in written if i not in there]),
         stale=named([i for i in written if i in there]),
@@ -164,20 +169,37 @@ def renew(rows: LiveRows, connection: Connection, ids: list[str], seqs: list[int
     )
 
 
+def renew_old(rows: LiveRows) -> None:
+    """Brings the old vectors of the rows that wait in line with what these say. They go on waiting for their new ones."""
+    run, target = rows.run, rows.target
+    with run.connection() as connection:
+        ids = _waiting(rows, connection)
+        for at in range(0, len(ids), READ_ROWS):
+            old = _of_old_model(run, target, connection, _texts(rows, ids[at : at + READ_ROWS]))
+            if old is None:
+                return
+            with run.turn(connection) as turn:
+                rest = rows.early_old(connection, old, turn)
+                with connection.transaction():
+                    rows.update_old(connection, rest)
+
+
 def overwritten(rows: LiveRows, only: list[str] | None = None) -> Named:
     """Rows in the queue that say what they said when they were embedded, and have another vector than the model's own, or none: others
     have written it. Writes nothing."""
     names = list[str]()
     with rows.run.connection() as connection:
-        noted = connection.execute(
-            sql.SQL("SELECT DISTINCT id FROM {} WHERE id IS NOT NULL ORDER BY 1").format(queue(rows.target.place))
-        )
-        ids = [i for (i,) in noted if only is None or i in only]
+        ids = [i for i in _waiting(rows, connection) if only is None or i in only]
         for at in range(0, len(ids), READ_ROWS):
             fetched = _texts(rows, ids[at : at + READ_ROWS])
             page, _ = embedded(rows.run, rows.target, fetched.filter(_known(rows, connection, fetched)))
             names += rows.unlike(connection, page.filter(pc.is_valid(page["embedding"])))
     return named(names)
+
+
+def _waiting(rows: LiveRows, connection: Connection) -> list[str]:
+    query = sql.SQL("SELECT DISTINCT id FROM {} WHERE id IS NOT NULL ORDER BY 1").format(queue(rows.target.place))
+    return [name for (name,) in connection.execute(query)]
 
 
 def _texts(rows: LiveRows, ids: list[str]) -> pa.Table:
@@ -208,11 +230,12 @@ def _lacking(rows: LiveRows, connection: Connection, page: pa.Table) -> pa.Table
 
 
 def _of_old_model(run: Run, target: Target[LivePlace], connection: Connection, fetched: pa.Table) -> pa.Table | None:
-    """The page with old vectors made anew, once the application has moved on and makes none itself; None before, or
-    where the old model is not named."""
+    """The page with old vectors made anew, once the application has moved on and makes none itself, and after a rollback too, for
+    rows that it wrote before that; None before, or where the old model is not named."""
     request, place = run.plan.request, target.place
-    until = ("cut_over", "contracted") if place.old_stays else ("cut_over",)
-    if request.old_embedder is None or ledger.get(connection, run.run_id).state not in until:
+    if request.old_embedder is None or not in_use.ever(connection, place):
+        return None
+    if ledger.get(connection, run.run_id).state == "contracted" and not place.old_stays:
         return None
     vectors = place.old_vectors
     if vectors is None or not relations.has_column(connection, vectors.identifier, vectors.column):

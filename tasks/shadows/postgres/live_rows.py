@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from psycopg import sql
+from psycopg import Cursor, sql
 
 from tasks.base.errors import TransientError
 from tasks.runs.plan import Target
@@ -50,10 +50,20 @@ class LiveRows(PostgresShadow):
             turn.rest()
         return page.slice(last)
 
+    def early_old(self, connection: Connection, page: pa.Table, turn: Turn) -> pa.Table:
+        """The same of old vectors: all but the last few, since rows of the live table are locked for them too."""
+        last = max(0, page.num_rows - 1) // PIECE_ROWS * PIECE_ROWS
+        for at in range(0, last, PIECE_ROWS):
+            with connection.transaction():
+                self.update_old(connection, page.slice(at, PIECE_ROWS))
+            turn.rest()
+        return page.slice(last)
+
     def write(self, connection: Connection, page: pa.Table, reloading: bool, turn: Turn) -> None:
         filled = page if not page["embedding"].null_count else page.filter(pc.is_valid(page["embedding"]))
-        if reloading:
-            self.remove(connection, page["id"].to_pylist(), keep_column=True)
+        if reloading:  # what is written over keeps what is known of whose it is
+            gone = page if statements_of(self.target.place).copies else page.filter(pc.is_null(page["embedding"]))
+            self.remove(connection, gone["id"].to_pylist(), keep_column=True)
         self.put(connection, filled, fresh=True, turn=turn)
 
     def refuse(self, connection: Connection, rejected: pa.Table) -> None:
@@ -78,7 +88,9 @@ class LiveRows(PostgresShadow):
         else:
             packed = vector_array(connection, page, place.layout.type)
             with nullcontext() if place.in_shadow else self._watched(connection, "new", ids, hashes):
-                connection.execute(statements.write, (ids, hashes, packed), prepare=False)
+                self._note_others(
+                    connection, ids, connection.execute(statements.write, (ids, hashes, packed), prepare=False)
+                )
         if not place.in_shadow:
             turn = AT_ONCE  # rows that people use are locked until the caller's transaction ends
         if not turn.gives_way:
@@ -104,7 +116,15 @@ class LiveRows(PostgresShadow):
             hashes = [None if text is None else hashed for text, hashed in texts]
             query = statements_of(self.target.place).update_old
             with self._watched(connection, "old", ids):
-                connection.execute(query, (ids, hashes, vector_array(connection, page, kind)), prepare=False)
+                packed = vector_array(connection, page, kind)
+                self._note_others(connection, ids, connection.execute(query, (ids, hashes, packed), prepare=False))
+
+    def _note_others(self, connection: Connection, ids: Sequence[str], written: Cursor[Any]) -> None:
+        """Notes rows that were passed by, where a write tells of those that were not."""
+        if written.description:
+            passed_by = sorted(set(ids) - {name for (name,) in written})
+            if passed_by:
+                connection.execute(statements_of(self.target.place).passed_by, (passed_by,))
 
     def remove(self, connection: Connection, ids: Sequence[str], keep_column: bool = False) -> int:
         """Forgets rows, and their vectors in the column too, unless they are written in a moment."""

@@ -1,6 +1,7 @@
 """What shadows of a table that people go on using have in common: how its rows are followed, compared and read, wherever their new
 vectors lie."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -8,10 +9,10 @@ from typing import Self
 
 from psycopg import sql
 
-from tasks.base.errors import UsageError
+from tasks.base.errors import UsageError, VecferryError
 from tasks.base.progress import Tell, quiet
 from tasks.runs import models
-from tasks.runs.commands import resumption
+from tasks.runs.commands import command, resumption
 from tasks.shadows.difference import Coverage, Difference, Named
 from tasks.shadows.postgres import columns, live_comparison, live_place, live_queue
 from tasks.shadows.postgres.live_access import share, shut_out
@@ -23,6 +24,8 @@ from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.locking import locked
 from tasks.stores.postgres.records import TableRecords
 from tasks.stores.postgres.table import describe
+
+logger = logging.getLogger("vecferry")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,19 @@ class LiveShadow(LiveRows):
             if shut_out(connection, shadow.target):
                 locked(connection, lambda: share(connection, shadow.target))
         return live_queue.follow(shadow, only)
+
+    def gone_back(self) -> None:
+        """Of the rows that wait: by the old model alone, since the new one may be the reason to go back. They go on waiting."""
+        try:
+            live_queue.renew_old(self.named())
+        except VecferryError as error:
+            repeated = command("rollback", self.run.run_id, self.run.plan.request.database)
+            logger.warning(
+                "%s is gone back to, and rows that were changed shortly before have no vector of what they say: %s; %s tries again",
+                self.target.collection.name,
+                error,
+                repeated,
+            )
 
     def reread(self) -> None:
         self._refuse_retired()

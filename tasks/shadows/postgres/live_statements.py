@@ -14,14 +14,11 @@ from sql import statement
 from tasks.shadows.postgres.columns import called
 from tasks.shadows.postgres.handing_over import WRITING
 from tasks.shadows.postgres.live_place import numbered_id, side_table
-from tasks.shadows.postgres.live_writing import page, writing
+from tasks.shadows.postgres.live_writing import FAR, page, writing
 from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.vectors import Vectors
 from tasks.stores.postgres.wire import KEYS
-
-FAR = 1e-3
-"""Cosine distance from the model's own vector from which one that is stored is not the model's. Half precision makes less."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +31,15 @@ class Statements:
     """What a COPY goes into: key, content_hash, embedding."""
     write: sql.Composed
     """Page: content_hash, embedding. Vectors where rows may be there, and what is known of each; what people read only where the
-    text is still the one that was embedded."""
+    text is still the one that was embedded. Where others may be writing the same, it gives the rows that are right then."""
     update_old: sql.Composed
-    """Page: content_hash, embedding. The same of the old column."""
+    """Page: content_hash, embedding. The same of the old vectors."""
     overtaken: sql.Composed
     """Page: content_hash. The rows that say something else by now."""
     note: sql.Composed
     """Puts ids, an array, on the queue."""
+    passed_by: sql.Composed
+    """The same of rows that were passed by, since somebody has them at hand."""
     done: sql.Composed
     """Takes entries, an array of their numbers, off the queue."""
     refuse: sql.Composed
@@ -86,6 +85,7 @@ def statements_of(place: LivePlace) -> Statements:
             "sync_live_overtaken", **table, id=sql.SQL(numbered_id(place, "p")), page=hashes, same=same, hash=hashed
         ),
         note=statement("sync_live_note", queue=place.queue, ids=sql.Placeholder()),
+        passed_by=statement("sync_live_passed_by", queue=place.queue, ids=sql.Placeholder()),
         done=statement("sync_live_done", queue=place.queue, entries=sql.Placeholder()),
         refuse=statement("sync_live_refuse", **side, page=page(live, "content_hash bytea", "refused text")),
         remove=statement(

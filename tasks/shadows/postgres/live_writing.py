@@ -7,9 +7,13 @@ from typing import Any
 from psycopg import sql
 
 from sql import statement
+from tasks.shadows.postgres.live_place import numbered_id
 from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.vectors import Vectors
+
+FAR = 1e-3
+"""Cosine distance from the model's own vector from which one that is stored is not the model's. Half precision makes less."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +68,16 @@ def _upsert(place: LivePlace) -> sql.Composed:
 
 
 def _fill(place: LivePlace) -> sql.Composed:
-    return statement("sync_model_fill", **_by_model(place, place.vectors), **_known(place), **_filled(place))
+    known = sql.SQL(numbered_id(place, "w"))
+    return statement("sync_model_fill", id=known, **_by_model(place, place.vectors), **_filled(place))
 
 
 def _update_old(place: LivePlace) -> sql.Composed:
     live, old = place.live, place.live.old
     filled = page(live, "content_hash bytea", f"embedding {live.layout.type}")
     if old.of:
-        return statement("sync_model_fill_old", page=filled, **_by_model(place, old))
+        known = sql.SQL(numbered_id(place, "p"))
+        return statement("sync_model_fill_old", id=known, page=filled, **_by_model(place, old))
     same, hashed = sql.SQL(live.same("p", "b")), sql.SQL(live.hash("b"))
     where = {"schema": live.schema, "table": live.table, "column": live.vectors}
     return statement("sync_live_fill_old", page=filled, same=same, hash=hashed, **where)
@@ -84,10 +90,15 @@ def _take(place: LivePlace) -> sql.Composed:
         "sync_model_empty",
         schema=vectors.schema,
         table=vectors.table,
-        same=sql.SQL(vectors.same("b", live.numbered("p"))),
+        same=sql.SQL(vectors.same("v", live.numbered("p"))),
         side=place.shadow,
         known=sql.SQL(" AND ".join(f"{known} = {paged}" for known, paged in pairs)),
         page=page(live),
+        live_schema=live.schema,
+        live=live.table,
+        live_same=sql.SQL(live.same("p", "b")),
+        document=sql.SQL(live.document("b")),
+        meant=sql.SQL(live.only.sql("b") if live.only else "true"),
     )
 
 
@@ -118,9 +129,12 @@ def _by_model(place: LivePlace, vectors: Vectors) -> dict[str, Any]:
         "number": sql.SQL(number),
         "key": sql.SQL(f"b.{live.key[0].quoted}"),
         "same": sql.SQL(live.same("p", "b")),
+        "vector": sql.SQL(vectors.same("v", live.numbered("s"))),
         "hash": sql.SQL(live.hash("b")),
         "live_schema": live.schema,
         "live": live.table,
+        "far": FAR,
+        **_known(place),
     }
 
 

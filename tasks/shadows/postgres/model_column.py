@@ -19,7 +19,7 @@ from tasks.runs import coverage, registry, way_back
 from tasks.runs.plan import Target
 from tasks.runs.registry import RegisteredModel
 from tasks.shadows.difference import Difference
-from tasks.shadows.postgres import live_place, model_threshold
+from tasks.shadows.postgres import in_use, live_place, model_threshold
 from tasks.shadows.postgres.live_shadow import LiveShadow
 from tasks.shadows.postgres.model_changes import registry_changed, send_one_by_one
 from tasks.shadows.postgres.model_indexes import indexes
@@ -75,16 +75,8 @@ class ModelColumnShadow(LiveShadow):
             locked(connection, lambda: self._make(connection, target))
 
     def _make(self, connection: Connection, target: Target[ModelColumn]) -> None:
-        vectors = target.place.vectors
-        had = sql.SQL("SELECT EXISTS (SELECT 1 FROM {} AS v WHERE {})").format(
-            vectors.identifier, sql.SQL(vectors.meant("v"))
-        )
-        row = connection.execute(had).fetchone()
-        assert row
         table = f"{target.place.schema}.{target.place.table}"
-        live_place.make_known(
-            connection, self.run.run_id, target, {"table": table, "model": target.place.model, "had": row[0]}
-        )
+        live_place.make_known(connection, self.run.run_id, target, {"table": table, "model": target.place.model})
         live_place.note_changes(connection, target)
 
     def index(self) -> Built:
@@ -119,7 +111,7 @@ class ModelColumnShadow(LiveShadow):
         registry.set_active(connection, self.tables, model)
         model_threshold.give(connection, self.run.run_id, self.target, model)
         registry_changed(connection, self.tables)
-        self._becomes(connection, "live")
+        in_use.becomes(connection, self.target.place, "live")
 
     def take_back(self, connection: Connection, switched: bool) -> str:
         if not switched:
@@ -131,7 +123,7 @@ class ModelColumnShadow(LiveShadow):
         without = ", without the threshold that the cutover gave it"
         taken = without if model_threshold.take_off(connection, self.target, model) else ""
         registry_changed(connection, self.tables)
-        self._becomes(connection, "shadow")
+        in_use.becomes(connection, self.target.place, "shadow")
         return (
             f"{before.name} is the default of {self.tables.chunks} again; the vectors of {model.name} are kept{taken}"
         )
@@ -173,9 +165,9 @@ class ModelColumnShadow(LiveShadow):
         return difference
 
     def clear(self) -> None:
-        """Those vectors that this run has brought in, where there were none of the model's before; the others stay."""
+        """Those vectors that this run has brought in; what others have written, before it or since, stays."""
         with self.run.connection() as connection:
-            if not self._brought_all(connection):
+            if not relations.exists(connection, self.side):
                 return
             target = self.now(connection).target
             vectors, live = target.place.vectors, target.place.live
@@ -192,20 +184,6 @@ class ModelColumnShadow(LiveShadow):
             while deleted:
                 with pace.turn(connection):
                     deleted = connection.execute(one).rowcount
-
-    def _becomes(self, connection: Connection, role: str) -> None:
-        connection.execute(
-            "UPDATE vecferry.relation SET role = %s WHERE table_schema = %s AND table_name = %s",
-            (role, SCHEMA, self.target.place.shadow),
-        )
-
-    def _brought_all(self, connection: Connection) -> bool:
-        """Whether the model had no vectors when this run began."""
-        row = connection.execute(
-            "SELECT (source ->> 'had')::boolean FROM vecferry.relation WHERE (table_schema, table_name) = (%s, %s)",
-            (SCHEMA, self.target.place.shadow),
-        ).fetchone()
-        return row == (False,) and relations.exists(connection, self.side)
 
     def _known_to_others(self, connection: Connection) -> sql.Composable:
         """SQL: another run of the same model follows the row ``s`` too."""

@@ -80,6 +80,9 @@ class PostgresShadow(ABC):
     def drop_superseded(self, connection: Connection) -> None:  # noqa: B027
         """Drops what a change has kept for calls under way, once these have ended. Not in a transaction."""
 
+    def gone_back(self) -> None:  # noqa: B027
+        """Brings the old vectors, which people use again, in line with what was written while they were not used."""
+
     @abstractmethod
     def switch(self, connection: Connection) -> None:
         """Makes the new what people use."""

@@ -58,7 +58,7 @@ class PostgresUnit:
             self._wait_for_calls()
             lines = self._change(switched, mark, "switch")
         except BaseException:
-            self.settle()
+            self._stand_back()
             raise
         return [*lines, *(note for shadow in self.shadows for note in shadow.notes())]
 
@@ -82,6 +82,11 @@ class PostgresUnit:
         return lines
 
     def settle(self) -> None:
+        self._stand_back()
+        for shadow in self.shadows:
+            shadow.gone_back()
+
+    def _stand_back(self) -> None:
         self._each(lambda shadow, connection: shadow.stand_back(connection))
         self._drop_superseded()
 
