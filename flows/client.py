@@ -153,6 +153,10 @@ class Client:
         ingest, model = self._ingest(embedding_model)
         return ingest.insert(Written(title, content, metadata), model)
 
+    def document_like(self, title: str | None, content: str) -> Key | None:
+        """The key of a document that has this title and this text already; None where there is none."""
+        return self._ingest(None)[0].there(Written(title, content))
+
     def update_document(self, document_id: Key, content: str, title: str | None = None) -> int:
         """Puts another text in a document's place: its chunks are replaced, with their vectors by every model that had vectors of
         it, in one transaction; returns the number of chunks. Raises as ``search`` does."""

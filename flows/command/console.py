@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from io import TextIOWrapper
 
 import typer
 
@@ -25,10 +26,12 @@ QUIET = {
 
 
 def prepare_environment(gives_way: bool = True) -> None:
-    """Prefect kept quiet, and a process that gives way to what else its machine does, unless people wait for it: that may be
-    the database."""
+    """Prefect kept quiet, letters that the terminal does not have shown by their numbers, and a process that gives way to what else its
+    machine does, unless people wait for it: that may be the database."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if isinstance(sys.stdout, TextIOWrapper):  # of standard error Python sees to it
+        sys.stdout.reconfigure(errors="backslashreplace")
     if gives_way and os.name == "posix":
         os.nice(NICENESS)
 

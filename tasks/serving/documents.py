@@ -21,6 +21,8 @@ from tasks.stores.postgres.model_tables import Chunks, Documents, ModelTables
 
 GENERATED = ("uuid", "text", "character varying")
 """Types of keys that a value is made for where the table has no default."""
+AT_ONCE = 500
+"""Vectors that are written by one statement: an index takes a millisecond or more for each."""
 T = TypeVar("T", Documents, Chunks)
 
 
@@ -194,7 +196,7 @@ def replace(
 def write_vectors(
     connection: Connection, tables: ModelTables, model: RegisteredModel, keys: Sequence[str], vectors: np.ndarray
 ) -> None:
-    """Writes vectors, float32[n, d], of the chunks of these keys."""
+    """Writes vectors, float32[n, d], of the chunks of these keys, in statements that take seconds at most."""
     chunks, embeddings = tables.chunks, tables.embeddings
     own = lies_with_chunks(tables, model)
     place = chunks if own else embeddings
@@ -213,8 +215,10 @@ def write_vectors(
         **types,
     )
     oid = connection.adapters.types[model.vector_type].oid
-    packed = Packed(wire.pack_array(vectors, np.ones(len(vectors), bool), model.vector_type, oid))
-    connection.execute(query, (list(keys), packed))
+    for start in range(0, len(keys), AT_ONCE):
+        part = vectors[start : start + AT_ONCE]
+        packed = Packed(wire.pack_array(part, np.ones(len(part), bool), model.vector_type, oid))
+        connection.execute(query, (list(keys[start : start + AT_ONCE]), packed))
 
 
 def is_its_own_chunk(tables: ModelTables) -> bool:

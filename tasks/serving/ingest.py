@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from psycopg import sql
 
 from tasks.base.errors import TransientError, UsageError
 from tasks.contents.chunks import chunks, halves
@@ -35,6 +36,24 @@ class Ingest:
     connect: Callable[[], AbstractContextManager[Connection]]
     models: OpenedModels
     kept: Kept
+
+    def there(self, document: Written) -> Key | None:
+        """The key of a document that has this title and this text; None where there is none, or the tables do not keep both."""
+        of = self.tables.documents
+        if not (of.title and of.text):
+            return None
+        query = sql.SQL(
+            "SELECT {key} FROM {table} WHERE {title}::text = %s AND {text}::text = %s ORDER BY {key} LIMIT 1"
+        ).format(
+            key=sql.Identifier(of.key),
+            table=of.identifier,
+            title=sql.Identifier(of.title),
+            text=sql.Identifier(of.text),
+        )
+        self._check(document)
+        with self.connect() as connection:
+            row = connection.execute(query, (document.title, document.content)).fetchone()
+        return row[0] if row else None
 
     def insert(self, document: Written, model: RegisteredModel) -> Key:
         """Writes a document, its chunks and their vectors by that model; returns its key. Raises UsageError."""
@@ -82,11 +101,7 @@ class Ingest:
 
     def _cut(self, document: Written, models: Sequence[RegisteredModel]) -> tuple[list[str], dict[int, Vectors]]:
         """The chunks of a document, cut so that every model takes them, and their vectors by number of the model."""
-        for what in (document.title or "", document.content):
-            if "\0" in what or not _is_unicode(what):
-                raise UsageError(
-                    "the document holds characters that PostgreSQL cannot store: NUL, or half a surrogate pair"
-                )
+        self._check(document)
         whole = documents.is_its_own_chunk(self.tables)
         texts = [document.content] if whole and document.content.strip() else chunks(document.content)
         if not texts:
@@ -107,6 +122,13 @@ class Ingest:
                 parted[at : at + 1] = pieces
             texts, left = parted, list(models)  # what was made is kept, so that asking again costs nothing
         return texts, vectors
+
+    def _check(self, document: Written) -> None:
+        for what in (document.title or "", document.content):
+            if "\0" in what or not _is_unicode(what):
+                raise UsageError(
+                    "the document holds characters that PostgreSQL cannot store: NUL, or half a surrogate pair"
+                )
 
     def _embedded(self, model: RegisteredModel, texts: Sequence[str]) -> Embedded:
         return self.kept.embedded(self.models.embedder(model), texts, partial(self.models.embed, model.name))

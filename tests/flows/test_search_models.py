@@ -7,6 +7,7 @@ import pytest
 
 from tasks.runs import registry
 from tests.helpers.command import command
+from tests.helpers.sent import recorded
 from tests.helpers.several_models import Several
 
 Capture = pytest.CaptureFixture[str]
@@ -135,3 +136,34 @@ def test_what_was_written_before_a_failure_is_named(served: Several, capsys: Cap
     ended = command(capsys, "ingest", str(good), str(empty))
     assert ended.exit == 2
     assert ended.complaint == f"{empty}: the document has no text to embed; written before it: {good}"
+
+
+def test_a_file_is_ingested_once(served: Several, capsys: Capture, tmp_path: Path) -> None:
+    """The same command once more, as after Ctrl-C, writes what is missing: documents, and vectors of a model. A file that says
+    something else by now is another document."""
+    first, second = tmp_path / "first.md", tmp_path / "second.md"
+    first.write_text("elephants " * 200)
+    assert command(capsys, "ingest", str(first)).exit == 0
+    second.write_text("giraffes")
+    rerun = command(capsys, "ingest", str(first), str(second), "--model", "flipped/64", "--json").json["documents"]
+    assert [one["new"] for one in rerun] == [False, True]
+    shown = command(capsys, "ingest", str(first), str(second)).out.splitlines()
+    key = rerun[0]["document_id"]
+    assert shown[0] == f"{first}: document {key} already, 2 chunks by hashing/64"
+    titles = served.connection.execute("SELECT title FROM documents WHERE title LIKE '%.md' ORDER BY id").fetchall()
+    assert titles == [("first.md",), ("second.md",)]
+    with served.client() as client:
+        assert {of.model: of.chunks for of in client.document_embeddings(key).models} == {
+            "hashing/64": 2,
+            "flipped/64": 2,
+        }
+    first.write_text("lions")
+    assert command(capsys, "ingest", str(first), "--json").json["documents"][0]["new"]
+
+
+def test_a_long_document_is_written_in_short_statements(served: Several) -> None:
+    """None takes as long as its vectors together: a statement has a time limit."""
+    with served.client() as client, recorded() as statements:
+        key = client.ingest_document("Long", "\n\n".join(f"{n} {'words ' * 120}" for n in range(1100)))
+        assert client.document_embeddings(key).chunks == 1100
+    assert sum('INTO "public"."chunk_embeddings"' in one.text for one in statements) == 3

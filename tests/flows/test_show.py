@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from flows.command import main, watching
+from flows.command import console, main, watching
 from flows.command.fields import Parameter
 from flows.command.show import plan, terminal
 from flows.command.show.plan import show_parameters
@@ -147,3 +147,12 @@ def test_help_ends_its_lines_between_words_on_a_terminal(monkeypatch: pytest.Mon
         monkeypatch.setattr(plan, "out", Console(file=written, force_terminal=is_terminal, width=40, soft_wrap=True))
         show_parameters([Parameter("layout", "text", False, None, help_)], as_json=False)
         assert [line.rstrip() for line in written.getvalue().splitlines()[1 : 1 + len(lines)]] == lines
+
+
+def test_letters_that_a_terminal_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are shown by their numbers, and so is what is no letter: part of the name of a file."""
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, "ascii"))
+    console.prepare_environment()
+    print("Zürich \udcff", flush=True)
+    assert raw.getvalue() == b"Z\\xfcrich \\udcff\n"

@@ -1,7 +1,10 @@
 """What is bought outside of runs: at the account's rate, within a budget, once, and noted."""
 
 import json
+import signal
+import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +31,7 @@ from tests.helpers.live_table import Table
 from tests.helpers.openai_server import OpenAIServer
 from tests.helpers.service import Running, running
 from tests.helpers.several_models import Several
+from tests.helpers.terminal import COMMAND
 
 MODELS, ROWS = ("hashing/64",), 3
 PAID = "openai/text-embedding-3-small?dimensions=64"
@@ -219,3 +223,35 @@ def test_a_budget_needs_a_price(paid: Several) -> None:
         UsageError, match=r"the price of openai/mine\?dimensions=8 is not known, so that budget_usd cannot"
     ):
         buying.open("openai/mine?dimensions=8")
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(120)
+def test_an_ingest_that_is_interrupted(paid: Several, provider: OpenAIServer, capsys: Capture, tmp_path: Path) -> None:
+    """No document is half written, and the same command goes on: no document is there twice, and no text is bought twice but what was
+    under way."""
+    files = [str(tmp_path / f"{number}.txt") for number in range(10)]
+    for number, file in enumerate(files):
+        Path(file).write_text(f"What file {number} says.")
+    provider.delay = 0.3
+
+    def titles() -> Counter[str]:
+        return Counter(t for (t,) in paid.connection.execute("SELECT title FROM documents WHERE title LIKE '%.txt'"))
+
+    ingesting = subprocess.Popen([COMMAND, "ingest", *files], stderr=subprocess.PIPE, text=True)
+    while len(titles()) < 3:
+        assert ingesting.poll() is None
+        time.sleep(0.05)
+    ingesting.send_signal(signal.SIGINT)
+    _, errors = ingesting.communicate(timeout=30)
+    assert ingesting.returncode == 1
+    assert "vecferry: interrupted; what is done is kept. Go on with: vecferry ingest " in errors
+    assert 3 <= len(titles()) < 10
+    assert command(capsys, "ingest", *files).exit == 0
+    assert titles() == Counter(f"{number}.txt" for number in range(10))
+    assert paid.connection.execute("SELECT count(*) FROM vecferry.claim").fetchone() == (0,)
+    assert bought(provider).total() - 10 <= 1
+    lacking = (
+        "SELECT count(*) FROM document_chunks c LEFT JOIN chunk_embeddings e ON e.chunk_id = c.id WHERE e.id IS NULL"
+    )
+    assert paid.connection.execute(lacking).fetchone() == (0,)

@@ -18,6 +18,8 @@ class Ingested:
     file: Path
     document_id: Key
     chunks: int
+    new: bool
+    """Whether it was not there before."""
 
 
 def show_answer(query: str, answer: Answer, in_json: bool) -> None:
@@ -38,11 +40,15 @@ def show_answer(query: str, answer: Answer, in_json: bool) -> None:
 def show_ingested(ingested: Sequence[Ingested], model: str, in_json: bool) -> None:
     """A line a file."""
     if in_json:
-        documents = [{"file": str(i.file), "document_id": as_json(i.document_id), "chunks": i.chunks} for i in ingested]
+        documents = [
+            {"file": str(i.file), "document_id": as_json(i.document_id), "chunks": i.chunks, "new": i.new}
+            for i in ingested
+        ]
         print_json({"model": model, "documents": documents})
         return
     for one in ingested:
-        out.print(f"{one.file}: document {one.document_id}, {counted(one.chunks, 'chunk')} by {shown(model)}")
+        already = "" if one.new else " already"
+        out.print(f"{one.file}: document {one.document_id}{already}, {counted(one.chunks, 'chunk')} by {shown(model)}")
 
 
 def _shown(hit: Hit) -> str:
