@@ -163,7 +163,7 @@ class Scene:
         with self._client() as client, self.ground.connect() as connection:
             if not served_documents.has_document(connection, self.ground, file.name):
                 key = client.ingest_document(file.name, file.read_text())
-                done = Ingested(file, key, client.document_embeddings(key).chunks)
+                done = Ingested(file, key, client.document_embeddings(key).chunks, True)
                 show_ingested([done], client.model_named(None), in_json=False)
             show_models(served.status(connection, self.ground.tables(connection)), as_json=False)
 
