@@ -216,8 +216,17 @@ CERTIFICATE_END = "-----END CERTIFICATE-----\n"
 @pytest.fixture(scope="session")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Prefect's test server, over a database whose tables are there, without what is UNREAD, without the heartbeat thread that
-    costs a second a flow, and with a single authority: every client reads all of them before it speaks HTTP."""
-    from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    costs a second a flow, and with a single authority: every client reads all of them before it speaks HTTP. A flow asks it four
+    things less: where results are kept is said here, and of tokens it knows nothing."""
+    from prefect.filesystems import LocalFileSystem
+    from prefect.results import get_default_result_storage
+    from prefect.settings import (
+        PREFECT_API_SSL_CERT_FILE,
+        PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
+        PREFECT_DEFAULT_RESULT_STORAGE_BLOCK,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
     from prefect.testing.utilities import prefect_test_harness
 
     def seeded() -> str:
@@ -235,8 +244,15 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             stack.enter_context(prefect_test_harness(server_startup_timeout=120))
         commands = stack.enter_context(pytest.MonkeyPatch.context())
         commands.setenv("PREFECT_API_SSL_CERT_FILE", str(authority))
-        settings = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_API_SSL_CERT_FILE: str(authority)}
+        settings = {
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+            PREFECT_API_SSL_CERT_FILE: str(authority),
+            PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False,
+        }
         stack.enter_context(temporary_settings(settings))
+        LocalFileSystem(basepath=str(tmp_path_factory.mktemp("results"))).save("results")
+        stack.enter_context(temporary_settings({PREFECT_DEFAULT_RESULT_STORAGE_BLOCK: "local-file-system/results"}))
+        get_default_result_storage()  # kept from here on, whichever server a test names
         yield
 
 
