@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 
 from tasks.base import words
 from tasks.base.errors import NotFound, UsageError
+from tasks.embedders import naming
 from tasks.embedders.interface import Space
 from tasks.runs import models
 from tasks.runs.model_ids import next_id
@@ -59,6 +60,11 @@ class RegisteredModel:
     def bare(self) -> str:
         """Its name without the provider."""
         return self.name.removeprefix(f"{self.provider}/")
+
+    @property
+    def shown(self) -> str:
+        """Its name for people."""
+        return naming.shown(self.name)
 
     @property
     def searched(self) -> bool:

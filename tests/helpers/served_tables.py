@@ -33,6 +33,8 @@ CREATE TABLE chunk_embeddings (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KE
 CREATE INDEX chunk_embeddings_old ON chunk_embeddings USING hnsw (embedding vector_cosine_ops);
 """
 CHUNKS = 3
+RECALL = 0.95
+"""Of the index against exact search, whatever is in it."""
 
 
 class Served:
@@ -161,6 +163,7 @@ def migration_of(served: Served, target: str, **more: Any) -> Migration:
         change=served.change(),
         writes=lambda: tables(served.connection),
         catch_up=lambda run_id: catch_up(run_id=run_id),
+        gates={"min_recall": RECALL},
         lives_on=True,
         gone_back=lambda: _same(served.vectors(served.source), served.expected(served.source)),
     )

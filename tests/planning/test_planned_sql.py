@@ -11,15 +11,17 @@ from psycopg import RawCursor, sql
 from flows.command.show.plan import show_plan
 from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from flows.forms.form import parse
+from flows.forms.multi_model import MultiModel
 from flows.forms.shared import Migration
 from flows.forms.text_384_to_1536 import Text384To1536
 from sql import statement
 from tasks.catch_up import catch_up
+from tasks.cutover import contract, cutover, rollback
 from tasks.index import index
 from tasks.load import load
 from tasks.planning.registry import make_plan
 from tasks.planning.shown_sql import group, lines
-from tasks.runs import checkpoints, ledger_versions
+from tasks.runs import checkpoints, ledger, ledger_versions
 from tasks.stores import canonical
 from tasks.stores.chroma import store as chroma
 from tasks.stores.postgres.connection import Connection
@@ -29,6 +31,7 @@ from tests.helpers.live_table import LAYOUTS
 from tests.helpers.openai_server import OpenAIServer
 from tests.helpers.pipeline import build, finish
 from tests.helpers.sent import Sent, recorded
+from tests.helpers.served_tables import Served
 from tests.shadows.test_live_sync import begun_over, drained, loaded, meanwhile
 
 LEDGER = re.compile(r"ledger_\d+_.*|expand_(schema|version|functions|note_change)")
@@ -174,6 +177,36 @@ def test_live_tables_get_what_the_plan_shows(
             drained(shadow)
             connection.execute("TRUNCATE docs")
             drained(shadow)
+    assert unsent(shown, sent[0]) == []
+    assert "\n".join(unplanned(shown, statements)) == ""
+
+
+@pytest.mark.usefixtures("kept_connections")
+def test_one_model_of_several_gets_what_the_plan_shows(connection: Connection) -> None:
+    """What is known of each chunk, the queue with its triggers, the vectors of its model, the index, and after the cutover those of the
+    model before; of the functions that search the names. A rollback and a contract send nothing else that changes vectors or tables."""
+    served = Served(connection)
+    served.init("hashing/768")
+    asked = {"target_model": "hashing/768"}
+    shown = planned(connection, parse(MultiModel, asked), "models")
+    with logged(connection) as sent, recorded() as statements:
+        run = build("models", MultiModel, **asked, batch_rows=20)
+        checkpoints.reopen(connection, "models", "load")
+        assert not load(run, [0]).failed
+        change = served.change()
+        change()
+        catch_up(run, 0, max_deleted=0.5)
+        finish(run, sample=20)
+        change()
+        catch_up(run, 0, max_deleted=0.5)
+        connection.execute("TRUNCATE documents CASCADE")
+        served.insert()
+        catch_up(run, 0, max_deleted=1)
+        rollback(run)
+        with run.connection() as ledger_:
+            ledger.set_state(ledger_, "models", "verified")
+        cutover(run)
+        contract(run, 0)
     assert unsent(shown, sent[0]) == []
     assert "\n".join(unplanned(shown, statements)) == ""
 

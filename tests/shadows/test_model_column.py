@@ -103,7 +103,7 @@ def test_the_newest_documents_first_and_all_of_them_later(served: Served) -> Non
     with pytest.raises(
         VerificationRefused, match=r"not among the documents of this run.*models activate hashing/768 --force"
     ):
-        finish(first, min_recall=0.5)
+        finish(first, min_recall=0.95)
 
     every = migrated("every")
     assert served.vectors(NEW) == served.expected(NEW)
@@ -112,7 +112,7 @@ def test_the_newest_documents_first_and_all_of_them_later(served: Served) -> Non
     assert reused[0] == len(followed_before)
     rollback(first)
     assert served.vectors(NEW) == served.expected(NEW)
-    finish(every, min_recall=0.5)
+    finish(every, min_recall=0.95)
     assert served.active() == NEW
     served.insert()
     followed(every)
@@ -193,7 +193,7 @@ def test_the_way_back_ends_where_another_model_was_made_the_default(served: Serv
     """A rollback makes the default again what was the default before its cutover, and no other; a contract drops nothing."""
     served.init("hashing/16")
     run = migrated("one")
-    finish(run, min_recall=0.5)
+    finish(run, min_recall=0.95)
     assert served.active() == NEW
     model_switch.activate(served.connection, served.tables, "hashing/16", force=True)
     with pytest.raises(UsageError, match=r"hashing/768 is not the default of public.document_chunks, hashing/16 is"):

@@ -37,7 +37,7 @@ def test_a_model_gets_what_the_threshold_before_it_becomes(served: Served) -> No
     again."""
     model_switch.set_threshold(served.connection, served.tables, [OLD], 0.5)
     run = migrated()
-    [report] = finish(run, min_recall=0.5)
+    [report] = finish(run, min_recall=0.95)
     translated = checkpoints.verified(served.connection, "one", 0).threshold
     assert translated
     assert translated == report.threshold
@@ -70,10 +70,10 @@ def test_what_a_person_has_set_stays(served: Served, before: bool) -> None:
     run = migrated(similarity_threshold=0.5)
     if before:
         model_switch.set_threshold(served.connection, served.tables, [NEW], 0.9)
-        finish(run, min_recall=0.5)
+        finish(run, min_recall=0.95)
         assert threshold(served) == 0.9
     else:
-        finish(run, min_recall=0.5)
+        finish(run, min_recall=0.95)
         given = threshold(served)
         assert given
         model_switch.set_threshold(served.connection, served.tables, [NEW], given)

@@ -15,6 +15,7 @@ from sql import statement
 from tasks.base.errors import UsageError
 from tasks.base.progress import Tell, quiet
 from tasks.base.words import agreeing, counted, typed
+from tasks.embedders.naming import shown
 from tasks.runs import coverage, registry, way_back
 from tasks.runs.plan import Target
 from tasks.runs.registry import RegisteredModel
@@ -125,12 +126,14 @@ class ModelColumnShadow(LiveShadow):
         registry_changed(connection, self.tables)
         in_use.becomes(connection, self.target.place, "shadow")
         return (
-            f"{before.name} is the default of {self.tables.chunks} again; the vectors of {model.name} are kept{taken}"
+            f"{before.shown} is the default of {self.tables.chunks} again; the vectors of {model.shown} are kept{taken}"
         )
 
     def contract(self, connection: Connection) -> list[str]:
         way_back.settle(connection, self.model(connection))
-        return [f"{self.target.place.model_name} stays the default of {self.tables.chunks}; no vectors were dropped"]
+        return [
+            f"{shown(self.target.place.model_name)} stays the default of {self.tables.chunks}; no vectors were dropped"
+        ]
 
     def notes(self) -> list[str]:
         with self.run.connection() as connection:
@@ -140,20 +143,20 @@ class ModelColumnShadow(LiveShadow):
             )
             given = model_threshold.given(connection, self.target)
         if given is not None:
-            return [f"searches by {model.name} have that threshold now, {given:g}: {_sets(model)} another"]
+            return [f"searches by {model.shown} have that threshold now, {given:g}: {_sets(model)} another"]
         if model.similarity_threshold is not None:
             return []
         if (planned := self.run.plan.request.similarity_threshold) is not None:
             if model.active:
                 return [
-                    f"{model.name} has no similarity threshold, and {planned:g} could not be translated: {_sets(model)} one"
+                    f"{model.shown} has no similarity threshold, and {planned:g} could not be translated: {_sets(model)} one"
                 ]
             return [
-                f"the cutover gives {model.name}, which has no similarity threshold, what {planned:g} is translated into"
+                f"the cutover gives {model.shown}, which has no similarity threshold, what {planned:g} is translated into"
             ]
         if source and source.similarity_threshold is not None:
             return [
-                f"{model.name} has no similarity threshold, and {source.name} has got {source.similarity_threshold:g} since this run "
+                f"{model.shown} has no similarity threshold, and {source.shown} has got {source.similarity_threshold:g} since this run "
                 f"was planned: {_sets(model)} one"
             ]
         return []

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from tasks.base import stored
+from tasks.embedders.naming import shown
 from tasks.stores.postgres import live_table, vectors
 from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.pgvector import Layout
@@ -267,7 +268,7 @@ class ModelColumn(LivePlace):
 
     @property
     def name(self) -> str:
-        return f"{self.schema}.{self.table} by {self.model_name}"
+        return f"{self.schema}.{self.table} by {shown(self.model_name)}"
 
     @property
     def vectors(self) -> Vectors:
