@@ -75,7 +75,7 @@ def _made(connection: Connection, run_id: str, target: Target[LivePlace]) -> Ite
         yield from lines(search_functions.body_statement(connection, target, function, made))
         taken = find(connection, target.place.schema, second, switched=True)
         if taken is None or taken.made:
-            yield _chooses(target.place.schema, second)
+            yield chooses(target.place.schema, second)
 
 
 def _switched(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
@@ -83,7 +83,7 @@ def _switched(connection: Connection, target: Target[LivePlace]) -> Iterator[str
     for function in target.place.functions:
         if not (own := find(connection, schema, function, switched=True)):
             continue
-        yield _chooses(schema, function)
+        yield chooses(schema, function)
         if not is_generated(own):
             yield note(f"what {shown(schema, function)} is now is kept beside it under another name, for the way back")
         yield note(f"all of them are for those to execute who may execute {shown(schema, function)}")
@@ -102,5 +102,6 @@ def _later(connection: Connection, target: Target[LivePlace]) -> Iterator[sql.Co
         yield known.update_old
 
 
-def _chooses(schema: str, name: str) -> str:
+def chooses(schema: str, name: str) -> str:
+    """What a plan shows of a function whose body is made from the registry of models at the time."""
     return f"CREATE OR REPLACE FUNCTION {sql.Identifier(*split(schema, name)).as_string()}(…)"

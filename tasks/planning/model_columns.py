@@ -25,6 +25,7 @@ from tasks.runs import registry
 from tasks.runs.names import check_run_id, shadow_name
 from tasks.runs.plan import Plan, Request, Target
 from tasks.runs.registry import RegisteredModel
+from tasks.shadows.postgres import model_functions
 from tasks.shadows.postgres.live_statements import statements_of
 from tasks.shadows.postgres.model_column import vectors_of
 from tasks.shadows.postgres.model_indexes import indexes
@@ -205,17 +206,17 @@ def _listing(plan: Plan) -> Listing:
 
 def _statements(connection: Connection, run_id: str, target: Target[ModelColumn], limited: bool) -> Iterator[str]:
     tables = next(one for one in every(connection) if one.set_id == target.place.set_id)
-    model = next(m for m in registry.listed(connection, tables) if m.number == target.place.model)
+    models = registry.listed(connection, tables)
+    model = next(m for m in models if m.number == target.place.model)
     yield from live_sql.filling(connection, run_id, target)
     built = [one for change in indexes(connection, tables, [model]) for one in change.statements]
     if built:
         yield from group(target.name, "once all rows are loaded", lines(*built))
     yield from live_sql.following(target)
     if not limited:
-        switched = note(
-            f"the registry of models has {model.name} as the default, and functions of vecferry's that ask it are made anew"
-        )
-        yield from group(target.name, "at the cutover", [switched])
+        switched = note(f"the registry of models has {model.name} as the default; by it these are made anew")
+        remade = [live_sql.chooses(tables.schema, name) for name in model_functions.names(models)]
+        yield from group(target.name, "at the cutover", [switched, *remade])
         if target.old_space:
             yield from group(
                 target.name, "while catching up after the cutover", lines(statements_of(target.place).update_old)

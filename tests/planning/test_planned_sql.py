@@ -1,7 +1,7 @@
 """The SQL that a plan shows is what the server is sent, and nothing else is sent that changes more than the ledger."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,10 +11,14 @@ from psycopg import RawCursor, sql
 from flows.command.show.plan import show_plan
 from flows.forms.chroma_to_pgvector import ChromaToPgvector
 from flows.forms.form import parse
+from flows.forms.models import ModelsInit, ModelsSetup
 from flows.forms.multi_model import MultiModel
 from flows.forms.shared import Migration
 from flows.forms.text_384_to_1536 import Text384To1536
+from flows.served import asked_of, planned_init, planned_setup, wanted_of
 from sql import statement
+from tasks.base import settings
+from tasks.begin import begin
 from tasks.catch_up import catch_up
 from tasks.cutover import contract, cutover, rollback
 from tasks.index import index
@@ -22,16 +26,20 @@ from tasks.load import load
 from tasks.planning.registry import make_plan
 from tasks.planning.shown_sql import group, lines
 from tasks.runs import checkpoints, ledger, ledger_versions
+from tasks.runs.run import open_run
+from tasks.shadows.postgres import model_init, model_setup
+from tasks.shadows.registry import shadow_of
 from tasks.stores import canonical
 from tasks.stores.chroma import store as chroma
-from tasks.stores.postgres.connection import Connection
+from tasks.stores.postgres import model_tables
+from tasks.stores.postgres.connection import Connection, connect
 from tests.helpers.data import records_of
 from tests.helpers.live import make_table, text_of
 from tests.helpers.live_table import LAYOUTS
 from tests.helpers.openai_server import OpenAIServer
 from tests.helpers.pipeline import build, finish
 from tests.helpers.sent import Sent, recorded
-from tests.helpers.served_tables import Served
+from tests.helpers.served_tables import MADE, Served
 from tests.shadows.test_live_sync import begun_over, drained, loaded, meanwhile
 
 LEDGER = re.compile(r"ledger_\d+_.*|expand_(schema|version|functions|note_change)")
@@ -96,6 +104,11 @@ def unplanned(lines: list[str], statements: list[Sent]) -> list[str]:
         if line and line not in shown and not line.startswith(("COMMENT ON FUNCTION", "--"))
         if not ((name := NAMED.match(line)) and name[1] in named)
     ]
+
+
+def functions(lines: Iterable[str]) -> set[str]:
+    """Those that are made."""
+    return {name for line in lines for name in NAMED.findall(line)}
 
 
 def test_tables_are_made_by_what_the_plan_shows(connection: Connection, chroma_dir: Callable[..., str]) -> None:
@@ -181,34 +194,66 @@ def test_live_tables_get_what_the_plan_shows(
     assert "\n".join(unplanned(shown, statements)) == ""
 
 
-@pytest.mark.usefixtures("kept_connections")
-def test_one_model_of_several_gets_what_the_plan_shows(connection: Connection) -> None:
+def test_one_model_of_several_gets_what_the_plan_shows(
+    connection: Connection, provider: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is known of each chunk, the queue with its triggers, the vectors of its model, the index, and after the cutover those of the
-    model before; of the functions that search the names. A rollback and a contract send nothing else that changes vectors or tables."""
+    model before; what is sent for texts that are refused, changed, overtaken, removed and truncated; of the functions that search the
+    names. A rollback and a contract send nothing else that changes vectors or tables."""
+    target = "openai/text-embedding-3-small?dimensions=384"
     served = Served(connection)
-    served.init("hashing/768")
-    asked = {"target_model": "hashing/768"}
-    shown = planned(connection, parse(MultiModel, asked), "models")
+    served.init(target)
+    asked = {"target_model": target, "batch_rows": 20}
+    form = parse(MultiModel, asked)
+    provider.plant(status=400, message="bad input", text=served.chunks()["2"])
+    shown = planned(connection, form, "models")
     with logged(connection) as sent, recorded() as statements:
-        run = build("models", MultiModel, **asked, batch_rows=20)
-        checkpoints.reopen(connection, "models", "load")
-        assert not load(run, [0]).failed
-        change = served.change()
-        change()
-        catch_up(run, 0, max_deleted=0.5)
-        finish(run, sample=20)
-        change()
-        catch_up(run, 0, max_deleted=0.5)
-        connection.execute("TRUNCATE documents CASCADE")
-        served.insert()
-        catch_up(run, 0, max_deleted=1)
-        rollback(run)
-        with run.connection() as ledger_:
-            ledger.set_state(ledger_, "models", "verified")
-        cutover(run)
-        contract(run, 0)
-    assert unsent(shown, sent[0]) == []
+        begin(form.request(), "models", form.given())
+        with (run := open_run("models", settings.DEFAULT_DATABASE)).kept_open():
+            build("models", MultiModel, **asked)
+            checkpoints.reopen(connection, "models", "load")
+            assert not load(run, [0]).failed
+            change, shadow = served.change(), shadow_of(run, run.plan.targets[0])
+            change()
+            served.say(8, "other words")
+            meanwhile(monkeypatch, lambda: served.say(8, "newer words"))
+            drained(shadow)
+            finish(run, sample=20, max_quarantined=1, min_row_cosine=-1)
+            change()
+            drained(shadow)
+            connection.execute("TRUNCATE documents CASCADE")
+            served.insert()
+            drained(shadow)
+            rollback(run)
+            with run.connection() as of_ledger:
+                ledger.set_state(of_ledger, "models", "verified")
+            cutover(run)
+            contract(run, 0)
     assert "\n".join(unplanned(shown, statements)) == ""
+    assert functions(map(str, shown)) == functions(squeezed(one.text) for one in statements) != set()
+    assert unsent(shown, sent[0]) == []
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["taken over", "made"])
+def test_tables_are_prepared_for_models_by_what_the_plan_shows(
+    connection: Connection, database: str, there: bool
+) -> None:
+    """`models init --plan` and `models setup --plan`, of tables with a column of vectors and of an empty database."""
+    if there:
+        connection.execute(MADE.format(dims=384))
+    prepare = parse(ModelsInit, {"source_model": "hashing/384"} if there else {})
+    add = parse(ModelsSetup, {"models": ["hashing/384", "hashing/768", "hashing/3072"]})
+    for verb in (
+        lambda: (planned_init(prepare), lambda c: model_init.initialise(c, asked_of(prepare))),
+        lambda: (planned_setup(add), lambda c: model_setup.set_up(c, model_tables.find(c), wanted_of(add))),
+    ):
+        plan, carry_out = verb()
+        shown = [line for line in plan.sql if not line.startswith("--")]
+        with logged(connection) as sent, recorded() as statements, connect(database, "vecferry test") as opened:
+            carry_out(opened)
+        assert "\n".join(unplanned(shown, statements)) == ""
+        assert functions(shown) == functions(squeezed(one.text) for one in statements) != set()
+        assert unsent(shown, sent[0]) == []
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

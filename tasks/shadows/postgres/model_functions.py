@@ -39,7 +39,7 @@ def remake(connection: Connection, tables: ModelTables, following: bool = False)
     names."""
     hold(connection)  # two that replace one function at once are an error of PostgreSQL's
     models = registry.listed(connection, tables)
-    kept = {name_of(model) for model in models if model.searched}
+    kept = {*names(models)}
     before = dict[str, Function]()
     for function in _present(connection, tables):
         before[function.name] = function
@@ -47,7 +47,7 @@ def remake(connection: Connection, tables: ModelTables, following: bool = False)
             raise UsageError(
                 f"{function.signature} is no function of vecferry's, and one of that name is to be made: rename it"
             )
-        if function.name not in {*kept, *_ALWAYS}:
+        if function.name not in kept:
             supersede(connection, str(tables.chunks), function)
     parsed = following and connection.info.server_version >= FOLLOWS
     for made in written(tables, models, pgvector_schema(connection) or "public", parsed):
@@ -57,6 +57,11 @@ def remake(connection: Connection, tables: ModelTables, following: bool = False)
             if function.name not in before and set(function.grants) != set(choosing.grants):
                 give(connection, function, choosing.owner, choosing.grants)
     connection.execute("NOTIFY pgrst, 'reload schema'")
+
+
+def names(models: Sequence[RegisteredModel]) -> list[str]:
+    """What they are called, for these models."""
+    return [*(name_of(model) for model in models if model.searched), *_ALWAYS]
 
 
 def remove(connection: Connection, tables: ModelTables) -> None:

@@ -88,10 +88,11 @@ def column_grants(connection: Connection, relation: sql.Identifier, column: str)
 
 
 def readers(connection: Connection, relation: sql.Identifier) -> list[str]:
-    """The roles that may read it, as GRANT takes them; its owner is one."""
+    """The roles that may read it, as GRANT takes them, but for the one that asks; its owner is one."""
     rows = connection.execute(
         f"SELECT DISTINCT {ROLE} FROM pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS g "
-        "WHERE c.oid = to_regclass(%s) AND g.privilege_type = 'SELECT'",
+        "WHERE c.oid = to_regclass(%s) AND g.privilege_type = 'SELECT' "
+        "AND g.grantee <> (SELECT oid FROM pg_roles WHERE rolname = current_user)",
         (relation.as_string(),),
     ).fetchall()
     return [role for (role,) in rows]
