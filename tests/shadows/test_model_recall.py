@@ -71,7 +71,7 @@ def flipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(providers.PROVIDERS, "flipped", "tests.helpers.flipped:open_flipped")
 
 
-def held(connection: Connection, models: Sequence[str], rows: int) -> None:
+def holds(connection: Connection, models: Sequence[str], rows: int) -> None:
     every = texts(rows + QUESTIONS)
     questions = every[:: len(every) // QUESTIONS][:QUESTIONS]
     contents = [text for text in every if text not in questions]
@@ -86,11 +86,11 @@ def held(connection: Connection, models: Sequence[str], rows: int) -> None:
 
 def test_every_size_goes_through_its_index(connection: Connection) -> None:
     """384 twice, 768, 1536 and, as halves, 3072."""
-    held(connection, OF_SIZES, 300)
+    holds(connection, OF_SIZES, 300)
 
 
 @pytest.mark.whole
 @needs_minilm
 def test_the_real_minilm_among_them(connection: Connection, minilm: Path) -> None:
     """And a model of hashed words in the same column."""
-    held(connection, (f"sentence-transformers/{minilm}", *OF_SIZES[1:]), 400)
+    holds(connection, (f"sentence-transformers/{minilm}", *OF_SIZES[1:]), 400)
