@@ -58,7 +58,7 @@ def logged(connection: Connection) -> Iterator[list[str]]:
     name = connection.info.dbname
     size = connection.execute("SELECT (pg_stat_file('log')).size").fetchone()
     assert size
-    connection.execute(f"ALTER DATABASE {name} SET log_statement = 'mod'")
+    connection.execute(f"ALTER DATABASE {name} SET log_statement = 'all'")  # a SELECT may change something
     sent: list[str] = []
     yield sent
     connection.execute(f"ALTER DATABASE {name} RESET log_statement")
@@ -195,11 +195,11 @@ def test_live_tables_get_what_the_plan_shows(
 
 
 def test_one_model_of_several_gets_what_the_plan_shows(
-    connection: Connection, provider: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, database: str, provider: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is known of each chunk, the queue with its triggers, the vectors of its model, the index, and after the cutover those of the
-    model before; what is sent for texts that are refused, changed, overtaken, removed and truncated; of the functions that search the
-    names. A rollback and a contract send nothing else that changes vectors or tables."""
+    model before; what is sent for texts that are refused, changed, overtaken, locked, removed and truncated; of the functions that search
+    the names. A rollback and a contract send nothing else that changes vectors or tables."""
     target = "openai/text-embedding-3-small?dimensions=384"
     served = Served(connection)
     served.init(target)
@@ -218,6 +218,10 @@ def test_one_model_of_several_gets_what_the_plan_shows(
             served.say(8, "other words")
             meanwhile(monkeypatch, lambda: served.say(8, "newer words"))
             drained(shadow)
+            served.say(10, "words that somebody has at hand")
+            with connect(database, "vecferry test") as other, other.transaction():
+                other.execute("SELECT FROM document_chunks WHERE id = 10 FOR UPDATE")
+                shadow.follow(1.0)
             finish(run, sample=20, max_quarantined=1, min_row_cosine=-1)
             change()
             drained(shadow)
