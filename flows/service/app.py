@@ -12,7 +12,7 @@ from flows.service.problems import answer_problems
 from flows.service.service import Service
 
 DESCRIPTION = """Embeddings, search and documents of the vectors that vecferry manages. Whatever cannot be answered is answered by
-one JSON shape, `{"error", "message"}`; 429 and 503 say after how many seconds to ask again."""
+one JSON shape, `{"error", "message"}`; 429, and 503 where it will pass, say after how many seconds to ask again."""
 
 
 def application(service: Service, token: str | None) -> FastAPI:

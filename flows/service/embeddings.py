@@ -109,6 +109,8 @@ async def _upload(fields: list[tuple[str, str | UploadFile]]) -> GenerateUpload:
     for name, value in fields:
         if name in given:
             raise Refused(422, f"{name}: given twice")
+        if name not in GenerateUpload.model_fields and not isinstance(value, str):
+            raise Refused(422, f"{name}: there is no such field; the image is sent as file")
         if (name == "file") == isinstance(value, str):
             raise Refused(422, f"{name}: {'must be a file' if name == 'file' else 'must be a text, and no file'}")
         given[name] = value if isinstance(value, str) else await value.read()

@@ -105,6 +105,8 @@ def test_a_text_is_embedded(plain: Running) -> None:
         ({"files": {"file": b"no image"}}, 404, "no model is active for images"),
         ({"files": {"file": b"x"}, "data": {"model": HASHING}}, 422, "hashing/16 takes texts only"),
         ({"data": {"file": "a"}}, 422, "file: must be a file"),
+        ({"files": {"image": b"x"}}, 422, "image: there is no such field; the image is sent as file"),
+        ({"files": {"text": b"x"}}, 422, "text: must be a text, and no file"),
         ({"data": {"text": ["a", "b"]}}, 422, "text: given twice"),
         ({"data": {"model": HASHING}}, 422, "send either a file with an image, or a text"),
         ({"data": {"text": "a", "other": "b"}}, 422, "other: Extra inputs are not permitted"),
