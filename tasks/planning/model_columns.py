@@ -182,8 +182,8 @@ def _others(connection: Connection, target: Target[ModelColumn]) -> Iterator[str
     ).fetchall()
     for (run_id,) in rows:
         yield (
-            f"run {run_id} follows documents by {target.place.model_name} too: once this run is verified, `vecferry rollback {run_id}` "
-            "ends that, and takes no vector that this run has"
+            f"run {run_id} follows documents by {shown(target.place.model_name)} too: once this run is verified, `vecferry rollback "
+            f"{run_id}` ends that, and takes no vector that this run has"
         )
 
 
@@ -214,7 +214,7 @@ def _statements(connection: Connection, run_id: str, target: Target[ModelColumn]
         yield from group(target.name, "once all rows are loaded", lines(*built))
     yield from live_sql.following(target)
     if not limited:
-        switched = note(f"the registry of models has {model.name} as the default; by it these are made anew")
+        switched = note(f"the registry of models has {model.shown} as the default; by it these are made anew")
         remade = [live_sql.chooses(tables.schema, name) for name in model_functions.names(models)]
         yield from group(target.name, "at the cutover", [switched, *remade])
         if target.old_space:

@@ -11,6 +11,7 @@ from psycopg import errors, sql
 
 from tasks.base.errors import FatalError, UsageError
 from tasks.base.words import listed
+from tasks.embedders.naming import shown
 from tasks.runs.registry import RegisteredModel, check_dimensions
 from tasks.stores.postgres import wire
 from tasks.stores.postgres.connection import Connection, Packed
@@ -77,11 +78,11 @@ class Searched:
         if self.hits:
             return None
         if self.nearest is None:
-            return f"{self.model} finds nothing: it has a vector of no chunk that may be given"
+            return f"{shown(self.model)} finds nothing: it has a vector of no chunk that may be given"
         if self.threshold is None or self.nearest >= self.threshold:
             return None
         return (
-            f"{self.model} finds nothing because of its threshold: the nearest chunk has a similarity of "
+            f"{shown(self.model)} finds nothing because of its threshold: the nearest chunk has a similarity of "
             f"{self.nearest:.3f}, and the least is {self.threshold:.3f}"
         )
 
