@@ -12,6 +12,7 @@ import numpy as np
 import psycopg
 import pytest
 
+from tasks.base.errors import UsageError
 from tasks.begin import begin
 from tasks.catch_up import catch_up
 from tasks.cutover import rollback
@@ -21,6 +22,7 @@ from tasks.runs import checkpoints, registry
 from tasks.runs.registry import RegisteredModel
 from tasks.runs.run import Run
 from tasks.serving import documents
+from tasks.shadows.postgres import model_retire
 from tasks.shadows.postgres.live_rows import LiveRows
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.live_table import rounded, text_vector
@@ -246,6 +248,23 @@ def test_a_filter_that_a_document_leaves_takes_no_vector_of_others(served: Serve
     served.connection.execute("UPDATE documents SET source = 'mail' WHERE id = %s", (wiki,))
     followed(run)
     assert served.vectors(NEW).keys() & served.chunks(f"d.id = {wiki}").keys() == {str(key)}
+
+
+def test_a_model_whose_vectors_are_dropped_while_a_run_follows_it(served: Served) -> None:
+    """A catch-up says so, whether anything has changed or not; the application goes on writing, and a rollback ends the run."""
+    run = migrated("gone")
+    model_retire.retire(served.connection, served.tables, NEW)
+    followed(run)
+    model_retire.retire(served.connection, served.tables, NEW, rollback_days=0)
+    for _ in range(2):
+        with pytest.raises(
+            UsageError, match="the vectors of hashing/768 were dropped: `vecferry models setup` makes room"
+        ):
+            catch_up(run, 0, max_deleted=1.0)
+        served.insert()
+    rollback(run)
+    served.insert()
+    assert served.vectors(OLD) == served.expected(OLD)
 
 
 def test_a_rollback_leaves_nothing_out_of_the_model_before(served: Served) -> None:

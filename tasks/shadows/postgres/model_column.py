@@ -70,6 +70,10 @@ class ModelColumnShadow(LiveShadow):
             place = replace(place, live=replace(place.live, vectors=apart.column, apart=apart))
         return replace(self, target=replace(self.target, place=place))
 
+    def refuse_retired(self, connection: Connection) -> None:
+        self.model(connection)
+        super().refuse_retired(connection)
+
     def expand(self) -> None:
         with self.run.connection() as connection:
             target = self.now(connection).target
