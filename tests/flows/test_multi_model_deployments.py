@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.slow, pytest.mark.whole]
 EVERY = 4.0
 """Seconds between two nights."""
 NEW = "hashing/768"
-ASKED: dict[str, Any] = {"target_model": NEW, "cutover": "auto", "gates": {"min_recall": 0.5}}
+ASKED: dict[str, Any] = {"target_model": NEW, "cutover": "auto"}
 REFUSES = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;
 CREATE TRIGGER refuse BEFORE INSERT ON chunk_embeddings FOR EACH ROW WHEN (NEW.chunk_id = 15) EXECUTE FUNCTION refuse()
