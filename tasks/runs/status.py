@@ -195,6 +195,8 @@ def next_step(record: RunRecord, batches: list[Batch[Any]]) -> Step:
             return Step(resumption(record.plan, "snapshot"))
         failed = any(b.status == "failed" and b.stage in ("snapshot", "load") for b in batches)
         return Step(of_run("rerun") if failed else resume)
+    if record.state == "verified" and any(target.place.partial for target in record.plan.targets):
+        return Step(of_run("catch-up"))
     if record.state == "verified":
         return Step(of_run("rollback") if record.plan.limited else switch)
     if record.state == "rolled_back":

@@ -40,6 +40,11 @@ class Place(Protocol):
     followed_after_contract: ClassVar[bool]
 
     @property
+    def partial(self) -> bool:
+        """Whether it gets vectors of some of the rows alone that people search, so that nobody is switched to it by itself."""
+        ...
+
+    @property
     def vector_type(self) -> str:
         """What its vectors are stored as."""
         ...

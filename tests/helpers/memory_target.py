@@ -58,6 +58,7 @@ class AliasedCollection:
     store: ClassVar[str] = "memory"
     loads: ClassVar[bool] = True
     at_once: ClassVar[bool] = False
+    partial: ClassVar[bool] = False
     followed: ClassVar[bool] = True
     followed_after_contract: ClassVar[bool] = True
 

@@ -19,7 +19,7 @@ from tasks.cutover import contract, rollback
 from tasks.embedders.registry import open_embedder
 from tasks.planning.planned import Planned
 from tasks.planning.registry import make_plan
-from tasks.runs import coverage, registry
+from tasks.runs import coverage, registry, status
 from tasks.runs.run import Run, open_run
 from tasks.shadows.postgres import model_switch
 from tasks.shadows.registry import shadow_of
@@ -104,6 +104,9 @@ def test_the_newest_documents_first_and_all_of_them_later(served: Served) -> Non
         VerificationRefused, match=r"not among the documents of this run.*models activate hashing/768 --force"
     ):
         finish(first, min_recall=0.95)
+    assert status.outcome(served.connection, "first").next == "vecferry catch-up first", (
+        "not a cutover, which is refused"
+    )
 
     every = migrated("every")
     assert served.vectors(NEW) == served.expected(NEW)

@@ -42,6 +42,10 @@ class PostgresPlace:
         return self.table
 
     @property
+    def partial(self) -> bool:
+        return False
+
+    @property
     def vector_type(self) -> str:
         return self.layout.type
 
@@ -154,6 +158,10 @@ class LivePlace(PostgresPlace):
     """None where no column changes its name."""
     allow_dependents: bool = False
     """Whether what names the old column by itself may stay with it."""
+
+    @property
+    def partial(self) -> bool:
+        return self.live.only is not None
 
     @property
     def name(self) -> str:

@@ -16,6 +16,7 @@ class QdrantPlace(ABC):
     store: ClassVar[str] = "qdrant"
     loads: ClassVar[bool] = True
     at_once: ClassVar[bool] = False
+    partial: ClassVar[bool] = False
     queue: ClassVar[None] = None
     followed: ClassVar[bool] = True
     followed_after_contract: ClassVar[bool] = False
