@@ -46,7 +46,7 @@ class Sent:
     @property
     def changes(self) -> bool:
         """Whether it may change more than the ledger."""
-        text = self.text.strip()
+        text = self.text.strip().removeprefix("BEGIN; ")
         if text.startswith("WITH"):
             return any(name not in LEDGER for name in WRITES.findall(text))
         written = WRITES.match(text)

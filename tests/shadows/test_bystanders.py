@@ -138,7 +138,7 @@ def test_a_trigger_that_is_made_meanwhile(
 ) -> None:
     """It is noticed by the very next rows: not one old vector is lost to it."""
     make_table(connection, ROWS)
-    before, look, pieces = old_vectors(connection), LiveColumn._looked_up, list[int]()
+    before, look, pieces = old_vectors(connection), LiveColumn._alone, list[int]()
 
     def planting(self: LiveColumn, own: Connection) -> AbstractContextManager[None]:
         pieces.append(1)
@@ -149,7 +149,7 @@ def test_a_trigger_that_is_made_meanwhile(
                 )
         return look(self, own)
 
-    monkeypatch.setattr(LiveColumn, "_looked_up", planting)
+    monkeypatch.setattr(LiveColumn, "_alone", planting)
     with pytest.raises(FatalError, match="by the trigger mine"):
         loading()
     assert len(pieces) == 2

@@ -74,6 +74,44 @@ def test_beside_others_it_is_at_work_for_its_share(connection: Connection, datab
     assert len(took) * 0.02 * (1 / SHARE - 1) <= pace.rested(connection) <= sum(took)
 
 
+def test_what_a_piece_waited_is_not_rested_for(connection: Connection, database: str, giving: None) -> None:
+    """A piece that is held up, here by a lock, takes no more from others than those like it; nor does one whose processor somebody
+    else has."""
+    with somebody(database) as other, pace.turn(connection) as turn:
+        for _ in range(5):
+            time.sleep(0.02)
+            turn.rest()
+        other.execute("SELECT pg_advisory_lock(1)")
+        threading.Timer(0.5, lambda: other.execute("SELECT pg_advisory_unlock(1)")).start()
+        before = pace.rested(connection)
+        connection.execute("SELECT pg_advisory_lock(1)")
+        turn.rest()
+        rested = pace.rested(connection) - before
+    assert 0.02 * (1 / SHARE - 1) <= rested <= 0.5 * (1 / SHARE - 1) / 2
+
+
+def test_a_piece_is_held_against_those_like_it_alone(connection: Connection, database: str, giving: None) -> None:
+    """What came before a page is cut is other work, as quick as it may have been."""
+    with somebody(database), pace.turn(connection) as turn:
+        for _ in range(5):
+            time.sleep(0.001)
+            turn.rest()
+        before = pace.rested(connection)
+        for _ in turn.cut(2 * pace.SHORT):
+            time.sleep(0.03)
+        assert pace.rested(connection) - before >= 2 * 0.03 * (1 / SHARE - 1)
+
+
+def test_pieces_one_by_one_are_alike(connection: Connection, database: str, giving: None) -> None:
+    """Each in a turn of its own, such as the pages of a reading."""
+    with somebody(database), pace.turns(connection) as take:
+        for seconds in (0.02, 0.02, 0.5):
+            before = pace.rested(connection)
+            with take():
+                time.sleep(seconds)
+    assert pace.rested(connection) - before <= 0.5 * (1 / SHARE - 1) / 2
+
+
 def test_a_share_of_one_gives_no_way(connection: Connection, database: str) -> None:
     with somebody(database), pace.giving_way(database, 1):
         assert not rests(connection)

@@ -45,7 +45,7 @@ class LiveRows(PostgresShadow):
             return page
         last = max(0, page.num_rows - 1) // PIECE_ROWS * PIECE_ROWS
         for at in range(0, last, PIECE_ROWS):
-            with connection.transaction(), self._looked_up(connection):
+            with self._alone(connection):
                 self.write(connection, page.slice(at, PIECE_ROWS), reloading, turn)
             turn.rest()
         return page.slice(last)
@@ -169,13 +169,19 @@ class LiveRows(PostgresShadow):
         return {}
 
     @contextmanager
-    def _looked_up(self, connection: Connection) -> Iterator[None]:
-        """Looks up, in the round trip that begins a piece, which triggers fire; while the body runs nothing looks for them."""
-        self._triggers[id(connection)] = self._begin(connection, statements_of(self.target.place).piece)
+    def _alone(self, connection: Connection) -> Iterator[None]:
+        """A piece in a transaction of its own. Its rows are locked for as long as that lasts, so it takes few round trips: the one
+        that begins it looks up which triggers fire, and while the body runs nothing looks for them."""
         try:
+            self._triggers[id(connection)] = self._begin(connection, statements_of(self.target.place).piece)
             yield
+        except BaseException:
+            if not connection.closed:
+                connection.rollback()
+            raise
         finally:
-            del self._triggers[id(connection)]
+            self._triggers.pop(id(connection), None)
+        connection.commit()
 
     def _begin(self, connection: Connection, begin: sql.Composed) -> list[str]:
         cursor = connection.execute(begin)

@@ -49,7 +49,7 @@ class Statements:
     empty: sql.Composed
     """Page: names. Their vectors, where these do not go with what is known."""
     piece: sql.Composed
-    """What begins the transaction of a piece of rows: as ``begin``, without a wait for its commit."""
+    """What begins a piece of rows and its transaction: as ``begin``, without a wait for its commit."""
     begin: sql.Composed
     """What comes before the new column is written: from then on nobody renames columns, and no trigger of ours notes what is
     written. Gives the application's triggers that fire, and whether the column is still called so."""
@@ -96,7 +96,7 @@ def statements_of(place: LivePlace) -> Statements:
         ),
         empty=where.empty,
         # The batch's own commit waits for the pieces' too.
-        piece=sql.SQL("SET LOCAL synchronous_commit = off; {}").format(_begin(place, "new", place.vectors)),
+        piece=sql.SQL("BEGIN; SET LOCAL synchronous_commit = off; {}").format(_begin(place, "new", place.vectors)),
         begin=_begin(place, "new", place.vectors),
         begin_old=_begin(place, "old", live.old),
         unlike=statement(

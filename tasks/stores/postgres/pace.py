@@ -3,11 +3,16 @@ is at work for a share of the time only.
 
 A search that finds the server's processors taken waits until one is free, for as long as the piece of work lasts that
 holds it. So pieces are short, and there is never more than one: a reader's 99th percentile is made of such waits.
+
+A rest is for what a piece took from others. Its time on the clock has more in it: what the piece itself waited, for a processor,
+here or at the server, or for a lock. No server tells the one from the other; but pieces that follow each other are alike, and now
+and then one of them has not to wait.
 """
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +30,10 @@ SHORT = 100
 """Rows a statement where way is given: about a millisecond of work."""
 LONGEST = 5.0
 """Seconds that a rest lasts at most: what took longer than a second was mostly waiting."""
+ALIKE = 50
+"""Pieces in a row, of which the quickest tells what one takes that has not to wait."""
+UNEVEN = 2.0
+"""How much more than the quickest a piece may take by itself: ten rows with an HNSW index are uneven by about that."""
 LOOK = 1.0
 """Seconds between two looks at who else is there."""
 
@@ -64,9 +73,12 @@ class PacedTurn(Turn):
 
     gives_way: ClassVar[bool] = True
     pace: Pace
+    lately: deque[float] = field(default_factory=lambda: deque(maxlen=ALIKE))
+    """Seconds that the last pieces took, which are alike."""
     began: float = field(default_factory=time.perf_counter)
 
     def cut(self, rows: int) -> Iterable[slice]:
+        self.lately.clear()  # what came before was other work
         for start in range(0, rows, SHORT):
             yield slice(start, start + SHORT)
             self.rest()
@@ -74,7 +86,9 @@ class PacedTurn(Turn):
     def rest(self) -> None:
         if (worked := time.perf_counter() - self.began) < MOMENT:
             return
-        resting = min(worked * (1 / self.pace.share - 1), LONGEST)
+        self.lately.append(worked)
+        taken = min(worked, UNEVEN * min(self.lately))
+        resting = min(taken * (1 / self.pace.share - 1), LONGEST)
         self.pace.rested += resting
         time.sleep(resting)
         self.began = time.perf_counter()
@@ -101,8 +115,9 @@ def turns(connection: Connection) -> Iterator[Callable[[], AbstractContextManage
         yield _at_once
         return
     connection.execute("SET max_parallel_workers_per_gather = 0")  # a statement is one piece, not three
+    lately = deque[float](maxlen=ALIKE)
     try:
-        yield lambda: _one(pace)
+        yield lambda: _one(PacedTurn(pace, lately))
     finally:
         if connection.info.transaction_status in (TransactionStatus.IDLE, TransactionStatus.INTRANS):
             connection.execute("RESET max_parallel_workers_per_gather")
@@ -128,9 +143,9 @@ def rested(connection: Connection) -> float:
 
 
 @contextmanager
-def _one(pace: Pace) -> Iterator[Turn]:
-    with pace.one:
-        turn = PacedTurn(pace)
+def _one(turn: PacedTurn) -> Iterator[Turn]:
+    with turn.pace.one:
+        turn.began = time.perf_counter()  # not when it began to wait for the one before
         yield turn
         turn.rest()
 
