@@ -22,6 +22,7 @@ from tasks.contents.image.opening import Opening
 from tasks.contents.image.patience import Patience
 from tasks.contents.image.web import Web
 from tasks.runs import ledger
+from tasks.shadows.postgres import superseded
 from tasks.stores.postgres import locking
 from tasks.stores.postgres.connection import Connection
 from tests.helpers import live_images
@@ -155,23 +156,36 @@ def test_a_host_that_is_down_leaves_its_batches(
 
 @pytest.mark.usefixtures("hasty")
 def test_a_host_that_is_dead_for_good(connection: Connection, reports: live_images.Reports, host: ImageHost) -> None:
-    """With several images in a batch: while other hosts give theirs its rows are set aside, with its name, and no batch is left over.
-    A batch that has its images alone fails, and is named with the host and what reruns it."""
+    """With several images in a batch: while other hosts give theirs its rows are set aside, with its name, and no batch is left over."""
     dead = f"http://127.0.0.1:{free_port()}"
     connection.execute("UPDATE reports SET image_path = %s || image_path", (f"http://localhost:{host.port}/",))
     connection.execute("UPDATE reports SET image_path = %s || id WHERE id IN (3, 4, 5, 14, 15, 30)", (f"{dead}/",))
-    allowed = [f"localhost:{host.port}", dead.removeprefix("http://")]
-    given = over_http(reports, host, images={"root": "https://", "allow_hosts": allowed})
+    given = over_http(reports, host, images=beside(host, dead))
     result = clip_to_megadescriptor(**given, run_id="r", gates={"max_quarantined": 10})
     assert result["state"] == "verified"
     assert quarantined(reports, "r") == dict.fromkeys([3, 4, 5, 14, 15, 30], "unavailable")
     told = [row["message"] for row in set_aside(reports, "r") if int(row["id"]) < 20]
     assert all("127.0.0.1 gave no image for 1 s, while localhost gave its images" in line for line in told)
+
+
+@pytest.mark.whole
+@pytest.mark.usefixtures("hasty")
+def test_a_batch_of_a_host_that_is_dead_for_good(
+    connection: Connection, reports: live_images.Reports, host: ImageHost
+) -> None:
+    """One that has its images alone fails, and is named with the host and what reruns it."""
+    dead = f"http://127.0.0.1:{free_port()}"
     connection.execute("UPDATE reports SET image_path = %s || id", (f"{dead}/",))
+    given = over_http(reports, host, images=beside(host, dead))
     with pytest.raises(
         BatchesFailed, match=r"4 batches failed in load: .*127\.0\.0\.1: .*refused.*vecferry rerun alone"
     ):
-        clip_to_megadescriptor(**given, new_column="embedding_alone", run_id="alone")
+        clip_to_megadescriptor(**given, run_id="alone")
+
+
+def beside(host: ImageHost, dead: str) -> dict[str, Any]:
+    """Images by their addresses, at both hosts."""
+    return {"root": "https://", "allow_hosts": [f"localhost:{host.port}", dead.removeprefix("http://")]}
 
 
 @pytest.mark.usefixtures("hasty")
@@ -227,6 +241,7 @@ def test_a_long_transaction_holds_no_switch_beside_the_table_up(
     clip_to_megadescriptor(**live_images.parameters(reports), layout="side_table", run_id="r")
     before = looks(connection)
     monkeypatch.setattr(locking, "LOCK_TRIES", 3)
+    monkeypatch.setattr(superseded, "WAIT", 0.2)
     with psycopg.connect(database, application_name="a long report") as other:
         other.execute(use.encode())
         assert cutover(run_id="r")["state"] == "cut_over"

@@ -142,7 +142,8 @@ def test_lifecycle(
 
 
 @needs_models
-@pytest.mark.parametrize("strategy", sampled(["named_vector", "alias", "replace"], "alias"))
+@pytest.mark.whole
+@pytest.mark.parametrize("strategy", ["named_vector", "alias", "replace"])
 def test_lifecycle_of_images(subject: Callable[..., Subject], connection: Connection, strategy: str) -> None:
     """The same for pictures by CLIP."""
     drive(subject(strategy, "siglip", content="image").migration(connection))

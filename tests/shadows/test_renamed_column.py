@@ -15,7 +15,7 @@ from tasks.embedders.hashing import HashingEmbedder
 from tasks.runs.checkpoints import Mark
 from tasks.runs.owners import owner_of, take_up
 from tasks.runs.run import open_run
-from tasks.shadows.postgres import live_place, live_queue, rehearsal
+from tasks.shadows.postgres import live_place, live_queue, rehearsal, superseded, unit
 from tasks.shadows.postgres.live_column import LiveColumn
 from tasks.shadows.registry import shadow_of, units_of
 from tasks.stores.postgres import locking
@@ -202,6 +202,8 @@ def test_a_table_that_is_held_is_not_switched(
     reports = Reports(connection)
     run = verified(connection)
     monkeypatch.setattr(locking, "LOCK_TRIES", 4)
+    for waits in (unit, superseded):
+        monkeypatch.setattr(waits, "WAIT", 0.1)
     with psycopg.connect(database, application_name="a long report") as other:
         other.execute(holder.encode())
         with pytest.raises(
