@@ -177,7 +177,7 @@ def test_during_the_wait_before_a_retry(place: Place, provider: OpenAIServer, ap
 @pytest.mark.whole  # as_json is interrupted there too
 def test_while_an_index_is_built(place: Place, api: str) -> None:
     """The statement in PostgreSQL is ended too."""
-    _slow(place, "CREATE INDEX", "%hnsw%")
+    _slow(place, "CREATE INDEX", "CREATE INDEX%hnsw%")
     with terminal(*place.command("cutover=auto"), environment={"PREFECT_API_URL": api}) as shown:
         place.wait_until(lambda: _active(place, "CREATE INDEX%hnsw%"), shown)
         text = interrupted(shown)
@@ -207,7 +207,7 @@ def test_during_the_switch(place: Place, api: str) -> None:
 @pytest.mark.whole
 def test_as_json(place: Place, api: str) -> None:
     """Standard output holds one object, as at any other end, and standard error the line."""
-    _slow(place, "CREATE INDEX", "%hnsw%")
+    _slow(place, "CREATE INDEX", "CREATE INDEX%hnsw%")
     process = subprocess.Popen(
         [COMMAND, *place.command("workers=1"), "--json"],
         env=os.environ | {"PREFECT_API_URL": api},
