@@ -1,6 +1,7 @@
 """The rate of an account, as all processes that work with one ledger share it: a row in PostgreSQL, read and written by single
 statements, so that no lock outlives a process that is killed."""
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -17,8 +18,14 @@ class Kept(NamedTuple):
 
     state: bytes | None
     version: int
-    now: float
+    then: float
     """Seconds of the server's clock then."""
+    read_at: float
+    """Of this process's clock, once that was known here."""
+
+    def now(self) -> float:
+        """Seconds of the server's clock: late by the way of an answer from there, never early."""
+        return self.then + time.monotonic() - self.read_at
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class LedgerRates:
             while True:
                 if kept is None:
                     kept, fresh = _read(connection, account), True
-                state, result = step(kept.state, kept.now)
+                state, result = step(kept.state, kept.now())
                 if state is None:
                     if fresh:
                         return result
@@ -71,8 +78,8 @@ def _write(connection: Connection, account: str, state: bytes, version: int) -> 
     ).fetchone()
     assert row
     written, other, its_version, now = row
-    return (Kept(state, written, now), True) if written else (_kept(other, its_version, now), False)
+    return (Kept(state, written, now, time.monotonic()), True) if written else (_kept(other, its_version, now), False)
 
 
 def _kept(state: str | None, version: int | None, now: float) -> Kept:
-    return Kept(state.encode() if state else None, version or 0, now)
+    return Kept(state.encode() if state else None, version or 0, now, time.monotonic())

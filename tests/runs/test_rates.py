@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from functools import partial
 
 import pytest
@@ -50,6 +51,19 @@ def test_a_request_takes_one_statement(rates: LedgerRates, connection: Connectio
         limiter.acquire(lambda: 10)
     assert kept(connection).requests.sent == 12
     assert kept(connection).requests.flying == 6
+
+
+def test_what_is_remembered_of_the_clock_goes_on(rates: LedgerRates, connection: Connection) -> None:
+    """A process that has asked for nothing for a while knows what time it is for all: what it says of the provider's answers would be
+    dated too early, and what came back meanwhile would count twice."""
+    told = list[float]()
+    for _ in range(2):
+        rates.change("a", lambda kept, now: told.append(now) or (b"{}", None))
+        time.sleep(0.3)
+    rates.change("a", lambda kept, now: told.append(now) or (b"{}", None))
+    row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    assert row
+    assert row[0] - 0.1 < told[-1] <= row[0]
 
 
 def test_an_answer_that_is_paid_for_is_not_lost(
