@@ -153,9 +153,9 @@ class Client:
         ingest, model = self._ingest(embedding_model)
         return ingest.insert(Written(title, content, metadata), model)
 
-    def document_like(self, title: str | None, content: str) -> Key | None:
+    def find_document(self, title: str | None, content: str) -> Key | None:
         """The key of a document that has this title and this text already; None where there is none."""
-        return self._ingest(None)[0].there(Written(title, content))
+        return self._ingest(None)[0].find(Written(title, content))
 
     def update_document(self, document_id: Key, content: str, title: str | None = None) -> int:
         """Puts another text in a document's place: its chunks are replaced, with their vectors by every model that had vectors of
@@ -286,8 +286,8 @@ def migrate_to_new_model(
     VerificationRefused where what it made does not pass, and TransientError or FatalError where it stopped: the same call goes on.
     """
     given = {"source_model": source_model, "target_model": target_model, **parameters}
-    called = import_module("flows.command.called").called  # only this needs Prefect
-    outcome: dict[str, Any] = called("multi-model", given, progress)
+    run = import_module("flows.command.in_process").run  # only this needs Prefect
+    outcome: dict[str, Any] = run("multi-model", given, progress)
     return outcome
 
 

@@ -68,7 +68,7 @@ def _ingested(client: "Client", file: Path, title: str, text: str, model: str) -
     """The document of a file, which is written unless it is there, with its vectors: so the same command goes on where it was ended."""
     from flows.command.show.hits import Ingested
 
-    key = client.document_like(title, text)
+    key = client.find_document(title, text)
     new = key is None
     if key is None:
         key = client.ingest_document(title, text, model)

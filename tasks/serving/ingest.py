@@ -37,7 +37,7 @@ class Ingest:
     models: OpenedModels
     kept: Kept
 
-    def there(self, document: Written) -> Key | None:
+    def find(self, document: Written) -> Key | None:
         """The key of a document that has this title and this text; None where there is none, or the tables do not keep both."""
         of = self.tables.documents
         if not (of.title and of.text):

@@ -1,11 +1,13 @@
 """Calls of functions that were under way when these were switched, taken back or given back: none meets a function that is gone."""
 
 import threading
+from typing import Any
 
 import pytest
 
 from tasks.cutover import cutover, rollback
 from tasks.runs.checkpoints import Mark
+from tasks.runs.run import Run
 from tasks.shadows.postgres import superseded
 from tasks.shadows.registry import units_of
 from tasks.stores.postgres.connection import Connection
@@ -26,8 +28,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(superseded, "WAIT", 0.2)
 
 
-def test_a_rollback_keeps_what_a_call_is_about_to_look_up(connection: Connection, database: str) -> None:
-    """A search that began before the rollback is answered after it as before; the copy that it calls goes with the next rollback."""
+def switched(connection: Connection) -> tuple[Run, str, list[Any]]:
+    """A run that was cut over, a search as before it, which pauses from now on, and what it has answered."""
     fill(connection, "app", OLD_DOCS)
     connection.execute(DEFINITIONS[0].create.format(schema="app", d=16))  # type: ignore[call-overload]
     search = CALL.format(schema="app", q=literal(OLD_DOCS, 7))
@@ -35,6 +37,12 @@ def test_a_rollback_keeps_what_a_call_is_about_to_look_up(connection: Connection
     run = migrated(connection)
     cutover(run)
     pause_in(connection, "match_docs")
+    return run, search, answer
+
+
+def test_a_rollback_keeps_what_a_call_is_about_to_look_up(connection: Connection, database: str) -> None:
+    """A search that began before the rollback is answered after it as before; the copy that it calls goes with the next rollback."""
+    run, search, answer = switched(connection)
     with pausing(connection, database, search) as call:
         rollback(run)
         own = DEFINITIONS[0].create.format(schema="app", d=16).split("AS $$")[1].split("$$")[0]
@@ -50,13 +58,7 @@ def test_a_rollback_waits_for_calls_that_end(
 ) -> None:
     """Then nothing of what was called stays."""
     monkeypatch.setattr(superseded, "WAIT", 20)
-    fill(connection, "app", OLD_DOCS)
-    connection.execute(DEFINITIONS[0].create.format(schema="app", d=16))  # type: ignore[call-overload]
-    search = CALL.format(schema="app", q=literal(OLD_DOCS, 7))
-    answer = connection.execute(search.encode()).fetchall()
-    run = migrated(connection)
-    cutover(run)
-    pause_in(connection, "match_docs")
+    run, search, answer = switched(connection)
     with pausing(connection, database, search) as call:
         back = threading.Thread(target=rollback, args=(run,))
         back.start()

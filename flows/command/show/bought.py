@@ -9,8 +9,8 @@ from tasks.runs.purchases import Purchases
 
 def show_bought(bought: Sequence[Purchases]) -> None:
     """A line for each kind of buyer; nothing where nothing was bought."""
-    for of in bought:
+    for one in bought:
         out.print(
-            f"bought outside of runs by {of.buyer} since {of.since}: {money(of.dollars)}, {money(of.today)} of it today, for "
-            f"{counted(of.tokens, 'token')} in {counted(of.requests, 'request')}"
+            f"bought outside of runs by {one.buyer} since {one.since}: {money(one.dollars)}, {money(one.today)} of it today, for "
+            f"{counted(one.tokens, 'token')} in {counted(one.requests, 'request')}"
         )

@@ -10,7 +10,7 @@ from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
 from tasks.stores.postgres.model_tables import ModelTables
-from tasks.stores.postgres.transactions import ended
+from tasks.stores.postgres.transactions import wait_for_transactions
 
 WAIT = 5.0
 """Seconds for searches that have begun to end. Nobody waits meanwhile."""
@@ -36,7 +36,7 @@ def rename(connection: Connection, tables: ModelTables, by_dimensions: bool, for
             f"{some(readers)} would fail, for {now} is named there: have the functions name {then}, or -p force=true and replace them after"
         )
     locked(connection, lambda: registry_changed(connection, tables, following=True))
-    ended(connection, WAIT)  # searches by functions that name the column
+    wait_for_transactions(connection, WAIT)  # searches by functions that name the column
     locked(connection, lambda: _rename(connection, tables, model, then))
     locked(connection, lambda: registry_changed(connection, tables))
     back = "false" if by_dimensions else "true"

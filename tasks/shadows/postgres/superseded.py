@@ -5,7 +5,7 @@ from tasks.runs import models
 from tasks.stores.postgres.catalogue import MADE, Function, drop, note
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
-from tasks.stores.postgres.transactions import ended
+from tasks.stores.postgres.transactions import wait_for_transactions
 
 WAIT = 5.0
 """Seconds for calls under way to end. Nobody waits meanwhile. What stays after it is dropped the next time."""
@@ -18,7 +18,7 @@ def supersede(connection: Connection, table: str, function: Function) -> None:
 
 def drop_superseded(connection: Connection, table: str) -> None:
     """Drops those of the table, unless others have been in a transaction for all of WAIT. Not in a transaction."""
-    if _signatures(connection, table) and ended(connection, WAIT):
+    if _signatures(connection, table) and wait_for_transactions(connection, WAIT):
         locked(connection, lambda: _drop(connection, table))
 
 

@@ -15,7 +15,7 @@ from tasks.shadows.postgres.proof import SHARE, Change, Proof, allot
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
-from tasks.stores.postgres.transactions import ended
+from tasks.stores.postgres.transactions import wait_for_transactions
 
 NAMES: dict[Change, str] = {"switch": "switch", "take_back": "rollback", "contract": "contract"}
 TRIES = 6
@@ -99,7 +99,7 @@ class PostgresUnit:
         """For those that began before others stood in for what they call."""
         if any(shadow.stands_in for shadow in self.shadows):
             with self.run.connection() as connection:
-                ended(connection, WAIT)
+                wait_for_transactions(connection, WAIT)
 
     def _drop_superseded(self) -> None:
         with self.run.connection() as connection:

@@ -13,7 +13,7 @@ WHERE locktype = 'virtualxid' AND mode = 'ExclusiveLock' AND granted AND pid <> 
 """Of people, not of the server's own processes. Every transaction holds this lock, and every role may see it."""
 
 
-def ended(connection: Connection, seconds: float) -> bool:
+def wait_for_transactions(connection: Connection, seconds: float) -> bool:
     """Waits until all of the database's that are under way now have ended, for so many seconds at the most; whether they have."""
     until, left = time.monotonic() + seconds, _under_way(connection)
     while left and time.monotonic() < until:

@@ -7,7 +7,7 @@ from typing import Any
 from flows.command import console
 
 
-def called(flow: str, given: Mapping[str, Any], progress: bool) -> dict[str, Any]:
+def run(flow: str, given: Mapping[str, Any], progress: bool) -> dict[str, Any]:
     """Begins a run of that flow with these parameters, or goes on with it, as `vecferry run` does; returns what it has come to.
     ``progress`` shows its stages on standard error. Raises what the flow raises."""
     console.prepare_environment(gives_way=False)  # before Prefect is imported
