@@ -83,10 +83,11 @@ class Allowed:
 class Rates(Protocol):
     """Where all processes that use an account keep how much of its limits they have taken."""
 
-    def change(self, account: str, step: Callable[[bytes | None, float], tuple[bytes | None, T]]) -> T:
-        """Calls ``step`` with the state kept of ``account``, None where there is none, and with the seconds of a clock that is
-        the same for all. Keeps the state that it gives, None to leave it, and returns what it gives besides. It is called again
-        where another process was faster. Raises TransientError."""
+    def change(self, account: str, step: Callable[[bytes | None, float, float], tuple[bytes | None, T]]) -> T:
+        """Calls ``step`` with the state kept of ``account``, None where there is none, with the seconds of a clock that is
+        the same for all, which is never ahead of that, and with how many seconds it may be behind. Keeps the state that it gives,
+        None to leave it, and returns what it gives besides. It is called again where another process was faster. Raises
+        TransientError."""
         ...
 
 

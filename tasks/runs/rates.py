@@ -20,8 +20,10 @@ class Kept(NamedTuple):
     version: int
     then: float
     """Seconds of the server's clock then."""
+    asked_at: float
+    """Of this process's clock, before the server was asked."""
     read_at: float
-    """Of this process's clock, once that was known here."""
+    """And once it had answered."""
 
     def now(self) -> float:
         """Seconds of the server's clock: late by the way of an answer from there, never early."""
@@ -36,13 +38,13 @@ class LedgerRates:
     connect: Callable[[], AbstractContextManager[Connection]]
     remembered: dict[str, Kept] = field(default_factory=dict)
 
-    def change(self, account: str, step: Callable[[bytes | None, float], tuple[bytes | None, T]]) -> T:
+    def change(self, account: str, step: Callable[[bytes | None, float, float], tuple[bytes | None, T]]) -> T:
         with refusable("share the account's rate"), self.connect() as connection:
             kept, fresh = self.remembered.get(account), False
             while True:
                 if kept is None:
                     kept, fresh = _read(connection, account), True
-                state, result = step(kept.state, kept.now())
+                state, result = step(kept.state, kept.now(), kept.read_at - kept.asked_at)
                 if state is None:
                     if fresh:
                         return result
@@ -56,17 +58,19 @@ class LedgerRates:
 
 
 def _read(connection: Connection, account: str) -> Kept:
+    asked_at = time.monotonic()
     row = connection.execute(
         "SELECT r.state, r.version, extract(epoch FROM clock_timestamp())::float8 "
         "FROM (VALUES (1)) AS one LEFT JOIN vecferry.rate r ON r.account = %s",
         (account,),
     ).fetchone()
     assert row
-    return _kept(*row)
+    return _kept(*row, asked_at)
 
 
 def _write(connection: Connection, account: str, state: bytes, version: int) -> tuple[Kept, bool]:
     """Writes it if nobody has since that version. Returns what is kept now, and whether that is it."""
+    asked_at = time.monotonic()
     row = connection.execute(
         "WITH written AS (INSERT INTO vecferry.rate AS r (account, state, version) VALUES (%(account)s, %(state)s, 1) "
         "ON CONFLICT (account) DO UPDATE SET state = excluded.state, version = r.version + 1 "
@@ -78,8 +82,10 @@ def _write(connection: Connection, account: str, state: bytes, version: int) -> 
     ).fetchone()
     assert row
     written, other, its_version, now = row
-    return (Kept(state, written, now, time.monotonic()), True) if written else (_kept(other, its_version, now), False)
+    if written:
+        return Kept(state, written, now, asked_at, time.monotonic()), True
+    return _kept(other, its_version, now, asked_at), False
 
 
-def _kept(state: str | None, version: int | None, now: float) -> Kept:
-    return Kept(state.encode() if state else None, version or 0, now, time.monotonic())
+def _kept(state: str | None, version: int | None, now: float, asked_at: float) -> Kept:
+    return Kept(state.encode() if state else None, version or 0, now, asked_at, time.monotonic())

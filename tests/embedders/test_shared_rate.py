@@ -146,6 +146,16 @@ def test_an_answer_that_is_told_late_counts_from_when_it_came() -> None:
     )  # less by the request that it may not have counted
 
 
+def test_what_is_dated_by_a_clock_that_is_behind_comes_back_once() -> None:
+    """A process that knows the time of all by a few tenths of a second says of an answer when it may have come at the latest."""
+    rate, headers = Rate(), {"x-ratelimit-limit-requests": "1200", "x-ratelimit-remaining-requests": "0"}
+    for came in (1.0, 2.0):
+        ticket = rate._send(came, 1)
+        rate.settle(came - 0.25, ticket, 1, headers, behind=0.25)
+        rate.requests.advance(came + 0.1)
+        assert rate.requests.level <= 2 + 1, "at 20 a second, and what a whole number in a header leaves unsaid"
+
+
 class Kept:
     """Rates in memory, for limiters that take each other for processes."""
 
@@ -156,9 +166,9 @@ class Kept:
     def rate(self, account: str) -> Rate:
         return Rate.from_json(self.states[account])
 
-    def change(self, account: str, step: Callable[[bytes | None, float], tuple[bytes | None, T]]) -> T:
+    def change(self, account: str, step: Callable[[bytes | None, float, float], tuple[bytes | None, T]]) -> T:
         self.changes += 1
-        state, result = step(self.states.get(account), 0.0)
+        state, result = step(self.states.get(account), 0.0, 0.0)
         if state is not None:
             self.states[account] = state
         return result

@@ -58,9 +58,9 @@ def test_what_is_remembered_of_the_clock_goes_on(rates: LedgerRates, connection:
     dated too early, and what came back meanwhile would count twice."""
     told = list[float]()
     for _ in range(2):
-        rates.change("a", lambda kept, now: told.append(now) or (b"{}", None))
+        rates.change("a", lambda kept, now, behind: told.append(now) or (b"{}", None))
         time.sleep(0.3)
-    rates.change("a", lambda kept, now: told.append(now) or (b"{}", None))
+    rates.change("a", lambda kept, now, behind: told.append(now) or (b"{}", None))
     row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
     assert row
     assert row[0] - 0.1 < told[-1] <= row[0]

@@ -70,19 +70,18 @@ def noted(connection: Connection) -> dict[str, float]:
 
 
 def test_beside_a_run_nobody_is_refused(served: Several, provider: OpenAIServer, database: str) -> None:
-    """A run, a service and an application ask by one key: together they keep to its limits, from the first request on. On a machine
-    whose processors are taken one request of some two hundred has gone too early, which is waited for and sent again."""
+    """A run, a service and an application ask by one key: together they keep to its limits, from the first request on."""
     name = "openai/text-embedding-3-small"
     served.register(name)
     with served.connection.transaction():
         registry.set_active(served.connection, served.tables, served.model(name))
+    provider.limit(requests=1_200, tokens=10_000_000, full=False)
     with connect(database, "vecferry test") as other:
         Table(other, rows=1)
         form = parse(
             Text384To1536, {"targets": [{"table": "docs", "text": "content"}], "embedder": f"{name}?max_inputs=10"}
         )
         begin(form.request(), "beside", form.given())
-    provider.limit(requests=1_200, tokens=10_000_000, full=False)
     with running(Options()) as service, served.client() as client, ThreadPoolExecutor(4) as threads:
         waiting = [
             threads.submit(buy, "beside", 0, 150),
@@ -93,7 +92,7 @@ def test_beside_a_run_nobody_is_refused(served: Several, provider: OpenAIServer,
         answers = [future.result() for future in waiting][-1]
     assert [answer.status_code for answer in answers] == [200] * 15
     assert len(bought(provider)) >= 195
-    assert len(provider.answered(429)) <= 1
+    assert not provider.answered(429)
 
 
 def test_what_is_bought_is_noted(paid: Several, serving: Running, capsys: Capture, tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ class Limiter:
         self._turn = threading.Lock()
         self._ahead = float("-inf")
         """Of this clock is the one that is the same for all; what it says comes late, never early."""
+        self._most_ahead = float("inf")
+        """And no more than this."""
         self._late: list[Callable[[Rate], None]] = []
         """What the others have not been told yet."""
         self._spare: list[Ticket] = []
@@ -96,7 +98,10 @@ class Limiter:
         are told of it with the next request, unless they wait for it."""
         with self._lock:
             known = self._seen.answered
-            self._late.append(partial(Rate.settle, now=self._now(), ticket=ticket, actual=actual, headers=headers))
+            behind = self._most_ahead - self._ahead if self._rates else 0.0
+            self._late.append(
+                partial(Rate.settle, now=self._now(), ticket=ticket, actual=actual, headers=headers, behind=behind)
+            )
         if self._rates and known:
             return
         try:
@@ -175,8 +180,9 @@ class Limiter:
                     tell(self._seen)
                 return step(self._seen, self._clock())[1]
 
-        def changed(kept: bytes | None, told: float) -> tuple[bytes | None, T]:
-            self._ahead = max(self._ahead, told - self._clock())
+        def changed(kept: bytes | None, told: float, behind: float) -> tuple[bytes | None, T]:
+            ahead = told - self._clock()
+            self._ahead, self._most_ahead = max(self._ahead, ahead), min(self._most_ahead, ahead + behind)
             now = self._now()
             rate = Rate.from_json(kept) if kept else Rate()
             if forgotten := max(rate.touched + IDLE, rate.paused_until) < now:

@@ -124,17 +124,16 @@ class Bucket:
     def believe(self, now: float, report: Reported, sent: float, flying: float) -> None:
         """Corrects the count by an answer. What was sent after the request, or was under way with it, may or may not be
         in the server's figure: so the truth lies between that figure less all of this, and that figure. ``now`` is when the
-        answer came."""
+        answer came, at the latest: what comes back before it is in the figure already, and what comes back from then to when
+        the level was counted is not."""
         uncounted = self.sent - sent + flying
-        back = (
-            self.rate * self.share * max(0.0, self.at - now) if self.full_at is None else 0.0
-        )  # since the answer came
+        back = self.rate * self.share * (self.at - now) if self.full_at is None else 0.0
         remaining = report.remaining + back
         if self.limit is None:
-            self.level = remaining - uncounted
+            self.level, self.at = remaining - uncounted, max(self.at, now)
         else:
             self.level = min(max(self.level, remaining - uncounted), remaining + _FRACTION)
-        self.limit, self.at = report.limit, max(self.at, now)
+        self.limit = report.limit
         self.rate, self.full_at = report.limit / _PERIODS[0], None
         self.share = min(1.0, self.share + _REGAIN)
         if report.reset is None:

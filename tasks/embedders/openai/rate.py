@@ -81,15 +81,17 @@ class Rate:
             bucket.settle(cost, 0.0)
         self._land(str(int(ticket.sent[0])))
 
-    def settle(self, now: float, ticket: Ticket, actual: float | None, headers: Mapping[str, str]) -> None:
-        """Counts an answer, which came at ``now``."""
+    def settle(
+        self, now: float, ticket: Ticket, actual: float | None, headers: Mapping[str, str], behind: float = 0.0
+    ) -> None:
+        """Counts an answer, which came at ``now``, or by so many seconds later that this is ``behind``."""
         for bucket in (self.requests, self.tokens):
             bucket.advance(now)
         self._land(str(int(ticket.sent[0])))
         self.tokens.settle(ticket.tokens, ticket.tokens if actual is None else actual)
         for place, (bucket, kind) in enumerate(((self.requests, "requests"), (self.tokens, "tokens"))):
             if report := reported(headers, kind):
-                bucket.believe(now, report, ticket.sent[place], ticket.flying[place])
+                bucket.believe(now + max(0.0, behind), report, ticket.sent[place], ticket.flying[place])
         self.answered = self.answered or actual is not None
 
     def refuse(self, now: float, ticket: Ticket, delay: float, headers: Mapping[str, str]) -> None:
