@@ -65,7 +65,8 @@ def _read(connection: Connection, account: str) -> Kept:
         (account,),
     ).fetchone()
     assert row
-    return _kept(*row, asked_at)
+    state, version, now = row
+    return _kept(state, version, now, asked_at)
 
 
 def _write(connection: Connection, account: str, state: bytes, version: int) -> tuple[Kept, bool]:
