@@ -81,6 +81,7 @@ class Client:
         self._pool = Pool(self._url, connections, timeout)
         # Of its own for what waits for a model with a connection in hand: searches would have none meanwhile.
         self._embedding = Pool(self._url, connections, timeout, TURN)
+        self._kept = Kept(settings.home(), self._embedding.connection)
         purchasing = Purchasing(self._pool.connection, allowance or Allowance())
         self._models = OpenedModels(open_embedder if embed else purchasing.open, embed)
 
@@ -192,8 +193,7 @@ class Client:
 
     def _ingest(self, model_name: str | None) -> tuple[Ingest, RegisteredModel]:
         tables, model = self._model(model_name)
-        kept = Kept(settings.home(), self._embedding.connection)
-        return Ingest(tables, self._pool.connection, self._models, kept), model
+        return Ingest(tables, self._pool.connection, self._models, self._kept), model
 
     def _nearest(self, tables: ModelTables, model: RegisteredModel, probe: np.ndarray, wanted: Wanted) -> Answer:
         return self._pool.reading(lambda c: model_search.by_model(c, tables, model, probe, wanted))

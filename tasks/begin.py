@@ -9,7 +9,7 @@ from tasks.base.errors import UsageError, VerificationRefused
 from tasks.base.retrying import RETRYING
 from tasks.planning import registry as planning
 from tasks.planning.planned import refuse_problems
-from tasks.runs import checkpoints, holding, home, ledger, ledger_versions, ledgers, run_log, spending, status, vectors
+from tasks.runs import checkpoints, holding, home, ledger, ledger_versions, ledgers, run_log, spending, status
 from tasks.runs.commands import command, resumption
 from tasks.runs.database import Connection, connect, database_url, refusable
 from tasks.runs.names import check_run_id
@@ -47,11 +47,8 @@ def begin(
                 ledger.start(connection, plan, given)
             else:
                 plan = _frozen_plan(connection, record, request, given, batch_ids)
-        run = Run(plan, url, settings.home())
-        with run.kept_open():
-            vectors.recover(run)
-            if asks_model and (record is None or record.state not in ("cut_over", "contracted")):
-                spending.begin(run)
+        if asks_model and (record is None or record.state not in ("cut_over", "contracted")):
+            spending.begin(Run(plan, url, settings.home()))
         return record.state if record else "planned"
     finally:
         connection.close()

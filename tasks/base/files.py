@@ -123,6 +123,7 @@ def clear_partial(folder: str) -> None:
 def names(folder: str) -> list[str]:
     """The files in ``folder``, without those that are being written; none when there is no such folder."""
     fs, local = located(folder)
+    fs.invalidate_cache(local)  # others write there too
     if not fs.exists(local):
         return []
     listed = (os.path.basename(path) for path in fs.ls(local, detail=False))

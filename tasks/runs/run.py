@@ -14,6 +14,7 @@ from tasks.base.errors import UsageError
 from tasks.base.words import batches_named
 from tasks.runs import checkpoints, holding, ledger
 from tasks.runs.database import database_url
+from tasks.runs.keeper import Recovered
 from tasks.runs.plan import Plan, Target
 from tasks.stores import registry
 from tasks.stores.interface import AT_ONCE, Records, Selected, Source, Turn
@@ -80,6 +81,11 @@ class Run:
                 yield
             finally:
                 _owned[self.url, self.run_id].pop(Pace, None)
+
+    @property
+    def recovered(self) -> Recovered:
+        """In which spaces it has taken in what killed processes had kept."""
+        return self.own(Recovered, Recovered)
 
     def turn(self, connection: Connection) -> AbstractContextManager[Turn]:
         """One piece of work in the run's database, followed by a rest where way is given to others."""

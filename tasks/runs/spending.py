@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from tasks.base.errors import UsageError, VecferryError
 from tasks.embedders.budget import Budget, Spent
-from tasks.embedders.interface import Embedder
+from tasks.embedders.interface import Embedder, Space
 from tasks.embedders.registry import open_embedder
+from tasks.runs.keeper import Recovered
 from tasks.runs.rates import LedgerRates
 from tasks.runs.run import Run
 from tasks.runs.same_model import refuse_another
@@ -22,6 +23,9 @@ from tasks.stores.postgres.connection import Connection
 
 POLL = 0.2
 """Seconds between two looks at whether another process has done with what it claimed."""
+_CLAIMED = (
+    "SELECT content FROM vecferry.claim WHERE space = %s AND content = ANY(%b::bytea[]) AND owner <> pg_backend_pid()"
+)
 
 logger = logging.getLogger("vecferry")
 
@@ -203,22 +207,27 @@ def spending(connection: Connection, run_id: str) -> Spending:
 
 
 @contextmanager
-def claimed(connection: Connection, space: str, keys: Sequence[bytes]) -> Iterator[list[bytes]]:
+def claimed(connection: Connection, space: Space, keys: Sequence[bytes], recovered: Recovered) -> Iterator[list[bytes]]:
     """Yields those of ``keys`` that are this session's to buy while the body runs: neither claimed by another one that
     lives, on whichever machine, nor kept by now. ``connection`` must not be in a transaction.
 
     A claim lives as long as the session that made it: PostgreSQL ends the session of a process that was killed, and with it
-    the advisory lock by which others know that its claims hold.
+    the advisory lock by which others know that its claims hold. What another had claimed may have been bought all the same, and
+    not be indexed: ``recovered`` is told, and nothing is yielded, so that it is looked for once more.
     """
-    free: list[bytes] = []
+    free, others = list[bytes](), set[bytes]()
     try:
         with pace.turn(connection) as turn:
             for part in turn.cut(len(keys)):
-                rows = connection.execute(
-                    "SELECT * FROM vecferry.claim_contents(%s, %b::bytea[])", (space, keys[part]), binary=True
-                )
+                given = (space.fingerprint, keys[part])
+                others.update(content for (content,) in connection.execute(_CLAIMED, given, binary=True))
+                rows = connection.execute("SELECT * FROM vecferry.claim_contents(%s, %b::bytea[])", given, binary=True)
                 free += [content for (content,) in rows]
-        yield free
+        if others.isdisjoint(free):
+            yield free
+        else:
+            recovered.forget(space)
+            yield []
     finally:
         if not connection.closed:
             connection.execute("SELECT vecferry.release_contents()")

@@ -10,10 +10,9 @@ are Arrow files, not Parquet: Parquet has levels to write and to read for every 
 import time
 from collections import defaultdict
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,27 +20,14 @@ import pyarrow as pa
 from tasks.base import files
 from tasks.contents.interface import Slice
 from tasks.embedders.interface import Embedder, Item, RowError, Space
-from tasks.embedders.registry import open_embedder
 from tasks.embedders.texts import shortened
 from tasks.runs import checkpoints, spending
+from tasks.runs.keeper import Keeper
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.runs.spending import Purse
-from tasks.stores.interface import Turn, vector_column, vectors
+from tasks.stores.interface import vector_column, vectors
 from tasks.stores.postgres.connection import Connection
-
-
-class Keeper(Protocol):
-    """Whoever keeps vectors: a run, or a client that has none."""
-
-    @property
-    def home(self) -> str:
-        """The VECFERRY_HOME that the segments lie in."""
-        ...
-
-    def turn(self, connection: Connection) -> AbstractContextManager[Turn]:
-        """One piece of work in the database of the index."""
-        ...
 
 
 def keys_of(embedder: Embedder, items: Sequence[Item]) -> list[bytes]:
@@ -166,7 +152,7 @@ class _Filling:
         if self.embedder.account is None:
             self._make(keys)
             return set(keys)
-        with spending.claimed(self.connection, self.embedder.space.fingerprint, keys) as claimed:
+        with spending.claimed(self.connection, self.embedder.space, keys, self.run.recovered) as claimed:
             if claimed:
                 self._make(claimed)
         if not claimed:
@@ -206,22 +192,6 @@ class _Filling:
         self.made.present[at] = True
 
 
-def recover(run: Run) -> int:
-    """Indexes the segments that a killed run wrote but did not index; returns how many."""
-    if run.plan.request.embedder is None:
-        return 0
-    embedder = open_embedder(run.plan.request.embedder)
-    with run.connection() as connection:
-        rows = connection.execute(
-            "SELECT DISTINCT segment FROM vecferry.vector WHERE space = %s", (embedder.space.fingerprint,)
-        ).fetchall()
-        lost = sorted(set(files.names(_path(run, embedder.space))) - {segment for (segment,) in rows})
-        for segment in lost:
-            table = read(run, embedder.space, segment)
-            _index(run, connection, embedder.space, segment, table.column("content").to_pylist())
-    return len(lost)
-
-
 def kept(
     keeper: Keeper, connection: Connection, space: Space, keys: list[bytes], whole: Collection[bytes]
 ) -> Iterator[tuple[list[bytes], np.ndarray]]:
@@ -237,19 +207,22 @@ def _taken(
     keeper: Keeper, connection: Connection, space: Space, keys: list[bytes]
 ) -> Generator[tuple[list[bytes], np.ndarray], None, set[bytes]]:
     """Yields what is kept of one space, and returns the keys of it."""
+    _recover(keeper, connection, space)
     there = set[bytes]()
-    for segment, (names, positions) in segments(keeper, connection, space, keys).items():
+    for segment, (names, positions) in _placed(keeper, connection, space, keys).items():
         try:
-            made = vectors(read(keeper, space, segment))
+            made = vectors(_read(keeper, space, segment))
         except FileNotFoundError:  # somebody cleared the folder: these are made again
-            connection.execute("DELETE FROM vecferry.vector WHERE segment = %s", (segment,))
+            connection.execute(
+                "DELETE FROM vecferry.vector WHERE space = %s AND segment = %s", (space.fingerprint, segment)
+            )  # another space has one of that name, of the same contents
             continue
         there.update(names)
         yield names, made[positions]
     return there
 
 
-def segments(
+def _placed(
     keeper: Keeper, connection: Connection, space: Space, keys: list[bytes]
 ) -> Mapping[str, tuple[list[bytes], list[int]]]:
     """Where those of the keys lie that are kept: segment → keys and their positions in it."""
@@ -276,16 +249,35 @@ def keep(keeper: Keeper, connection: Connection, space: Space, keys: list[bytes]
         writer.write_table(table)
     segment = f"{sha256(b''.join(keys)).hexdigest()[:32]}.arrow"
     files.write(_path(keeper, space, segment), memoryview(sink.getvalue()))
-    _index(keeper, connection, space, segment, keys)
+    try:
+        _index(keeper, connection, space, segment, keys)
+    except BaseException:
+        keeper.recovered.forget(space)
+        raise
 
 
-def read(keeper: Keeper, space: Space, segment: str) -> pa.Table:
+def _recover(keeper: Keeper, connection: Connection, space: Space) -> None:
+    """Indexes what was written and not indexed, once in a process; who comes meanwhile waits for it."""
+    with keeper.recovered.lock:
+        if space.fingerprint in keeper.recovered.spaces:
+            return
+        if written := set(files.names(_path(keeper, space))):
+            with keeper.turn(connection):
+                query = "SELECT DISTINCT segment FROM vecferry.vector WHERE space = %s"
+                indexed = {segment for (segment,) in connection.execute(query, (space.fingerprint,))}
+            for segment in sorted(written - indexed):
+                _index(keeper, connection, space, segment, _read(keeper, space, segment).column("content").to_pylist())
+        keeper.recovered.spaces.add(space.fingerprint)
+
+
+def _read(keeper: Keeper, space: Space, segment: str) -> pa.Table:
     """Raises FileNotFoundError where somebody has cleared the folder."""
     return pa.ipc.open_file(pa.py_buffer(files.read(_path(keeper, space, segment)))).read_all()
 
 
 def _index(keeper: Keeper, connection: Connection, space: Space, segment: str, keys: list[bytes]) -> None:
-    with keeper.turn(connection) as turn:
+    # All or nothing of a segment: one that is indexed in part would pass for one that is indexed.
+    with keeper.turn(connection) as turn, connection.transaction():
         for rows in turn.cut(len(keys)):
             connection.execute(
                 "INSERT INTO vecferry.vector (space, content, segment, position) SELECT %s, content, %s, %s + place - 1 "

@@ -4,13 +4,14 @@ twice, by whomever."""
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tasks.embedders.interface import Embedded, Embedder, Item, OnMade, RowError
 from tasks.runs import spending
 from tasks.runs import vectors as kept_vectors
+from tasks.runs.keeper import Recovered
 from tasks.stores.interface import AT_ONCE, Turn
 from tasks.stores.postgres.connection import Connection
 
@@ -25,6 +26,7 @@ class Kept:
 
     home: str
     connect: Callable[[], AbstractContextManager[Connection]]
+    recovered: Recovered = field(default_factory=Recovered)
 
     def turn(self, connection: Connection) -> AbstractContextManager[Turn]:
         return nullcontext(AT_ONCE)
@@ -58,7 +60,7 @@ class Kept:
             if embedder.account is None:
                 self._make(connection, embedder, {key: items[key] for key in missing}, make, refused)
                 continue
-            with spending.claimed(connection, embedder.space.fingerprint, missing) as claimed:
+            with spending.claimed(connection, embedder.space, missing, self.recovered) as claimed:
                 self._make(connection, embedder, {key: items[key] for key in claimed}, make, refused)
             if not claimed:
                 time.sleep(spending.POLL)

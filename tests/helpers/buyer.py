@@ -1,5 +1,5 @@
-"""A process of its own that makes the vectors of some texts for a run: ``python -m tests.helpers.buyer RUN FIRST LAST``. Prints the
-SHA-256 of them, a line a text, or in one line why there are none."""
+"""A process of its own that makes the vectors of some texts for a run: ``python -m tests.helpers.buyer RUN FIRST LAST [MODEL]``, by the
+run's model or that one. Prints the SHA-256 of them, a line a text, or in one line why there are none."""
 
 import hashlib
 import sys
@@ -16,17 +16,17 @@ def text_of(number: int) -> str:
     return f"text {number} of many."
 
 
-def buy(run_id: str, first: int, last: int) -> pa.Table:
+def buy(run_id: str, first: int, last: int, model: str | None = None) -> pa.Table:
     """The vectors of texts FIRST to LAST, those before the latter."""
     run = open_run(run_id, DEFAULT_DATABASE)
     page = pa.table({"document": [text_of(number) for number in range(first, last)]})
     with run.kept_open():
-        return embedded(run, run.plan.targets[0], page)[0].column("embedding")
+        return embedded(run, run.plan.targets[0], page, model=model)[0].column("embedding")
 
 
 if __name__ == "__main__":
     try:
-        for vector in buy(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])):
+        for vector in buy(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]):
             print(hashlib.sha256(vector.values.to_numpy().tobytes()).hexdigest())
     except VecferryError as error:
         print(error, file=sys.stderr)

@@ -10,11 +10,14 @@ from contextlib import ExitStack, closing, suppress
 import psycopg
 import pytest
 
+from tasks.embedders.interface import Space
 from tasks.runs import ledger_versions, spending
+from tasks.runs.keeper import Recovered
 from tasks.runs.spending import Claims
 from tasks.stores.postgres.connection import Connection, connect
 
 CLAIMS = Claims()
+SPACE = Space("tests", "one", 1)
 
 
 def names(*letters: str) -> list[bytes]:
@@ -79,10 +82,10 @@ def sessions(database: str) -> Iterator[tuple[Connection, Connection]]:
         yield one, two
 
 
-def claimed(connection: Connection, *letters: str, space: str = "space") -> tuple[ExitStack, str]:
+def claimed(connection: Connection, *letters: str, space: Space = SPACE) -> tuple[ExitStack, str]:
     """Claims those, and what of them may be bought."""
     stack = ExitStack()
-    free = stack.enter_context(spending.claimed(connection, space, names(*letters)))
+    free = stack.enter_context(spending.claimed(connection, space, names(*letters), Recovered()))
     return stack, "".join(sorted(key.decode() for key in free))
 
 
@@ -94,7 +97,7 @@ def test_what_another_session_has_claimed_is_not_bought(sessions: tuple[Connecti
     second, free = claimed(two, "b", "c")
     assert free == "c"
     second.close()
-    second, free = claimed(two, "b", space="other")
+    second, free = claimed(two, "b", space=Space("tests", "other", 1))
     assert free == "b"
     second.close()
     first.close()
@@ -108,7 +111,7 @@ def test_what_another_session_has_claimed_is_not_bought(sessions: tuple[Connecti
 def test_what_was_kept_meanwhile_is_not_bought(sessions: tuple[Connection, Connection]) -> None:
     """Another may have kept a vector after it was looked for, and have given its claim back."""
     one, two = sessions
-    two.execute("INSERT INTO vecferry.vector VALUES ('space', 'a', 'segment', 0)")
+    two.execute("INSERT INTO vecferry.vector VALUES (%s, 'a', 'segment', 0)", (SPACE.fingerprint,))
     first, free = claimed(one, "a", "b")
     assert free == "b"
     first.close()
@@ -135,7 +138,7 @@ def test_many_that_want_the_same_at_once(sessions: tuple[Connection, Connection]
         wanted = random.Random(seed).sample(letters, 20)
         with connect(database, f"vecferry {seed}") as connection:
             start.wait()
-            with spending.claimed(connection, "space", names(*wanted)) as free:
+            with spending.claimed(connection, SPACE, names(*wanted), Recovered()) as free:
                 taken.append(free)
                 asked.wait()
 
