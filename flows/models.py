@@ -64,7 +64,8 @@ def models_retire(parameters: ModelsRetire) -> State[Result]:
     giving_way = pace.giving_way(database_url(parameters.database), float(parameters.database_share))
     with _connected(parameters) as connection, giving_way, refusable("retire the model"):
         tables = model_tables.find(connection, parameters.roles.resolved())
-        return _ended(model_retire.retire(connection, tables, parameters.model, float(parameters.rollback_days)))
+        days = float(parameters.rollback_days)
+        return _ended(model_retire.retire(connection, tables, parameters.model, days, parameters.force))
 
 
 def _connected(parameters: OfTables) -> Connection:

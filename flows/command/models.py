@@ -78,9 +78,15 @@ def activate(
 
 
 @app.command("retire")
-def retire(name: Name, p: Parameters = None, as_json: Json = False) -> None:
+def retire(
+    name: Name,
+    force: Annotated[bool, typer.Option("--force", help="also where a run needs it")] = False,
+    p: Parameters = None,
+    as_json: Json = False,
+) -> None:
     """Search by a model no more; its vectors stay until a second retire after the window."""
-    _carry_out("models_retire", parse(ModelsRetire, merged(pairs(p), {"model": name})), as_json)
+    given: dict[str, Any] = {"model": name} | ({"force": True} if force else {})
+    _carry_out("models_retire", parse(ModelsRetire, merged(pairs(p), given)), as_json)
 
 
 def _carry_out(flow: str, parameters: OfTables, as_json: bool) -> None:

@@ -98,7 +98,7 @@ class ModelsInit(OfTables):
         None, description="true: the column that was there is called embedding_N; false: what it was called before"
     )
     rollback: bool = Field(False, description="put the tables back as they were before, where no vectors would be lost")
-    force: bool = Field(False, description="rename it though functions of the application name it")
+    force: bool = Field(False, description="rename it though functions of the application name it, or a run is at work")
 
 
 class ModelsSetup(OfTables):
@@ -126,7 +126,10 @@ class ModelsRetire(OfTables):
     """The form of models-retire."""
 
     model: str = Field(description="the model that is searched no more; once more after the window: whose vectors go")
-    rollback_days: Number = Field(7, ge=0, description="days after which a second retire drops its vectors")
+    rollback_days: Number = Field(7, ge=0, le=36_500, description="days after which a second retire drops its vectors")
+    force: bool = Field(
+        False, description="also where a run moves documents to or from it, or could be rolled back to it"
+    )
     database_share: Number = SHARE
 
 

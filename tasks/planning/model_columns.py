@@ -142,7 +142,7 @@ def _between(tables: ModelTables, old: RegisteredModel, new: RegisteredModel) ->
         )
     if new.ended:
         yield (
-            f"{new.name} is retired from search: `vecferry models activate {typed(new.name)}` brings it back, or choose another "
+            f"{new.name} is retired from search: `vecferry models setup {typed(new.name)}` brings it back, or choose another "
             "target_model"
         )
     made = space_of(new.name)

@@ -8,6 +8,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from tasks.base.errors import UsageError
 from tasks.embedders.interface import Space
 from tasks.runs import models
 from tasks.runs.registry import Place, RegisteredModel
@@ -37,6 +38,22 @@ def add_tables(
     return replace(tables, set_id=row[0])
 
 
+def stays_ended(connection: Connection, model: RegisteredModel) -> None:
+    """Until the caller's transaction ends nobody brings it back. Raises UsageError where somebody has, or has dropped it."""
+    row = connection.execute(
+        "SELECT state, ended_at IS NOT NULL FROM vecferry.model WHERE model = %s FOR SHARE", (model.number,)
+    ).fetchone()
+    if row and row[0] == "retired":
+        raise UsageError(f"the vectors of {model.name} were dropped meanwhile by another command")
+    if row != ("built", True):
+        raise UsageError(f"{model.name} was brought back meanwhile, and no further vector of it is dropped")
+
+
+def bring_back(connection: Connection, model: RegisteredModel) -> None:
+    """Has it searched again."""
+    connection.execute("UPDATE vecferry.model SET ended_at = NULL WHERE model = %s", (model.number,))
+
+
 def ended_at(connection: Connection, model: RegisteredModel) -> datetime:
     """Since when it is searched no more. It must have ended."""
     row = connection.execute("SELECT ended_at FROM vecferry.model WHERE model = %s", (model.number,)).fetchone()
@@ -53,12 +70,13 @@ def forget(connection: Connection, model: RegisteredModel) -> None:
     )
 
 
-def rename_column(connection: Connection, tables: ModelTables, column: str, renamed: str) -> None:
-    """Notes what the column of one or several models is called from now on."""
+def rename_column(connection: Connection, tables: ModelTables, model: RegisteredModel, renamed: str) -> None:
+    """Notes what the column of a model, and of those that share it, is called from now on."""
     models.hold(connection)
     connection.execute(
-        "UPDATE vecferry.model SET column_name = %s WHERE set_id = %s AND column_name = %s AND state <> 'retired'",
-        (renamed, tables.set_id, column),
+        "UPDATE vecferry.model SET column_name = %s WHERE set_id = %s AND state <> 'retired' "
+        "AND (place_schema, place_name, column_name) = (%s, %s, %s)",
+        (renamed, tables.set_id, model.place_schema, model.place_table, model.column),
     )
 
 

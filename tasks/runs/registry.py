@@ -135,7 +135,7 @@ def may_be_searched(model: RegisteredModel) -> None:
     """Raises UsageError where its vectors are not to be searched."""
     if model.ended:
         raise UsageError(
-            f"model {model.name} is retired from search: `vecferry models activate {words.typed(model.name)}` brings it back while its "
+            f"model {model.name} is retired from search: `vecferry models setup {words.typed(model.name)}` brings it back while its "
             "vectors are there"
         )
     if model.building:
@@ -215,9 +215,11 @@ def register(
 
 
 def set_active(connection: Connection, tables: ModelTables, model: RegisteredModel) -> RegisteredModel | None:
-    """Makes it the default of new searches and new documents, in the caller's transaction; returns the one before it."""
+    """Makes it the default of new searches and new documents, in the caller's transaction; returns the one before it. Raises NotFound
+    where its vectors were dropped meanwhile."""
     models.hold(connection)
-    before = next((m for m in listed(connection, tables) if m.active), None)
+    known = listed(connection, tables)
+    model, before = among(known, model.name), next((m for m in known if m.active), None)
     if before and before.number == model.number:
         return before
     connection.execute(
@@ -232,9 +234,9 @@ def set_active(connection: Connection, tables: ModelTables, model: RegisteredMod
 
 
 def end(connection: Connection, tables: ModelTables, model: RegisteredModel) -> None:
-    """Has it searched no more; its vectors stay. Raises UsageError for the active one."""
+    """Has it searched no more; its vectors stay. Raises UsageError for the active one, and NotFound where they were dropped."""
     models.hold(connection)
-    if any(m.active and m.number == model.number for m in listed(connection, tables)):
+    if named(connection, tables, model.name).active:
         raise UsageError(
             f"model {model.name} is active: make another one the default first, `vecferry models activate NAME`"
         )

@@ -253,9 +253,9 @@ def test_a_filter_that_a_document_leaves_takes_no_vector_of_others(served: Serve
 def test_a_model_whose_vectors_are_dropped_while_a_run_follows_it(served: Served) -> None:
     """A catch-up says so, whether anything has changed or not; the application goes on writing, and a rollback ends the run."""
     run = migrated("gone")
-    model_retire.retire(served.connection, served.tables, NEW)
+    model_retire.retire(served.connection, served.tables, NEW, force=True)
     followed(run)
-    model_retire.retire(served.connection, served.tables, NEW, rollback_days=0)
+    model_retire.retire(served.connection, served.tables, NEW, rollback_days=0, force=True)
     for _ in range(2):
         with pytest.raises(
             UsageError, match="the vectors of hashing/768 were dropped: `vecferry models setup` makes room"

@@ -154,7 +154,7 @@ def choice(tables: ModelTables, models: Sequence[RegisteredModel], extension: st
                 sql.Literal(
                     f"{model.name} is {'searched no more' if model.ended else 'being made, and not searched yet'}"
                 ),
-                f"vecferry models activate {typed(model.name)} brings it back; searched are: {names}"
+                f"vecferry models setup {typed(model.name)} brings it back; searched are: {names}"
                 if model.ended
                 else f"vecferry status shows the run that makes it; searched are: {names}",
             ),

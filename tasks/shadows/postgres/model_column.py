@@ -5,18 +5,22 @@ documents, and no other model's vectors are touched, neither then nor by a contr
 follows it follows for as long as people search by its model.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
-from psycopg import sql
+import pyarrow as pa
+from psycopg import errors, sql
 
 from sql import statement
-from tasks.base.errors import UsageError
+from tasks.base.errors import FatalError, UsageError
 from tasks.base.progress import Tell, quiet
 from tasks.base.words import agreeing, counted, typed
 from tasks.embedders.naming import shown
 from tasks.runs import coverage, registry, way_back
+from tasks.runs.checkpoints import Mark
 from tasks.runs.plan import Target
 from tasks.runs.registry import RegisteredModel
 from tasks.shadows.difference import Difference
@@ -48,7 +52,14 @@ class ModelColumnShadow(LiveShadow):
     @cached_property
     def tables(self) -> ModelTables:
         with self.run.connection() as connection:
-            return next(tables for tables in every(connection) if tables.set_id == self.target.place.set_id)
+            for tables in every(connection):
+                if tables.set_id == self.target.place.set_id:
+                    return tables
+        table = f"{self.target.place.schema}.{self.target.place.table}"
+        raise UsageError(
+            f"{table} was put back by `vecferry models init -p rollback=true`, and run {self.run.run_id} has nothing to go on with: "
+            "prepare it again, `vecferry models init`, and start a new run"
+        )
 
     def model(self, connection: Connection) -> RegisteredModel:
         """The run's, as it is registered now. Raises UsageError where its vectors were dropped."""
@@ -83,6 +94,23 @@ class ModelColumnShadow(LiveShadow):
         table = f"{target.place.schema}.{target.place.table}"
         live_place.make_known(connection, self.run.run_id, target, {"table": table, "model": target.place.model})
         live_place.note_changes(connection, target)
+
+    def load(self, page: pa.Table, rejected: pa.Table | None, reloading: bool, mark: Mark) -> bool:
+        with self._while_there():
+            return super().load(page, rejected, reloading, mark)
+
+    @contextmanager
+    def _while_there(self) -> Iterator[None]:
+        """What PostgreSQL says of a column or a table of ours that went with the model's vectors is said in plain words."""
+        try:
+            yield
+        except (errors.UndefinedColumn, errors.UndefinedTable) as error:
+            try:
+                with self.run.connection() as connection:
+                    self.refuse_retired(connection)
+            except UsageError as gone:
+                raise FatalError(str(gone)) from error
+            raise
 
     def index(self) -> Built:
         with self.run.connection() as connection:
@@ -120,8 +148,10 @@ class ModelColumnShadow(LiveShadow):
 
     def take_back(self, connection: Connection, switched: bool) -> str:
         if not switched:
+            followed = relations.exists(connection, self.side)
             live_place.drop_known(connection, self.target)
-            self._count_refused(connection)
+            if followed:
+                self._count_refused(connection)
             return f"{self.target.name} is followed no more: its triggers and its queue were dropped"
         model = self.model(connection)
         before = way_back.go_back(connection, self.tables, model)
@@ -166,7 +196,8 @@ class ModelColumnShadow(LiveShadow):
         return []
 
     def follow(self, max_deleted: float, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
-        difference = super().follow(max_deleted, tell, only)
+        with self._while_there():
+            difference = super().follow(max_deleted, tell, only)
         with self.run.connection() as connection:
             self._count_refused(connection)
         return difference

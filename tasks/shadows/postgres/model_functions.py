@@ -47,11 +47,14 @@ def remake(connection: Connection, tables: ModelTables, following: bool = False)
             raise UsageError(
                 f"{function.signature} is no function of vecferry's, and one of that name is to be made: rename it"
             )
-        if function.name not in kept:
-            supersede(connection, str(tables.chunks), function)
     parsed = following and connection.info.server_version >= FOLLOWS
-    for made in written(tables, models, pgvector_schema(connection) or "public", parsed):
+    # One that is called no more would keep its column from being dropped, if a rename that was killed has left it parsed.
+    left = [] if parsed else [m for m in models if not m.searched and name_of(m) in before]
+    for made in written(tables, models, pgvector_schema(connection) or "public", parsed, left):
         connection.execute(made)
+    for name, function in before.items():
+        if name not in kept:
+            supersede(connection, str(tables.chunks), function)
     if choosing := before.get(NAME):  # who may call it may call what it calls
         for function in _present(connection, tables):
             if function.name not in before and set(function.grants) != set(choosing.grants):
@@ -77,11 +80,15 @@ def statements(connection: Connection, tables: ModelTables) -> list[sql.Composed
 
 
 def written(
-    tables: ModelTables, models: Sequence[RegisteredModel], extension: str, parsed: bool = False
+    tables: ModelTables,
+    models: Sequence[RegisteredModel],
+    extension: str,
+    parsed: bool = False,
+    left: Sequence[RegisteredModel] = (),
 ) -> list[sql.Composed]:
     """The same for these models; ``extension`` is pgvector's schema, quoted. A body that is held ``parsed`` depends on its columns, and
-    keeps people from changing them."""
-    searched = [model for model in models if model.searched]
+    keeps people from changing them. ``left``: models that are searched no more, whose functions are there."""
+    searched = [*(model for model in models if model.searched), *left]
     whole: dict[str, Value] = {
         "schema": tables.schema,
         "type": sql.SQL(f"{extension}.vector"),

@@ -9,7 +9,7 @@ from tasks.runs.names import short
 from tasks.runs.registry import RegisteredModel
 from tasks.shadows.postgres.model_changes import Change
 from tasks.stores.interface import Collection
-from tasks.stores.postgres import hnsw
+from tasks.stores.postgres import hnsw, relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import literal, quoted
 from tasks.stores.postgres.model_tables import ModelTables
@@ -40,7 +40,7 @@ def partial_indexes(connection: Connection, tables: ModelTables, models: Sequenc
     for model in models:
         if model.place_table == tables.chunks.table:
             raise UsageError(f"{model.name} has its column to itself, and needs no index of its own rows")
-        table, name = table_of(model), f"{free_name(connection, tables, model)}_{model.number}"
+        table, name = table_of(model), _own_name(connection, tables, model)
         if not table.layout.index_type or name in hnsw.existing(connection, table):
             continue
         only = f"{quoted(tables.embeddings.model)} = {literal(model.id)}::{tables.embeddings.model_type}"
@@ -52,6 +52,12 @@ def partial_indexes(connection: Connection, tables: ModelTables, models: Sequenc
             built=(table, name, collection_of(model)),
             only=only,
         )
+
+
+def own_index(connection: Connection, tables: ModelTables, model: RegisteredModel) -> str | None:
+    """The index of its rows alone, valid or not, where there is one."""
+    name = _own_name(connection, tables, model)
+    return name if relations.exists(connection, sql.Identifier(model.place_schema, name)) else None
 
 
 def table_of(model: RegisteredModel) -> Table:
@@ -86,6 +92,10 @@ def free_name(connection: Connection, tables: ModelTables, model: RegisteredMode
     if row is None or row == (True,):
         return usual
     return f"idx_{short(model.place_table, 40)}{usual.removeprefix('idx_embeddings')}"
+
+
+def _own_name(connection: Connection, tables: ModelTables, model: RegisteredModel) -> str:
+    return f"{free_name(connection, tables, model)}_{model.number}"
 
 
 def _definitions(model: RegisteredModel) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from tasks.base.errors import UsageError
-from tasks.runs import coverage, ledger_versions, model_sets, registry, served
+from tasks.runs import coverage, ledger_versions, model_sets, models, registry, served
 from tasks.runs.registry import RegisteredModel
 from tasks.shadows.postgres import extension, model_adoption, model_pieces
 from tasks.shadows.postgres.model_changes import Change, registry_changed, send, send_one_by_one
@@ -72,7 +72,10 @@ def initialise(connection: Connection, asked: Asked) -> tuple[ModelTables, list[
 
 
 def _begin(connection: Connection, drafted: Draft, asked: Asked) -> tuple[ModelTables, list[str]]:
-    """All that can be one transaction, the registry's rows among it."""
+    """All that can be one transaction, the registry's rows among it; nothing where somebody else has done it meanwhile."""
+    models.hold(connection)
+    if (now := draft(connection, asked)).begun:
+        return now.tables, []
     noted = _before(connection, drafted, asked)
     tables = model_sets.add_tables(connection, drafted.tables, coverage.counts_of_chunk(drafted.tables, []), noted)
     if drafted.fixed and asked.source:

@@ -8,9 +8,9 @@ from psycopg import sql
 from sql import statement
 from tasks.base.errors import UsageError
 from tasks.base.words import counted, typed
-from tasks.runs import coverage, model_sets, registry, served
+from tasks.runs import coverage, model_sets, models, registry, served
 from tasks.runs.names import short
-from tasks.shadows.postgres import model_pieces
+from tasks.shadows.postgres import model_pieces, model_runs
 from tasks.shadows.postgres.model_changes import Change, change, registry_gone, send, send_one_by_one
 from tasks.shadows.postgres.model_rename import rename
 from tasks.stores.postgres import relations
@@ -23,10 +23,12 @@ from tasks.stores.postgres.models_table import NAME
 
 def roll_back(connection: Connection, tables: ModelTables) -> list[str]:
     """Takes back what ``init`` and ``setup`` made; returns what was done. Raises UsageError while a model that came later has
-    vectors: these would be lost."""
+    vectors, for these would be lost, and while a run needs the models."""
     before = model_sets.before(connection, tables)
     _refuse_loss(connection, tables, before)
+    _refuse_runs(connection, tables)
     done = rename(connection, tables, by_dimensions=False, force=True) if before["fixed"] else []
+    before = model_sets.before(connection, tables)
     done += list(send_one_by_one(connection, _first(connection, tables, before)))
     return [*done, *locked(connection, lambda: _undo(connection, tables, before))]
 
@@ -40,6 +42,11 @@ def _refuse_loss(connection: Connection, tables: ModelTables, before: dict[str, 
                 f"{counted(vectors, 'vector')} of {model.name} would be lost: drop them first, "
                 f"`vecferry models retire {typed(model.bare)}`, and once more with -p rollback_days=0"
             )
+
+
+def _refuse_runs(connection: Connection, tables: ModelTables) -> None:
+    model_runs.refuse_moving(connection, tables, None, "")
+    model_runs.refuse_way_back(connection, tables, None, "")
 
 
 def _came_with(before: dict[str, Any], name: str) -> bool:
@@ -61,19 +68,27 @@ def _first(connection: Connection, tables: ModelTables, before: dict[str, Any]) 
 
 
 def _undo(connection: Connection, tables: ModelTables, before: dict[str, Any]) -> list[str]:
+    models.hold(connection)
+    _refuse_runs(connection, tables)
     registry_gone(connection, tables)
+    done = send(connection, _uncounted(tables))
+    _refuse_loss(connection, tables, before)  # by now nobody else writes to the tables
+    model_runs.unfollow(connection, tables, None)
     changes = list(_changes(connection, tables, before))
     model_sets.forget_tables(connection, tables)
-    return send(connection, changes)
+    return [*done, *send(connection, changes)]
+
+
+def _uncounted(tables: ModelTables) -> Iterator[Change]:
+    names = model_pieces.trigger_names(tables.set_id)
+    for table in (tables.chunks, tables.embeddings):
+        dropped = statement("rollback_coverage", schema=table.schema, table=table.table, **names)
+        yield change(f"no counters of {table}", dropped)
 
 
 def _changes(connection: Connection, tables: ModelTables, before: dict[str, Any]) -> Iterator[Change]:
-    vectors, chunks = tables.embeddings, tables.chunks
+    vectors = tables.embeddings
     where = {"schema": vectors.schema, "table": vectors.table}
-    names = model_pieces.trigger_names(tables.set_id)
-    for table in (chunks, vectors):
-        dropped = statement("rollback_coverage", schema=table.schema, table=table.table, **names)
-        yield change(f"no counters of {table}", dropped)
     view = statement("rollback_models_view", schema=tables.schema, view=model_pieces.VIEW)
     yield change(f"no view {tables.schema}.{model_pieces.VIEW}", view)
     if before["adopted"] is not None:

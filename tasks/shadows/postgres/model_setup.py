@@ -1,12 +1,12 @@
 """Adding a model to tables that serve several: its row in the registry, a column of its dimensions, and the index of that."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.base.errors import UsageError
 from tasks.base.words import counted
 from tasks.embedders.interface import Space
-from tasks.runs import coverage, model_sets, registry
+from tasks.runs import coverage, model_sets, models, registry
 from tasks.runs.registry import Place, RegisteredModel
 from tasks.shadows.postgres import model_pieces
 from tasks.shadows.postgres.model_changes import Change, registry_changed, send, send_one_by_one
@@ -32,11 +32,10 @@ class Wanted:
 def set_up(
     connection: Connection, tables: ModelTables, wanted: Sequence[Wanted], partial: bool | None = None
 ) -> list[str]:
-    """Registers the models, which can be searched from then on, and makes what is missing for all that are registered; returns
-    what was done. ``partial``: these get indexes of their own rows too; None: those that share a column. Raises UsageError where
-    one is there with other dimensions, or its column is somebody else's."""
-    places = [_place(connection, tables, one) for one in wanted]  # all are checked before anything is changed
-    done = locked(connection, lambda: _register(connection, tables, wanted, places))
+    """Registers the models, which can be searched from then on, those that were retired too, and makes what is missing for all that
+    are registered; returns what was done. ``partial``: these get indexes of their own rows too; None: those that share a column.
+    Raises UsageError where one is there with other dimensions, or its column is somebody else's."""
+    done = locked(connection, lambda: _register(connection, tables, wanted))
     known = registry.listed(connection, tables)
     done += send_one_by_one(connection, indexes(connection, tables, known))
     done += send_one_by_one(connection, partial_indexes(connection, tables, _alone(known, wanted, partial)))
@@ -48,7 +47,9 @@ def changes(
 ) -> list[Change]:
     """All that would be sent, in order."""
     known = registry.listed(connection, tables)
-    names = {model.name for model in known}
+    names, asked = {model.name for model in known}, {one.name for one in wanted}
+    back = [model.name for model in known if model.ended and model.name in asked]
+    known = [replace(model, ended=model.ended and model.name not in asked) for model in known]
     first = model_sets.next_number(connection, "model", "model")
     known += [
         model_sets.expected(first + at, one.name, one.space, _place(connection, tables, one))
@@ -57,26 +58,30 @@ def changes(
     known = model_sets.with_default(known)
     columns = [*missing_columns(connection, tables, known)]
     counters = [model_pieces.count_embeddings(tables, known)] if columns else []
-    new = columns or len(known) > len(names)
+    new = columns or len(known) > len(names) or back
     searches = [model_pieces.functions(connection, tables, known)] if new else []
     alone = partial_indexes(connection, tables, _alone(known, wanted, partial))
     return [*columns, *counters, *searches, *indexes(connection, tables, known), *alone]
 
 
-def _register(
-    connection: Connection, tables: ModelTables, wanted: Sequence[Wanted], places: Sequence[Place]
-) -> list[str]:
+def _register(connection: Connection, tables: ModelTables, wanted: Sequence[Wanted]) -> list[str]:
+    models.hold(connection)
     before = registry.listed(connection, tables)
-    for one, place in zip(wanted, places, strict=True):
-        registry.register(connection, tables, one.name, one.space, place)
+    back = list[str]()
+    for one in wanted:
+        model = registry.register(connection, tables, one.name, one.space, _place(connection, tables, one))
+        if model.ended:
+            model_sets.bring_back(connection, model)
+            back.append(f"{model.name} is searched again")
     known = registry.listed(connection, tables)
-    done = [f"model {m.id}: {m.name}" for m in known if m.number not in {b.number for b in before}]
+    done = [f"model {m.id}: {m.name}" for m in known if m.number not in {b.number for b in before}] + back
     columns = [*missing_columns(connection, tables, known)]
     done += send(connection, columns)
     if columns:
         done += send(connection, [model_pieces.count_embeddings(tables, known)])
     if columns or len(known) > len(before):
         coverage.note_counts(connection, tables)
+    if columns or len(known) > len(before) or back:
         registry_changed(connection, tables)
     return done
 

@@ -19,9 +19,7 @@ def activate(connection: Connection, tables: ModelTables, name: str, force: bool
     model = registry.named(connection, tables, name)
     if model.building:
         registry.may_be_searched(model)
-    if not force:
-        check_coverage(connection, tables, model)
-    before = locked(connection, lambda: _switch(connection, tables, model))
+    before = locked(connection, lambda: _switch(connection, tables, model, force))
     if before and before.number == model.number:
         return [f"{model.name} is active already"]
     back = f"; back: vecferry models activate {typed(before.name)}" if before else ""
@@ -43,7 +41,9 @@ def set_threshold(connection: Connection, tables: ModelTables, names: Sequence[s
 
 
 def check_coverage(connection: Connection, tables: ModelTables, model: RegisteredModel) -> None:
-    """Raises VerificationRefused where chunks have no vector of it."""
+    """Raises VerificationRefused where chunks have no vector of it, unless it is the default already."""
+    if model.active:
+        return
     if not coverage.is_counted(connection, tables):
         raise VerificationRefused(
             f"what {model.name} covers has not been counted yet: `vecferry models init` goes on with that"
@@ -67,7 +67,9 @@ def _without_threshold(before: RegisteredModel | None, model: RegisteredModel) -
     ]
 
 
-def _switch(connection: Connection, tables: ModelTables, model: RegisteredModel) -> RegisteredModel | None:
+def _switch(connection: Connection, tables: ModelTables, model: RegisteredModel, force: bool) -> RegisteredModel | None:
     before = registry.set_active(connection, tables, model)
+    if not force and not (before and before.number == model.number):
+        check_coverage(connection, tables, model)  # by now nobody who drops its vectors goes on with that
     registry_changed(connection, tables)
     return before
