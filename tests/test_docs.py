@@ -47,11 +47,13 @@ def code(page: Path) -> list[str]:
     return [piece.strip("` \t") for piece in CODE.findall(page.read_text())]
 
 
+@cache
 def words() -> set[str]:
     """All that stands in code on any page, cut at what no name has."""
     return {word.strip(".") for page in PAGES for piece in code(page) for word in re.split(r"[^\w.\[\]-]+", piece)}
 
 
+@cache
 def forms() -> dict[str, type[BaseModel]]:
     """Every form that a flow shows: those of the migrations by their flows, the others by their classes."""
 
@@ -65,6 +67,7 @@ def forms() -> dict[str, type[BaseModel]]:
     return FLOWS | {form.__name__: form for form in leaves(Base) if form not in FLOWS.values()}
 
 
+@cache
 def settings(*folders: str) -> set[str]:
     """The environment variables that the code, or that of these folders, asks for by a name that it knows, itself or by what asks
     for those it is handed."""
@@ -85,6 +88,7 @@ def settings(*folders: str) -> set[str]:
     return asked
 
 
+@cache
 def options() -> set[str]:
     """What the providers of models allow after the question mark: each says it in a tuple of its own."""
     trees = [ast.parse(path.read_text()) for path in (ROOT / "tasks/embedders").rglob("*.py")]
@@ -92,6 +96,12 @@ def options() -> set[str]:
         s for tree in trees for s in tree.body if isinstance(s, ast.Assign) and _last(s.targets[0]) == "OPTIONS"
     ]
     return {option for statement in assigned for option in ast.literal_eval(statement.value)}
+
+
+@cache
+def names_of_tests() -> set[str]:
+    """The names of all tests."""
+    return {name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", path.read_text())}
 
 
 def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -251,7 +261,4 @@ def test_a_page_shows_files_that_there_are(page: Path) -> None:
 @pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.name)
 def test_a_page_names_tests_that_there_are(page: Path) -> None:
     """What is said to hold a promise does."""
-    defined = {
-        name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
-    }
-    assert sorted(set(re.findall(r"`(test_\w+)`", page.read_text())) - defined) == []
+    assert sorted(set(re.findall(r"`(test_\w+)`", page.read_text())) - names_of_tests()) == []
