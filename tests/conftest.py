@@ -195,9 +195,9 @@ def one_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def fewer_searches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Verification asks 20 queries of each kind instead of 200: it goes on in nearly every test, and the latencies that so
+    """Verification asks 10 queries of each kind instead of 200: it goes on in nearly every test, and the latencies that so
     many are for are of no interest here."""
-    monkeypatch.setattr("tasks.checks.searches.QUERIES", 20)
+    monkeypatch.setattr("tasks.checks.searches.QUERIES", 10)
 
 
 @pytest.fixture(autouse=True)
@@ -205,6 +205,15 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The charts of a report are not drawn: that takes a tenth of a second, a third of what a flow takes here. What is drawn
     is for tests/checks/test_charts.py to say."""
     monkeypatch.setattr("tasks.checks.charts.drawn", lambda benchmark: "<svg></svg>")
+
+
+@pytest.fixture(autouse=True)
+def unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Artifacts are not sent to Prefect's server: nobody reads them, and they are two thirds of what a flow asks it. What they say
+    is for tests/runs/test_artifacts.py to say, and for the deployments."""
+    monkeypatch.setattr("tasks.runs.artifacts.create_progress_artifact", lambda *_, **__: uuid.uuid4())
+    for name in ("update_progress_artifact", "create_table_artifact", "create_markdown_artifact"):
+        monkeypatch.setattr(f"tasks.runs.artifacts.{name}", lambda *_, **__: None)
 
 
 UNREAD = ("EVENT_PERSISTER", "TASK_RUN_RECORDER", "TRIGGERS")
