@@ -519,6 +519,7 @@ def test_a_model_that_is_not_to_be_had_is_named(name: str, monkeypatch: pytest.M
 # torchvision
 
 
+@pytest.mark.whole
 @needs_models
 @pytest.mark.skipif(find_spec("torchvision") is None, reason="not installed: torchvision; make models")
 def test_torchvision_works_whatever_torch_it_was_built_for() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.stores.postgres.connection import Connection
+from tests.helpers import prefect_database
 from tests.helpers.served_tables import Served
 
 NEW = "hashing/768"
@@ -34,6 +35,7 @@ def test_a_plain_program(connection: Connection, database: str, tmp_path: Path) 
     served.init(NEW)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "VECFERRY_"))}
     environment = {**kept, "DATABASE_URL": database, "PREFECT_HOME": str(tmp_path / "prefect")}
+    prefect_database.copy(tmp_path / "prefect/prefect.db")
     (tmp_path / "program").mkdir()
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=tmp_path / "program", env=environment, capture_output=True, text=True

@@ -294,6 +294,7 @@ def test_while_a_plan_waits_for_its_source(connection: Connection) -> None:
             assert text.endswith(f"vecferry {' '.join(command)}")
 
 
+@pytest.mark.whole
 def test_an_embedded_postgresql_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str) -> None:
     """The database that the command itself started goes with it."""
     monkeypatch.delenv("DATABASE_URL", raising=False)

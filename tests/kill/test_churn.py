@@ -202,11 +202,12 @@ def test_writes_during_the_cutover_are_followed_by_a_later_run(sides: Sides, dat
 @pytest.mark.parametrize(
     ("plant", "fault"),
     [
-        ("DELETE FROM {} WHERE id = 'row-0000007'", "row-0000007 is missing"),
+        pytest.param("DELETE FROM {} WHERE id = 'row-0000007'", "row-0000007 is missing", marks=pytest.mark.whole),
         ("UPDATE {} SET document = 'old' WHERE id = 'row-0000007'", "row-0000007 is stale"),
-        (
+        pytest.param(
             "INSERT INTO {} (id, document, metadata, uri, embedding) SELECT 'ghost', document, metadata, uri, embedding FROM {} LIMIT 1",
             "ghost is orphaned",
+            marks=pytest.mark.whole,
         ),
         (
             "UPDATE {} SET embedding = (SELECT embedding FROM {} WHERE id = 'row-0000008') WHERE id = 'row-0000007'",
