@@ -64,9 +64,10 @@ def timed(
 ) -> Timed:
     """Searches for one probe of float32[n, d] after the other until the time is over, and for ``least`` of them in any case.
     Each is done in one of ``turns``, where others come first. The first is asked twice, so that connecting is not counted."""
-    ask(probes[:1])
     hits, seconds = list[Hits](), list[float]()
     with turns or nullcontext[Turns](nullcontext) as take:
+        with take():
+            ask(probes[:1])
         for row in range(len(probes)):
             if row >= least and time.monotonic() > until:
                 break

@@ -96,6 +96,7 @@ def test_what_is_only_shown_is_cut_and_the_gates_are_not(
     searches = {line["ef_search"]: line["searches"] for line in target["benchmark"]["sweep"]}
     own = target["benchmark"]["ef_search"]
     assert searches == {ef: 200 if ef == own else 10 for ef in (40, 100, 200, 400)}
+    assert target["benchmark"]["exact"]["searches"] == 1
     assert "only 430 of 1,000 timed searches were made, so that" in " ".join(target["notes"])
     assert "(10 of 200 searches)" in (reports / "short" / "report.html").read_text()
 
