@@ -1,5 +1,7 @@
 """From the forms about models to what is asked of the tables: models are opened by their names."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flows.forms.models import ModelsActivate, ModelsInit, ModelsRetire, ModelsSetup, OfTables
@@ -8,7 +10,7 @@ from tasks.embedders.bare_names import whole_name
 from tasks.embedders.registry import space_of
 from tasks.planning.shown_sql import lines, note
 from tasks.runs import registry
-from tasks.runs.database import connect, database_url
+from tasks.runs.database import Connection, connect, database_url, refusable
 from tasks.runs.registry import UNKNOWN
 from tasks.shadows.postgres import model_init, model_setup, model_switch
 from tasks.shadows.postgres.model_changes import Change
@@ -19,7 +21,7 @@ from tasks.stores.postgres import model_tables
 
 def preflight(parameters: OfTables) -> None:
     """Raises UsageError or VerificationRefused for what can be told before anything is started, or changed."""
-    with connect(database_url(parameters.database), "vecferry models") as connection:
+    with _reading(parameters) as connection:
         if isinstance(parameters, ModelsInit) and not parameters.rollback:
             asked = asked_of(parameters)
             if standing := model_init.problems(connection, model_init.draft(connection, asked), asked):
@@ -73,7 +75,7 @@ class Planned:
 def planned_init(parameters: ModelsInit) -> Planned:
     """What ``init`` would change; nothing is written."""
     asked = asked_of(parameters)
-    with connect(database_url(parameters.database), "vecferry models") as connection:
+    with _reading(parameters) as connection:
         draft = model_init.draft(connection, asked)
         problems = model_init.problems(connection, draft, asked)
         return Planned(model_init.changes(connection, draft, asked), problems, model_init.notes(connection, draft))
@@ -82,6 +84,13 @@ def planned_init(parameters: ModelsInit) -> Planned:
 def planned_setup(parameters: ModelsSetup) -> Planned:
     """What ``setup`` would change; nothing is written."""
     wanted = wanted_of(parameters)
-    with connect(database_url(parameters.database), "vecferry models") as connection:
+    with _reading(parameters) as connection:
         tables = model_tables.find(connection, parameters.roles.resolved())
         return Planned(model_setup.changes(connection, tables, wanted, parameters.partial), [], [])
+
+
+@contextmanager
+def _reading(parameters: OfTables) -> Iterator[Connection]:
+    """A connection of a moment; what the database refuses is told in its words."""
+    with connect(database_url(parameters.database), "vecferry models") as connection, refusable("look at the models"):
+        yield connection

@@ -103,11 +103,12 @@ def _carry_out(flow: str, parameters: OfTables, as_json: bool) -> None:
 def _show(p: list[str] | None, as_json: bool, show: Callable[..., None]) -> None:
     from flows.command.runs import note_versions
     from tasks.runs import served
-    from tasks.runs.database import connect, database_url
+    from tasks.runs.database import connect, database_url, refusable
     from tasks.stores.postgres import model_tables
 
     parameters = parse(OfTables, pairs(p))
-    with connect(database_url(parameters.database), "vecferry models") as connection:
+    database = database_url(parameters.database)
+    with connect(database, "vecferry models") as connection, refusable("look at the models"):
         note_versions(connection)
         seen = served.status(connection, model_tables.find(connection, parameters.roles.resolved()))
     show(seen, as_json)

@@ -49,6 +49,16 @@ def stays_ended(connection: Connection, model: RegisteredModel) -> None:
         raise UsageError(f"{model.name} was brought back meanwhile, and no further vector of it is dropped")
 
 
+def stays_idle(connection: Connection, model: RegisteredModel) -> None:
+    """Until the caller's transaction ends nobody makes it the default. Raises UsageError where it is that."""
+    row = connection.execute("SELECT state FROM vecferry.model WHERE model = %s FOR SHARE", (model.number,)).fetchone()
+    if row == ("active",):
+        raise UsageError(
+            f"{model.name} is the default of new searches, and its vectors would go: make another one the default first, "
+            "`vecferry models activate NAME`"
+        )
+
+
 def bring_back(connection: Connection, model: RegisteredModel) -> None:
     """Has it searched again."""
     connection.execute("UPDATE vecferry.model SET ended_at = NULL WHERE model = %s", (model.number,))

@@ -141,3 +141,21 @@ def test_roles_are_read_as_names_or_in_parts() -> None:
         "activate",
         "retire",
     }
+
+
+def test_a_role_without_rights_is_told_which(
+    served: Connection, database: str, vecferry: Vecferry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it asks for: one that may search may not switch."""
+    served.execute("DO $$ BEGIN CREATE ROLE stranger LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    monkeypatch.setenv("DATABASE_URL", database.replace("postgres:@", "stranger:@"))
+    for asked in (
+        ["status"],
+        ["activate", "8"],
+        ["retire", "4"],
+        ["setup", "hashing/8"],
+        ["setup", "hashing/8", "--plan"],
+    ):
+        status, _, error = vecferry("models", *asked)
+        assert status == 1
+        assert "permission denied for schema vecferry; grant it to this role" in error

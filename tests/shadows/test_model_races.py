@@ -283,3 +283,32 @@ def test_rollback_loses_no_vector_that_comes_meanwhile(
         )
         with pytest.raises(UsageError, match="1 vector of hashing/4 would be lost"):
             model_rollback.roll_back(connection, tables)
+
+
+def test_an_init_that_is_killed_before_its_keys_are_swapped(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goes on with that when it is called again, and a chunk may have a row of each model; a rollback has the narrow key again."""
+    connection.execute(FIXED)
+    asked = Asked(source=Source("hashing/8", HashingEmbedder(8).space), replace_unique=True)
+    sent = model_init.send_one_by_one
+
+    def killed(*args: Any) -> Any:
+        yield next(sent(*args))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model_init, "send_one_by_one", killed)
+        with pytest.raises(KeyboardInterrupt):
+            model_init.initialise(connection, asked)
+    tables, _ = model_init.initialise(connection, asked)
+    model_setup.set_up(connection, tables, wanted(4))
+    connection.execute(
+        "INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_4) SELECT id, 2, '[1,2,3,4]' FROM document_chunks"
+    )
+    assert rows(connection) == [(1, 3), (2, 3)]
+    model_retire.retire(connection, tables, "hashing/4")
+    model_retire.retire(connection, tables, "hashing/4", 0)
+    model_rollback.roll_back(connection, tables)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        connection.execute("INSERT INTO chunk_embeddings (chunk_id, embedding) VALUES (1, '[1,2,3,4,5,6,7,8]')")

@@ -8,10 +8,11 @@ import pytest
 from tasks import load as loading
 from tasks.base import settings
 from tasks.base.errors import FatalError, UsageError
+from tasks.begin import ready_to_cut_over
 from tasks.catch_up import catch_up
 from tasks.cutover import contract, rollback
 from tasks.embedders.registry import open_embedder
-from tasks.runs import registry
+from tasks.runs import ledger, registry
 from tasks.runs.database import database_url
 from tasks.runs.holding import sole_runner
 from tasks.shadows.postgres import model_rename, model_retire, model_rollback, model_setup, model_switch
@@ -197,3 +198,33 @@ def test_setup_brings_a_retired_model_back(served: Served) -> None:
     model = registry.named(served.connection, served.tables, NEW)
     assert (model.searched, model.active) == (True, False)
     assert model_setup.set_up(served.connection, served.tables, wanted) == []
+
+
+def test_a_rollback_leaves_the_default_its_vectors(served: Served) -> None:
+    """Before the cutover, of a model that somebody has made the default by hand: else searches would find nothing."""
+    run = migrated("by-hand")
+    model_switch.activate(served.connection, served.tables, NEW)
+    with pytest.raises(UsageError, match="hashing/768 is the default of new searches, and its vectors would go"):
+        rollback(run)
+    assert served.vectors(NEW) == served.expected(NEW)
+    model_switch.activate(served.connection, served.tables, OLD)
+    rollback(run)
+    assert served.vectors(NEW) == {}
+
+
+def test_a_contract_names_the_default_that_there_is(served: Served) -> None:
+    """Which may be another one than the run has made that."""
+    run = migrated("over")
+    finish(run, min_recall=0.3)
+    model_switch.activate(served.connection, served.tables, OLD)
+    assert contract(run, 0) == ["hashing/384 stays the default of public.document_chunks; no vectors were dropped"]
+
+
+def test_a_cutover_that_somebody_has_passed_over_is_no_success(served: Served) -> None:
+    """Where another model was made the default by hand since, the command says so."""
+    run = migrated("over")
+    finish(run, min_recall=0.3)
+    ready_to_cut_over(run, ledger.get(served.connection, "over"))
+    model_switch.activate(served.connection, served.tables, OLD)
+    with pytest.raises(UsageError, match=r"people do not use what run over has made.*or somebody has switched since"):
+        ready_to_cut_over(run, ledger.get(served.connection, "over"))

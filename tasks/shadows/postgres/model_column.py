@@ -18,8 +18,7 @@ from sql import statement
 from tasks.base.errors import FatalError, UsageError
 from tasks.base.progress import Tell, quiet
 from tasks.base.words import agreeing, counted, typed
-from tasks.embedders.naming import shown
-from tasks.runs import coverage, registry, way_back
+from tasks.runs import coverage, model_sets, registry, way_back
 from tasks.runs.checkpoints import Mark
 from tasks.runs.plan import Target
 from tasks.runs.registry import RegisteredModel
@@ -139,6 +138,11 @@ class ModelColumnShadow(LiveShadow):
             f"migrate those too, or `vecferry models activate {typed(place.model_name)} --force` switches without them"
         ]
 
+    def passed_over(self, connection: Connection) -> bool:
+        return not any(
+            m.active for m in registry.listed(connection, self.tables) if m.number == self.target.place.model
+        )
+
     def switch(self, connection: Connection) -> None:
         model = self.model(connection)
         registry.set_active(connection, self.tables, model)
@@ -166,7 +170,7 @@ class ModelColumnShadow(LiveShadow):
     def contract(self, connection: Connection) -> list[str]:
         way_back.settle(connection, self.model(connection))
         return [
-            f"{shown(self.target.place.model_name)} stays the default of {self.tables.chunks}; no vectors were dropped"
+            f"{registry.default(connection, self.tables).shown} stays the default of {self.tables.chunks}; no vectors were dropped"
         ]
 
     def notes(self) -> list[str]:
@@ -203,7 +207,8 @@ class ModelColumnShadow(LiveShadow):
         return difference
 
     def clear(self) -> None:
-        """Those vectors that this run has brought in; what others have written, before it or since, stays."""
+        """Those vectors that this run has brought in; what others have written, before it or since, stays. Raises UsageError while the
+        model is the default all the same: searches would find nothing."""
         with self.run.connection() as connection:
             if not relations.exists(connection, self.side):
                 return
@@ -220,7 +225,8 @@ class ModelColumnShadow(LiveShadow):
             )
             deleted = 1
             while deleted:
-                with pace.turn(connection):
+                with pace.turn(connection), connection.transaction():
+                    model_sets.stays_idle(connection, self.model(connection))
                     deleted = connection.execute(one).rowcount
 
     def _known_to_others(self, connection: Connection) -> sql.Composable:

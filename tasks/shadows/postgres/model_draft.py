@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from tasks.base.errors import UsageError
 from tasks.embedders.interface import Space
+from tasks.runs.names import short
 from tasks.stores.postgres import model_tables
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.fixed_column import (
@@ -17,7 +18,7 @@ from tasks.stores.postgres.fixed_column import (
 )
 from tasks.stores.postgres.live_table import columns_of
 from tasks.stores.postgres.model_roles import detected
-from tasks.stores.postgres.model_tables import ModelTables, Roles
+from tasks.stores.postgres.model_tables import Embeddings, ModelTables, Roles
 from tasks.stores.postgres.models_table import ModelsTable, models_table
 
 
@@ -62,7 +63,7 @@ class Draft:
     narrow: UniqueKey | None = None
     """What allows a chunk only one row."""
     keyed: bool = True
-    """Whether chunk and model are a key already."""
+    """Whether chunk and model are a key already; an index that is to become ours is none yet."""
 
 
 def draft(connection: Connection, asked: Asked) -> Draft:
@@ -92,5 +93,11 @@ def _registered(connection: Connection, roles: Roles) -> ModelTables | None:
 
 def _keys(connection: Connection, tables: ModelTables) -> tuple[UniqueKey | None, bool]:
     keys = unique_keys(connection, tables.embeddings.identifier)
-    keyed = one_row_a_chunk_and_model(keys, tables.embeddings) is not None
-    return one_row_a_chunk(keys, tables.embeddings), keyed
+    key = one_row_a_chunk_and_model(keys, tables.embeddings)
+    half_made = key is not None and key.constraint is None and key.index == key_name(tables.embeddings)
+    return one_row_a_chunk(keys, tables.embeddings), key is not None and not half_made
+
+
+def key_name(vectors: Embeddings) -> str:
+    """What the key of one row a chunk and model is called where we make it."""
+    return short(f"{vectors.table}_chunk_model_key", 63)

@@ -142,6 +142,8 @@ def _later(connection: Connection, drafted: Draft, known: list[RegisteredModel])
     """What takes long, or must be alone."""
     if not drafted.keyed:
         yield from model_pieces.unique_key(drafted.tables, drafted.narrow)
+    elif drafted.narrow:
+        yield model_pieces.no_narrow_key(drafted.tables, drafted.narrow)
     yield from indexes(connection, drafted.tables, known)
 
 

@@ -8,10 +8,10 @@ from psycopg import sql
 from sql import statement
 from tasks.base.words import listed
 from tasks.runs import coverage
-from tasks.runs.names import short
 from tasks.runs.registry import RegisteredModel
 from tasks.shadows.postgres import model_bodies, model_functions
 from tasks.shadows.postgres.model_changes import Change, change
+from tasks.shadows.postgres.model_draft import key_name
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection, pgvector_schema
 from tasks.stores.postgres.fixed_column import UniqueKey
@@ -96,16 +96,12 @@ def unique_key(tables: ModelTables, instead: UniqueKey | None) -> list[Change]:
     """One row a chunk and model; ``instead`` of one a chunk, where the table has that."""
     vectors = tables.embeddings
     where = {"schema": vectors.schema, "table": vectors.table}
-    index = short(f"{vectors.table}_chunk_model_key", 63)
+    index = key_name(vectors)
     build = [
         statement("contract_index_concurrently", schema=vectors.schema, index=index),
         statement("expand_model_key_concurrently", **where, index=index, chunk=vectors.chunk, model=vectors.model),
     ]
-    swap = []
-    if instead and instead.constraint:
-        swap.append(statement("contract_constraint", **where, constraint=instead.constraint))
-    elif instead:
-        swap.append(statement("contract_index", schema=vectors.schema, index=instead.index))
+    swap = [_without(vectors, instead)] if instead else []
     kind = sql.SQL(instead.kind if instead else "UNIQUE")
     swap.append(statement("expand_model_key", **where, index=index, kind=kind))
     of = f"({vectors.chunk}, {vectors.model})"
@@ -114,6 +110,19 @@ def unique_key(tables: ModelTables, instead: UniqueKey | None) -> list[Change]:
         change(f"unique index {index} on {vectors} {of}", *build, alone=True),
         change(f"key {index} of {vectors}{in_place}", *swap),
     ]
+
+
+def no_narrow_key(tables: ModelTables, narrow: UniqueKey) -> Change:
+    """Nothing that allows one row a chunk, where chunk and model are a key already."""
+    return change(
+        f"no key {narrow.constraint or narrow.index} of {tables.embeddings}", _without(tables.embeddings, narrow)
+    )
+
+
+def _without(table: Embeddings, key: UniqueKey) -> sql.Composed:
+    if key.constraint:
+        return statement("contract_constraint", schema=table.schema, table=table.table, constraint=key.constraint)
+    return statement("contract_index", schema=table.schema, index=key.index)
 
 
 def count_chunks(tables: ModelTables, known: Sequence[RegisteredModel]) -> Change:

@@ -9,9 +9,9 @@ from sql import statement
 from tasks.base.errors import UsageError
 from tasks.base.words import counted, typed
 from tasks.runs import coverage, model_sets, models, registry, served
-from tasks.runs.names import short
 from tasks.shadows.postgres import model_pieces, model_runs
 from tasks.shadows.postgres.model_changes import Change, change, registry_gone, send, send_one_by_one
+from tasks.shadows.postgres.model_draft import key_name
 from tasks.shadows.postgres.model_rename import rename
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
@@ -129,7 +129,7 @@ def _columns(connection: Connection, tables: ModelTables, before: dict[str, Any]
 def _key(tables: ModelTables, before: dict[str, Any]) -> Iterator[Change]:
     vectors, narrow = tables.embeddings, before["narrow"]
     where = {"schema": vectors.schema, "table": vectors.table}
-    index = short(f"{vectors.table}_chunk_model_key", 63)
+    index = key_name(vectors)
     if not before["keyed"]:
         yield change(f"no key {index}", statement("contract_constraint", **where, constraint=index))
     if narrow and narrow["constraint"]:

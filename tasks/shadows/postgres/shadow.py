@@ -66,6 +66,10 @@ class PostgresShadow(ABC):
         """What ``take_back`` would overwrite that somebody else has made."""
         return []
 
+    def passed_over(self, connection: Connection) -> bool:
+        """Whether somebody has chosen by hand that people use something else."""
+        return False
+
     @property
     def stands_in(self) -> bool:
         """Whether ``stand_in`` has anything to do."""

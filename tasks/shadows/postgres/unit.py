@@ -33,8 +33,10 @@ class PostgresUnit:
     run: Run
     shadows: tuple[PostgresShadow, ...]
 
-    def active(self) -> None:
-        """The switch and its mark are one transaction."""
+    def active(self) -> bool | None:
+        """The switch and its mark are one transaction; but people may choose by hand what they use."""
+        with self.run.connection() as connection:
+            return False if any(shadow.passed_over(connection) for shadow in self.shadows) else None
 
     def dependents(self) -> list[str]:
         with self.run.connection() as connection:
