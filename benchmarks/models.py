@@ -68,13 +68,13 @@ def models(url: str, rows: int = ROWS) -> Iterator[Figure]:
         yield from _of_shared(connection, served, shared, "a partial index for each")
 
 
-def _of_shared(connection: Connection, served: Served, model: RegisteredModel, how_indexed: str) -> Iterator[Figure]:
+def _of_shared(connection: Connection, served: Served, model: RegisteredModel, indexed_as: str) -> Iterator[Figure]:
     seconds = _timed(connection, served, [model])
     share = _p95(seconds["one model"]) / _p95(seconds["bare"])
-    what = f"search by one of two models in a column, {how_indexed}, p95 over a hand-written query"
+    what = f"search by one of two models in a column, {indexed_as}, p95 over a hand-written query"
     note = f"{_note(seconds['one model'])}; by hand p50 {np.percentile(seconds['bare'], 50) * 1000:.2f} ms"
     yield Figure(what, len(served.vectors[0]), share, 1.1, unit=" ×", note=note)
-    yield _recall(connection, served, model, f"two models in its column, {how_indexed}")
+    yield _recall(connection, served, model, f"two models in its column, {indexed_as}")
 
 
 def _timed(connection: Connection, served: Served, asked: list[RegisteredModel]) -> dict[str, list[float]]:

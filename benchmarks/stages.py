@@ -134,7 +134,7 @@ def index_figures(run: Run, rows: int) -> list[Figure]:
         by_us = min(by_us, own_build())
         by_hand[best] = min(by_hand[best], _built(run, connection, *best, 10 * by_us))
     hand = min(by_hand.values())
-    tried = ", ".join(f"{m // MEGABYTE} MB × {w}: {_said(s)}" for (m, w), s in by_hand.items())
+    tried = ", ".join(f"{m // MEGABYTE} MB × {w}: {_duration(s)}" for (m, w), s in by_hand.items())
     note = f"ours {memory // MEGABYTE} MB × {workers}: {by_us:.1f} s; by hand {tried}"
     return [Figure("index: time to the best settings by hand", rows, by_us / hand, 1.1, note=note)]
 
@@ -161,7 +161,7 @@ def _built(run: Run, connection: Connection, memory: int, workers: int, limit: f
         return float("inf")
 
 
-def _said(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds != float("inf") else "cut off"
 
 

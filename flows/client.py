@@ -8,7 +8,6 @@ asynchronous program writes ``await asyncio.to_thread(search, "What is RAG?")``.
 
 import threading
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -285,10 +284,9 @@ def migrate_to_new_model(
     ``report``, ``next`` and so on, and ``done``, lines that say what was done. Raises UsageError where the run cannot begin,
     VerificationRefused where what it made does not pass, and TransientError or FatalError where it stopped: the same call goes on.
     """
-    given = {"source_model": source_model, "target_model": target_model, **parameters}
-    run = import_module("flows.command.in_process").run  # only this needs Prefect
-    outcome: dict[str, Any] = run("multi-model", given, progress)
-    return outcome
+    from flows.command.in_process import run  # only this needs Prefect
+
+    return run("multi-model", {"source_model": source_model, "target_model": target_model, **parameters}, progress)
 
 
 def as_json(value: Any) -> Any:

@@ -79,7 +79,8 @@ def _left(name: str, filled: Refilled) -> list[str]:
     gone, changed, taken = filled.gone, filled.changed, filled.taken
     lines = {
         f"{counted(gone.count, 'row', 'are')} not there any more{gone.first}": gone,
-        f"{counted(changed.count, 'row', 'were')} left out because their text has changed{changed.first}": changed,
+        f"{counted(changed.count, 'row', 'were')} left out because {agreeing(changed.count, 'their')} text has "
+        f"changed{changed.first}": changed,
         f"{counted(taken.count, 'row', 'have')} another vector by now and {agreeing(taken.count, 'were')} left alone{taken.first}": taken,
     }
     return [f"{name}: {line}" for line, rows in lines.items() if rows.count]

@@ -86,5 +86,5 @@ def reread_task(run_id: str, database: str) -> None:
     """Has the next pass look at every row."""
     run = open_run(run_id, database)
     for target in run.plan.targets:
-        with run.refusable(f"read {target.name} anew"):
+        with run.refusable(f"read {target.name} again"):
             shadow_of(run, target).reread()

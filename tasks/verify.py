@@ -18,7 +18,7 @@ from prefect import task
 from tasks.base.errors import VerificationRefused
 from tasks.base.progress import Tell, part, quiet
 from tasks.base.retrying import RETRYING
-from tasks.base.words import agreeing, counted
+from tasks.base.words import agreeing, counted, listed
 from tasks.checks import report
 from tasks.checks.change_of_model import space_checks
 from tasks.checks.contact_sheet import contact_sheet
@@ -59,7 +59,7 @@ class Verification:
             return
         lines = "; ".join(f"{t.table}: {c.name} ({c.result}, required {c.wanted})" for t, c in bad)
         gates = sorted({f"gates.{c.gate}" for _, c in bad if c.gate})
-        decided = f" If that is acceptable, set {' and '.join(gates)} with -p." if gates else ""
+        decided = f" If that is acceptable, set {listed(gates)} with -p." if gates else ""
         decided += "".join(f" {line}." for t, c in bad if c.gate == "max_quarantined" for line in t.set_aside)
         raise VerificationRefused(f"verification failed: {lines}.{decided} Report: {self.path}")
 

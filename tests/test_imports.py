@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
+    {"sql"},
     {"base"},
     {"embedders"},
     {"stores"},
@@ -35,24 +36,31 @@ VENDORS = (
     "timm",
     "sentence_transformers",
 )
-MOST_LINES = 300
-LAZY = re.compile(r"^flows/command/|^flows/forms/form\.py$|^tasks/base/settings\.py$")
-"""Where a module may be imported inside a function: the command imports what a verb needs, and a form and the settings do
-without Prefect where it is not asked."""
+MOST_LINES, MOST_PARAMETERS = 300, 7
+LAZY = re.compile(r"^flows/command/|^flows/client\.py$|^flows/forms/form\.py$|^tasks/base/settings\.py$")
+"""Where a module may be imported inside a function: the command imports what a verb needs, and the client, a form and the settings
+do without Prefect where it is not asked."""
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted([*ROOT.glob("tasks/**/*.py"), *ROOT.glob("flows/**/*.py")]):
+    for path in sorted(path for folder in ("tasks", "flows", "sql") for path in (ROOT / folder).rglob("*.py")):
         yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Lines and names of what is imported, be it by a call with its name."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.lineno, node.module
-            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        match node:
+            case ast.Import(names=names):
+                yield from ((node.lineno, alias.name) for alias in names)
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                yield node.lineno, module
+                yield from ((node.lineno, f"{module}.{alias.name}") for alias in names)
+            case ast.ImportFrom(module=module, level=level):
+                yield node.lineno, "." * level + (module or "")
+            case ast.Call(func=called, args=[ast.Constant(value=str(name)), *_]):
+                if ast.unparse(called).endswith(("import_module", "__import__")):
+                    yield node.lineno, name
 
 
 def part_of(name: str) -> str | None:
@@ -60,6 +68,8 @@ def part_of(name: str) -> str | None:
     match name.removesuffix(".py").replace("/", ".").split("."):
         case ["flows", *_]:
             return "flows"
+        case ["sql", *_]:
+            return "sql"
         case ["tasks", part, *_]:
             return "stages" if part in STAGES else part
     return None
@@ -73,7 +83,7 @@ def test_a_file_of_tasks_is_a_stage_and_nothing_else_is() -> None:
     """A newcomer reads the migration off the listing."""
     assert {path.stem for path in (ROOT / "tasks").glob("*.py")} == STAGES | {"__init__"}
     assert {p.name for p in (ROOT / "tasks").iterdir() if p.is_dir() and p.name[0] != "_"} == {
-        part for layer in LAYERS[:-2] for part in layer
+        part for layer in LAYERS[1:-2] for part in layer
     }
 
 
@@ -89,17 +99,21 @@ def test_imports_run_one_way() -> None:
     assert wrong == []
 
 
+def test_imports_name_the_whole_way() -> None:
+    """What imports a module is found by who searches for its name, and by the tests here."""
+    assert [f"{path}:{line}" for path, tree in modules() for line, name in imported(tree) if name[0] == "."] == []
+
+
 def test_stages_and_checks_know_no_vendor() -> None:
     """What they need of one is asked of a place, of records, or of the run."""
-    folder = re.compile(r"tasks\.(stores|shadows|embedders|contents)\.[a-z_]+\.")
-    allowed = {f"tasks.{part}.{name}" for part in ("stores", "shadows", "embedders", "contents") for name in (
-        "interface", "registry", "records", "exact_search", "canonical", "difference", "pictures", "place")}  # fmt: skip
+    roles = {"stores", "shadows", "embedders", "contents"}
+    allowed = {"interface", "registry", "records", "exact_search", "canonical", "difference", "pictures", "place"}
     wrong = [
         f"{path}:{line} imports {name}"
         for path, tree in modules()
         if part_of(path) in ("stages", "checks")
         for line, name in imported(tree)
-        if name.split(".")[0] in VENDORS or (folder.match(name) and not name.startswith(tuple(allowed)))
+        if name.split(".")[0] in VENDORS or (part_of(name) in roles and {*name.split(".")[2:3]} - allowed)
     ]
     assert wrong == []
 
@@ -108,7 +122,7 @@ def test_stages_and_checks_know_no_vendor() -> None:
 def test_a_vendors_client_is_imported_in_its_own_folder_only(vendor: str) -> None:
     """chromadb in stores/chroma, openai in embedders/openai, …; PostgreSQL also where the ledger is."""
     homes = {
-        "psycopg": r"tasks/(stores/postgres|shadows/postgres|runs|serving|planning)/|tasks/base/error_messages\.py|flows/command/",
+        "psycopg": r"sql/|tasks/(stores/postgres|shadows/postgres|runs|serving|planning)/|tasks/base/error_messages\.py|flows/command/",
         "chromadb": r"tasks/stores/chroma/",
         "qdrant_client": r"tasks/(stores|shadows)/qdrant/",
         "openai": r"tasks/embedders/openai/",
@@ -125,28 +139,62 @@ def test_a_vendors_client_is_imported_in_its_own_folder_only(vendor: str) -> Non
 def test_no_import_inside_a_function_hides_a_circle() -> None:
     """Only what is asked for by name, or is slow to import, is imported late."""
     wrong = [
-        f"{path}:{node.lineno}"
+        f"{path}:{line} imports {name}"
         for path, tree in modules()
         if not LAZY.search(path)
         for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef)
-        for node in ast.walk(function)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("tasks", "flows")
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for line, name in imported(function)
+        if name.split(".")[0] in ("tasks", "flows", "sql")
     ]
     assert wrong == []
 
 
 def test_facts_are_asked_for_and_no_kinds() -> None:
-    """Whether something is a target, a request or an embedder of some class is for nobody to ask."""
-    kinds = re.compile(r"isinstance\([^)]*(Target|Request|Embedder|Place)|\.mode\b|== CARRIED")
+    """Whether something is a target, a request or an embedder of some class is for nobody to ask; nor of what kind a place or a
+    content is, or a source's store, or which flow this is."""
+    classes = re.compile(r"isinstance\([^)]*(Target|Request|Embedder|Place)|\.mode\b|== CARRIED")
+    kinds = re.compile(r"\b(place|content)\.kind$|\bsource\['store'\]$|\.flow$")
+    wrong = []
+    for path, tree in modules():
+        for node in ast.walk(tree):
+            match node:
+                case ast.Call(func=ast.Name(id="isinstance")) | ast.Attribute(attr="mode"):
+                    asked = bool(classes.search(ast.unparse(node)))
+                case ast.Compare(left=left, comparators=[*others]):
+                    sides = [ast.unparse(side) for side in (left, *others)]
+                    same = all(kinds.search(side) for side in sides)  # of two of them, whether they are alike
+                    named = any(map(kinds.search, sides)) and not same and not path.endswith("/registry.py")
+                    asked = "CARRIED" in sides or named
+                case ast.Match(subject=subject):
+                    asked = bool(kinds.search(ast.unparse(subject)))
+                case ast.Subscript(slice=key):
+                    asked = bool(kinds.search(ast.unparse(key))) and not path.endswith("/registry.py")
+                case _:
+                    asked = False
+            if asked and not path.startswith(
+                ("tasks/contents/", "tasks/embedders/pictures.py")
+            ):  # a picture has a mode
+                wrong.append(f"{path}:{node.lineno}: {ast.unparse(node)}")
+    assert wrong == []
+
+
+def test_no_function_takes_more_than_one_can_keep_in_mind() -> None:
+    """Seven parameters at most, besides the options of a command, which are typed by name."""
     wrong = [
-        f"{path}:{number}: {line.strip()}"
-        for path, _ in modules()
-        if not path.startswith(("tasks/contents/", "tasks/embedders/pictures.py"))  # a picture has a mode of its own
-        for number, line in enumerate((ROOT / path).read_text().splitlines(), 1)
-        if kinds.search(line)
+        f"{path}:{function.lineno} {function.name}"
+        for path, tree in modules()
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and len(_parameters(function)) > MOST_PARAMETERS
     ]
     assert wrong == []
+
+
+def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    a = function.args
+    own = (*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg)))
+    option = re.compile(r"\btyper\.")
+    return [p.arg for p in own if p.arg not in ("self", "cls") and not option.search(ast.unparse(p.annotation or p))]
 
 
 def test_no_module_is_too_long_to_be_read_at_once() -> None:

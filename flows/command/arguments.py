@@ -12,6 +12,7 @@ from flows.forms.form import parse
 from flows.forms.registry import FLOWS
 from flows.forms.shared import Base, Migration
 from tasks.base.errors import UsageError
+from tasks.base.words import listed
 from tasks.runs.names import generated_run_id
 
 
@@ -19,8 +20,8 @@ def form_of(flow: str) -> type[Migration]:
     """The form of a flow. Raises UsageError, which lists the flows, for an unknown name."""
     if flow not in FLOWS:
         near = get_close_matches(flow, FLOWS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"unknown flow {flow!r}: {hint}The flows are {' and '.join(FLOWS)}")
+        hint = f": did you mean {near[0]}?" if near else "."
+        raise UsageError(f"unknown flow {flow!r}{hint} The flows are {listed(list(FLOWS))}")
     return FLOWS[flow]
 
 

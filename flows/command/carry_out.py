@@ -76,11 +76,11 @@ def carry_out(
         checked = verb in CHECKS and status.is_checked(connection, run_id, since)
     if failure is None and not done:
         failure = FatalError(
-            f"by the ledger, {verb} of {run_id} is not done: see {command('status', run_id, database)}"
+            f"according to the ledger, {verb} of {run_id} is not done: see {command('status', run_id, database)}"
         )
     if done and failure and not isinstance(failure, VecferryError):
         terminal.complain(
-            f"{verb} of {run_id} is done, in spite of an error on the way: {type(failure).__name__}: {failure}"
+            f"{verb} of {run_id} is done, despite an error on the way: {type(failure).__name__}: {failure}"
         )
         failure = None
     outcome = replace(

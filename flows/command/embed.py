@@ -18,7 +18,7 @@ from tasks.embedders.registry import open_embedder
 
 def command(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="an image; may be several", metavar="FILE", show_default=False)
+        list[Path] | None, typer.Argument(help="an image; may be repeated", metavar="FILE", show_default=False)
     ] = None,
     model: Annotated[
         str,

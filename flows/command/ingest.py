@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(help="a text file; may be several", metavar="FILE")],
+    files: Annotated[list[Path], typer.Argument(help="a text file; may be repeated", metavar="FILE")],
     model: Annotated[
         str,
         typer.Option(

@@ -260,7 +260,7 @@ def _note(connection: Connection, run_id: str, typed: str) -> Message:
     if ledger.find(connection, run_id) is None:
         return Message(f"interrupted; nothing was changed. Start again with: {typed}")
     if sys.argv[1] == "demo":
-        return Message(f"interrupted; a demo always begins anew: {typed}")
+        return Message(f"interrupted; a demo always starts over: {typed}")
     record = replace(ledger.get(connection, run_id), at_work=False)  # it is we who hold it, and not for long
     step = status.next_step(record, checkpoints.batches(connection, run_id))
     command = typed if sys.argv[1] not in ("run", "snapshot", "rerun") else step.now

@@ -178,7 +178,7 @@ app.command("catch-up", help="Bring a run's vectors up to date with their source
 def rollback(
     run_id: RunId,
     force: Annotated[
-        bool, typer.Option("--force", help="overwrite what somebody has put in the place of a search function since")
+        bool, typer.Option("--force", help="overwrite what somebody has since put in place of a search function")
     ] = False,
     p: Parameters = None,
     as_json: Json = False,
@@ -190,7 +190,7 @@ def rollback(
 @app.command()
 def contract(
     run_id: RunId,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask before dropping what a rolled back run built")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask before dropping what a rolled-back run built")] = False,
     p: Parameters = None,
     as_json: Json = False,
 ) -> None:
@@ -254,7 +254,7 @@ def demo(
     ] = Path(".demo"),
     database: Annotated[
         str | None,
-        typer.Option("--database", help="a database of yours, by its variable or Secret block", metavar="NAME"),
+        typer.Option("--database", help="variable or Secret block with the URL of a database of yours", metavar="NAME"),
     ] = None,
 ) -> None:
     """Play a migration of real data, from nothing to searched and switched."""

@@ -68,7 +68,7 @@ def status(p: Parameters = None, as_json: Json = False) -> None:
 @app.command("activate")
 def activate(
     name: Name,
-    force: Annotated[bool, typer.Option("--force", help="also where it does not cover all chunks")] = False,
+    force: Annotated[bool, typer.Option("--force", help="even if it does not cover all chunks")] = False,
     p: Parameters = None,
     as_json: Json = False,
 ) -> None:
@@ -80,11 +80,11 @@ def activate(
 @app.command("retire")
 def retire(
     name: Name,
-    force: Annotated[bool, typer.Option("--force", help="also where a run needs it")] = False,
+    force: Annotated[bool, typer.Option("--force", help="even if a run needs it")] = False,
     p: Parameters = None,
     as_json: Json = False,
 ) -> None:
-    """Search by a model no more; its vectors stay until a second retire after the window."""
+    """Stop searching by a model; its vectors stay until a second retire after the window."""
     given: dict[str, Any] = {"model": name} | ({"force": True} if force else {})
     _carry_out("models_retire", parse(ModelsRetire, merged(pairs(p), given)), as_json)
 

@@ -19,7 +19,7 @@ from tasks.runs.run import Run, open_run
 
 
 def command(
-    text: Annotated[str, typer.Argument(help="what is looked for, in words", metavar="TEXT", show_default=False)] = "",
+    text: Annotated[str, typer.Argument(help="the text to search for", metavar="TEXT", show_default=False)] = "",
     run: Annotated[
         str,
         typer.Option(

@@ -25,7 +25,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--model",
-            help="a model to embed by, beside those that the database knows; may be repeated",
+            help="a model to embed with, beside those that the database knows; may be repeated",
             autocompletion=completion.models,
             metavar="NAME",
             show_default=False,
@@ -35,7 +35,7 @@ def command(
         str,
         typer.Option(
             "--token",
-            help=f"the name of the variable with the token that every request must bear (default: {TOKEN}, where that is set; "
+            help=f"name of the environment variable that holds the token every request must send (default: {TOKEN}, where that is set; "
             "without a token only this machine may ask)",
             metavar="NAME",
             show_default=False,
@@ -50,13 +50,16 @@ def command(
         ),
     ] = None,
     body_mb: Annotated[
-        int, typer.Option("--body-mb", help="the largest body that is taken, in MiB", min=1, max=1024, metavar="MIB")
+        int,
+        typer.Option(
+            "--body-mb", help="the largest request body that is accepted, in MiB", min=1, max=1024, metavar="MIB"
+        ),
     ] = DEFAULT.body_mb,
     timeout: Annotated[
         float,
         typer.Option(
             "--timeout",
-            help="seconds that a request may take to arrive, and its answer to be made",
+            help="seconds within which a request must arrive, and again within which it is answered",
             min=0.1,
             max=3600,
             metavar="SECONDS",

@@ -35,10 +35,10 @@ class ChromaToPgvector(Migration):
     collections: list[str] | None = Field(None, description="collections to migrate (default: all)")
     schema_: str = Field("public", alias="schema", description="schema of the tables")
     tables: dict[str, str] = Field(
-        {}, description="collection → table name, for tables that are to be called otherwise"
+        {}, description="collection → table name, for tables that should be named differently"
     )
     metrics: dict[str, Literal["cosine", "l2", "ip"]] = Field(
-        {}, description="collection → metric, for collections that do not tell theirs; the plan says which"
+        {}, description="collection → metric, for collections that do not state theirs; the plan says which"
     )
     halfvec: bool = Field(False, description="store half-precision vectors: half the space, three significant digits")
     embedder: str | None = Field(

@@ -68,7 +68,7 @@ class ClipToMegadescriptor(Migration):
     )
     layout: Literal["column", "side_table"] = Field(
         "column",
-        description="where the new vectors lie: in a column of the table, which takes the old one's name at the cutover, or in "
+        description="where the new vectors are stored: in a column of the table, which takes the old one's name at the cutover, or in "
         "a table beside it, where only the functions switch",
     )
     embedder: str = Field(
@@ -98,7 +98,7 @@ class ClipToMegadescriptor(Migration):
         description="settings that policies and filters read, for trying the search function: {request.jwt.claims: …}",
     )
     allow_dependents: bool = Field(
-        False, description="switch although views and the like name the old column, and stay on it"
+        False, description="switch even though views and the like name the old column, and will stay on it"
     )
 
     flow: ClassVar[str] = "clip-to-megadescriptor"

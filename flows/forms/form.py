@@ -110,7 +110,7 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     path = error["loc"]
     where = ".".join(map(str, path))
     if error["type"] == "extra_forbidden":
-        return f"unknown parameter {where!r}: {_instead(model, path)}"
+        return f"unknown parameter {where!r}{_instead(model, path)}"
     if error["type"] in ("model_type", "model_attributes_type") and (holder := fields.at(model, (*path, ""))):
         keys = ", ".join(f"{where}.{name}" for name in fields.names(holder))
         return f"parameter {where} has keys of its own: {keys}; got {error['input']!r}"
@@ -125,4 +125,4 @@ def _instead(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
     holder = fields.at(model, path) or model
     before = "".join(f"{part}." for part in path[:-1]) if holder is not model else ""
     known = f"The parameters are {', '.join(before + name for name in fields.names(holder))}"
-    return f"did you mean {near}? {known}" if near else known
+    return f": did you mean {near}? {known}" if near else f". {known}"

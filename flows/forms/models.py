@@ -30,7 +30,9 @@ class ChunksRole(_Part):
     document: str | None = Field(None, description="column of its document (default: the foreign key)")
     text: str | None = Field(None, description="column of the text that is embedded (default: content or text)")
     position: str | None = Field(None, description="column of its number in the document (default: chunk_index)")
-    vector: str | None = Field(None, description="column of the vectors that are searched now, where they lie here")
+    vector: str | None = Field(
+        None, description="column of the vectors that are searched now, where they are in this table"
+    )
 
 
 class EmbeddingsRole(_Part):
@@ -64,7 +66,7 @@ class Roles(BaseModel):
 class OfTables(Base):
     """What every verb about models takes."""
 
-    roles: Roles = Field(Roles(), description="the tables and columns that are meant")
+    roles: Roles = Field(Roles(), description="the tables and columns that play these parts")
 
 
 class Ingest(OfTables):
@@ -89,16 +91,18 @@ class ModelsInit(OfTables):
     source_model: str | None = Field(
         None, description="model of the vectors that are there: provider/model, or unknown"
     )
-    create: bool = Field(False, description="make new tables, though others of the database have vectors")
-    adopt: bool = Field(False, description="take over a table embedding_models, whose name the registry's view gets")
+    create: bool = Field(False, description="make new tables, even though other tables of the database have vectors")
+    adopt: bool = Field(False, description="take over a table embedding_models, whose name goes to the registry's view")
     replace_unique: bool = Field(
-        False, description="replace a key that allows one row a chunk by one of chunk and model"
+        False, description="replace a key that allows one row per chunk by one over chunk and model"
     )
     rename: bool | None = Field(
         None, description="true: the column that was there is called embedding_N; false: what it was called before"
     )
     rollback: bool = Field(False, description="put the tables back as they were before, where no vectors would be lost")
-    force: bool = Field(False, description="rename it though functions of the application name it, or a run is at work")
+    force: bool = Field(
+        False, description="rename it even though functions of the application name it, or a run is at work"
+    )
 
 
 class ModelsSetup(OfTables):
@@ -119,17 +123,15 @@ class ModelsActivate(OfTables):
     """The form of models-activate."""
 
     model: str = Field(description="the model that new searches and new documents use")
-    force: bool = Field(False, description="also where it does not cover all chunks")
+    force: bool = Field(False, description="even if it does not cover all chunks")
 
 
 class ModelsRetire(OfTables):
     """The form of models-retire."""
 
-    model: str = Field(description="the model that is searched no more; once more after the window: whose vectors go")
+    model: str = Field(description="the model to stop searching by; a second time, after the window, drops its vectors")
     rollback_days: Number = Field(7, ge=0, le=36_500, description="days after which a second retire drops its vectors")
-    force: bool = Field(
-        False, description="also where a run moves documents to or from it, or could be rolled back to it"
-    )
+    force: bool = Field(False, description="even if a run moves documents to or from it, or could be rolled back to it")
     database_share: Number = SHARE
 
 

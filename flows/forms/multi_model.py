@@ -21,7 +21,9 @@ class Documents(BaseModel):
     )
     ids: list[str | int] | str | int | None = Field(None, description="keys of documents, one or several")
     first: int | None = Field(
-        None, ge=1, description="the first so many documents by `order_by`, and those that come before them later"
+        None,
+        ge=1,
+        description="this many documents, the first ones by `order_by`; later documents that sort before them are added",
     )
 
     def resolved(self) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Rollback(OfRun):
     """The form of rollback."""
 
     force: bool = Field(
-        False, description="overwrite what somebody has put in the place of a search function since the cutover"
+        False, description="overwrite what somebody has put in place of a search function since the cutover"
     )
 
 

@@ -58,8 +58,8 @@ class SiglipToClip(Migration):
     collection: str = Field("image_chunks", description="the collection, or an alias of it")
     strategy: Literal["named_vector", "alias", "replace"] | None = Field(
         None,
-        description="where the new vectors lie: a second named vector of the same points, a new collection behind an alias, or a new "
-        "one that takes the old one's name (default: named_vector where the vectors have names and the server can add "
+        description="where the new vectors are stored: a second named vector of the same points, a new collection behind an alias, or a "
+        "new one that takes the old one's name (default: named_vector where the vectors have names and the server can add "
         "one, else alias)",
     )
     old_vector: str | None = Field(
@@ -78,7 +78,7 @@ class SiglipToClip(Migration):
         description="alias that points to the new collection after the switch (default: NEW_current, or `collection` where that is "
         "an alias)",
     )
-    content: Literal["image", "text"] = Field("image", description="what of a point the model is given")
+    content: Literal["image", "text"] = Field("image", description="what the model is given of a point")
     image: str | Lookup = Field(
         "image_path", description="the reference of a point's image: the payload key, or an SQL table that has it"
     )

@@ -35,7 +35,7 @@ class LiveTable(BaseModel):
         None,
         description="column of what a row is about; the report says how often its nearest row has the same, old and new",
     )
-    limit: int | None = Field(None, ge=0, description="only so many of its rows, as a smoke run; 0: all rows")
+    limit: int | None = Field(None, ge=0, description="a smoke run over this many of its rows (0: all rows)")
 
     def resolved(self) -> dict[str, Any]:
         """The same with lists of columns as lists, the text as a template, and no limit of 0."""
@@ -59,7 +59,7 @@ class Text384To1536(Migration):
     )
     layout: Literal["column", "side_table"] = Field(
         "column",
-        description="where the new vectors lie: in a column of the table, or in a table beside it, which loads far faster",
+        description="where the new vectors are stored: in a column of the table, or in a table beside it, which loads far faster",
     )
     embedder: str = Field(
         "openai/text-embedding-3-small", description="model of the new vectors: provider/model[?option=value]"

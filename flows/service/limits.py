@@ -36,7 +36,7 @@ class Limits:
             await response(self._too_slow(request.arrived))(scope, receive, send)
 
     def _too_large(self) -> Refused:
-        return Refused(413, f"the body has more than {self.most >> 20} MiB, the most that is taken", close=True)
+        return Refused(413, f"the body has more than {self.most >> 20} MiB, the most that is accepted", close=True)
 
     def _too_slow(self, arrived: bool) -> Refused:
         if arrived:

@@ -92,7 +92,7 @@ def _bound(options: Options) -> Iterator[socket.socket]:
             options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise UsageError(f"--host {options.host} is no address of this machine: {error.strerror}") from error
+        raise UsageError(f"--host {options.host} is not an address of this machine: {error.strerror}") from error
     with socket.socket(family, kind, protocol) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -33,6 +33,7 @@ SINGULAR = {
     "use": "uses",
     "them": "it",
     "they": "it",
+    "their": "its",
     "go": "goes",
 }
 

@@ -119,10 +119,10 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image | RowError:
             return RowError("unsupported", "the picture is HEIF (HEIC), which Pillow cannot read: convert it to JPEG")
         if _BEGINNINGS.match(data):
             return _damaged(error)
-        return RowError("not_an_image", f"the file is no picture that Pillow can read; it begins with {data[:16]!r}")
+        return RowError("not_an_image", f"the file is not a picture that Pillow can read; it begins with {data[:16]!r}")
     width, height = image.size
     if width < 1 or height < 1:
-        return RowError("not_an_image", f"the picture is {width}×{height} and so has no pixel")
+        return RowError("not_an_image", f"the picture is {width}×{height} and so has no pixelss")
     if width * height > max_pixels:
         return RowError(
             "too_many_pixels", f"the picture is {width}×{height}, which is more than {counted(max_pixels, 'pixel')}"

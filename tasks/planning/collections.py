@@ -80,7 +80,7 @@ def estimate(connection: Connection, draft: Draft) -> Planned:
 def _letters(connection: Connection) -> Iterator[str]:
     if (name := encoding(connection)) not in ("UTF8", "SQL_ASCII"):
         yield (
-            f"the encoding of the database is {name}: a batch fails that has a letter which {name} lacks; a database whose "
+            f"the encoding of the database is {name}: a batch fails if it has a character that {name} lacks; a database whose "
             "encoding is UTF8 takes them all"
         )
 

@@ -134,7 +134,7 @@ def warnings(samples: Iterable[Sampled]) -> Iterator[str]:
     """That nothing can be read, which is nobody's wish."""
     for sampled in samples:
         if sampled.refused and not sampled.opened:
-            yield f"{sampled.table}: no image of the sample can be opened: look at image, images.root and images.allow_hosts"
+            yield f"{sampled.table}: none of the sampled images can be opened: check image, images.root and images.allow_hosts"
 
 
 def _sampled(connection: Connection, target: Target[LivePlace], embedder: Embedder, plan: Plan) -> tuple[Sampled, Look]:

@@ -35,7 +35,7 @@ def warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str]
     for name, setting in rows:
         yield (
             f"{table}.{name} is part of the text, and reads by the {setting} of vecferry's sessions: keep that the same for all of "
-            f"them, ALTER ROLE … SET {setting} = …, or every row is embedded anew"
+            f"them, ALTER ROLE … SET {setting} = …, or every row is embedded again"
         )
 
 

@@ -149,7 +149,7 @@ def _between(tables: ModelTables, old: RegisteredModel, new: RegisteredModel) ->
     if new.space and made.fingerprint != new.space:
         yield (
             f"{new.name} makes vectors of another space than those that are registered: {made.fingerprint}, and {new.space}: set up "
-            "the model anew under a name with its revision or options"
+            "the model again under a name with its revision or options"
         )
 
 
@@ -214,7 +214,7 @@ def _statements(connection: Connection, run_id: str, target: Target[ModelColumn]
         yield from group(target.name, "once all rows are loaded", lines(*built))
     yield from live_sql.following(target)
     if not limited:
-        switched = note(f"the registry of models has {model.shown} as the default; by it these are made anew")
+        switched = note(f"the registry of models has {model.shown} as the default; these are remade from it")
         remade = [live_sql.chooses(tables.schema, name) for name in model_functions.names(models)]
         yield from group(target.name, "at the cutover", [switched, *remade])
         if target.old_space:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tasks.base.words import listed
 from tasks.runs.plan import Target
 from tasks.shadows.postgres.column_readers import readers
 from tasks.shadows.postgres.search_functions import origin_of
@@ -77,7 +78,7 @@ def bodies(
     """The bodies that a user gives, by the functions as plans call them; and what is wrong with their names."""
     if isinstance(given, str) and len(functions) > 1:
         return given, [
-            f"`function_sql` is one body for {' and '.join(map(told, functions))}: give each its own by name, {{match_docs: SELECT …}}"
+            f"`function_sql` is one body for {listed([*map(told, functions)])}: give each its own by name, {{match_docs: SELECT …}}"
         ]
     if not isinstance(given, dict):
         return given, []

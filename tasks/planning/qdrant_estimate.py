@@ -8,7 +8,6 @@ from tasks.embedders.registry import open_embedder
 from tasks.planning import collection_estimate, image_estimate
 from tasks.planning.account import cost_of, over_budget
 from tasks.planning.planned import Cost, Draft, Listing, More, Planned
-from tasks.planning.qdrant_requests import requests
 from tasks.runs.plan import Plan, Target
 from tasks.stores.interface import Records, Source
 from tasks.stores.postgres.connection import Connection
@@ -63,7 +62,7 @@ def _sizes(target: Target[QdrantPlace], source: Source) -> More:
 
 
 def _requests(target: Target[QdrantPlace]) -> More:
-    sent = requests(target.place)
+    sent = [f"{when}: {request}" for when, request in target.place.requests()]
     return More("requests", {"sent": sent}, ["", "Requests that change something:", *(f"  {line}" for line in sent)])
 
 

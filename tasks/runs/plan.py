@@ -142,12 +142,12 @@ def differences(asked: Request, frozen: Request, given: set[str]) -> list[str]:
     return [
         f"{name} is {before.get(name)!r} in the plan, now {value!r}"
         for name, value in now.items()
-        if name in given and _said(value) != _said(before.get(name))
+        if name in given and _without_none(value) != _without_none(before.get(name))
     ]
 
 
-def _said(value: Any) -> Any:
+def _without_none(value: Any) -> Any:
     """The value without what is left at None within it: an earlier version did not know all of that."""
     if isinstance(value, dict):
-        return {name: _said(one) for name, one in value.items() if one is not None}
-    return [_said(one) for one in value] if isinstance(value, list | tuple) else value
+        return {name: _without_none(one) for name, one in value.items() if one is not None}
+    return [_without_none(one) for one in value] if isinstance(value, list | tuple) else value

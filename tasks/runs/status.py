@@ -123,10 +123,9 @@ def _fresh(connection: Connection, plan: Plan, stage: str, since: datetime) -> b
 def place(plan: Plan) -> str:
     """Where the run reads, for people."""
     source = plan.request.source
-    if source["store"] == "live_tables":
-        return "live tables " + ", ".join(t.collection.name for t in plan.targets)
-    named = next((str(source[key]) for key in ("path", "url", "name") if source.get(key)), None)
-    return f"{source['store']} " + (named or f"{source.get('host')}:{source.get('port')}")
+    server = f"{source['host']}:{source['port']}" if source.get("host") else None
+    named = next((str(source[key]) for key in ("path", "url", "name") if source.get(key)), server)
+    return f"{source['store'].replace('_', ' ')} " + (named or ", ".join(t.collection.name for t in plan.targets))
 
 
 def _snapshot(plan: Plan, batches: list[Batch[Any]]) -> str | None:

@@ -33,7 +33,9 @@ class OpenedModels:
     def embedder(self, model: RegisteredModel) -> Embedder:
         """Raises UsageError where the model is not to be had, or its vectors would not be comparable with those that are stored."""
         if model.provider == registry.UNKNOWN:
-            raise UsageError(f"nobody knows what made the vectors of {model.name}: it can be searched by vectors only")
+            raise UsageError(
+                f"it is not known which model made the vectors of {model.name}: it can be searched by vectors only"
+            )
         with self._opening:
             if model.name not in self._opened:
                 self._opened[model.name] = self._open(model.name)

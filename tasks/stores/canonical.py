@@ -39,10 +39,10 @@ def content_hash(document: str | None, metadata: str | None, uri: str | None, ot
     """SHA-256 over what a record says, its vector apart, and over its other vectors where it has some: 32 bytes. Null and ''
     differ."""
     parts = (document, metadata, uri) if others is None else (document, metadata, uri, others)
-    return hashlib.sha256(b"".join(map(_said, parts))).digest()
+    return hashlib.sha256(b"".join(map(_delimited, parts))).digest()
 
 
-def _said(part: str | bytes | None) -> bytes:
+def _delimited(part: str | bytes | None) -> bytes:
     if part is None:
         return b"-"
     data = part.encode() if isinstance(part, str) else part

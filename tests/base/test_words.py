@@ -55,7 +55,7 @@ def _counts() -> frozenset[str]:
     """Names that hold numbers: every name, attribute and function that is annotated as one, or given what is one, and is
     nowhere a text."""
     kinds: dict[str, set[str]] = {}
-    for _, tree in _modules():
+    for tree in (*(tree for _, tree in _modules()), ast.parse(Path(words.__file__).read_text())):
         for node in ast.walk(tree):
             match node:
                 case (
@@ -209,6 +209,7 @@ def test_every_message_that_counts(count: int) -> None:
     numbers, bad, seen = _counts(), list[str](), 0
     for message in _messages():
         for text in set(_renders(message.expression, count, message, numbers)):
+            print(f"{message.place}: {text}")  # for whoever reads them aloud, with pytest -s
             seen += bool(re.search(rf"\b{count}\b", text))
             bad += [f"{message.place}: {fault!r} in {text!r}" for fault in faults(text)]
     assert not bad, "\n".join(bad)
@@ -245,6 +246,25 @@ def test_templates_and_log_lines_count_through_the_helper() -> None:
 def test_no_text_has_loose_spaces_or_marks() -> None:
     """None between a word and a comma, no two where one will do, and no “(s)”, in whatever does not count either."""
     assert [text for text in _constants() if not SQL.search(text) and LOOSE.search(LAYOUT.sub("", text))] == []
+
+
+def test_no_text_says_it_as_another_language_would() -> None:
+    """“NAME is no file”, “it is searched no more”, “it is written anew”."""
+    foreign = re.compile(r"(?<!there )\b(?:is|are) no (?!longer\b)[a-z]+|\b[a-z]+ed no more\b|\banew\b")
+    assert [text for text in _constants() if not SQL.search(text) and foreign.search(text)] == []
+
+
+def test_words_that_go_with_a_number_come_from_the_helper() -> None:
+    """``{'is' if rows == 1 else 'are'}`` is ``agreeing``, whose result the test above reads with none, one and two."""
+    pairs = {(singular, several) for several, singular in words.SINGULAR.items()}
+    wrong = [
+        f"{path}:{node.lineno}"
+        for path, tree in _modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.IfExp)
+        and (getattr(node.body, "value", None), getattr(node.orelse, "value", None)) in pairs
+    ]
+    assert wrong == []
 
 
 def _constants() -> Iterator[str]:

@@ -251,6 +251,6 @@ def test_an_account_whose_first_request_was_lost_is_asked_again(caplog: pytest.L
     other.acquire(lambda: 1000)
     assert 5 < clock.slept < 11
     assert [record.message for record in caplog.records] == [
-        "waiting for the answer to the first request to this account, which tells its limits; after 10 s without it another "
+        "waiting for the answer to the first request to this account, which states its limits; after 10 s without it another "
         "request is sent"
     ]

@@ -17,6 +17,7 @@ from flows.command.demos.application import COUNT, Application, Order, Texts
 from flows.command.demos.live import Live, working
 from flows.forms.registry import FLOWS
 from tasks.base.errors import UsageError, VecferryError
+from tasks.base.words import listed
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.command import command
@@ -72,9 +73,7 @@ def test_a_migration_without_a_demo(flow: str, hint: str, tmp_path: Path, capsys
     """Those that have one are listed, and nothing is made."""
     ended = command(capsys, "demo", flow, "--dir", str(tmp_path / "demo"))
     assert ended.exit == 2
-    assert ended.complaint == (
-        f"{flow!r} has no demo. {hint}The migrations that have one are {' and '.join(demos.names())}"
-    )
+    assert ended.complaint == (f"{flow!r} has no demo. {hint}The migrations that have one are {listed(demos.names())}")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -120,7 +120,7 @@ def test_what_is_no_image_is_named(pictures: list[Path], tmp_path: Path, capsys:
     (tmp_path / "notes.jpg").write_text("not a picture")
     ended = command(capsys, "embed", str(pictures[0]), str(tmp_path / "notes.jpg"), "--model", model, "--json")
     assert (ended.exit, ended.out) == (2, "")
-    assert f"has no vector of '{tmp_path}/notes.jpg': the file is no picture that Pillow can read" in ended.complaint
+    assert f"has no vector of '{tmp_path}/notes.jpg': the file is not a picture that Pillow can read" in ended.complaint
     assert ended.complaint.endswith("(not_an_image)")
     ended = command(capsys, "embed", "--text", "a cat", "--model", model)
     assert ended.exit == 2

@@ -145,7 +145,7 @@ def test_a_body_that_is_too_large(plain: Running) -> None:
     json_head = {"content-type": "application/json"}
     for content in (large, iter([large])):
         answer = plain.client.post("/embeddings/generate", content=content, headers=json_head)
-        assert problem(answer, 413) == "the body has more than 1 MiB, the most that is taken"
+        assert problem(answer, 413) == "the body has more than 1 MiB, the most that is accepted"
     assert plain.client.get("/health").status_code == 200
 
 
@@ -222,7 +222,7 @@ def test_pages_of_the_web_may_not_ask(plain: Running, headers: dict[str, str], s
         (("--token", "a token"), "parameter token takes the name of"),
         (("--token", "STRANGE"), "what STRANGE stands for has letters that no HTTP header can carry"),
         (("--model", "nobody/has"), "no provider is called 'nobody'"),
-        (("--host", "no.such.host.invalid", "--token", "PLAIN"), "is no address of this machine"),
+        (("--host", "no.such.host.invalid", "--token", "PLAIN"), "is not an address of this machine"),
         (("-p", "database=NOT_SET"), "neither an environment variable nor a Prefect Secret block is called NOT_SET"),
         (("-p", "database=GONE"), "cannot connect to PostgreSQL"),
     ],
@@ -380,7 +380,7 @@ def test_the_active_model_of_images(connection: Connection, tmp_path: Path) -> N
             np.array(body["embedding"], np.float32), open_embedder(new).embed([photo]).whole[0]
         )
         no_image = service.client.post("/embeddings/generate", files={"file": ("test_image.jpg", b"no image")})
-        assert "there is no vector of this image: the file is no picture" in problem(no_image, 422)
+        assert "there is no vector of this image: the file is not a picture" in problem(no_image, 422)
         by_name = service.client.post(
             "/embeddings/generate", files={"file": photo}, data={"model": "MegaDescriptor-L-384"}
         )

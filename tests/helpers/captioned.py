@@ -114,11 +114,6 @@ class Points:
             rows[str(point.id)] = (json.dumps(payload, sort_keys=True), Near(model([says])[0]) if says else None)
         return rows
 
-    def expected_of(self, payload: str) -> Near | None:
-        """The new vector of a point that says this."""
-        says = json.loads(payload).get(self.key)
-        return Near(NEW.embed([says]).whole[0]) if says else None
-
     def _all(self, name: str) -> Iterator[models.Record]:
         after = None
         while True:

@@ -3,7 +3,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
@@ -168,15 +167,3 @@ def slow(seconds: float, one_by_one: bool = False) -> Before:
 def words(text: str) -> int:
     """Tokens of the models above, the first and the last among them."""
     return len(text.split()) + 2
-
-
-def first_of(*behaviours: Before) -> Before:
-    """Whichever has something to say."""
-
-    def before(asked: Asked) -> Reply | None:
-        return next((reply for one in behaviours if (reply := one(asked))), None)
-
-    return before
-
-
-Behaviour = Callable[..., Before]

@@ -63,7 +63,6 @@ COMPILED = [
     (method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path) + "$"), operation)
     for method, path, operation in ROUTES
 ]
-OPERATIONS = {operation for _, _, operation in ROUTES}
 
 
 def routed(method: str, path: str, version: tuple[int, int]) -> tuple[str, dict[str, str]] | None:

@@ -118,7 +118,7 @@ class Sides:
 
     def faults(self, table: str = "public.docs") -> list[str]:
         """Every row that is missing, orphaned or stale, by name."""
-        expected, kept = self._expected(), self._held(table)
+        expected, kept = self._expected(), self._stored(table)
         faults = [f"{i} is missing" for i in expected.keys() - kept.keys()]
         faults += [f"{i} is orphaned" for i in kept.keys() - expected.keys()]
         for name in expected.keys() & kept.keys():
@@ -137,7 +137,7 @@ class Sides:
         texts = zip(got["documents"] or [], got["metadatas"] or [], got["uris"] or [], strict=True)
         return {i: (t, np.asarray(v)) for i, t, v in zip(got["ids"], texts, got["embeddings"], strict=True)}  # type: ignore[arg-type]
 
-    def _held(self, table: str) -> dict[str, tuple[Any, np.ndarray]]:
+    def _stored(self, table: str) -> dict[str, tuple[Any, np.ndarray]]:
         rows = self.connection.execute(
             f"SELECT id, document, metadata::text::json, uri, embedding::text FROM {table}"
         ).fetchall()  # type: ignore[arg-type]

@@ -13,7 +13,6 @@ from tasks.planning.registry import make_plan
 from tasks.stores.postgres.connection import Connection, connect
 from tests.helpers.live import make_table
 
-NO_KEY = "ALTER TABLE docs DROP CONSTRAINT docs_pkey"
 OPTIONS: dict[str, Any] = {}
 TARGET: dict[str, Any] = {"table": "docs", "text": "content"}
 

@@ -228,13 +228,13 @@ def test_a_model_that_cannot_be_asked_is_refused_by_name(served: Several) -> Non
         asked(connection, "search_chunks('[1,2,3]')")
     with pytest.raises(errors.UndefinedObject, match="no model of these tables is called nobody/12") as refused:
         asked(connection, "search_chunks('[1,2,3]', 5, 'nobody/12')")
-    assert "searched are: flipped/64, hashing/2100, hashing/64" in str(refused.value.diag.message_hint)
+    assert "the models that are searched: flipped/64, hashing/2100, hashing/64" in str(refused.value.diag.message_hint)
     with pytest.raises(errors.UndefinedObject, match="no model of these tables is called 64"):  # it may be two
         asked(connection, "search_chunks('[1,2,3]', 5, '64')")
     with connection.transaction():
         registry.end(connection, served.tables, served.model("hashing/2100"))
         served.remake()
-    with pytest.raises(errors.UndefinedObject, match="hashing/2100 is searched no more"):
+    with pytest.raises(errors.UndefinedObject, match="hashing/2100 is no longer searched"):
         asked(connection, "search_chunks('[1,2,3]', 5, '2100')")
     drop_superseded(connection, str(served.tables.chunks))
     assert connection.execute("SELECT to_regproc('search_chunks_3')").fetchone() == (None,)
@@ -273,7 +273,7 @@ def test_the_active_model_is_the_default(served: Several) -> None:
 def test_a_function_of_the_users_is_never_replaced(served: Several) -> None:
     """One that has a name of ours, and is not ours, is refused by name."""
     served.connection.execute("CREATE FUNCTION search_chunks(text) RETURNS text LANGUAGE sql AS $$ SELECT $1 $$")
-    with pytest.raises(UsageError, match=r"search_chunks\(text\) is no function of vecferry's"):
+    with pytest.raises(UsageError, match=r"search_chunks\(text\) is not vecferry's"):
         served.remake()
 
 

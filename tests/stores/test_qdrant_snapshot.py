@@ -163,11 +163,14 @@ def test_a_deferred_point_is_counted_and_waited_for(qdrant: Qdrant, monkeypatch:
     qdrant.server.hold(None)
     monkeypatch.setattr(qdrant_records, "HIDDEN_SECONDS", 30.0)
     assert len(read.ids()) == read.count() == 500
-    with indexing.holding_back(opened, "docs", configuration.read(opened, "docs")["optimizer_config"]):
-        writing.upsert(
-            opened,
-            "docs",
-            [{"id": 1_000 + n, "vector": {"image": np.ones(4, np.float32)}, "payload": {}} for n in range(500)],
-        )
-        assert read.hidden() == 0
+    settings = configuration.read(opened, "docs")["optimizer_config"]
+    indexing.hold_back(opened, "docs")
+    writing.upsert(
+        opened,
+        "docs",
+        [{"id": 1_000 + n, "vector": {"image": np.ones(4, np.float32)}, "payload": {}} for n in range(500)],
+    )
+    assert read.hidden() == 0
+    indexing.put_back(opened, "docs", settings)
+    indexing.wait_for_green(opened, "docs")
     assert len(read.ids()) == 1_000

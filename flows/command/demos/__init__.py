@@ -7,6 +7,7 @@ from typing import Protocol, cast
 
 from flows.forms.registry import FLOWS
 from tasks.base.errors import UsageError
+from tasks.base.words import listed
 
 FIRST = "chroma-to-pgvector"
 """What is played where none is named."""
@@ -37,7 +38,7 @@ def demo(flow: str) -> Demo:
     if flow not in names():
         near = get_close_matches(flow, names(), n=1)
         hint = f"Did you mean {near[0]}? " if near else ""
-        raise UsageError(f"{flow!r} has no demo. {hint}The migrations that have one are {' and '.join(names())}")
+        raise UsageError(f"{flow!r} has no demo. {hint}The migrations that have one are {listed(names())}")
     return cast(Demo, importlib.import_module(f"{__name__}.{_module(flow)}"))
 
 

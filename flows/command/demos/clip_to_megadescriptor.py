@@ -1,6 +1,5 @@
 """The demo: a live table of parts of photographs goes from one image model to another and back, under the same column name."""
 
-import importlib
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -88,7 +87,8 @@ def play(directory: Path) -> None:
 def _refuse_missing() -> None:
     if not all(map(find_spec, ("torch", "torchvision", "timm"))):
         raise UsageError("the demo runs real models, which are not installed: make models")
-    lite = importlib.import_module("tasks.embedders.timm.lite")
+    from tasks.embedders.timm import lite
+
     if not find_spec(photographs.PHOTOGRAPHS) or not all(map(lite.is_installed, (OLD, NEW))):
         raise UsageError(f"the demo's weights and photographs are not installed: {INSTALL}")
 
@@ -112,7 +112,8 @@ def _item(folder: Path, report: Report) -> bytes:
 
 def _unpacked(model: str, directory: Path) -> str:
     """The name of a model whose weights a package has."""
-    lite = importlib.import_module("tasks.embedders.timm.lite")
+    from tasks.embedders.timm import lite
+
     return f"timm/{lite.unpacked(model, directory / model)}?normalize=true"
 
 

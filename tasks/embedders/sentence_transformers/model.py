@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 
 from tasks.base.errors import FatalError, UsageError
-from tasks.base.words import counted
+from tasks.base.words import counted, listed
 from tasks.embedders import weights
 from tasks.embedders.interface import Kind
 from tasks.embedders.local import devices, packages, torchvision_repair
@@ -53,7 +53,7 @@ class Loaded:
         """Of its weights; "" where nothing is stated."""
         self.takes: frozenset[Kind] = frozenset(kind for kind in get_args(Kind) if model.supports(kind))
         if not self.takes:
-            raise ValueError(f"it takes {' and '.join(map(str, model.modalities))}, neither texts nor images")
+            raise ValueError(f"it takes {listed([*map(str, model.modalities)])}, neither texts nor images")
         self._wanted = wanted
         self._model = model
         self._lock = threading.Lock()

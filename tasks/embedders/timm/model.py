@@ -72,7 +72,7 @@ class Loaded:
         grey = np.full((height, width, 3), 128, np.uint8)
         shape = self.forward([grey], (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).shape
         if len(shape) != 2:
-            raise ValueError(f"it gives no vector of an image, but numbers in {len(shape) - 1} directions")
+            raise ValueError(f"it gives no vector for an image, but an array of {len(shape) - 1} directions")
         self.dimensions = shape[1]
 
     def forward(self, pictures: Sequence[np.ndarray], mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

@@ -117,7 +117,7 @@ def _by(triggers: Sequence[str]) -> str:
 
 def _way_on(run: Run, target: Target[LivePlace], column: str) -> str:
     if column not in (target.place.new_column, target.place.live.vectors):
-        return f"Have the trigger let {column} be written and nothing else change, or disable it for the while"
+        return f"Have the trigger let {column} be written and nothing else change, or disable it in the meantime"
     rollback = command("rollback", run.run_id, run.plan.request.database)
     return (
         f"Have the trigger let {target.place.new_column} be written and nothing else change, or take this run back, {rollback}, "

@@ -152,11 +152,11 @@ def choice(tables: ModelTables, models: Sequence[RegisteredModel], extension: st
             _raised(
                 UNKNOWN,
                 sql.Literal(
-                    f"{model.name} is {'searched no more' if model.ended else 'being made, and not searched yet'}"
+                    f"{model.name} is {'no longer searched' if model.ended else 'being made, and not searched yet'}"
                 ),
-                f"vecferry models setup {typed(model.name)} brings it back; searched are: {names}"
+                f"vecferry models setup {typed(model.name)} brings it back; the models that are searched: {names}"
                 if model.ended
-                else f"vecferry status shows the run that makes it; searched are: {names}",
+                else f"vecferry status shows the run that makes it; the models that are searched: {names}",
             ),
         )
         for model in models
@@ -167,7 +167,7 @@ def choice(tables: ModelTables, models: Sequence[RegisteredModel], extension: st
         sql.SQL("CASE WHEN $3 IS NULL THEN {} ELSE concat({}, $3) END").format(
             sql.Literal("no model is active"), sql.Literal("no model of these tables is called ")
         ),
-        f"searched are: {names}; vecferry models setup MODEL adds one, vecferry models activate NAME makes one the default",
+        f"the models that are searched: {names}; vecferry models setup MODEL adds one, vecferry models activate NAME makes one the default",
     )
     chosen = nobody + sql.SQL(" ")
     if branches := [*asked, *refused]:  # a CASE has one branch at least

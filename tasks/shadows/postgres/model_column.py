@@ -156,7 +156,7 @@ class ModelColumnShadow(LiveShadow):
             live_place.drop_known(connection, self.target)
             if followed:
                 self._count_refused(connection)
-            return f"{self.target.name} is followed no more: its triggers and its queue were dropped"
+            return f"{self.target.name} is no longer followed: its triggers and its queue were dropped"
         model = self.model(connection)
         before = way_back.go_back(connection, self.tables, model)
         without = ", without the threshold that the cutover gave it"

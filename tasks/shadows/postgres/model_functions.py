@@ -45,7 +45,7 @@ def remake(connection: Connection, tables: ModelTables, following: bool = False)
         before[function.name] = function
         if not function.made:
             raise UsageError(
-                f"{function.signature} is no function of vecferry's, and one of that name is to be made: rename it"
+                f"{function.signature} is not vecferry's, and a function of that name is to be made: rename it"
             )
     parsed = following and connection.info.server_version >= FOLLOWS
     # One that is called no more would keep its column from being dropped, if a rename that was killed has left it parsed.

@@ -27,7 +27,7 @@ def _of_model(draft: Draft, asked: Asked) -> Iterator[str]:
     fixed, source = draft.fixed, asked.source
     if fixed and source is None:
         yield (
-            f"{fixed} holds vectors of {counted(fixed.dimensions or 0, 'dimension')}, and nobody has said of which model: name it with "
+            f"{fixed} holds vectors of {counted(fixed.dimensions or 0, 'dimension')}, and their model is not known: name it with "
             "-p source_model=PROVIDER/MODEL, or -p source_model=unknown"
         )
     elif fixed and source and source.space and source.space.dimensions != fixed.dimensions:
@@ -70,7 +70,7 @@ def _of_rows(connection: Connection, draft: Draft) -> Iterator[str]:
         elif stranger := _stranger(connection, draft):
             yield f"{vectors} has rows of model {stranger}, which {draft.known} does not have: add it there, or delete them"
     elif draft.fixed is None and relations.count(connection, vectors.identifier):
-        yield f"{vectors} has rows and no column of vectors, so nobody knows of which model they are: empty it, or name another table"
+        yield f"{vectors} has rows and no column of vectors, so their model is not known: empty it, or name another table"
 
 
 def _of_key(

@@ -37,7 +37,7 @@ def retire(
         drop_superseded(connection, str(tables.chunks))
         days = "" if rollback_days == DAYS else f" -p rollback_days={rollback_days:g}"
         return [
-            f"{model.name} is searched no more; `vecferry models setup {typed(model.name)}` brings it back",
+            f"{model.name} is no longer searched; `vecferry models setup {typed(model.name)}` brings it back",
             f"its vectors go with the next `{repeated}{days}` after {counted(rollback_days, 'day')}",
         ]
     now, ended = ledger.clock(connection), model_sets.ended_at(connection, model)

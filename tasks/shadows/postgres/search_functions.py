@@ -200,7 +200,7 @@ def make(connection: Connection, target: Target[LivePlace], function: str, name:
     if origin is None:
         make_usual(connection, target, name)
         return None
-    before, own, says = _ours(connection, target, name), origin.function, searching(connection, target, origin, name)
+    before, own, says = _made(connection, target, name), origin.function, searching(connection, target, origin, name)
     made = remake(connection, before, lambda: define(connection, own, name, body=says.body, types=says.types))
     if origin.function.definer:  # the function that calls it has its owner's rights; nobody else needs it
         catalogue.give(connection, made, origin.function.owner, ())
@@ -241,7 +241,7 @@ def respell(
     return respelled(routine, names, relation_of(connection, function.config, target.place.new_column, target))
 
 
-def _ours(connection: Connection, target: Target[LivePlace], name: str) -> list[Function]:
+def _made(connection: Connection, target: Target[LivePlace], name: str) -> list[Function]:
     """The functions of that name, which are all of our making."""
     there = functions(connection, target.place.schema, name)
     for function in there:

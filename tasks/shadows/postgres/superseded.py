@@ -37,4 +37,4 @@ def _signatures(connection: Connection, table: str) -> list[str]:
 
 
 def _comment(table: str) -> str:
-    return f"called no more by those who search {table}, and to be dropped"
+    return f"no longer called by those who search {table}, and to be dropped"

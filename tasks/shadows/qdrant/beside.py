@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.base.progress import Tell, quiet
-from tasks.base.words import counted
+from tasks.base.words import agreeing, counted
 from tasks.runs.commands import command
 from tasks.runs.plan import Target
 from tasks.shadows.difference import Difference
@@ -114,7 +114,7 @@ class BesideShadow(QdrantShadow):
         """Raises VerificationRefused where the old collection says what the new one does not."""
         if changed := self.compare().touched:
             raise VerificationRefused(
-                f"{counted(changed, 'point')} of {self.old_collection()} changed and {'is' if changed == 1 else 'are'} not in "
+                f"{counted(changed, 'point')} of {self.old_collection()} changed and {agreeing(changed, 'are')} not in "
                 f"{self.target.place.new_collection} yet: {command('catch-up', self.run.run_id, self.run.plan.request.database)}"
             )
 

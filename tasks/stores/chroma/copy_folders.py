@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tasks.base.errors import UsageError
+from tasks.base.words import listed
 from tasks.stores.chroma.directory_files import SPARE_BYTES
 
 FOLDER = "chroma-copies"
@@ -78,7 +79,7 @@ def new_folder(home: str, needed: int) -> tuple[Path, int]:
                 return folder, lock
             os.close(lock)
     raise UsageError(
-        f"no place for a private copy of the Chroma directory: {' and '.join(map(str, _roots(home)))} "
+        f"no place for a private copy of the Chroma directory: {listed([*map(str, _roots(home))])} "
         "cannot be written to; set VECFERRY_HOME"
     )
 

@@ -163,7 +163,7 @@ def source(
             raise UsageError(f"chroma.token: neither an environment variable nor a Prefect Secret is called {name}")
     names = None if selected is None else [s.name for s in selected]
     metrics = {s.name: s.metric for s in selected or () if s.metric}
-    return read(**options, home=settings.home(), collections=names, metrics=metrics, fresh=fresh)
+    return replace(read(**options, home=settings.home(), collections=names, fresh=fresh), metrics=metrics)
 
 
 def read(
@@ -174,24 +174,22 @@ def read(
     home: str,
     collections: Sequence[str] | None = None,
     fresh: bool = True,
-    metrics: Mapping[str, Metric] | None = None,
     **server: Any,
 ) -> ChromaStore:
     """Opens a server, or a private copy of a directory with ``collections`` (None: all), which stays as it is while it is
-    read. ``fresh``: as the directory is now; else as it was when this process last looked. ``metrics`` are those of
-    collections that are known better than by what is stored.
+    read. ``fresh``: as the directory is now; else as it was when this process last looked.
 
     Raises UsageError when there is nothing there, or no room for the copy under ``home``.
     """
     if path is None:
-        return replace(connect(tenant=tenant, database=database, **server), metrics=metrics or {})
+        return connect(tenant=tenant, database=database, **server)
     place = chroma_client.directory(path)
     named = None if collections is None else frozenset(collections)
     copy = private_copy.copy_of(Wanted(place, tenant, database, named), home, fresh)
     with _COPIED:
         if (tenant, database) not in copy.clients:
             copy.clients[tenant, database] = chroma_client.persistent(place, copy.folder, tenant, database)
-    return ChromaStore(copy.clients[tenant, database], place, copy=copy, metrics=metrics or {})
+    return ChromaStore(copy.clients[tenant, database], place, copy=copy)
 
 
 def create_directory(path: str) -> ChromaStore:

@@ -198,7 +198,7 @@ def _resolved(connection: Connection, name: str) -> int | None:
     try:
         row = connection.execute("SELECT to_regclass(%s)::oid", (name,)).fetchone()
     except errors.SyntaxError as error:
-        raise UsageError(f'{name!r} is no name of a table: write schema.table or "Quoted Name"') from error
+        raise UsageError(f'{name!r} does not name a table: write schema.table or "Quoted Name"') from error
     return row[0] if row else None
 
 
@@ -260,5 +260,5 @@ def _split(name: str, schema: str) -> tuple[str, str]:
     """Schema and name of a table that is to be made."""
     first, dot, second = name.partition(".")
     if not name or "%" in name or '"' in name or "." in second:
-        raise UsageError(f"{name!r} is no name for a new table: write schema.table")
+        raise UsageError(f"{name!r} cannot name a new table: write schema.table")
     return (first, second) if dot else (schema, first)

@@ -52,10 +52,9 @@ class Server:
     """Whether one whose vector has no name can: local mode refuses every ordinary upsert of a point then."""
     conditional_updates: bool
     """Whether a write can say which points it is for: ``update_mode`` and ``update_filter`` (Qdrant 1.17)."""
-    keeps_settings: bool
-    """Whether hnsw, quantization, optimizers and payload indexes are kept: local mode compares every vector, and drops them."""
     indexes: bool
-    """Whether there is an index to wait for, and to be held back."""
+    """Whether there is an index to wait for, and to be held back. Local mode compares every vector, and keeps no settings of hnsw,
+    quantization, optimizers and payload indexes."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,6 @@ def facts(number: str, local: bool = False) -> Server:
         adds_vector_names=release >= (1, 18),
         adds_beside_unnamed=release >= (1, 18) and not local,
         conditional_updates=release >= (1, 17),
-        keeps_settings=not local,
         indexes=not local,
     )
 

@@ -1,8 +1,7 @@
 """Indexing: held back while many points are written, put back after, and waited for."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from tasks.base.errors import FatalError, TransientError
@@ -18,20 +17,6 @@ DEFAULT = 10_000
 """Qdrant's own threshold, where a collection keeps none."""
 FIRST_LOOK, SLOWEST = 0.1, 5.0
 """Seconds between two looks at whether the index is built."""
-
-
-@contextmanager
-def holding_back(qdrant: Qdrant, collection: str, settings: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """While the body runs nothing is indexed; then the optimizer's ``settings`` are put back, and the index is waited for.
-    ``settings`` is the ``optimizer_config`` that the collection is to have, None: as it is now. Name it where a killed process
-    may have left indexing held back."""
-    wanted = settings or info(qdrant, collection)["config"]["optimizer_config"]
-    hold_back(qdrant, collection)
-    try:
-        yield
-    finally:
-        put_back(qdrant, collection, wanted)
-    wait_for_green(qdrant, collection)
 
 
 def hold_back(qdrant: Qdrant, collection: str) -> None:

@@ -1,11 +1,15 @@
 """The places of new vectors in Qdrant: a second named vector of the collection, or a collection beside it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from tasks.base import stored
 from tasks.base.words import counted
+
+Sent = tuple[str, str]
+"""When a request is sent, and which one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,10 @@ class QdrantPlace(ABC):
     def holder(self) -> str:
         """The collection that holds the new vectors."""
 
+    @abstractmethod
+    def requests(self) -> Iterator[Sent]:
+        """The requests that change something, for the plan."""
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         return stored.read(cls, data)
@@ -93,6 +101,16 @@ class NamedVector(QdrantPlace):
     @property
     def holder(self) -> str:
         return self.collection
+
+    def requests(self) -> Iterator[Sent]:
+        collection = f"/collections/{self.collection}"
+        yield "before points are read", f"PUT {collection}/vectors/{self.new_vector}"
+        yield "while loading", f"PUT {collection}/points/vectors, {self.new_vector} alone"
+        yield "while catching up", f"PUT {collection}/points/vectors; POST {collection}/points/vectors/delete"
+        yield "once all points are in", f"PATCH {collection}, the index of {self.new_vector}"
+        yield "at the cutover", f"PATCH {collection}, its metadata alone"
+        if self.vector:
+            yield "at the contract", f"DELETE {collection}/vectors/{self.vector}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +132,12 @@ class NewCollection(QdrantPlace):
     @property
     def holder(self) -> str:
         return self.new_collection
+
+    def requests(self) -> Iterator[Sent]:
+        yield from _loaded(self.new_collection)
+        moved = f" in place of {self.alias_was}" if self.alias_was else ""
+        yield "at the cutover", f"POST /collections/aliases, {self.alias} → {self.new_collection}{moved}"
+        yield "at the contract", f"DELETE /collections/{self.collection}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +167,21 @@ class ReplacedCollection(QdrantPlace):
     def holder(self) -> str:
         return self.new_collection
 
+    def requests(self) -> Iterator[Sent]:
+        yield from _loaded(self.new_collection)
+        yield "once all points are in", f"PUT /collections/{self.copy} and its points, the copy of {self.collection}"
+        yield "at the cutover", f"PUT /collections/{self.copy}/points, until it equals {self.collection}"
+        yield "at the cutover", f"DELETE /collections/{self.collection}"
+        yield "at the cutover", f"POST /collections/aliases, {self.collection} → {self.new_collection}"
+        yield "at the contract", f"DELETE /collections/{self.copy}"
+
 
 Beside = NewCollection | ReplacedCollection
 """A collection of its own."""
+
+
+def _loaded(name: str) -> Iterator[Sent]:
+    yield "before points are read", f"PUT /collections/{name}, configured as the old one; PUT /collections/{name}/index"
+    yield "while loading", f"PUT /collections/{name}/points"
+    yield "once all points are in", f"PATCH /collections/{name}, its index"
+    yield "while catching up", f"PUT /collections/{name}/points; POST /collections/{name}/points/delete"

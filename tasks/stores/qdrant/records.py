@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.base.errors import TransientError, UsageError
-from tasks.base.words import counted
+from tasks.base.words import agreeing, counted
 from tasks.stores.interface import Collection, Evidence, Hits, Metric, records
 from tasks.stores.qdrant.client import Qdrant
 from tasks.stores.qdrant.configuration import info, of_info
@@ -91,9 +91,9 @@ class QdrantRecords:
         while hidden := self.hidden():
             if time.monotonic() > end:
                 raise TransientError(
-                    f"{counted(hidden, 'point')} of {self.name} at {self.qdrant.place} {'is' if hidden == 1 else 'are'} hidden "
+                    f"{counted(hidden, 'point')} of {self.name} at {self.qdrant.place} {agreeing(hidden, 'are')} hidden "
                     "until indexed (prevent_unoptimized), so the listing would lack "
-                    f"{'it' if hidden == 1 else 'them'}: wait until the collection is green"
+                    f"{agreeing(hidden, 'them')}: wait until the collection is green"
                 )
             time.sleep(HIDDEN_PAUSE)
         return pa.concat_arrays([pa.array([str(i) for i in page], pa.string()) for page in self._listed()])

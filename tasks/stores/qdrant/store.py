@@ -145,7 +145,7 @@ def _point_ids(texts: Sequence[str]) -> list[PointId]:
             wrong.append(text)
     if wrong:
         raise UsageError(
-            f"{counted(len(wrong), 'id')} can be no point's, which are integers and UUIDs, such as {wrong[0][:40]!r}"
+            f"{counted(len(wrong), 'id')} cannot be a point's in Qdrant, which takes integers and UUIDs; the first: {wrong[0][:40]!r}"
         )
     return ids
 
