@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tasks.base.errors import UsageError, VecferryError
+from tasks.base.errors import UsageError
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.runs import coverage, registry
 from tasks.shadows.postgres import (
@@ -78,17 +78,37 @@ def consistent(connection: Connection, tables: ModelTables) -> None:
             assert coverage.covered(connection, tables)[m.number].with_vector == dict(rows(connection))[int(m.id)]
 
 
-def test_activate_while_its_vectors_go(
-    connection: Connection, tables: ModelTables, database: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("by", ["activate", "setup"])
+def test_a_model_is_brought_back_while_its_vectors_go(
+    connection: Connection, tables: ModelTables, database: str, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
-    """Who comes first wins: a model that is brought back loses no further vector, and stays the default."""
+    """Who comes first wins: it loses no further vector."""
     model_retire.retire(connection, tables, "4")
     with connect(database) as other:
-        meanwhile(monkeypatch, model_retire, "_delete", lambda: model_switch.activate(other, tables, "4"), after=False)
-        with pytest.raises(VecferryError, match="brought back"):
+
+        def back() -> None:
+            if by == "activate":
+                model_switch.activate(other, tables, "4")
+            else:
+                model_setup.set_up(other, tables, wanted(4))
+
+        meanwhile(monkeypatch, model_retire, "_delete", back, after=False)
+        with pytest.raises(UsageError, match="hashing/4 was brought back meanwhile"):
             model_retire.retire(connection, tables, "4", 0)
-    assert registry.default(connection, tables).name == "hashing/4"
+    assert registry.default(connection, tables).name == ("hashing/4" if by == "activate" else "hashing/8")
     assert rows(connection) == [(1, 3), (2, 3)]
+    consistent(connection, tables)
+
+
+def test_two_drop_the_same_vectors(
+    connection: Connection, tables: ModelTables, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them has done it, and the other says so."""
+    model_retire.retire(connection, tables, "4")
+    with connect(database) as other:
+        meanwhile(monkeypatch, model_retire, "_delete", lambda: model_retire.retire(other, tables, "4", 0))
+        with pytest.raises(UsageError, match="the vectors of hashing/4 were dropped meanwhile by another command"):
+            model_retire.retire(connection, tables, "4", 0)
     consistent(connection, tables)
 
 
