@@ -101,14 +101,14 @@ def left(connection: Connection) -> dict[str, list[str]]:
         "triggers": "SELECT tgname, tgrelid::regclass FROM pg_trigger WHERE NOT tgisinternal",
         "rows": "SELECT to_jsonb(e) - 'model_id' FROM chunk_embeddings e",
     }
-    found = {name: [str(row) for row in connection.execute(query)] for name, query in queries.items()}
+    told = {name: [str(row) for row in connection.execute(query)] for name, query in queries.items()}
     for tables in model_tables.every(connection):
         covered = coverage.covered(connection, tables)
-        found["models"] = [
+        told["models"] = [
             f"{m.name} {m.column} {m.active} {m.ended} {covered[m.number]}" for m in registry.listed(connection, tables)
         ]
     numbers = r"(?<=search_chunks_)\d+|(?<=vecferry_)\d+|(?<=hnsw_\d_)\d+|(?<=model_id = ')\d+"
-    return {name: sorted(re.sub(numbers, "N", line) for line in lines) for name, lines in found.items()}
+    return {name: sorted(re.sub(numbers, "N", line) for line in lines) for name, lines in told.items()}
 
 
 def goes_on(connection: Connection) -> None:
