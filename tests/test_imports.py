@@ -87,6 +87,12 @@ def test_a_file_of_tasks_is_a_stage_and_nothing_else_is() -> None:
     }
 
 
+def test_the_tests_of_a_folder_stand_in_one_of_its_name() -> None:
+    """Beside them `flows`, kills, helpers and fixtures."""
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name[0].isalpha()}
+    assert folders == {part for layer in LAYERS[1:-2] for part in layer} | {"flows", "kill", "helpers", "fixtures"}
+
+
 def test_imports_run_one_way() -> None:
     """base ← embedders ← stores ← contents ← runs ← serving ← shadows ← checks ← planning ← stages ← flows."""
     wrong = [

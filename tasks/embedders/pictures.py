@@ -122,7 +122,7 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image | RowError:
         return RowError("not_an_image", f"the file is not a picture that Pillow can read; it begins with {data[:16]!r}")
     width, height = image.size
     if width < 1 or height < 1:
-        return RowError("not_an_image", f"the picture is {width}×{height} and so has no pixel")
+        return RowError("not_an_image", f"the picture is {width}×{height} and so has no pixels")
     if width * height > max_pixels:
         return RowError(
             "too_many_pixels", f"the picture is {width}×{height}, which is more than {counted(max_pixels, 'pixel')}"

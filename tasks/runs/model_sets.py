@@ -65,7 +65,7 @@ def bring_back(connection: Connection, model: RegisteredModel) -> None:
 
 
 def ended_at(connection: Connection, model: RegisteredModel) -> datetime:
-    """Since when it is searched no more. It must have ended."""
+    """Since when it is no longer searched. It must have ended."""
     row = connection.execute("SELECT ended_at FROM vecferry.model WHERE model = %s", (model.number,)).fetchone()
     assert row
     assert row[0]

@@ -2,7 +2,7 @@
 searches and new documents use.
 
 A model is ``building`` while a run makes its vectors for the first time, ``built`` once it can be searched, ``active`` when it
-is the default, and ``retired`` when its vectors are gone. One that has ``ended`` is searched no more; its vectors are there.
+is the default, and ``retired`` when its vectors are gone. One that has ``ended`` is no longer searched; its vectors are there.
 """
 
 from dataclasses import dataclass, replace
@@ -47,7 +47,7 @@ class RegisteredModel:
     active: bool
     """Whether it is the default of new searches and new documents."""
     ended: bool
-    """Whether it is searched no more."""
+    """Whether it is no longer searched."""
     building: bool
     """Whether a run is making its vectors for the first time."""
     place_schema: str

@@ -134,7 +134,7 @@ def by_model(
     connection: Connection, tables: ModelTables, model: RegisteredModel, vector: np.ndarray, wanted: Wanted
 ) -> Answer:
     """The chunks nearest to a vector, float32[d], of that model. Raises UsageError where it has other dimensions, or the model
-    is searched no more."""
+    is no longer searched."""
     hits = _by_model(connection, tables, model, vector, wanted)
     return Answer(tuple(hits), (_searched(connection, tables, model, vector, wanted, len(hits)),))
 

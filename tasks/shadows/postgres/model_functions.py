@@ -33,7 +33,7 @@ FOLLOWS = 140000
 
 
 def remake(connection: Connection, tables: ModelTables, following: bool = False) -> None:
-    """Makes the functions as the registry has it now; those of models that are searched no more are called no more, and dropped by
+    """Makes the functions as the registry has it now; those of models that are no longer searched are called no more, and dropped by
     ``drop_superseded``. In the caller's transaction: with it they change. ``following``: those of models are held parsed, so that
     columns may get other names under searches that have begun. Raises UsageError where a function of the user's has one of the
     names."""
@@ -87,7 +87,7 @@ def written(
     left: Sequence[RegisteredModel] = (),
 ) -> list[sql.Composed]:
     """The same for these models; ``extension`` is pgvector's schema, quoted. A body that is held ``parsed`` depends on its columns, and
-    keeps people from changing them. ``left``: models that are searched no more, whose functions are there."""
+    keeps people from changing them. ``left``: models that are no longer searched, whose functions are there."""
     searched = [*(model for model in models if model.searched), *left]
     whole: dict[str, Value] = {
         "schema": tables.schema,

@@ -1,4 +1,4 @@
-"""The end of a model: it is searched no more, and after a window its vectors go."""
+"""The end of a model: it is no longer searched, and after a window its vectors go."""
 
 from collections.abc import Iterator
 from datetime import timedelta
