@@ -45,20 +45,6 @@ END
 $$;
 REVOKE ALL ON FUNCTION vecferry.write_beside() FROM PUBLIC;
 
--- What a trigger calls before somebody adds a vector of a row: where a run has brought in one of the same row and model, that goes, and
--- no key stands in the way. A run that is writing at this moment is waited for, and passes by the row until the transaction has ended.
-CREATE OR REPLACE FUNCTION vecferry.make_room() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    EXECUTE format('SELECT FROM %s AS b WHERE b.%I = ($1).%I FOR KEY SHARE', TG_ARGV[0], TG_ARGV[1], TG_ARGV[2]) USING NEW;
-    EXECUTE format('DELETE FROM %s AS v USING vecferry.%I AS s WHERE v.%I = ($1).%I AND v.%I = ($1).%I AND s.k1 = v.%I '
-        'AND v.xmin IN (s.written, s.old_written)', TG_RELID::regclass, TG_ARGV[4], TG_ARGV[2], TG_ARGV[2], TG_ARGV[3], TG_ARGV[3],
-        TG_ARGV[2]) USING NEW;
-    RETURN NEW;
-END
-$$;
-REVOKE ALL ON FUNCTION vecferry.make_room() FROM PUBLIC;
-
 -- What a key reads as for vecferry, whatever the writer's session has set: of types whose text depends on that.
 CREATE OR REPLACE FUNCTION vecferry.key_text(value anyelement) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
