@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from benchmarks import figures, fixtures, images, live, models, points, searching, service, stages, texts, whole
+from benchmarks import figures, fixtures, images, live, models, points, searching, service, stages, texts, whole, writes
 from benchmarks.figures import Figure
 from benchmarks.turns import environment
 from tests.helpers.servers import Served, chroma_server
@@ -19,7 +19,8 @@ IMAGES = ("images",)
 POINTS = ("points",)
 MODELS = ("models",)
 SERVICE = ("service",)
-ALL = CHROMA + LIVE + SEARCH + IMAGES + POINTS + MODELS + SERVICE
+WRITES = ("writes",)
+ALL = CHROMA + LIVE + SEARCH + IMAGES + POINTS + MODELS + SERVICE + WRITES
 
 
 def chroma(rows: list[int], parts: set[str], url: str) -> Iterator[Figure]:
@@ -110,6 +111,8 @@ def main() -> None:
                 yield from models.models(url, rows[0])
             if parts & set(SERVICE):
                 yield from service.service(url)
+            if parts & set(WRITES):
+                yield from writes.writes(url)
 
     for figure in measured():
         print(figures.line(figure), file=sys.stderr, flush=True)

@@ -8,10 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 
 from tasks.base import prefect_api
+from tasks.base.errors import FatalError
 
 FILE = "prefect-server.json"
 PATIENCE = 0.7
@@ -73,10 +76,43 @@ def _start() -> None:
     # A blocked signal stays blocked in a child. The terminal sends its Ctrl-C to the server too, and the client would go
     # on asking one that is gone. A session of its own would keep it from the hang-up as well.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    server = SubprocessASGIServer()
     try:
-        SubprocessASGIServer().start()
+        _await(server)
+    except RuntimeError as error:
+        server.stop()
+        raise FatalError(
+            "Prefect's own server did not come up; what is done is kept. Start the same command again when this machine has less to "
+            f"do, or allow more than PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ({_patience():.0f})"
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _await(server: Any) -> None:
+    """Starts a ``SubprocessASGIServer``, and returns when it is well. On a busy machine it takes a request long before it answers
+    any, which Prefect itself takes for a failure. Raises RuntimeError."""
+    until = time.monotonic() + _patience()
+    try:
+        server.start()
+        return
+    except httpx.TransportError as error:
+        problem: Exception = error
+    server.running = True  # as it is; else another would be started
+    while time.monotonic() < until and server.server_process.poll() is None:
+        try:
+            if httpx.get(f"{server.api_url}/health").status_code == 200:
+                return
+        except httpx.TransportError as error:
+            problem = error
+        time.sleep(0.1)
+    raise RuntimeError(str(problem))
+
+
+def _patience() -> float:
+    from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
+
+    return float(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
 
 
 @contextmanager

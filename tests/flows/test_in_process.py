@@ -22,7 +22,7 @@ try:
     migrate_to_new_model("hashing/384", "hashing/5")
 except UsageError as error:
     print(error)
-done = migrate_to_new_model("hashing/384", "hashing/768", batch_rows=20, cutover="auto", gates={"min_recall": 0.3})
+done = migrate_to_new_model("hashing/384", "hashing/768", batch_rows=20, cutover="auto")
 print(json.dumps(done))
 """
 

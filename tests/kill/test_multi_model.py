@@ -13,7 +13,7 @@ from tests.kill.chaos import RUN, Place, new_database
 pytestmark = [pytest.mark.timeout(900), pytest.mark.whole]
 
 NEW = "hashing/768"
-OPTIONS = ("-p", f"target_model={NEW}", "-p", "batch_rows=10", "-p", "workers=1", "-p", "gates.min_recall=0.3")
+OPTIONS = ("-p", f"target_model={NEW}", "-p", "batch_rows=10", "-p", "workers=1")
 
 
 def loaded(connection: Connection, batches: int) -> bool:
@@ -45,7 +45,7 @@ def test_a_run_that_is_killed_goes_on(prefect_url: str, postgres: Callable[[str]
             change()
         assert place.start("run", "multi-model", *OPTIONS, "--run-id", RUN).wait() == 0, place.log[-2000:]
         change()
-        assert place.start("cutover", RUN, "-p", "gates.min_recall=0.3").wait() == 0, place.log[-2000:]
+        assert place.start("cutover", RUN).wait() == 0, place.log[-2000:]
         assert served.active() == NEW
         assert served.vectors(NEW) == served.expected(NEW)
         change()
