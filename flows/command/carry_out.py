@@ -1,6 +1,8 @@
 """How the command carries a flow out: it makes sure that there is something to do, calls the flow, and tells what the
 ledger says of it."""
 
+import asyncio
+import concurrent.futures
 import importlib
 import sys
 from collections.abc import Callable
@@ -25,6 +27,8 @@ CHECKS = ("run", "cutover", "verify")
 """Verbs that end with a verification."""
 WATCHED = (*CHECKS, "catch-up", "snapshot")
 """Verbs whose stages are shown as they move."""
+CALLED_OFF = (asyncio.CancelledError, concurrent.futures.CancelledError)
+"""What a flow ends with whose calls Prefect has given up; the former is no Exception."""
 
 
 def start(flow: str, verb: ledger.Verb, parameters: Migration, as_json: bool) -> Outcome:
@@ -62,12 +66,14 @@ def carry_out(
     with connect(database_url(database), "vecferry status") as connection:
         ledger_versions.bring_forward(connection)  # its refusal is told before Prefect is started
         since = ledger.clock(connection)
-    failure: Exception | None = None
+    failure: BaseException | None = None
     result: dict[str, Any] = {}
     with console.quiet_prefect(), watching.watching(run_id, database, as_json or verb not in WATCHED):
         try:
             result = call()
-        except Exception as error:  # noqa: BLE001  told below, after what the ledger says
+        except (Exception, asyncio.CancelledError) as error:  # told below, after what the ledger says
+            if interrupt.noted():
+                raise
             failure = error
     with connect(database_url(database), "vecferry status") as connection:
         if ledger.find(connection, run_id) is None and failure:
@@ -83,6 +89,10 @@ def carry_out(
             f"{verb} of {run_id} is done, despite an error on the way: {type(failure).__name__}: {failure}"
         )
         failure = None
+    if isinstance(failure, CALLED_OFF):
+        failure = FatalError(
+            f"Prefect called {verb} of {run_id} off; what is done is kept: see `{command('status', run_id, database)}`"
+        )
     outcome = replace(
         outcome,
         exit=0 if failure is None else getattr(failure, "exit_status", 1),
