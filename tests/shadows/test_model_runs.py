@@ -15,6 +15,7 @@ from tasks.embedders.registry import open_embedder
 from tasks.runs import ledger, registry
 from tasks.runs.database import database_url
 from tasks.runs.holding import sole_runner
+from tasks.runs.run import open_run
 from tasks.shadows.postgres import model_rename, model_retire, model_rollback, model_setup, model_switch
 from tasks.shadows.postgres.model_setup import Wanted
 from tasks.stores.postgres.connection import Connection
@@ -95,6 +96,10 @@ def test_a_run_whose_model_goes_by_force_says_so(served: Served, monkeypatch: py
     assert served.connection.execute("SELECT count(*) FROM chunk_embeddings WHERE model_id <> 1").fetchone() == (0,)
     assert noted(served) == 0
     served.insert()
+    with pytest.raises(UsageError, match="the vectors of hashing/768 were dropped"):
+        migrated("gone")
+    assert noted(served) == 0
+    rollback(open_run("gone", settings.DEFAULT_DATABASE))
 
 
 def test_a_run_whose_source_goes_by_force(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from sql import statement
 from tasks.base.errors import FatalError, UsageError
 from tasks.base.progress import Tell, quiet
 from tasks.base.words import agreeing, counted, typed
-from tasks.runs import coverage, model_sets, registry, way_back
+from tasks.runs import coverage, model_sets, models, registry, way_back
 from tasks.runs.checkpoints import Mark
 from tasks.runs.plan import Target
 from tasks.runs.registry import RegisteredModel
@@ -90,6 +90,8 @@ class ModelColumnShadow(LiveShadow):
             locked(connection, lambda: self._make(connection, target))
 
     def _make(self, connection: Connection, target: Target[ModelColumn]) -> None:
+        models.hold(connection)
+        self.model(connection)  # nothing is followed for one that is no more
         table = f"{target.place.schema}.{target.place.table}"
         live_place.make_known(connection, self.run.run_id, target, {"table": table, "model": target.place.model})
         live_place.note_changes(connection, target)
@@ -210,7 +212,7 @@ class ModelColumnShadow(LiveShadow):
         """Those vectors that this run has brought in; what others have written, before it or since, stays. Raises UsageError while the
         model is the default all the same: searches would find nothing."""
         with self.run.connection() as connection:
-            if not relations.exists(connection, self.side):
+            if not relations.exists(connection, self.side) or not self._is_there(connection):
                 return
             target = self.now(connection).target
             vectors, live = target.place.vectors, target.place.live
@@ -228,6 +230,10 @@ class ModelColumnShadow(LiveShadow):
                 with pace.turn(connection), connection.transaction():
                     model_sets.stays_idle(connection, self.model(connection))
                     deleted = connection.execute(one).rowcount
+
+    def _is_there(self, connection: Connection) -> bool:
+        """Whether the model has not been dropped."""
+        return any(m.number == self.target.place.model for m in registry.listed(connection, self.tables))
 
     def _known_to_others(self, connection: Connection) -> sql.Composable:
         """SQL: another run of the same model follows the row ``s`` too."""
