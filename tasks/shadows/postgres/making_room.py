@@ -10,7 +10,7 @@ _BODY = """
 BEGIN
     -- A run that is writing at this moment is waited for, and passes by the row until the transaction has ended.
     PERFORM FROM {live} AS b WHERE b.{key} = NEW.{chunk} FOR KEY SHARE;
-    -- Hardly ever: a row that is looked up costs a tenth of one that is to be deleted.
+    -- Hardly ever there is one, and a look costs less than a DELETE that finds nothing.
     IF EXISTS (SELECT FROM {vectors} AS v WHERE v.{chunk} = NEW.{chunk} AND v.{model} = NEW.{model}) THEN
         DELETE FROM {vectors} AS v USING vecferry.{side} AS s
         WHERE v.{chunk} = NEW.{chunk} AND v.{model} = NEW.{model} AND s.k1 = v.{chunk} AND v.xmin IN (s.written, s.old_written);
