@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from flows.forms.models import ModelsActivate, ModelsInit, ModelsRetire, ModelsSetup, OfTables
 from tasks.base.errors import UsageError
+from tasks.base.words import typed
 from tasks.embedders.bare_names import whole_name
 from tasks.embedders.registry import space_of
 from tasks.planning.shown_sql import lines, note
@@ -30,9 +31,11 @@ def preflight(parameters: OfTables) -> None:
         tables = model_tables.find(connection, parameters.roles.resolved())
         if isinstance(parameters, ModelsSetup):
             wanted_of(parameters)
-            if parameters.similarity_threshold is not None and not parameters.models:
+            if (threshold := parameters.similarity_threshold) is not None and not parameters.models:
+                active = next((m.name for m in registry.listed(connection, tables) if m.active), "PROVIDER/MODEL")
                 raise UsageError(
-                    "parameter similarity_threshold is of models: name them, vecferry models setup MODEL …"
+                    "similarity_threshold is set for the models that are named: "
+                    f"vecferry models setup {typed(active)} -p similarity_threshold={threshold:g}"
                 )
         elif isinstance(parameters, ModelsActivate | ModelsRetire):
             model = registry.named(connection, tables, parameters.model)

@@ -10,7 +10,7 @@ from tasks.base.retrying import RETRYING
 from tasks.planning import registry as planning
 from tasks.planning.planned import refuse_problems
 from tasks.runs import checkpoints, holding, home, ledger, ledger_versions, ledgers, run_log, spending, status
-from tasks.runs.commands import command, resumption
+from tasks.runs.commands import command
 from tasks.runs.database import Connection, connect, database_url, refusable
 from tasks.runs.names import check_run_id
 from tasks.runs.plan import Plan, Request
@@ -113,7 +113,9 @@ def ready_to_catch_up(run: Run, record: ledger.RunRecord) -> None:
     refuse_dropped(record)
     run_id, flow = run.run_id, run.plan.request.flow
     if record.state != "verified" and not record.switched:
-        raise UsageError(f"run {run_id} is {record.state.replace('_', ' ')}: finish it first, {resumption(run.plan)}")
+        with run.connection() as connection:
+            step = status.next_step(replace(record, at_work=False), checkpoints.batches(connection, run_id))
+        raise UsageError(f"run {run_id} is {record.state.replace('_', ' ')}: go on with it first, {step.now}")
     if record.switched and not run.plan.followed:
         raise UsageError(
             f"run {run_id} is cut over: start a new run of {flow} to sync its tables, which can be rolled back"

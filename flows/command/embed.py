@@ -12,6 +12,7 @@ from flows.command.show import terminal
 from flows.command.show.embedded import Made, show_embedded
 from tasks.base.errors import UsageError
 from tasks.base.words import counted, plural
+from tasks.embedders.bare_names import with_provider
 from tasks.embedders.interface import Embedder, Item
 from tasks.embedders.registry import open_embedder
 
@@ -38,6 +39,7 @@ def command(
     """``vecferry embed``. Raises UsageError."""
     if not model:
         raise UsageError("name a model with --model, e.g. --model timm/MegaDescriptor-L-384")
+    model = with_provider(model)
     with terminal.passing_by(f"embedding by {model}…"):
         made = embedded(model, files or [], text or [])
     show_embedded(made, as_json)

@@ -14,6 +14,7 @@ from flows.command.show import terminal
 from flows.forms.form import parse
 from flows.forms.models import Serve
 from flows.service.options import TOKEN, Options
+from tasks.embedders.bare_names import with_provider
 
 DEFAULT = Options()
 
@@ -77,7 +78,7 @@ def command(
     options = Options(
         host,
         port,
-        tuple(model or ()),
+        tuple(map(with_provider, model or ())),
         given.database,
         given.roles.resolved(),
         token,

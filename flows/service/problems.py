@@ -30,6 +30,8 @@ WORDS: Mapping[int, str] = {
     503: "unavailable",
 }
 """Of a status, for programs."""
+SHOWN = 200
+"""Letters of a path that a message shows."""
 RETRY_LOST = 2
 """Seconds after which to ask again where the database, or a provider, did not answer."""
 
@@ -92,10 +94,22 @@ def answer_problems(app: FastAPI) -> None:
     """Has every error answered in the one shape."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        return response(refused(error))
+        return response(_of_route(request, error) or refused(error))
 
     for kind in (AnyHTTPException, RequestValidationError, VecferryError, Exception):
         app.add_exception_handler(kind, answer)
+
+
+def _of_route(request: Request, error: Exception) -> AnyHTTPException | None:
+    """What the framework says of a path, or of a method there, that has no answer."""
+    if not isinstance(error, AnyHTTPException) or isinstance(error, Refused) or error.status_code not in (404, 405):
+        return None
+    path, headers = request.url.path[:SHOWN], dict(error.headers or {})
+    if error.status_code == 404:
+        what = f"there is nothing at {path}"
+    else:
+        what = f"{request.method} is not answered at {path}, {headers.get('Allow', 'another method')} is"
+    return AnyHTTPException(error.status_code, f"{what}: GET /openapi.json describes what there is", headers)
 
 
 def _left_today() -> float:

@@ -26,17 +26,22 @@ USUAL = {
 """Models that are meant by their names alone → their provider."""
 
 
+def with_provider(written: str) -> str:
+    """The name as it is written, with the provider that is left out. Raises UsageError where it is not one of the usual."""
+    model = written.partition("?")[0]
+    if "/" in model:
+        return written
+    provider = USUAL.get(model.partition("@")[0])
+    if provider is None:
+        raise UsageError(
+            f"model {written!r} has no provider: write provider/{written}; providers are {listed(list(PROVIDERS))}"
+        )
+    return f"{provider}/{written}"
+
+
 def whole_name(written: str) -> str:
-    """provider/model[@revision][?option=value&…], options sorted and encoded. Raises UsageError where a name without a provider
-    is not one of the usual."""
-    model, mark, query = written.partition("?")
-    if "/" not in model:
-        provider = USUAL.get(model.partition("@")[0])
-        if provider is None:
-            raise UsageError(
-                f"model {written!r} has no provider: write provider/{written}; providers are {listed(list(PROVIDERS))}"
-            )
-        written = f"{provider}/{model}{mark}{query}"
+    """provider/model[@revision][?option=value&…], options sorted and encoded. Raises UsageError as ``with_provider``."""
+    written = with_provider(written)
     parsed = parse_model(written)
     options = "&".join(f"{name}={quote(value, safe='/:.,')}" for name, value in sorted(parsed.options.items()))
     return written.partition("?")[0] + (f"?{options}" if options else "")

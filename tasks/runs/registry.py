@@ -13,7 +13,9 @@ from psycopg.rows import class_row
 from tasks.base import words
 from tasks.base.errors import NotFound, UsageError
 from tasks.embedders import naming
+from tasks.embedders.bare_names import whole_name
 from tasks.embedders.interface import Space
+from tasks.embedders.registry import PROVIDERS
 from tasks.runs import models
 from tasks.runs.model_ids import next_id
 from tasks.stores.interface import Metric
@@ -120,7 +122,16 @@ def among(known: list[RegisteredModel], name: str) -> RegisteredModel:
         if meant:
             raise UsageError(f"{name!r} may be {' or '.join(m.name for m in meant)}: write the whole name")
     there = f"there are {words.listed([m.name for m in known])}" if known else "there is none yet"
-    raise NotFound(f"no model {name!r} is registered; {there}. `{SETUP} {words.typed(name)}` adds it")
+    raise NotFound(f"no model {name!r} is registered; {there}. {_adds(name)}")
+
+
+def _adds(name: str) -> str:
+    """The command that registers the model, where it is the name of one."""
+    try:
+        known = naming.parse_model(whole_name(name)).provider in PROVIDERS
+    except UsageError:
+        known = False
+    return f"`{SETUP} {words.typed(name)}` adds it" if known else f"`{SETUP} PROVIDER/MODEL` adds one"
 
 
 def default(connection: Connection, tables: ModelTables) -> RegisteredModel:

@@ -90,6 +90,11 @@ def test_texts_need_no_torch(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -
         ([".", "--model", "hashing/8"], "'.' cannot be read: Is a directory"),
         (["cat.jpg", "--model", "hashing/8"], "embedder 'hashing/8' takes texts only: a FILE is an image"),
         (["--text", "a", "--model", "nobody/8"], "no provider is called 'nobody'; available: hashing, openai"),
+        (["--text", "a", "--model", "nobody"], "model 'nobody' has no provider: write provider/nobody"),
+        (
+            ["cat.jpg", "--model", "MegaDescriptor-L-384?normalize=x"],
+            "embedder 'timm/MegaDescriptor-L-384?normalize=x'",
+        ),
         (["--text", "a", "--model", "hashing/x"], "give hashing its dimensions"),
         (["cat.jpg", "--model", "timm/MegaDescriptor-M"], "the MegaDescriptors are MegaDescriptor-T-224"),
     ],

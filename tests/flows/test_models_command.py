@@ -52,6 +52,38 @@ def test_a_new_user_is_led_from_nothing_to_a_switch(vecferry: Vecferry, connecti
     )
 
 
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("activate", "nobody"), "there are hashing/8 and hashing/4. `vecferry models setup PROVIDER/MODEL` adds one"),
+        (
+            ("activate", "nobody/8"),
+            "there are hashing/8 and hashing/4. `vecferry models setup PROVIDER/MODEL` adds one",
+        ),
+        (("activate", "hashing/2"), "`vecferry models setup hashing/2` adds it"),
+        (("activate", "all-mpnet-base-v2"), "`vecferry models setup all-mpnet-base-v2` adds it"),
+        (
+            ("setup", "-p", "similarity_threshold=0.30"),
+            "named: vecferry models setup hashing/8 -p similarity_threshold=0.3",
+        ),
+    ],
+)
+def test_the_next_command_can_be_typed(
+    served: Connection, vecferry: Vecferry, typed: tuple[str, ...], message: str
+) -> None:
+    """As it is told."""
+    status, _, error = vecferry("models", *typed)
+    assert (status, error.endswith(f"{message}\n")) == (2, True), error
+
+
+def test_a_name_is_shown_whole(served: Connection, vecferry: Vecferry) -> None:
+    """Whatever the width of the terminal: it is there to be copied."""
+    name = "openai/text-embedding-3-large?dimensions=1536"
+    assert vecferry("models", "setup", name)[0] == 0
+    for verb in ("list", "status"):
+        assert name in vecferry("models", verb)[1]
+
+
 def test_a_key_is_needed_where_something_is_embedded(
     served: Connection, vecferry: Vecferry, prefect: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,9 +125,11 @@ def test_what_cannot_be_embedded(plain: Running, given: dict[str, object], statu
 
 def test_other_paths_and_methods(plain: Running) -> None:
     """They have the same shape, and no page loads scripts from elsewhere."""
-    assert problem(plain.client.get("/docs"), 404) == "Not Found"
+    described = "GET /openapi.json describes what there is"
+    for path in ("/", "/docs"):
+        assert problem(plain.client.get(path), 404) == f"there is nothing at {path}: {described}"
     answer = plain.client.get("/embeddings/generate")
-    assert problem(answer, 405) == "Method Not Allowed"
+    assert problem(answer, 405) == f"GET is not answered at /embeddings/generate, POST is: {described}"
     assert answer.headers["allow"] == "POST"
     assert plain.client.get("/health").json() == {"status": "ok"}
     assert plain.client.get("/ready").json() == {"status": "ready"}

@@ -111,12 +111,17 @@ def test_models(service: Running) -> None:
         ({"query": "a", "top_k": 10**30}, 422, "top_k: Input should be less than or equal to 1000"),
         ({"query": "a", "top_k": 0}, 422, "top_k: Input should be greater than or equal to 1"),
         ({"query": "a", "model": "'; DROP TABLE documents; --"}, 404, 'no model "\'; DROP TABLE documents; --" is'),
-        ({"query": "a", "models": ["hashing/64", "nobody"]}, 404, "no model 'nobody' is registered"),
+        (
+            {"query": "a", "models": ["hashing/64", "nobody"]},
+            404,
+            "no model 'nobody' is registered; there are hashing/64, flipped/64 and hashing/128. `vecferry models setup PROVIDER/MODEL`",
+        ),
         ({"query": "a", "models": ["hashing/64", "hashing/64"]}, 400, "name each model once"),
         ({"vector": [1.0, 2.0]}, 400, "the vector has 2 dimensions, and model hashing/64 has 64"),
         ({"vector": [1e39] * 64}, 422, "vector.0: Input should be less than or equal to"),
         ({"vector": [0.0] * 64}, 400, "the query vector is all zeros"),
-        ({"query": "a", "model": "x?a=1&b=2"}, 404, "`vecferry models setup 'x?a=1&b=2'` adds it"),
+        ({"query": "a", "model": "hashing/x?a=1&b=2"}, 404, "`vecferry models setup 'hashing/x?a=1&b=2'` adds it"),
+        ({"query": "a", "model": "nobody/x"}, 404, "`vecferry models setup PROVIDER/MODEL` adds one"),
         ({"vector": []}, 422, "vector: List should have at least 1 item"),
         ({"vector": ["a"]}, 422, "vector.0: Input should be a valid number"),
         ({"vectors": {"nobody": [1.0]}}, 404, "no model 'nobody' is registered"),
@@ -204,6 +209,13 @@ def test_a_migration_without_a_server_of_prefects(service: Running) -> None:
     """Work that takes long is a flow run: without a server it is refused with the way on; models are looked up before."""
     answer = service.client.post("/api/v1/migrations", json={"target_model": "nobody"})
     assert "no model 'nobody' is registered" in problem(answer, 404)
+    asked = {"target_model": "128", "documents": ["1", "2"]}
+    assert problem(service.client.post("/api/v1/migrations", json=asked), 409).endswith(
+        "start the service with one, e.g. that of `make ui`, or run `vecferry run multi-model -p target_model=hashing/128 "
+        """-p 'documents={"ids": ["1", "2"]}' -p database=DATABASE_URL`"""
+    )
+    many = {**asked, "documents": [str(key) for key in range(1000)]}
+    assert problem(service.client.post("/api/v1/migrations", json=many), 409).endswith("e.g. that of `make ui`")
 
 
 def test_a_switch_while_it_serves(service: Running, served: Several) -> None:

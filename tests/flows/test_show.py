@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tasks.base.errors import VecferryError, VerificationRefused
 from tasks.runs.checkpoints import Batch
 from tasks.runs.details import Loaded
 from tasks.runs.outcome import Outcome, TargetOutcome, Touched
+from tasks.runs.spending import Spending
 from tasks.runs.status import Stage
 
 Vecferry = Callable[..., tuple[int, str, str]]
@@ -156,3 +158,16 @@ def test_letters_that_a_terminal_does_not_have(monkeypatch: pytest.MonkeyPatch) 
     console.prepare_environment()
     print("Zürich \udcff", flush=True)
     assert raw.getvalue() == b"Z\\xfcrich \\udcff\n"
+
+
+def test_what_was_spent_on_texts_that_were_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    """Is said of the checks, and nothing was saved that nobody has a price of."""
+    for bought, line in (
+        (0, "spent $0.0016 on checks: 13,636 tokens in 8 requests; 200 texts were kept already\n"),
+        (
+            100,
+            "spent $0.0016 on 100 texts: 13,636 tokens in 8 requests; 200 more texts were kept already, which saved $0.0032\n",
+        ),
+    ):
+        show_outcome(replace(outcome("a"), spent=Spending(8, 13_636, 0.0016, bought, 200)), as_json=False)
+        assert line in capsys.readouterr().out

@@ -214,7 +214,7 @@ def test_several_models_are_fused_by_reciprocal_rank(served: Several) -> None:
         assert [row[8] for row in rows] == list(range(1, len(rows) + 1))
     for wrong, message in (
         ([vectors, names, "both"], "aggregation must be union or intersection, got both"),
-        ([vectors[:2], names, "union"], "got 3 names and 2 vectors"),
+        ([vectors[:2], names, "union"], "models named: 3, vectors given: 2"),
         ([vectors[:2], ["hashing/64"] * 2, "union"], "name each model once"),
     ):
         with pytest.raises(errors.DataException, match=message):

@@ -3,8 +3,10 @@
 import pytest
 
 from flows.forms.multi_model import MultiModel
+from tasks.base.errors import UsageError
+from tasks.begin import ready_to_catch_up
 from tasks.cutover import cutover, rollback
-from tasks.runs import checkpoints, registry
+from tasks.runs import checkpoints, ledger, registry
 from tasks.runs.run import Run
 from tasks.shadows.postgres import model_switch
 from tests.helpers.pipeline import build, finish
@@ -59,8 +61,8 @@ def test_a_model_gets_what_the_threshold_before_it_becomes(served: Served) -> No
     assert threshold(served) == translated.new
     assert lines == [
         f"public.document_chunks by hashing/768: the similarity threshold 0.5 of the old vectors is {translated} of the new ones",
-        f"searches by hashing/768 have that threshold now, {translated.new:g}: vecferry models setup hashing/768 "
-        "-p similarity_threshold=… sets another",
+        "searches by hashing/768 have that threshold now; to set it yourself: vecferry models setup hashing/768 "
+        f"-p similarity_threshold={translated.new:g}",
     ]
 
 
@@ -90,7 +92,17 @@ def test_activate_tells_where_a_threshold_is_missing(served: Served) -> None:
     assert len(activate(OLD)) == 1
     _, line = activate(NEW)
     assert line.startswith(f"{NEW} has no similarity threshold, and {OLD} has 0.5")
-    assert f"vecferry models setup {NEW} -p similarity_threshold=" in line
+    assert line.endswith(f"vecferry models setup {NEW} -p similarity_threshold=0.5")
     activate(OLD)
     model_switch.set_threshold(served.connection, served.tables, [NEW], 0.4)
     assert len(activate(NEW)) == 1
+
+
+def test_catching_up_after_a_rollback_names_what_status_names(served: Served) -> None:
+    """The run is built, so another cutover is the way on."""
+    run = migrated()
+    finish(run, min_recall=0.95)
+    rollback(run)
+    record = ledger.get(served.connection, "one")
+    with pytest.raises(UsageError, match=r"^run one is rolled back: go on with it first, vecferry cutover one$"):
+        ready_to_catch_up(run, record)

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.command.show.bought import show_bought
-from flows.command.show.terminal import bold, out, print_json, red, yellow
+from flows.command.show.terminal import bold, out, print_json, print_whole, red, yellow
 from tasks.base.errors import UsageError
 from tasks.base.words import counted, listed, plural
 from tasks.embedders.naming import shown
@@ -51,7 +51,7 @@ def show_models(status: Status, as_json: bool) -> None:
     if not status.models:
         out.print("no models yet: vecferry models setup PROVIDER/MODEL adds one")
         return
-    out.print(_table(status))
+    print_whole(_table(status))
 
 
 def show_status(status: Status, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.command.fields import Parameter
-from flows.command.show.terminal import bold, out, print_json, red, yellow
+from flows.command.show.terminal import bold, out, print_json, print_whole, red, yellow
 from tasks.base.words import counted, duration
 from tasks.planning.layouts import LayoutCost
 from tasks.planning.planned import Planned
@@ -53,7 +53,7 @@ def show_plan(planned: Planned, next_: str | None, as_json: bool) -> None:
 
 def show_figures(planned: Planned) -> None:
     """Its targets, and what they will take and cost."""
-    out.print(_listing(planned))
+    print_whole(_listing(planned))
     out.print()
     for line in _figures(planned):
         out.print(line)

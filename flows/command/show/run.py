@@ -16,6 +16,7 @@ from tasks.runs.checkpoints import Batch
 from tasks.runs.database import ledger_databases
 from tasks.runs.outcome import Outcome
 from tasks.runs.purchases import Purchases
+from tasks.runs.spending import Spending
 from tasks.runs.status import Stage
 
 WORDS = {"catch_up": "catch up", "list": "list ids"}
@@ -73,6 +74,14 @@ def show_run(outcome: Outcome, stages: list[Stage], failed: list[Batch[Any]], as
     _print_tail(outcome)
 
 
+def _spent(spent: Spending) -> str:
+    made = f"{counted(spent.tokens, 'token')} in {counted(spent.requests, 'request')}"
+    if spent.reused and not spent.bought:  # what was asked for are samples of them
+        return f"spent ${spent.dollars:.4f} on checks: {made}; {counted(spent.reused, 'text', 'were')} kept already"
+    saved = f"; {counted(spent.reused, 'more text', 'were')} kept already, which saved ${spent.saved:.4f}"
+    return f"spent ${spent.dollars:.4f} on {counted(spent.bought, 'text')}: {made}{saved if spent.reused else ''}"
+
+
 def show_outcome(outcome: Outcome, as_json: bool, checked: bool = True, moved: bool = True) -> None:
     """What a run has come to; with the verification table where this command made or used it (``checked``), and what it did
     to each target where it ``moved`` rows."""
@@ -87,15 +96,7 @@ def show_outcome(outcome: Outcome, as_json: bool, checked: bool = True, moved: b
     if moved:
         _print_shapes(outcome)
     if spent := outcome.spent:
-        saved = (
-            f"; {counted(spent.reused, 'more text', 'were')} kept already, which saved ${spent.saved:.4f}"
-            if spent.reused
-            else ""
-        )
-        out.print(
-            f"spent ${spent.dollars:.4f} on {counted(spent.bought, 'text')}: {counted(spent.tokens, 'token')} in "
-            f"{counted(spent.requests, 'request')}{saved}"
-        )
+        out.print(_spent(spent))
     out.print(bold(outcome.state))
     _print_tail(outcome)
 

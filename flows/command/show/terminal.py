@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from tasks.checks.report import plain
@@ -14,6 +15,10 @@ from tasks.checks.report import plain
 # Markup is off for good: names, ids and messages are other people's, and may hold square brackets. Text carries styles.
 out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+WIDEST = 400
+"""Letters of a line in a table that is not folded to the terminal's width."""
 
 
 def bold(text: str) -> Text:
@@ -26,6 +31,11 @@ def red(text: str) -> Text:
 
 def yellow(text: str) -> Text:
     return Text(text, "yellow")
+
+
+def print_whole(table: Table) -> None:
+    """Prints a table whose lines are as long as they have to be: a name that is cut in two can be copied by nobody."""
+    Console(file=out.file, width=WIDEST, highlight=False, markup=False, emoji=False).print(table)
 
 
 passing: set[str] = set()

@@ -196,7 +196,7 @@ def choice(tables: ModelTables, models: Sequence[RegisteredModel], extension: st
 
 def fusion(tables: ModelTables) -> sql.Composed:
     """The body that asks several models: a chunk's score is the sum over the models that have it of 1 / (60 + its rank)."""
-    unlike = "name each model once, and give it one query vector: got % names and % vectors"
+    unlike = "name each model once, and give it one query vector: models named: %, vectors given: %"
     return sql.SQL(
         "#variable_conflict use_column\n"
         "BEGIN IF $3 NOT IN ('union', 'intersection') THEN RAISE EXCEPTION "

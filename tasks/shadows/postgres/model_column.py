@@ -183,13 +183,14 @@ class ModelColumnShadow(LiveShadow):
             )
             given = model_threshold.given(connection, self.target)
         if given is not None:
-            return [f"searches by {model.shown} have that threshold now, {given:g}: {_sets(model)} another"]
+            return [f"searches by {model.shown} have that threshold now; to set it yourself: {_sets(model, given)}"]
         if model.similarity_threshold is not None:
             return []
         if (planned := self.run.plan.request.similarity_threshold) is not None:
             if model.active:
                 return [
-                    f"{model.shown} has no similarity threshold, and {planned:g} could not be translated: {_sets(model)} one"
+                    f"{model.shown} has no similarity threshold, and {planned:g} could not be translated; to try one: "
+                    f"{_sets(model, planned)}"
                 ]
             return [
                 f"the cutover gives {model.shown}, which has no similarity threshold, what {planned:g} is translated into"
@@ -197,7 +198,7 @@ class ModelColumnShadow(LiveShadow):
         if source and source.similarity_threshold is not None:
             return [
                 f"{model.shown} has no similarity threshold, and {source.shown} has got {source.similarity_threshold:g} since this run "
-                f"was planned: {_sets(model)} one"
+                f"was planned; to try one: {_sets(model, source.similarity_threshold)}"
             ]
         return []
 
@@ -267,8 +268,8 @@ class ModelColumnShadow(LiveShadow):
         return [name for (name,) in rows]
 
 
-def _sets(model: RegisteredModel) -> str:
-    return f"vecferry models setup {typed(model.name)} -p similarity_threshold=… sets"
+def _sets(model: RegisteredModel, threshold: float) -> str:
+    return f"vecferry models setup {typed(model.name)} -p similarity_threshold={threshold:g}"
 
 
 def vectors_of(tables: ModelTables, model: RegisteredModel) -> Vectors:

@@ -32,8 +32,8 @@ def _of_model(draft: Draft, asked: Asked) -> Iterator[str]:
         )
     elif fixed and source and source.space and source.space.dimensions != fixed.dimensions:
         yield (
-            f"{source.name} makes vectors of {counted(source.space.dimensions, 'dimension')}, and {fixed} has "
-            f"{fixed.dimensions}: name the model that made those"
+            f"{source.name} makes vectors of {counted(source.space.dimensions, 'dimension')}, and {fixed} holds "
+            f"vectors of {counted(fixed.dimensions or 0, 'dimension')}: name the model that made those"
         )
 
 

@@ -62,8 +62,7 @@ def _without_threshold(before: RegisteredModel | None, model: RegisteredModel) -
         return []
     return [
         f"{model.name} has no similarity threshold, and {before.name} has {before.similarity_threshold:g}: whatever is nearest is an "
-        f"answer now. vecferry models setup {typed(model.name)} -p similarity_threshold=… sets one; a run of multi-model translates the "
-        "other"
+        f"answer now. To try one: vecferry models setup {typed(model.name)} -p similarity_threshold={before.similarity_threshold:g}"
     ]
 
 
