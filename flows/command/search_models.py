@@ -41,7 +41,7 @@ def compare(queries: Path, models: Sequence[str], p: list[str] | None, as_json: 
 def _client(p: list[str] | None) -> Client:
     asked = parse(OfTables, pairs(p))
     with connect(database_url(asked.database), "vecferry search") as connection:
-        if not model_tables.every(connection):
+        if not model_tables.standing(connection):
             raise UsageError(
                 "name a run with --run; `vecferry status` lists them. No tables of this database serve several models: "
                 f"`{model_tables.INIT}` prepares them"

@@ -14,13 +14,16 @@ from tasks.runs import models
 from tasks.runs.registry import Place, RegisteredModel
 from tasks.stores.interface import Metric
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.postgres.model_tables import ModelTables
+from tasks.stores.postgres.model_tables import ModelTables, every
 
 
 def add_tables(
     connection: Connection, tables: ModelTables, counts_of_chunk: str, before: Mapping[str, Any]
 ) -> ModelTables:
-    """Registers a set of tables, and gives it its number."""
+    """Registers a set of tables, and gives it its number; one of their names, whose tables were dropped by hand, is forgotten."""
+    for one in every(connection):
+        if _names(one) & _names(tables):
+            forget_tables(connection, one)
     row = connection.execute(
         "INSERT INTO vecferry.model_tables (chunks_schema, chunks_table, embeddings_schema, embeddings_table, roles, before, "
         "counts_of_chunk) VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING set_id",
@@ -142,6 +145,10 @@ def forget_tables(connection: Connection, tables: ModelTables) -> None:
     """Takes the set out of the registry, with its models."""
     connection.execute("DELETE FROM vecferry.coverage WHERE set_id = %s", (tables.set_id,))
     connection.execute("DELETE FROM vecferry.model_tables WHERE set_id = %s", (tables.set_id,))
+
+
+def _names(tables: ModelTables) -> set[tuple[str, str]]:
+    return {("chunks", str(tables.chunks)), ("embeddings", str(tables.embeddings))}
 
 
 def next_number(connection: Connection, table: str, column: str) -> int:

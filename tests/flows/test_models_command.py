@@ -76,6 +76,33 @@ def test_the_next_command_can_be_typed(
     assert (status, error.endswith(f"{message}\n")) == (2, True), error
 
 
+@pytest.mark.parametrize("anew", [False, True])
+def test_tables_that_were_dropped_by_hand(served: Connection, vecferry: Vecferry, prefect: None, anew: bool) -> None:
+    """They are prepared like new ones, whether somebody has made them anew meanwhile; nothing is left of their models."""
+    served.execute("DROP TABLE documents, document_chunks, chunk_embeddings CASCADE")
+    if anew:
+        served.execute(
+            "CREATE TABLE documents (id bigint PRIMARY KEY, title text); CREATE TABLE document_chunks (id bigint PRIMARY KEY, "
+            "document_id bigint REFERENCES documents, chunk_index int, content text); CREATE TABLE chunk_embeddings (chunk_id bigint "
+            "PRIMARY KEY REFERENCES document_chunks, embedding vector(4)); INSERT INTO documents VALUES (1, 'a'); "
+            "INSERT INTO document_chunks VALUES (1, 1, 1, 'a'); INSERT INTO chunk_embeddings VALUES (1, '[1,2,3,4]')"
+        )
+    for verb in (("models", "status"), ("models", "setup", "hashing/4"), ("search", "a")):
+        status, _, error = vecferry(*verb)
+        assert (status, "`vecferry models init` prepares them" in error) == (2, True), (verb, error)
+    given = ("-p", "source_model=hashing/4", "-p", "replace_unique=true") if anew else ()
+    status, _, error = vecferry("models", "init", *given)
+    assert status == 2
+    served.execute(error.partition("to prepare others: ")[2].encode())
+    status, _, error = vecferry("models", "init", *given)
+    assert status == 0, error
+    if not anew:
+        assert vecferry("models", "setup", "hashing/4")[0] == 0
+    models = json.loads(vecferry("models", "list", "--json")[1])
+    assert [(m["name"], m["with_vector"], m["chunks"]) for m in models] == [("hashing/4", int(anew), int(anew))]
+    assert vecferry("search", "a")[0] == 0
+
+
 def test_a_name_is_shown_whole(served: Connection, vecferry: Vecferry) -> None:
     """Whatever the width of the terminal: it is there to be copied."""
     name = "openai/text-embedding-3-large?dimensions=1536"

@@ -101,7 +101,7 @@ def there(connection: Connection, ground: Ground, models: dict[str, str]) -> boo
     row = connection.execute("SELECT to_regclass(%s)", (f"{ground.schema}.chunk_embeddings",)).fetchone()
     if row == (None,):
         return False
-    for tables in model_tables.every(connection):
+    for tables in model_tables.standing(connection):
         others = [m.name for m in registry.listed(connection, tables) if m.name not in models.values()]
         if tables.schema == ground.schema and others:
             raise UsageError(

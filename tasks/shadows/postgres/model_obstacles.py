@@ -7,7 +7,7 @@ from psycopg import sql
 from tasks.base.words import counted, some
 from tasks.shadows.postgres import model_pieces
 from tasks.shadows.postgres.model_draft import Asked, Draft
-from tasks.stores.postgres import models_table, relations
+from tasks.stores.postgres import model_tables, models_table, relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.fixed_column import UniqueKey
 from tasks.stores.postgres.model_tables import ModelTables
@@ -41,7 +41,12 @@ def _of_models_table(connection: Connection, draft: Draft, asked: Asked) -> Iter
     known, view = draft.known, f"{draft.tables.schema}.{model_pieces.VIEW}"
     if known is None:
         if relations.exists(connection, sql.Identifier(draft.tables.schema, model_pieces.VIEW)):
-            yield f"{view} is there already, and the view of the registry is called that: rename it first"
+            standing = model_tables.standing(connection)
+            of_view = [one for one in model_tables.every(connection) if one.schema == draft.tables.schema]
+            if of_view and not any(one in standing for one in of_view):
+                yield f"{view} is left of tables that were dropped; to prepare others: DROP VIEW {view}"
+            else:
+                yield f"{view} is there already, and the view of the registry is called that: rename it first"
         return
     aside = f"ALTER TABLE {view} RENAME TO {model_pieces.VIEW}_before"
     if missing := models_table.lacks(known):

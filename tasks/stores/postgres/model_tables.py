@@ -113,10 +113,15 @@ def every(connection: Connection) -> list[ModelTables]:
     return [from_json(roles, set_id) for set_id, roles in rows]
 
 
+def standing(connection: Connection) -> list[ModelTables]:
+    """Those whose vectors are there as they were prepared: tables can be dropped, and made anew, by hand."""
+    return [one for one in every(connection) if _stands(connection, one.embeddings)]
+
+
 def find(connection: Connection, roles: Roles | None = None) -> ModelTables:
     """The set that there is, or the one whose tables are named. Raises UsageError with the command that makes one."""
     asked = roles or Roles()
-    sets = every(connection)
+    sets = standing(connection)
     if not sets:
         raise UsageError(f"no tables of this database serve several models yet: `{INIT}` prepares them")
     meant = [one for one in sets if _is_meant(connection, one, asked)]
@@ -128,6 +133,16 @@ def find(connection: Connection, roles: Roles | None = None) -> ModelTables:
     if len(meant) > 1:
         raise UsageError(f"several sets of tables serve models, {_named(meant)}: name one with -p roles.chunks=TABLE")
     return meant[0]
+
+
+def _stands(connection: Connection, vectors: Embeddings) -> bool:
+    """By the catalogue, which tells it of schemas too that the user has no right to."""
+    row = connection.execute(
+        "SELECT 1 FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE (n.nspname, c.relname, a.attname) = (%s, %s, %s) AND NOT a.attisdropped",
+        (vectors.schema, vectors.table, vectors.model),
+    ).fetchone()
+    return row is not None
 
 
 def _named(sets: list[ModelTables]) -> str:
