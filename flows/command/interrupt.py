@@ -128,6 +128,14 @@ def keeping() -> Iterator[None]:
 
 
 @contextmanager
+def playing(kept: bool) -> Iterator[None]:
+    """Says that the body is a demo, and whether the next one finds what this one has made."""
+    _command.unfinished = "the demo goes on with what is there" if kept else "a demo always starts over"
+    yield
+    _command.unfinished = None
+
+
+@contextmanager
 def in_flow_run() -> Iterator[None]:
     """Notes the Prefect flow run that the body is, so that Prefect learns of an interruption."""
     from prefect.runtime import flow_run
@@ -257,10 +265,10 @@ def _note(connection: Connection, run_id: str, typed: str) -> Message:
     """Has the ledger know of the interruption, and returns what is kept and how to go on."""
     if holding.holds(run_id):
         holding.interrupt(connection, run_id)
+    if sys.argv[1] == "demo":
+        return Message(f"interrupted; {_command.unfinished}: {typed}")
     if ledger.find(connection, run_id) is None:
         return Message(f"interrupted; nothing was changed. Start again with: {typed}")
-    if sys.argv[1] == "demo":
-        return Message(f"interrupted; a demo always starts over: {typed}")
     record = replace(ledger.get(connection, run_id), at_work=False)  # it is we who hold it, and not for long
     step = status.next_step(record, checkpoints.batches(connection, run_id))
     command = typed if sys.argv[1] not in ("run", "snapshot", "rerun") else step.now

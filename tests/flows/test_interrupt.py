@@ -366,3 +366,15 @@ def _locked(place: Place) -> Iterator[None]:
 def _flow_run_states(api: str) -> list[str]:
     result = httpx.post(f"{api}/flow_runs/filter", json={"sort": "START_TIME_DESC", "limit": 1}).raise_for_status()
     return [run["state"]["type"] for run in result.json()]
+
+
+def test_a_demo_before_its_run(tmp_path: Path) -> None:
+    """It has made something by then, which the next one does without."""
+    with terminal("demo", "chroma-to-pgvector", "--dir", str(tmp_path / "demo")) as screen:
+        screen.wait_for("1. ")
+        screen.type("\x03")
+        assert screen.ended() == 1, screen.shown
+        assert (
+            "vecferry: interrupted; a demo always starts over: vecferry demo chroma-to-pgvector --dir " in screen.shown
+        )
+        assert "Traceback" not in screen.shown

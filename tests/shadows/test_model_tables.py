@@ -162,7 +162,8 @@ def test_the_model_of_vectors_that_are_there_is_asked_for(connection: Connection
     with pytest.raises(UsageError, match=r"document_chunks.embedding holds vectors of 8 dimensions.*-p source_model="):
         model_init.initialise(connection, Asked())
     with pytest.raises(
-        UsageError, match=r"hashing/4 makes vectors of 4 dimensions, and public.document_chunks.embedding has 8"
+        UsageError,
+        match=r"hashing/4 makes vectors of 4 dimensions, and public.document_chunks.embedding holds vectors of 8 dimensions",
     ):
         model_init.initialise(connection, Asked(source=Source("hashing/4", HashingEmbedder(4).space)))
     assert connection.execute("SELECT to_regclass('chunk_embeddings'), to_regclass('vecferry.run')").fetchone() == (

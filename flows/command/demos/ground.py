@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from flows.command import demos, ephemeral
+from flows.command import demos, ephemeral, interrupt
 from flows.command.show.terminal import bold, out
 from tasks.base import settings
 from tasks.base.errors import UsageError
@@ -29,7 +29,8 @@ def play(flow: str, directory: Path, database: str | None = None) -> None:
         elsewhere = demos.anywhere(flow)
         database_url(database)
         home = _home(directory)
-        elsewhere.play_in(home.parent, database)
+        with interrupt.playing(kept=True):
+            elsewhere.play_in(home.parent, database)
         out.print(f"\nLook around: VECFERRY_HOME={home} vecferry status -p database={database}")
         return
     home = _home(directory)
@@ -38,7 +39,8 @@ def play(flow: str, directory: Path, database: str | None = None) -> None:
     hidden = "".join(f"{name}= " for name in names if name in os.environ)
     for name in (settings.DEFAULT_DATABASE, settings.LEDGER_DATABASE):
         os.environ[name] = embedded.url(settings.home())
-    demo.play(home.parent)
+    with interrupt.playing(kept=False):
+        demo.play(home.parent)
     out.print(f"\nLook around: {hidden}VECFERRY_HOME={home} vecferry status {RUN}")
 
 
