@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.client import Client, as_json
+from flows.service import long_work
 from flows.service.options import Options
+from flows.service.problems import Refused
 from tasks.embedders import registry as providers
 from tasks.embedders.registry import open_embedder
 from tasks.runs import registry
@@ -209,13 +212,14 @@ def test_a_migration_without_a_server_of_prefects(service: Running) -> None:
     """Work that takes long is a flow run: without a server it is refused with the way on; models are looked up before."""
     answer = service.client.post("/api/v1/migrations", json={"target_model": "nobody"})
     assert "no model 'nobody' is registered" in problem(answer, 404)
-    asked = {"target_model": "128", "documents": ["1", "2"]}
-    assert problem(service.client.post("/api/v1/migrations", json=asked), 409).endswith(
-        "start the service with one, e.g. that of `make ui`, or run `vecferry run multi-model -p target_model=hashing/128 "
-        """-p 'documents={"ids": ["1", "2"]}' -p database=DATABASE_URL`"""
-    )
-    many = {**asked, "documents": [str(key) for key in range(1000)]}
-    assert problem(service.client.post("/api/v1/migrations", json=many), 409).endswith("e.g. that of `make ui`")
+    asked = {"target_model": "hashing/128", "documents": {"ids": ["1", "2"]}, "database": "DATABASE_URL"}
+    many = {**asked, "documents": {"ids": [str(key) for key in range(1000)]}}
+    given = """-p target_model=hashing/128 -p 'documents={"ids": ["1", "2"]}' -p database=DATABASE_URL"""
+    for parameters, told in ((asked, f", or run `vecferry run multi-model {given}`"), (many, "")):
+        with temporary_settings(restore_defaults={PREFECT_API_URL}), pytest.raises(Refused) as refused:
+            long_work.start(parameters)
+        assert refused.value.status_code == 409
+        assert str(refused.value.detail).endswith(f"e.g. that of `make ui`{told}")
 
 
 def test_a_switch_while_it_serves(service: Running, served: Several) -> None:
