@@ -14,7 +14,8 @@ from tasks.runs import ledger_versions, model_sets, registry
 from tasks.runs.registry import Place, RegisteredModel
 from tasks.serving import model_search
 from tasks.serving.model_search import Wanted
-from tasks.shadows.postgres import extension, model_functions
+from tasks.shadows.postgres import extension
+from tasks.shadows.postgres.models import functions
 from tasks.stores.postgres import wire
 from tasks.stores.postgres.connection import Connection, Packed, connect
 from tasks.stores.postgres.model_tables import Chunks, Documents, Embeddings, ModelTables
@@ -166,7 +167,7 @@ def made(connection: Connection, rows: int) -> Served:
             f"CREATE INDEX idx_embeddings_hnsw_{size} ON chunk_embeddings USING hnsw (embedding_{size} vector_cosine_ops)"
         )
     with connection.transaction():
-        model_functions.remake(connection, tables)
+        functions.remake(connection, tables)
     connection.execute("VACUUM ANALYZE documents, document_chunks, chunk_embeddings")
     return Served(tables, known, vectors)
 

@@ -11,7 +11,7 @@ from flows.forms.models import ModelsActivate, ModelsInit, ModelsRetire, ModelsS
 from flows.naming import run_name
 from flows.served import asked_of, wanted_of
 from tasks.runs.database import Connection, connect, database_url, refusable
-from tasks.shadows.postgres import model_init, model_rename, model_retire, model_rollback, model_setup, model_switch
+from tasks.shadows.postgres.models import init, rename, retire, rollback, setup, switch
 from tasks.stores.postgres import model_tables, pace
 
 Result = dict[str, Any]
@@ -24,12 +24,12 @@ def models_init(parameters: ModelsInit) -> State[Result]:
     if parameters.rollback:
         with _connected(parameters) as connection, refusable("put the tables back"):
             tables = model_tables.find(connection, parameters.roles.resolved())
-            return _ended(model_rollback.roll_back(connection, tables))
+            return _ended(rollback.roll_back(connection, tables))
     asked = asked_of(parameters)
     with _connected(parameters) as connection, refusable("prepare the tables"):
-        tables, done = model_init.initialise(connection, asked)
+        tables, done = init.initialise(connection, asked)
         if parameters.rename is not None:
-            done += model_rename.rename(connection, tables, parameters.rename, parameters.force)
+            done += rename.rename(connection, tables, parameters.rename, parameters.force)
     return _ended(done or ["the tables are prepared already"])
 
 
@@ -40,9 +40,9 @@ def models_setup(parameters: ModelsSetup) -> State[Result]:
     wanted = wanted_of(parameters)
     with _connected(parameters) as connection, refusable("set the models up"):
         tables = model_tables.find(connection, parameters.roles.resolved())
-        done = model_setup.set_up(connection, tables, wanted, parameters.partial)
+        done = setup.set_up(connection, tables, wanted, parameters.partial)
         if parameters.similarity_threshold is not None:
-            done += model_switch.set_threshold(
+            done += switch.set_threshold(
                 connection, tables, [one.name for one in wanted], float(parameters.similarity_threshold)
             )
     return _ended(done or ["all of that is there already"])
@@ -54,7 +54,7 @@ def models_activate(parameters: ModelsActivate) -> State[Result]:
     """Make a model the default of new searches and new documents, in one transaction."""
     with _connected(parameters) as connection, refusable("switch the model"):
         tables = model_tables.find(connection, parameters.roles.resolved())
-        return _ended(model_switch.activate(connection, tables, parameters.model, parameters.force))
+        return _ended(switch.activate(connection, tables, parameters.model, parameters.force))
 
 
 @flow(name="models-retire", flow_run_name=run_name, validate_parameters=False)
@@ -65,7 +65,7 @@ def models_retire(parameters: ModelsRetire) -> State[Result]:
     with _connected(parameters) as connection, giving_way, refusable("retire the model"):
         tables = model_tables.find(connection, parameters.roles.resolved())
         days = float(parameters.rollback_days)
-        return _ended(model_retire.retire(connection, tables, parameters.model, days, parameters.force))
+        return _ended(retire.retire(connection, tables, parameters.model, days, parameters.force))
 
 
 def _connected(parameters: OfTables) -> Connection:

@@ -13,10 +13,10 @@ from tasks.planning.shown_sql import lines, note
 from tasks.runs import registry
 from tasks.runs.database import Connection, connect, database_url, refusable
 from tasks.runs.registry import UNKNOWN
-from tasks.shadows.postgres import model_init, model_setup, model_switch
-from tasks.shadows.postgres.model_changes import Change
-from tasks.shadows.postgres.model_init import Asked, Source
-from tasks.shadows.postgres.model_setup import Wanted
+from tasks.shadows.postgres.models import init, setup, switch
+from tasks.shadows.postgres.models.changes import Change
+from tasks.shadows.postgres.models.init import Asked, Source
+from tasks.shadows.postgres.models.setup import Wanted
 from tasks.stores.postgres import model_tables
 
 
@@ -25,7 +25,7 @@ def preflight(parameters: OfTables) -> None:
     with _reading(parameters) as connection:
         if isinstance(parameters, ModelsInit) and not parameters.rollback:
             asked = asked_of(parameters)
-            if standing := model_init.problems(connection, model_init.draft(connection, asked), asked):
+            if standing := init.problems(connection, init.draft(connection, asked), asked):
                 raise UsageError("; ".join(standing))
             return
         tables = model_tables.find(connection, parameters.roles.resolved())
@@ -40,7 +40,7 @@ def preflight(parameters: OfTables) -> None:
         elif isinstance(parameters, ModelsActivate | ModelsRetire):
             model = registry.named(connection, tables, parameters.model)
             if isinstance(parameters, ModelsActivate) and not parameters.force:
-                model_switch.check_coverage(connection, tables, model)
+                switch.check_coverage(connection, tables, model)
 
 
 def asked_of(parameters: ModelsInit) -> Asked:
@@ -79,9 +79,9 @@ def planned_init(parameters: ModelsInit) -> Planned:
     """What ``init`` would change; nothing is written."""
     asked = asked_of(parameters)
     with _reading(parameters) as connection:
-        draft = model_init.draft(connection, asked)
-        problems = model_init.problems(connection, draft, asked)
-        return Planned(model_init.changes(connection, draft, asked), problems, model_init.notes(connection, draft))
+        draft = init.draft(connection, asked)
+        problems = init.problems(connection, draft, asked)
+        return Planned(init.changes(connection, draft, asked), problems, init.notes(connection, draft))
 
 
 def planned_setup(parameters: ModelsSetup) -> Planned:
@@ -89,7 +89,7 @@ def planned_setup(parameters: ModelsSetup) -> Planned:
     wanted = wanted_of(parameters)
     with _reading(parameters) as connection:
         tables = model_tables.find(connection, parameters.roles.resolved())
-        return Planned(model_setup.changes(connection, tables, wanted, parameters.partial), [], [])
+        return Planned(setup.changes(connection, tables, wanted, parameters.partial), [], [])
 
 
 @contextmanager

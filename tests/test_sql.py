@@ -17,7 +17,7 @@ from sql import statement
 from tasks.base.errors import UsageError
 from tasks.runs import ledger_versions
 from tasks.shadows.postgres import extension
-from tasks.shadows.postgres.live_place import TRIGGERS
+from tasks.shadows.postgres.live.place import TRIGGERS
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection, connect
 from tasks.stores.postgres.pgvector import Layout

@@ -224,8 +224,7 @@ def restore(
 ) -> None:
     """Write a run's snapshot back: into a Chroma directory of today's version, a Qdrant collection, or the old vectors into a
     column of the live tables; or into JSON lines, for any other version."""
-    from flows.restore import restore as flow
-    from flows.restore import written_as
+    from flows.restore import restore as flow, written_as
 
     given = {name: value for name, value in {"into": into, "format": format}.items() if value is not None}
     parameters = located(parse(Restore, {**pairs(p), **given, "run_id": run_id}))

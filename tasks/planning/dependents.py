@@ -4,7 +4,8 @@ and writes nothing."""
 from collections.abc import Iterator
 
 from tasks.runs.plan import Target
-from tasks.shadows.postgres import bystanders, live_statements, one_more_column
+from tasks.shadows.postgres import bystanders, one_more_column
+from tasks.shadows.postgres.live import statements
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.places import LivePlace
@@ -46,7 +47,7 @@ def _fired(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
     live, table = target.place.live, target.collection.name
     if not target.place.in_table:
         return
-    firing = [name for (name,) in connection.execute(live_statements.triggers(live, target.place.new_column))]
+    firing = [name for (name,) in connection.execute(statements.triggers(live, target.place.new_column))]
     if not firing:
         return
     rows = connection.execute(

@@ -8,8 +8,9 @@ from psycopg import sql
 from tasks.planning.shown_sql import group, lines, note
 from tasks.runs.names import index_names
 from tasks.runs.plan import Target
-from tasks.shadows.postgres import dispatcher, live_access, live_place, renaming, search_functions
-from tasks.shadows.postgres.live_statements import statements_of
+from tasks.shadows.postgres import dispatcher, renaming, search_functions
+from tasks.shadows.postgres.live import access, place as live_place
+from tasks.shadows.postgres.live.statements import statements_of
 from tasks.stores.postgres import hnsw, relations
 from tasks.stores.postgres.catalogue import find, is_generated
 from tasks.stores.postgres.connection import Connection
@@ -29,7 +30,7 @@ def statements(connection: Connection, run_id: str, target: Target[LivePlace], l
     yield from when("once all rows are loaded", [*_index(run_id, target), *_made(connection, run_id, target)])
     yield from following(target)
     if not limited:
-        shared = lines(*live_access.share_statements(connection, target))
+        shared = lines(*access.share_statements(connection, target))
         yield from when("at the cutover", [*_switched(connection, target), *shared])
         later = lines(*_later(connection, target))
         yield from when("while catching up after the cutover", later) if later else ()

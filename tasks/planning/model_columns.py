@@ -25,10 +25,10 @@ from tasks.runs import registry
 from tasks.runs.names import check_run_id, shadow_name
 from tasks.runs.plan import Plan, Request, Target
 from tasks.runs.registry import RegisteredModel
-from tasks.shadows.postgres import model_functions
-from tasks.shadows.postgres.live_statements import statements_of
-from tasks.shadows.postgres.model_column import vectors_of
-from tasks.shadows.postgres.model_indexes import indexes
+from tasks.shadows.postgres.live.statements import statements_of
+from tasks.shadows.postgres.models import functions
+from tasks.shadows.postgres.models.column import vectors_of
+from tasks.shadows.postgres.models.indexes import indexes
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import Column, LiveTable
@@ -215,7 +215,7 @@ def _statements(connection: Connection, run_id: str, target: Target[ModelColumn]
     yield from live_sql.following(target)
     if not limited:
         switched = note(f"the registry of models has {model.shown} as the default; these are remade from it")
-        remade = [live_sql.chooses(tables.schema, name) for name in model_functions.names(models)]
+        remade = [live_sql.chooses(tables.schema, name) for name in functions.names(models)]
         yield from group(target.name, "at the cutover", [switched, *remade])
         if target.old_space:
             yield from group(

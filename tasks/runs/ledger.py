@@ -10,8 +10,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from tasks.base.errors import UsageError
-from tasks.runs import checkpoints, ledger_versions, locks
-from tasks.runs import plan as plans
+from tasks.runs import checkpoints, ledger_versions, locks, plan as plans
 from tasks.runs.plan import Plan
 from tasks.stores.postgres.connection import Connection, expressible
 

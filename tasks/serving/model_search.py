@@ -1,4 +1,4 @@
-"""Asks the search functions of a set of tables; made by tasks/shadows/postgres/model_functions.py."""
+"""Asks the search functions of a set of tables; made by tasks/shadows/postgres/models/functions.py."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

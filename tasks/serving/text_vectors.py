@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tasks.embedders.interface import Embedded, Embedder, Item, OnMade, RowError
-from tasks.runs import spending
-from tasks.runs import vectors as kept_vectors
+from tasks.runs import spending, vectors as kept_vectors
 from tasks.runs.keeper import Recovered
 from tasks.stores.interface import AT_ONCE, Turn
 from tasks.stores.postgres.connection import Connection

@@ -1,8 +1,7 @@
 """Documents are cut where their text has a boundary, and nothing of it is lost."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tasks.contents.chunks import CHUNK_BYTES, SMALLEST, chunks, halves
 from tasks.embedders.texts import size

@@ -11,14 +11,12 @@ from urllib.parse import quote
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tasks.base.errors import FatalError, TransientError, VecferryError
 from tasks.embedders.budget import Budget
 from tasks.embedders.interface import Embedder
-from tasks.embedders.openai import address, packing
-from tasks.embedders.openai import server as servers
+from tasks.embedders.openai import address, packing, server as servers
 from tasks.embedders.openai.embedder import OpenAIEmbedder
 from tasks.embedders.openai.server import ATTEMPTS, CONCURRENCY, PROBES, Server
 from tasks.embedders.registry import open_embedder

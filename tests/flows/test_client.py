@@ -18,7 +18,7 @@ from flows.client import Client, as_json
 from tasks.base.errors import NotFound, TransientError, UsageError
 from tasks.embedders.registry import open_embedder
 from tasks.runs import registry
-from tasks.shadows.postgres import model_switch
+from tasks.shadows.postgres.models import switch
 from tasks.stores.postgres.connection import connect
 from tests.helpers.flipped import FlippedEmbedder
 from tests.helpers.openai_server import OpenAIServer
@@ -308,7 +308,7 @@ def test_a_search_during_a_switch_is_answered_by_one_model(served: Several, clie
         switches = 0
         try:
             while not any(reader.done() for reader in readers) and (counts.total() < searches or switches < 6):
-                model_switch.activate(served.connection, served.tables, names[switches % 2], force=True)
+                switch.activate(served.connection, served.tables, names[switches % 2], force=True)
                 switches += 1
         finally:
             over.set()

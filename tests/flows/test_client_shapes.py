@@ -8,17 +8,17 @@ import pytest
 from flows.client import Client
 from tasks.base.errors import UsageError
 from tasks.embedders.registry import open_embedder
-from tasks.shadows.postgres import model_init, model_setup
-from tasks.shadows.postgres.model_init import Asked, Source
-from tasks.shadows.postgres.model_setup import Wanted
+from tasks.shadows.postgres.models import init, setup
+from tasks.shadows.postgres.models.init import Asked, Source
+from tasks.shadows.postgres.models.setup import Wanted
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.model_tables import Roles
 
 
 def initialised(connection: Connection, roles: Roles, *further: str) -> None:
     """The tables serve hashing/64, whose vectors they came with, and these."""
-    tables, _ = model_init.initialise(connection, Asked(roles, Source("hashing/64", open_embedder("hashing/64").space)))
-    model_setup.set_up(connection, tables, [Wanted(name, open_embedder(name).space) for name in further])
+    tables, _ = init.initialise(connection, Asked(roles, Source("hashing/64", open_embedder("hashing/64").space)))
+    setup.set_up(connection, tables, [Wanted(name, open_embedder(name).space) for name in further])
 
 
 def stored(connection: Connection, query: str) -> dict[str, np.ndarray]:
@@ -85,8 +85,8 @@ def test_a_chunk_that_is_its_document(connection: Connection) -> None:
 
 def test_a_table_that_needs_more_is_refused_by_its_column(connection: Connection) -> None:
     """A column that takes no null and has no default is named; nothing has been written."""
-    tables, _ = model_init.initialise(connection, Asked())
-    model_setup.set_up(connection, tables, [Wanted("hashing/64", open_embedder("hashing/64").space)])
+    tables, _ = init.initialise(connection, Asked())
+    setup.set_up(connection, tables, [Wanted("hashing/64", open_embedder("hashing/64").space)])
     changes: list[tuple[str, str]] = [("documents", "author"), ("document_chunks", "page")]
     with Client(connections=2) as client:
         for table, column in changes:

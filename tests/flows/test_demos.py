@@ -11,8 +11,7 @@ import psutil
 import pytest
 
 from flows.command import demos
-from flows.command.demos import clip_to_megadescriptor as image_demo
-from flows.command.demos import text_384_to_1536 as live_demo
+from flows.command.demos import clip_to_megadescriptor as image_demo, text_384_to_1536 as live_demo
 from flows.command.demos.application import COUNT, Application, Order, Texts
 from flows.command.demos.live import Live, working
 from flows.forms.registry import FLOWS

@@ -9,7 +9,7 @@ from flows.command import models as verbs
 from flows.forms.form import parse
 from flows.forms.models import ModelsInit, ModelsSetup, OfTables
 from flows.served import asked_of, planned_init, planned_setup, wanted_of
-from tasks.shadows.postgres import model_init, model_setup
+from tasks.shadows.postgres.models import init, setup
 from tasks.stores.postgres import model_tables
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.sent import recorded
@@ -21,8 +21,8 @@ Vecferry = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def served(connection: Connection) -> Connection:
     """New tables with two models, and three chunks."""
-    tables, _ = model_init.initialise(connection, asked_of(ModelsInit()))
-    model_setup.set_up(connection, tables, wanted_of(ModelsSetup(models=["hashing/8", "hashing/4"])))
+    tables, _ = init.initialise(connection, asked_of(ModelsInit()))
+    setup.set_up(connection, tables, wanted_of(ModelsSetup(models=["hashing/8", "hashing/4"])))
     connection.execute(
         "INSERT INTO documents (id, title) VALUES (1, 'a'); INSERT INTO document_chunks (id, document_id, chunk_index, content) "
         "SELECT n, 1, n, 'text' FROM generate_series(1, 3) n;"
@@ -172,7 +172,7 @@ def test_what_a_plan_shows_is_sent_and_nothing_else(connection: Connection) -> N
     assert shown.problems == []
     assert connection.execute("SELECT to_regnamespace('vecferry')").fetchone() == (None,)
     with recorded() as statements:
-        model_init.initialise(connection, asked_of(asked))
+        init.initialise(connection, asked_of(asked))
     lines = [line for line in shown.sql if not line.startswith("--")]
     assert "\n".join(unplanned(lines, statements)) == ""
     sent = squeezed(" ".join(one.text for one in statements))
@@ -180,7 +180,7 @@ def test_what_a_plan_shows_is_sent_and_nothing_else(connection: Connection) -> N
     more = parse(ModelsSetup, {"models": ["hashing/4"]})
     shown = planned_setup(more)
     with recorded() as statements:
-        model_setup.set_up(connection, model_tables.find(connection), wanted_of(more))
+        setup.set_up(connection, model_tables.find(connection), wanted_of(more))
     lines = [line for line in shown.sql if not line.startswith("--")]
     assert "\n".join(unplanned(lines, statements)) == ""
     assert len(lines) > 5

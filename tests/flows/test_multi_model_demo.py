@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.command.demos import ground
-from flows.command.demos import multi_model as demo
+from flows.command.demos import ground, multi_model as demo
 from tasks.base.errors import UsageError
 from tasks.embedders.sentence_transformers import mpnet
 from tasks.stores.postgres.connection import Connection

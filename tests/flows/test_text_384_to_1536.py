@@ -25,8 +25,7 @@ from tasks.embedders.hashing import HashingEmbedder
 from tasks.planning.registry import make_plan
 from tasks.runs import ledger
 from tasks.runs.names import index_names
-from tasks.stores.postgres import records
-from tasks.stores.postgres import table as postgres
+from tasks.stores.postgres import records, table as postgres
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.lifecycle import drive, drive_two
 from tests.helpers.live_table import KEYS, LAYOUTS, NEW, OLD, Table, migration_of, text_vector

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import psycopg
 
-from tasks.shadows.postgres import model_init, model_setup
-from tasks.shadows.postgres.model_init import Asked, Source
-from tasks.shadows.postgres.model_setup import Wanted
+from tasks.shadows.postgres.models import init, setup
+from tasks.shadows.postgres.models.init import Asked, Source
+from tasks.shadows.postgres.models.setup import Wanted
 from tasks.stores.postgres import model_tables
 from tasks.stores.postgres.connection import connect
 from tests.helpers.counting import CountingTexts
@@ -61,8 +61,8 @@ class Documents:
                 [(n, str(vector.tolist())) for n, vector in enumerate(vectors)],
             )
         with connect(connection.info.dsn, "application") as own:
-            model_init.initialise(own, Asked(source=Source(self.old.name, self.old.space)))
-            model_setup.set_up(own, model_tables.find(own), [Wanted(self.new.name, self.new.space)])
+            init.initialise(own, Asked(source=Source(self.old.name, self.old.space)))
+            setup.set_up(own, model_tables.find(own), [Wanted(self.new.name, self.new.space)])
 
     def write(
         self, connection: "psycopg.Connection[Any]", chance: random.Random, number: int, step: int, kind: str

@@ -5,8 +5,7 @@ from typing import Any
 
 import qdrant_edge as edge
 
-from tests.helpers import qdrant_config, qdrant_points, qdrant_snapshots
-from tests.helpers import qdrant_optimizers as optimizers
+from tests.helpers import qdrant_config, qdrant_optimizers as optimizers, qdrant_points, qdrant_snapshots
 from tests.helpers.qdrant_engine import JSON, Refused, index_schema, new_vector
 from tests.helpers.qdrant_queries import query
 from tests.helpers.qdrant_state import Request, Served, at

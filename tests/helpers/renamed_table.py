@@ -21,8 +21,7 @@ from tasks.embedders.budget import Budget
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.embedders.interface import Embedded, Item, OnMade, Rates, Space
 from tasks.embedders.naming import ModelName
-from tasks.planning import registry as planning
-from tasks.planning import renamed_columns
+from tasks.planning import registry as planning, renamed_columns
 from tasks.planning.in_postgres import InPostgres
 from tasks.planning.planned import Planned
 from tasks.runs import ledger

@@ -15,9 +15,9 @@ from tasks.embedders.registry import open_embedder
 from tasks.planning.planned import Planned
 from tasks.planning.registry import make_plan
 from tasks.runs import registry
-from tasks.shadows.postgres import model_init, model_setup
-from tasks.shadows.postgres.model_init import Asked, Source
-from tasks.shadows.postgres.model_setup import Wanted
+from tasks.shadows.postgres.models import init as model_init, setup
+from tasks.shadows.postgres.models.init import Asked, Source
+from tasks.shadows.postgres.models.setup import Wanted
 from tasks.stores.postgres import model_tables
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.lifecycle import Migration, Rows, tables
@@ -53,7 +53,7 @@ class Served:
         """What `vecferry models init` and `vecferry models setup` do."""
         model_init.initialise(self.connection, Asked(source=Source(self.source, self.model.space)))
         wanted = [Wanted(name, open_embedder(name).space) for name in models]
-        model_setup.set_up(self.connection, self.tables, wanted)
+        setup.set_up(self.connection, self.tables, wanted)
 
     @property
     def tables(self) -> model_tables.ModelTables:

@@ -15,9 +15,9 @@ from tasks.embedders.registry import open_embedder
 from tasks.runs import registry
 from tasks.runs.registry import RegisteredModel
 from tasks.serving import documents
-from tasks.shadows.postgres import model_functions, model_init, model_setup
-from tasks.shadows.postgres.model_init import Asked
-from tasks.shadows.postgres.model_setup import Wanted
+from tasks.shadows.postgres.models import functions, init, setup
+from tasks.shadows.postgres.models.init import Asked
+from tasks.shadows.postgres.models.setup import Wanted
 from tasks.stores.postgres import model_tables
 from tasks.stores.postgres.connection import Connection, connect
 from tasks.stores.postgres.model_tables import ModelTables
@@ -41,11 +41,11 @@ class Several:
     def register(self, *names: str) -> None:
         """Models that are searched from then on."""
         wanted = [Wanted(name, open_embedder(name).space) for name in names]
-        model_setup.set_up(self.connection, self.tables, wanted)
+        setup.set_up(self.connection, self.tables, wanted)
 
     def remake(self) -> None:
         with self.connection.transaction():
-            model_functions.remake(self.connection, self.tables)
+            functions.remake(self.connection, self.tables)
 
     def fill(self, rows: int) -> None:
         """So many documents, written by the application itself."""
@@ -77,7 +77,7 @@ class Several:
 
 def several(connection: Connection, models: Sequence[str] = (), rows: int = 0) -> Several:
     """The guide's tables, these models registered, the first of them active, and documents with their vectors."""
-    tables, _ = model_init.initialise(connection, Asked())
+    tables, _ = init.initialise(connection, Asked())
     made = Several(connection, tables)
     made.fill(rows)
     made.register(*models)

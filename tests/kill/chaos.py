@@ -31,8 +31,7 @@ from psycopg import sql
 
 from tasks.catch_up import PASSES
 from tasks.runs import dataset
-from tasks.stores.chroma import copy_folders
-from tasks.stores.chroma import store as chroma
+from tasks.stores.chroma import copy_folders, store as chroma
 from tasks.stores.interface import Collection
 from tests.helpers.data import records_of
 from tests.helpers.servers import prefect_server

@@ -11,9 +11,9 @@ import pytest
 
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.runs import coverage, registry
-from tasks.shadows.postgres import model_init, model_rename, model_retire, model_rollback, model_setup, model_switch
-from tasks.shadows.postgres.model_init import Asked, Source
-from tasks.shadows.postgres.model_setup import Wanted
+from tasks.shadows.postgres.models import init, rename, retire, rollback, setup, switch
+from tasks.shadows.postgres.models.init import Asked, Source
+from tasks.shadows.postgres.models.setup import Wanted
 from tasks.stores.postgres import model_tables
 from tasks.stores.postgres.connection import Connection, connect
 from tests.shadows.test_model_tables import FIXED
@@ -35,7 +35,7 @@ def begun(connection: Connection) -> None:
 
 def prepared(connection: Connection) -> None:
     """Three models, two of which share a column, with a vector of each chunk."""
-    model_init.initialise(connection, ASKED)
+    init.initialise(connection, ASKED)
     set_up(connection, "4", "other")
     connection.execute(
         "INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_4) SELECT c.id, m, '[1,2,3,4]' FROM document_chunks c, "
@@ -45,7 +45,7 @@ def prepared(connection: Connection) -> None:
 
 def set_up(connection: Connection, *names: str) -> None:
     wanted = [Wanted(f"hashing/{name}", HashingEmbedder(DIMENSIONS[name]).space) for name in names]
-    model_setup.set_up(connection, model_tables.find(connection), wanted)
+    setup.set_up(connection, model_tables.find(connection), wanted)
 
 
 def retired(connection: Connection, *names: str) -> None:
@@ -54,17 +54,17 @@ def retired(connection: Connection, *names: str) -> None:
         for model in registry.listed(connection, tables):
             if model.name == f"hashing/{name}":
                 if not model.ended:
-                    model_retire.retire(connection, tables, model.name)
-                model_retire.retire(connection, tables, model.name, 0)
+                    retire.retire(connection, tables, model.name)
+                retire.retire(connection, tables, model.name, 0)
 
 
 def renamed(connection: Connection, by_dimensions: bool) -> None:
-    model_rename.rename(connection, model_tables.find(connection), by_dimensions)
+    rename.rename(connection, model_tables.find(connection), by_dimensions)
 
 
 def put_back(connection: Connection) -> None:
     for tables in model_tables.every(connection):
-        model_rollback.roll_back(connection, tables)
+        rollback.roll_back(connection, tables)
 
 
 def ready_to_go_back(connection: Connection) -> None:
@@ -80,9 +80,9 @@ def renamed_before(connection: Connection) -> None:
 
 Verb = Callable[[Connection], object]
 VERBS: dict[str, tuple[Verb, Verb]] = {
-    "init": (begun, lambda c: model_init.initialise(c, ASKED)),
+    "init": (begun, lambda c: init.initialise(c, ASKED)),
     "setup": (prepared, lambda c: set_up(c, "6", "six")),
-    "activate": (prepared, lambda c: model_switch.activate(c, model_tables.find(c), "hashing/4")),
+    "activate": (prepared, lambda c: switch.activate(c, model_tables.find(c), "hashing/4")),
     "retire one of a column": (prepared, lambda c: retired(c, "4")),
     "retire both": (prepared, lambda c: retired(c, "4", "other")),
     "rename": (prepared, lambda c: renamed(c, True)),

@@ -27,7 +27,7 @@ from tasks.planning.registry import make_plan
 from tasks.planning.shown_sql import group, lines
 from tasks.runs import checkpoints, ledger, ledger_versions
 from tasks.runs.run import open_run
-from tasks.shadows.postgres import model_init, model_setup
+from tasks.shadows.postgres.models import init, setup
 from tasks.shadows.registry import shadow_of
 from tasks.stores import canonical
 from tasks.stores.chroma import store as chroma
@@ -248,8 +248,8 @@ def test_tables_are_prepared_for_models_by_what_the_plan_shows(
     prepare = parse(ModelsInit, {"source_model": "hashing/384"} if there else {})
     add = parse(ModelsSetup, {"models": ["hashing/384", "hashing/768", "hashing/3072"]})
     for verb in (
-        lambda: (planned_init(prepare), lambda c: model_init.initialise(c, asked_of(prepare))),
-        lambda: (planned_setup(add), lambda c: model_setup.set_up(c, model_tables.find(c), wanted_of(add))),
+        lambda: (planned_init(prepare), lambda c: init.initialise(c, asked_of(prepare))),
+        lambda: (planned_setup(add), lambda c: setup.set_up(c, model_tables.find(c), wanted_of(add))),
     ):
         plan, carry_out = verb()
         shown = [line for line in plan.sql if not line.startswith("--")]

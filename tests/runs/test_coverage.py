@@ -9,9 +9,9 @@ import pytest
 
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.runs import coverage
-from tasks.shadows.postgres import model_init, model_setup
-from tasks.shadows.postgres.model_init import Asked
-from tasks.shadows.postgres.model_setup import Wanted
+from tasks.shadows.postgres.models import init, setup
+from tasks.shadows.postgres.models.init import Asked
+from tasks.shadows.postgres.models.setup import Wanted
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.model_tables import ModelTables
 
@@ -40,9 +40,9 @@ COUNTED = (
 @pytest.fixture
 def tables(connection: Connection) -> ModelTables:
     """Three models, two of one column, over a few chunks."""
-    tables, _ = model_init.initialise(connection, Asked())
+    tables, _ = init.initialise(connection, Asked())
     eight, four = HashingEmbedder(8).space, HashingEmbedder(4).space
-    model_setup.set_up(connection, tables, [Wanted("hashing/8", eight), Wanted("hashing/4", four), Wanted("a/4", four)])
+    setup.set_up(connection, tables, [Wanted("hashing/8", eight), Wanted("hashing/4", four), Wanted("a/4", four)])
     connection.execute("INSERT INTO documents (id) VALUES (1)")
     return tables
 

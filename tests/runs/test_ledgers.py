@@ -17,8 +17,7 @@ from flows.command.main import app
 from tasks.base import prefect_api
 from tasks.base.errors import UsageError
 from tasks.runs import ledgers
-from tasks.runs.commands import command as told
-from tasks.runs.commands import overview
+from tasks.runs.commands import command as told, overview
 from tasks.runs.database import database_url
 from tasks.stores.memory import MemoryStore
 from tasks.stores.postgres import embedded, named

@@ -1,7 +1,6 @@
 """How the batches of a stage are shared out."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tasks.runs.work import CHUNKS, chunks
 

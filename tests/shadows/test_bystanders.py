@@ -10,7 +10,7 @@ import pytest
 from tasks.base.errors import FatalError
 from tasks.load import load
 from tasks.runs import checkpoints
-from tasks.shadows.postgres.live_column import LiveColumn
+from tasks.shadows.postgres.live.column import LiveColumn
 from tasks.shadows.registry import shadow_of
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.live import make_table

@@ -14,9 +14,7 @@ from tasks.stores.postgres.connection import Connection
 from tests.helpers.calls import PAUSE, pause_in, pausing
 from tests.helpers.renamed_table import NEW, OLD, WRITE, Reports, ready, renaming, text_of, verified
 from tests.helpers.search_definitions import CALL, DEFINITIONS
-from tests.helpers.searched import NEW as NEW_DOCS
-from tests.helpers.searched import OLD as OLD_DOCS
-from tests.helpers.searched import fill, literal, migrated
+from tests.helpers.searched import NEW as NEW_DOCS, OLD as OLD_DOCS, fill, literal, migrated
 
 __all__ = ["renaming"]
 COPIES = r"SELECT proname FROM pg_proc WHERE proname ~ '^(match|update)_\w+_\d+_[0-9a-f]{8}$' ORDER BY 1"

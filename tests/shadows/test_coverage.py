@@ -8,7 +8,7 @@ from tasks.base.errors import VerificationRefused
 from tasks.checks.coverage import coverage_checks
 from tasks.runs.run import open_run
 from tasks.shadows.difference import Coverage, Named
-from tasks.shadows.postgres import live_place
+from tasks.shadows.postgres.live import place
 from tasks.shadows.registry import shadow_of
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.live_table import LAYOUTS, Table
@@ -26,7 +26,7 @@ def test_rows_without_a_vector_are_counted_in_the_table(connection: Connection, 
     targets = [{"table": "docs", "text": "content"}]
     text_384_to_1536(targets=targets, embedder="hashing/1536", layout=layout, run_id="r", gates={"min_recall": 0})
     run = open_run("r", "DATABASE_URL")
-    shadow, side = shadow_of(run, run.plan.targets[0]), live_place.side_table(run.plan.targets[0].place).as_string()
+    shadow, side = shadow_of(run, run.plan.targets[0]), place.side_table(run.plan.targets[0].place).as_string()
     assert shadow.coverage() == Coverage(saying, 0, 0, 0, Named())
 
     connection.execute("INSERT INTO docs (id, content) VALUES (900, 'not caught up yet')")

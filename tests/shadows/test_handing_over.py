@@ -13,8 +13,8 @@ from tasks.base.errors import VerificationRefused
 from tasks.cutover import contract, cutover, rollback
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.runs.run import Run
-from tasks.shadows.postgres import live_place
-from tasks.shadows.postgres.live_rows import LiveRows
+from tasks.shadows.postgres.live import place
+from tasks.shadows.postgres.live.rows import LiveRows
 from tasks.shadows.registry import shadow_of
 from tasks.stores.postgres.connection import Connection
 from tasks.verify import verify
@@ -50,14 +50,14 @@ WRITES = {
 
 def beside(connection: Connection, run: Run) -> Rows:
     """The vectors that lie beside the table."""
-    side = live_place.side_table(run.plan.targets[0].place)
+    side = place.side_table(run.plan.targets[0].place)
     query = sql.SQL("SELECT k1::text, embedding::text FROM {} WHERE embedding IS NOT NULL").format(side)
     return {name: rounded(np.array(text[1:-1].split(","), np.float32)) for name, text in connection.execute(query)}
 
 
 def waiting(connection: Connection, run: Run) -> list[str]:
     """The rows on the queue."""
-    queue = live_place.queue(run.plan.targets[0].place)
+    queue = place.queue(run.plan.targets[0].place)
     return [name for (name,) in connection.execute(sql.SQL("SELECT DISTINCT id FROM {} ORDER BY 1").format(queue))]
 
 

@@ -15,10 +15,10 @@ from tasks.cutover import rollback
 from tasks.load import expand, load, prepare
 from tasks.runs import checkpoints, ledger
 from tasks.runs.run import Run, open_run
-from tasks.shadows.postgres import live_queue
-from tasks.shadows.postgres.live_column import LiveColumn
-from tasks.shadows.postgres.live_place import queue
-from tasks.shadows.postgres.live_rows import LiveRows
+from tasks.shadows.postgres.live import queue as live_queue
+from tasks.shadows.postgres.live.column import LiveColumn
+from tasks.shadows.postgres.live.place import queue
+from tasks.shadows.postgres.live.rows import LiveRows
 from tasks.shadows.registry import shadow_of
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.pgvector import MAX_TUPLE, Layout, tuple_target

@@ -10,8 +10,9 @@ from psycopg import sql
 
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.runs import coverage, registry
-from tasks.shadows.postgres import model_init, model_rename, model_retire, superseded
-from tasks.shadows.postgres.model_init import Asked, Source
+from tasks.shadows.postgres import superseded
+from tasks.shadows.postgres.models import init, rename, retire
+from tasks.shadows.postgres.models.init import Asked, Source
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.model_tables import ModelTables
 from tests.helpers.calls import pause_in, pausing
@@ -34,7 +35,7 @@ def fixed(connection: Connection) -> ModelTables:
         "INSERT INTO documents VALUES (1); INSERT INTO document_chunks VALUES (1, 1, 'a');"
         f"INSERT INTO chunk_embeddings VALUES (1, {VECTOR})"
     )
-    return model_init.initialise(connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space)))[0]
+    return init.initialise(connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space)))[0]
 
 
 def test_searches_that_wait_for_a_rename_are_answered(
@@ -73,7 +74,7 @@ def test_searches_that_wait_for_a_rename_are_answered(
 
     monkeypatch.setattr(coverage, "note_counts", meanwhile)
     for by_dimensions in (True, False):
-        model_rename.rename(connection, tables, by_dimensions)
+        rename.rename(connection, tables, by_dimensions)
         for thread in threads:
             thread.join()
         assert outcomes == {name: [(1, 1)] for name in sessions}
@@ -95,9 +96,9 @@ def test_a_search_that_began_before_its_model_was_retired_is_answered(
     pause_in(connection, "search_chunks")
     search = f"SELECT count(*) FROM search_chunks({VECTOR.replace(',8', ',8' * 9)}, model_name => 'hashing/16')"
     with pausing(connection, database, search) as call:
-        model_retire.retire(connection, made.tables, "hashing/16")
+        retire.retire(connection, made.tables, "hashing/16")
         assert len(connection.execute(functions).fetchall()) == 2
         assert [m.ended for m in registry.listed(connection, made.tables)] == [False, True]
     assert call.outcome == [(5,)]
-    model_retire.retire(connection, made.tables, "hashing/16", rollback_days=0)
+    retire.retire(connection, made.tables, "hashing/16", rollback_days=0)
     assert connection.execute(functions).fetchall() == [("search_chunks_1",)]

@@ -21,7 +21,7 @@ from tasks.planning.planned import Planned
 from tasks.planning.registry import make_plan
 from tasks.runs import coverage, registry, status
 from tasks.runs.run import Run, open_run
-from tasks.shadows.postgres import model_switch
+from tasks.shadows.postgres.models import switch
 from tasks.shadows.registry import shadow_of
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.lifecycle import Rows
@@ -198,10 +198,10 @@ def test_the_way_back_ends_where_another_model_was_made_the_default(served: Serv
     run = migrated("one")
     finish(run, min_recall=0.95)
     assert served.active() == NEW
-    model_switch.activate(served.connection, served.tables, "hashing/16", force=True)
+    switch.activate(served.connection, served.tables, "hashing/16", force=True)
     with pytest.raises(UsageError, match=r"hashing/768 is not the default of public.document_chunks, hashing/16 is"):
         rollback(run)
-    model_switch.activate(served.connection, served.tables, NEW)
+    switch.activate(served.connection, served.tables, NEW)
     contract(run, 0)
     assert served.vectors(NEW) == served.expected(NEW)
     assert served.vectors("hashing/384") == served.expected("hashing/384")

@@ -15,7 +15,7 @@ from psycopg import errors
 from tasks.base.errors import UsageError
 from tasks.embedders.registry import open_embedder
 from tasks.runs import registry
-from tasks.shadows.postgres import model_functions
+from tasks.shadows.postgres.models import functions
 from tasks.shadows.postgres.superseded import drop_superseded
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.several_models import WORDS, Several
@@ -298,7 +298,7 @@ def test_a_filter_without_metadata_is_refused(served: Several) -> None:
         chunks=replace(served.tables.chunks, metadata=None),
     )
     with served.connection.transaction():
-        model_functions.remake(served.connection, bare)
+        functions.remake(served.connection, bare)
     probe = vector("hashing/64", "ship")
     assert asked(served.connection, "search_chunks(%s, 1)", probe)[0][2] is None
     with pytest.raises(errors.DataException, match="no metadata to filter by"):

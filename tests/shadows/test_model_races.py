@@ -9,17 +9,10 @@ import pytest
 from tasks.base.errors import UsageError
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.runs import coverage, registry
-from tasks.shadows.postgres import (
-    model_init,
-    model_rename,
-    model_retire,
-    model_rollback,
-    model_setup,
-    model_switch,
-    superseded,
-)
-from tasks.shadows.postgres.model_init import Asked, Source
-from tasks.shadows.postgres.model_setup import Wanted
+from tasks.shadows.postgres import superseded
+from tasks.shadows.postgres.models import init, rename, retire, rollback, setup, switch
+from tasks.shadows.postgres.models.init import Asked, Source
+from tasks.shadows.postgres.models.setup import Wanted
 from tasks.stores.postgres.connection import Connection, connect
 from tasks.stores.postgres.model_tables import ModelTables
 from tests.shadows.test_model_tables import FIXED, filled, prepared, wanted
@@ -83,18 +76,18 @@ def test_a_model_is_brought_back_while_its_vectors_go(
     connection: Connection, tables: ModelTables, database: str, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     """Who comes first wins: it loses no further vector."""
-    model_retire.retire(connection, tables, "4")
+    retire.retire(connection, tables, "4")
     with connect(database) as other:
 
         def back() -> None:
             if by == "activate":
-                model_switch.activate(other, tables, "4")
+                switch.activate(other, tables, "4")
             else:
-                model_setup.set_up(other, tables, wanted(4))
+                setup.set_up(other, tables, wanted(4))
 
-        meanwhile(monkeypatch, model_retire, "_delete", back, after=False)
+        meanwhile(monkeypatch, retire, "_delete", back, after=False)
         with pytest.raises(UsageError, match="hashing/4 was brought back meanwhile"):
-            model_retire.retire(connection, tables, "4", 0)
+            retire.retire(connection, tables, "4", 0)
     assert registry.default(connection, tables).name == ("hashing/4" if by == "activate" else "hashing/8")
     assert rows(connection) == [(1, 3), (2, 3)]
     consistent(connection, tables)
@@ -104,11 +97,11 @@ def test_two_drop_the_same_vectors(
     connection: Connection, tables: ModelTables, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of them has done it, and the other says so."""
-    model_retire.retire(connection, tables, "4")
+    retire.retire(connection, tables, "4")
     with connect(database) as other:
-        meanwhile(monkeypatch, model_retire, "_delete", lambda: model_retire.retire(other, tables, "4", 0))
+        meanwhile(monkeypatch, retire, "_delete", lambda: retire.retire(other, tables, "4", 0))
         with pytest.raises(UsageError, match="the vectors of hashing/4 were dropped meanwhile by another command"):
-            model_retire.retire(connection, tables, "4", 0)
+            retire.retire(connection, tables, "4", 0)
     consistent(connection, tables)
 
 
@@ -116,11 +109,11 @@ def test_activate_of_what_was_dropped_meanwhile(
     connection: Connection, tables: ModelTables, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is refused as one that nobody has registered, and the default stays what it was."""
-    model_retire.retire(connection, tables, "4")
+    retire.retire(connection, tables, "4")
     with connect(database) as other:
-        meanwhile(monkeypatch, model_switch, "locked", lambda: model_retire.retire(other, tables, "4", 0), after=False)
+        meanwhile(monkeypatch, switch, "locked", lambda: retire.retire(other, tables, "4", 0), after=False)
         with pytest.raises(UsageError, match="no model 'hashing/4' is registered"):
-            model_switch.activate(connection, tables, "4")
+            switch.activate(connection, tables, "4")
     assert registry.default(connection, tables).name == "hashing/8"
     consistent(connection, tables)
 
@@ -129,11 +122,11 @@ def test_setup_of_one_that_shares_the_column_that_goes(
     connection: Connection, tables: ModelTables, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The column stays for it."""
-    model_retire.retire(connection, tables, "4")
+    retire.retire(connection, tables, "4")
     other_model = [Wanted("hashing/other", HashingEmbedder(4).space)]
     with connect(database) as other:
-        meanwhile(monkeypatch, model_retire, "_delete", lambda: model_setup.set_up(other, tables, other_model))
-        model_retire.retire(connection, tables, "4", 0)
+        meanwhile(monkeypatch, retire, "_delete", lambda: setup.set_up(other, tables, other_model))
+        retire.retire(connection, tables, "4", 0)
     assert [m.name for m in registry.listed(connection, tables)] == ["hashing/8", "hashing/other"]
     consistent(connection, tables)
 
@@ -142,27 +135,27 @@ def test_what_is_written_while_vectors_go(
     connection: Connection, tables: ModelTables, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Goes too: no row is left of a model that is no more."""
-    model_setup.set_up(connection, tables, [Wanted("hashing/other", HashingEmbedder(4).space)])
-    model_retire.retire(connection, tables, "hashing/4")
+    setup.set_up(connection, tables, [Wanted("hashing/other", HashingEmbedder(4).space)])
+    retire.retire(connection, tables, "hashing/4")
     with connect(database) as other:
         meanwhile(
             monkeypatch,
-            model_retire,
+            retire,
             "_delete",
             lambda: other.execute(
                 "INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_4) VALUES (1, 2, '[1,2,3,4]')"
             ),
         )
-        model_retire.retire(connection, tables, "hashing/4", 0)
+        retire.retire(connection, tables, "hashing/4", 0)
     assert rows(connection) == [(1, 3)]
     consistent(connection, tables)
 
 
 def test_the_partial_index_goes_with_its_model(connection: Connection, tables: ModelTables) -> None:
     """Though the column stays for the model that it was shared with."""
-    model_setup.set_up(connection, tables, [Wanted("hashing/other", HashingEmbedder(4).space)])
-    model_retire.retire(connection, tables, "hashing/other")
-    model_retire.retire(connection, tables, "hashing/other", 0)
+    setup.set_up(connection, tables, [Wanted("hashing/other", HashingEmbedder(4).space)])
+    retire.retire(connection, tables, "hashing/other")
+    retire.retire(connection, tables, "hashing/other", 0)
     names = connection.execute("SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%%hnsw%%' ORDER BY 1").fetchall()
     assert names == [("idx_embeddings_hnsw_4",), ("idx_embeddings_hnsw_8",)]
 
@@ -172,17 +165,17 @@ def test_two_setups_at_once(
 ) -> None:
     """Of the same model: it is there once."""
     with connect(database) as other:
-        meanwhile(monkeypatch, model_setup, "locked", lambda: model_setup.set_up(other, tables, wanted(6)), after=False)
-        model_setup.set_up(connection, tables, wanted(6))
+        meanwhile(monkeypatch, setup, "locked", lambda: setup.set_up(other, tables, wanted(6)), after=False)
+        setup.set_up(connection, tables, wanted(6))
     consistent(connection, tables)
 
 
 def test_a_view_on_the_column_stops_it_before_a_vector_is_lost(connection: Connection, tables: ModelTables) -> None:
     """What PostgreSQL would not drop is told first."""
     connection.execute("CREATE VIEW ours AS SELECT embedding_4 FROM chunk_embeddings")
-    model_retire.retire(connection, tables, "4")
+    retire.retire(connection, tables, "4")
     with pytest.raises(psycopg.errors.DependentObjectsStillExist):
-        model_retire.retire(connection, tables, "4", 0)
+        retire.retire(connection, tables, "4", 0)
     assert rows(connection) == [(1, 3), (2, 3)]
 
 
@@ -192,28 +185,28 @@ def test_a_killed_rename_and_a_long_transaction(
     """Functions that were held parsed for a rename that was killed keep nobody from dropping a column."""
     monkeypatch.setattr(superseded, "WAIT", 0.1)
     connection.execute(FIXED)
-    tables, _ = model_init.initialise(
+    tables, _ = init.initialise(
         connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space), replace_unique=True)
     )
-    model_setup.set_up(connection, tables, wanted(4))
+    setup.set_up(connection, tables, wanted(4))
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(model_rename, "wait_for_transactions", killed)
+    monkeypatch.setattr(rename, "wait_for_transactions", killed)
     with pytest.raises(KeyboardInterrupt):
-        model_rename.rename(connection, tables, True)
+        rename.rename(connection, tables, True)
     with psycopg.connect(database) as long:
         long.execute("SELECT 1")
-        model_retire.retire(connection, tables, "4")
-        model_retire.retire(connection, tables, "4", 0)
+        retire.retire(connection, tables, "4")
+        retire.retire(connection, tables, "4", 0)
     assert [m.name for m in registry.listed(connection, tables)] == ["hashing/8"]
 
 
 def test_a_killed_rename_is_ended_by_the_next(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever way that goes: no function is left held parsed."""
     connection.execute(FIXED)
-    tables, _ = model_init.initialise(
+    tables, _ = init.initialise(
         connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space), replace_unique=True)
     )
 
@@ -222,23 +215,23 @@ def test_a_killed_rename_is_ended_by_the_next(connection: Connection, monkeypatc
 
     parsed = "SELECT count(*) FROM pg_proc WHERE proname ~ '^search_chunks' AND prosqlbody IS NOT NULL"
     with monkeypatch.context() as patch:
-        patch.setattr(model_rename, "_rename", killed)
+        patch.setattr(rename, "_rename", killed)
         with pytest.raises(KeyboardInterrupt):
-            model_rename.rename(connection, tables, True)
+            rename.rename(connection, tables, True)
     assert connection.execute(parsed).fetchone() == (1,)
-    model_rename.rename(connection, tables, False)
+    rename.rename(connection, tables, False)
     assert connection.execute(parsed).fetchone() == (0,)
 
 
 def test_back_without_a_rename_before(connection: Connection) -> None:
     """rename=false leaves what was never renamed, whatever other models there are."""
     connection.execute(FIXED)
-    tables, _ = model_init.initialise(
+    tables, _ = init.initialise(
         connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space), replace_unique=True)
     )
-    model_setup.set_up(connection, tables, wanted(4))
-    assert model_rename.rename(connection, tables, False) == []
-    model_rollback.roll_back(connection, tables)
+    setup.set_up(connection, tables, wanted(4))
+    assert rename.rename(connection, tables, False) == []
+    rollback.roll_back(connection, tables)
 
 
 WITH_CHUNKS = """
@@ -252,33 +245,33 @@ INSERT INTO document_chunks SELECT n, 1, 'text', '[1,2,3,4,5,6,7,8]' FROM genera
 def test_back_without_a_rename_before_with_chunks(connection: Connection) -> None:
     """Nor the column of another model, where that of the tables stands with the chunks."""
     connection.execute(WITH_CHUNKS)
-    tables, _ = model_init.initialise(connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space)))
-    model_setup.set_up(connection, tables, wanted(4))
-    assert model_rename.rename(connection, tables, False) == []
+    tables, _ = init.initialise(connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space)))
+    setup.set_up(connection, tables, wanted(4))
+    assert rename.rename(connection, tables, False) == []
     assert [m.column for m in registry.listed(connection, tables)] == ["embedding", "embedding_4"]
 
 
 def test_two_columns_of_one_name(connection: Connection) -> None:
     """Of the chunks, and of the vectors: each is that of its model."""
     connection.execute(WITH_CHUNKS)
-    tables, _ = model_init.initialise(connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space)))
-    model_setup.set_up(connection, tables, [Wanted("hashing/other", HashingEmbedder(8).space)])
-    model_rename.rename(connection, tables, True)
+    tables, _ = init.initialise(connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space)))
+    setup.set_up(connection, tables, [Wanted("hashing/other", HashingEmbedder(8).space)])
+    rename.rename(connection, tables, True)
     assert [m.column for m in registry.listed(connection, tables)] == ["embedding_8", "embedding_8"]
-    model_rename.rename(connection, tables, False)
+    rename.rename(connection, tables, False)
     assert [m.column for m in registry.listed(connection, tables)] == ["embedding", "embedding_8"]
 
 
 def test_the_default_of_a_shared_column(connection: Connection) -> None:
     """Goes with its model: an INSERT that names no model fails, and is not lost among rows that nobody searches."""
     connection.execute(FIXED)
-    tables, _ = model_init.initialise(
+    tables, _ = init.initialise(
         connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space), replace_unique=True)
     )
-    model_setup.set_up(connection, tables, [Wanted("hashing/other", HashingEmbedder(8).space)])
-    model_switch.activate(connection, tables, "other", True)
-    model_retire.retire(connection, tables, "hashing/8")
-    model_retire.retire(connection, tables, "hashing/8", 0)
+    setup.set_up(connection, tables, [Wanted("hashing/other", HashingEmbedder(8).space)])
+    switch.activate(connection, tables, "other", True)
+    retire.retire(connection, tables, "hashing/8")
+    retire.retire(connection, tables, "hashing/8", 0)
     with pytest.raises(psycopg.errors.NotNullViolation):
         connection.execute("INSERT INTO chunk_embeddings (chunk_id, embedding) VALUES (1, '[1,2,3,4,5,6,7,8]')")
 
@@ -288,21 +281,21 @@ def test_rollback_loses_no_vector_that_comes_meanwhile(
 ) -> None:
     """What comes after the first look is seen before anything is dropped."""
     connection.execute(FIXED.replace("CONSTRAINT one UNIQUE ", ""))
-    tables, _ = model_init.initialise(
+    tables, _ = init.initialise(
         connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space), replace_unique=True)
     )
-    model_setup.set_up(connection, tables, wanted(4))
+    setup.set_up(connection, tables, wanted(4))
     with connect(database) as other:
         meanwhile(
             monkeypatch,
-            model_rollback,
+            rollback,
             "_first",
             lambda: other.execute(
                 "INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_4) VALUES (1, 2, '[1,2,3,4]')"
             ),
         )
         with pytest.raises(UsageError, match="1 vector of hashing/4 would be lost"):
-            model_rollback.roll_back(connection, tables)
+            rollback.roll_back(connection, tables)
 
 
 def test_an_init_that_is_killed_before_its_keys_are_swapped(
@@ -311,24 +304,24 @@ def test_an_init_that_is_killed_before_its_keys_are_swapped(
     """Goes on with that when it is called again, and a chunk may have a row of each model; a rollback has the narrow key again."""
     connection.execute(FIXED)
     asked = Asked(source=Source("hashing/8", HashingEmbedder(8).space), replace_unique=True)
-    sent = model_init.send_one_by_one
+    sent = init.send_one_by_one
 
     def killed(*args: Any) -> Any:
         yield next(sent(*args))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(model_init, "send_one_by_one", killed)
+        patch.setattr(init, "send_one_by_one", killed)
         with pytest.raises(KeyboardInterrupt):
-            model_init.initialise(connection, asked)
-    tables, _ = model_init.initialise(connection, asked)
-    model_setup.set_up(connection, tables, wanted(4))
+            init.initialise(connection, asked)
+    tables, _ = init.initialise(connection, asked)
+    setup.set_up(connection, tables, wanted(4))
     connection.execute(
         "INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_4) SELECT id, 2, '[1,2,3,4]' FROM document_chunks"
     )
     assert rows(connection) == [(1, 3), (2, 3)]
-    model_retire.retire(connection, tables, "hashing/4")
-    model_retire.retire(connection, tables, "hashing/4", 0)
-    model_rollback.roll_back(connection, tables)
+    retire.retire(connection, tables, "hashing/4")
+    retire.retire(connection, tables, "hashing/4", 0)
+    rollback.roll_back(connection, tables)
     with pytest.raises(psycopg.errors.UniqueViolation):
         connection.execute("INSERT INTO chunk_embeddings (chunk_id, embedding) VALUES (1, '[1,2,3,4,5,6,7,8]')")

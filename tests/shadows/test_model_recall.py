@@ -11,8 +11,8 @@ from flows.command.demos import docstrings
 from tasks.embedders import registry as providers
 from tasks.embedders.registry import open_embedder
 from tasks.runs.registry import RegisteredModel
-from tasks.shadows.postgres import model_init
-from tasks.shadows.postgres.model_init import Asked
+from tasks.shadows.postgres.models import init
+from tasks.shadows.postgres.models.init import Asked
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.local_models import needs_minilm
 from tests.helpers.several_models import Several
@@ -31,7 +31,7 @@ def texts(rows: int) -> list[str]:
 
 def holding(connection: Connection, models: Sequence[str], contents: Sequence[str]) -> Several:
     """A document a text, with vectors by all models."""
-    tables, _ = model_init.initialise(connection, Asked())
+    tables, _ = init.initialise(connection, Asked())
     served = Several(connection, tables)
     for content in contents:
         connection.execute(

@@ -16,8 +16,8 @@ from tasks.runs import ledger, registry
 from tasks.runs.database import database_url
 from tasks.runs.holding import sole_runner
 from tasks.runs.run import open_run
-from tasks.shadows.postgres import model_rename, model_retire, model_rollback, model_setup, model_switch
-from tasks.shadows.postgres.model_setup import Wanted
+from tasks.shadows.postgres.models import rename, retire, rollback as model_rollback, setup, switch
+from tasks.shadows.postgres.models.setup import Wanted
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.pipeline import finish
 from tests.helpers.served_tables import Served
@@ -35,8 +35,8 @@ def served(connection: Connection) -> Served:
 
 def dropped(served: Served, name: str, force: bool = False) -> list[str]:
     """Both steps of it."""
-    done = model_retire.retire(served.connection, served.tables, name, force=force)
-    return done + model_retire.retire(served.connection, served.tables, name, 0, force)
+    done = retire.retire(served.connection, served.tables, name, force=force)
+    return done + retire.retire(served.connection, served.tables, name, 0, force)
 
 
 def midway(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
@@ -65,13 +65,13 @@ def noted(served: Served) -> int:
 def test_a_model_that_a_run_needs_is_not_retired(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the new one nor that before it, while the run is under way; the run and the ways on are named."""
     served.init("hashing/16")
-    model_switch.activate(served.connection, served.tables, "hashing/16", force=True)
+    switch.activate(served.connection, served.tables, "hashing/16", force=True)
     told = list[str]()
 
     def retired() -> None:
         for name in (NEW, OLD):
             with pytest.raises(UsageError) as refused:
-                model_retire.retire(served.connection, served.tables, name)
+                retire.retire(served.connection, served.tables, name)
             told.append(str(refused.value))
 
     midway(monkeypatch, retired)
@@ -89,7 +89,7 @@ def test_a_model_that_a_run_needs_is_not_retired(served: Served, monkeypatch: py
 def test_a_run_whose_model_goes_by_force_says_so(served: Served, monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
     """While it loads: in plain words, at once, and no vector of it is left over; nor is what it followed documents by."""
     if shared:
-        model_setup.set_up(served.connection, served.tables, [Wanted("hashing/other", open_embedder(NEW).space)])
+        setup.set_up(served.connection, served.tables, [Wanted("hashing/other", open_embedder(NEW).space)])
     midway(monkeypatch, lambda: dropped(served, NEW, force=True))
     with pytest.raises(FatalError, match="the vectors of hashing/768 were dropped"):
         migrated("gone")
@@ -105,7 +105,7 @@ def test_a_run_whose_model_goes_by_force_says_so(served: Served, monkeypatch: py
 def test_a_run_whose_source_goes_by_force(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Needs it no more once it reads the documents, and goes on."""
     served.init("hashing/16")
-    model_switch.activate(served.connection, served.tables, "hashing/16", force=True)
+    switch.activate(served.connection, served.tables, "hashing/16", force=True)
     midway(monkeypatch, lambda: dropped(served, OLD, force=True))
     run = migrated("gone", source_model=OLD)
     followed(run)
@@ -116,13 +116,13 @@ def test_the_way_back_of_a_run_is_kept(served: Served) -> None:
     """The vectors that a rollback needs are dropped once it is contracted, and catching up goes on without them."""
     run = migrated("over")
     finish(run, min_recall=0.3)
-    model_retire.retire(served.connection, served.tables, OLD)
+    retire.retire(served.connection, served.tables, OLD)
     with pytest.raises(
         UsageError, match=r"run over can still be rolled back.*`vecferry contract over -p rollback_days=0`.*--force"
     ):
-        model_retire.retire(served.connection, served.tables, OLD, 0)
+        retire.retire(served.connection, served.tables, OLD, 0)
     contract(run, 0)
-    model_retire.retire(served.connection, served.tables, OLD, 0)
+    retire.retire(served.connection, served.tables, OLD, 0)
     served.connection.execute("UPDATE document_chunks SET content = 'other words' WHERE id = 1")
     served.connection.execute(
         "INSERT INTO document_chunks (document_id, chunk_index, content) VALUES (1, 9, 'a new chunk')"
@@ -138,7 +138,7 @@ def test_what_a_run_follows_goes_with_its_model(served: Served) -> None:
     contract(run, 0)
     assert noted(served) > 0
     served.init("hashing/16")
-    model_switch.activate(served.connection, served.tables, "hashing/16", force=True)
+    switch.activate(served.connection, served.tables, "hashing/16", force=True)
     dropped(served, NEW)
     assert noted(served) == 0
     with pytest.raises(UsageError, match="the vectors of hashing/768 were dropped"):
@@ -168,7 +168,7 @@ def test_tables_are_put_back_after_a_run(served: Served) -> None:
     run = migrated("over")
     finish(run, min_recall=0.3)
     rollback(run)
-    model_switch.activate(served.connection, served.tables, OLD, force=True)
+    switch.activate(served.connection, served.tables, OLD, force=True)
     dropped(served, NEW)
     assert model_rollback.roll_back(served.connection, served.tables)
     assert noted(served) == 0
@@ -180,7 +180,7 @@ def test_tables_are_put_back_after_a_run(served: Served) -> None:
 
 def test_a_column_is_renamed_under_a_run(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on with the column as it is called then; while a process works on it, that is waited for, unless forced."""
-    midway(monkeypatch, lambda: model_rename.rename(served.connection, served.tables, True, force=True))
+    midway(monkeypatch, lambda: rename.rename(served.connection, served.tables, True, force=True))
     run = migrated("renamed")
     served.source = "nobody"
     followed(run)
@@ -189,8 +189,8 @@ def test_a_column_is_renamed_under_a_run(served: Served, monkeypatch: pytest.Mon
         sole_runner(database_url(settings.DEFAULT_DATABASE), "renamed"),
         pytest.raises(UsageError, match=r"run renamed .* at work"),
     ):
-        model_rename.rename(served.connection, served.tables, False)
-    model_rename.rename(served.connection, served.tables, False)
+        rename.rename(served.connection, served.tables, False)
+    rename.rename(served.connection, served.tables, False)
     rollback(run)
     assert served.vectors(OLD) == served.expected(OLD)
 
@@ -198,21 +198,21 @@ def test_a_column_is_renamed_under_a_run(served: Served, monkeypatch: pytest.Mon
 def test_setup_brings_a_retired_model_back(served: Served) -> None:
     """Into searches, and not as the default."""
     wanted = [Wanted(NEW, open_embedder(NEW).space)]
-    model_retire.retire(served.connection, served.tables, NEW)
-    assert model_setup.set_up(served.connection, served.tables, wanted) == ["hashing/768 is searched again"]
+    retire.retire(served.connection, served.tables, NEW)
+    assert setup.set_up(served.connection, served.tables, wanted) == ["hashing/768 is searched again"]
     model = registry.named(served.connection, served.tables, NEW)
     assert (model.searched, model.active) == (True, False)
-    assert model_setup.set_up(served.connection, served.tables, wanted) == []
+    assert setup.set_up(served.connection, served.tables, wanted) == []
 
 
 def test_a_rollback_leaves_the_default_its_vectors(served: Served) -> None:
     """Before the cutover, of a model that somebody has made the default by hand: else searches would find nothing."""
     run = migrated("by-hand")
-    model_switch.activate(served.connection, served.tables, NEW)
+    switch.activate(served.connection, served.tables, NEW)
     with pytest.raises(UsageError, match="hashing/768 is the default of new searches, and its vectors would go"):
         rollback(run)
     assert served.vectors(NEW) == served.expected(NEW)
-    model_switch.activate(served.connection, served.tables, OLD)
+    switch.activate(served.connection, served.tables, OLD)
     rollback(run)
     assert served.vectors(NEW) == {}
 
@@ -221,7 +221,7 @@ def test_a_contract_names_the_default_that_there_is(served: Served) -> None:
     """Which may be another one than the run has made that."""
     run = migrated("over")
     finish(run, min_recall=0.3)
-    model_switch.activate(served.connection, served.tables, OLD)
+    switch.activate(served.connection, served.tables, OLD)
     assert contract(run, 0) == ["hashing/384 stays the default of public.document_chunks; no vectors were dropped"]
 
 
@@ -230,6 +230,6 @@ def test_a_cutover_that_somebody_has_passed_over_is_no_success(served: Served) -
     run = migrated("over")
     finish(run, min_recall=0.3)
     ready_to_cut_over(run, ledger.get(served.connection, "over"))
-    model_switch.activate(served.connection, served.tables, OLD)
+    switch.activate(served.connection, served.tables, OLD)
     with pytest.raises(UsageError, match=r"people do not use what run over has made.*or somebody has switched since"):
         ready_to_cut_over(run, ledger.get(served.connection, "over"))

@@ -10,9 +10,9 @@ from psycopg import errors
 from tasks.base.errors import UsageError, VerificationRefused
 from tasks.embedders.hashing import HashingEmbedder
 from tasks.runs import coverage, registry
-from tasks.shadows.postgres import model_init, model_rename, model_retire, model_rollback, model_setup, model_switch
-from tasks.shadows.postgres.model_init import Asked, Source
-from tasks.shadows.postgres.model_setup import Wanted
+from tasks.shadows.postgres.models import init, rename, retire, rollback, setup, switch
+from tasks.shadows.postgres.models.init import Asked, Source
+from tasks.shadows.postgres.models.setup import Wanted
 from tasks.stores.postgres import model_tables
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.model_tables import ModelTables, Roles
@@ -25,8 +25,8 @@ def wanted(*dimensions: int) -> list[Wanted]:
 
 def prepared(connection: Connection, *dimensions: int) -> ModelTables:
     """New tables that serve such models."""
-    tables, _ = model_init.initialise(connection, Asked())
-    model_setup.set_up(connection, tables, wanted(*dimensions))
+    tables, _ = init.initialise(connection, Asked())
+    setup.set_up(connection, tables, wanted(*dimensions))
     return tables
 
 
@@ -59,15 +59,15 @@ def test_an_empty_database_gets_the_guides_tables(connection: Connection) -> Non
         ("3072", False, "embedding_3072"),
         ("5000", False, "embedding_5000"),
     ]
-    assert model_init.initialise(connection, Asked()) == (tables, [])
-    assert model_setup.set_up(connection, tables, wanted(384)) == []
+    assert init.initialise(connection, Asked()) == (tables, [])
+    assert setup.set_up(connection, tables, wanted(384)) == []
     assert model_tables.find(connection) == tables
 
 
 def test_two_models_of_one_size_share_a_column(connection: Connection) -> None:
     """And are kept apart by their numbers."""
     tables = prepared(connection, 8)
-    model_setup.set_up(connection, tables, [Wanted("hashing/other", HashingEmbedder(8).space)])
+    setup.set_up(connection, tables, [Wanted("hashing/other", HashingEmbedder(8).space)])
     assert [m.column for m in registry.listed(connection, tables)] == ["embedding_8", "embedding_8"]
     own = "SELECT indexname, substring(indexdef FROM 'WHERE .*') FROM pg_indexes WHERE indexname LIKE 'idx_embeddings%%' ORDER BY 1"
     assert connection.execute(own).fetchall() == [
@@ -85,7 +85,7 @@ def test_a_model_is_found_by_any_name_that_is_unique(connection: Connection) -> 
     """Whole, without its provider, or without options; where two could be meant both are named."""
     tables = prepared(connection, 8)
     other = HashingEmbedder(4).space
-    model_setup.set_up(
+    setup.set_up(
         connection,
         tables,
         [Wanted("openai/large?dimensions=4", other), Wanted("openai/large", HashingEmbedder(6).space)],
@@ -101,7 +101,7 @@ def test_a_model_with_other_dimensions_is_refused(connection: Connection) -> Non
     """The guide's error, by name and with both numbers."""
     tables = prepared(connection, 8)
     with pytest.raises(UsageError, match="model hashing/8 exists with 8 dimensions, not 4"):
-        model_setup.set_up(connection, tables, [Wanted("hashing/8", HashingEmbedder(4).space)])
+        setup.set_up(connection, tables, [Wanted("hashing/8", HashingEmbedder(4).space)])
 
 
 def test_a_switch_waits_for_coverage_and_goes_back(connection: Connection) -> None:
@@ -112,11 +112,11 @@ def test_a_switch_waits_for_coverage_and_goes_back(connection: Connection) -> No
     with pytest.raises(
         VerificationRefused, match=r"hashing/4 covers 1 of 3 chunks \(33.3%\): 2 chunks would not be found"
     ):
-        model_switch.activate(connection, tables, "4")
+        switch.activate(connection, tables, "4")
     assert registry.default(connection, tables).name == "hashing/8"
-    model_switch.activate(connection, tables, "4", force=True)
+    switch.activate(connection, tables, "4", force=True)
     assert registry.default(connection, tables).name == "hashing/4"
-    model_switch.activate(connection, tables, "hashing/8", force=True)
+    switch.activate(connection, tables, "hashing/8", force=True)
     assert registry.default(connection, tables).name == "hashing/8"
 
 
@@ -135,8 +135,8 @@ def test_the_column_that_tables_came_with_is_taken_over_without_a_rewrite(connec
     node = "SELECT relfilenode FROM pg_class WHERE relname IN ('chunk_embeddings', 'ours') ORDER BY 1"
     before = connection.execute(node).fetchall()
     with only_files_of_sql():
-        tables, _ = model_init.initialise(connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space)))
-        model_setup.set_up(connection, tables, wanted(4))
+        tables, _ = init.initialise(connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space)))
+        setup.set_up(connection, tables, wanted(4))
     assert connection.execute(node).fetchall() == before
     connection.execute(
         "INSERT INTO chunk_embeddings (chunk_id, embedding) SELECT id, '[1,2,3,4,5,6,7,8]' FROM document_chunks c "
@@ -160,12 +160,12 @@ def test_the_model_of_vectors_that_are_there_is_asked_for(connection: Connection
         "REFERENCES documents, content text, embedding vector(8))"
     )
     with pytest.raises(UsageError, match=r"document_chunks.embedding holds vectors of 8 dimensions.*-p source_model="):
-        model_init.initialise(connection, Asked())
+        init.initialise(connection, Asked())
     with pytest.raises(
         UsageError,
         match=r"hashing/4 makes vectors of 4 dimensions, and public.document_chunks.embedding holds vectors of 8 dimensions",
     ):
-        model_init.initialise(connection, Asked(source=Source("hashing/4", HashingEmbedder(4).space)))
+        init.initialise(connection, Asked(source=Source("hashing/4", HashingEmbedder(4).space)))
     assert connection.execute("SELECT to_regclass('chunk_embeddings'), to_regclass('vecferry.run')").fetchone() == (
         None,
         None,
@@ -183,10 +183,10 @@ def test_tables_of_other_names(connection: Connection) -> None:
     with pytest.raises(
         UsageError, match=r"which column of rag.passages is the text\? Name it with -p roles.chunks.text=COLUMN"
     ):
-        model_init.draft(connection, Asked(named))
+        init.draft(connection, Asked(named))
     named = Roles(chunks={"text": "words"}, embeddings={"table": "rag.vectors"})
     source = Source("hashing/8", HashingEmbedder(8).space)
-    tables, _ = model_init.initialise(connection, Asked(named, source))
+    tables, _ = init.initialise(connection, Asked(named, source))
     assert (str(tables.documents), str(tables.chunks), tables.chunks.document) == (
         "rag.Articles",
         "rag.passages",
@@ -202,10 +202,10 @@ def test_a_name_that_is_wrong_makes_no_tables(connection: Connection) -> None:
     """Where others have vectors, these are named instead."""
     connection.execute("CREATE TABLE pages (id int PRIMARY KEY, v vector(8))")
     with pytest.raises(UsageError, match=r"there is no table document_chunks; tables with vectors are public.pages"):
-        model_init.draft(connection, Asked())
+        init.draft(connection, Asked())
     with pytest.raises(UsageError, match="there is no table passages"):
-        model_init.draft(connection, Asked(Roles(chunks={"table": "passages"})))
-    assert model_init.draft(connection, Asked(create=True)).makes_documents
+        init.draft(connection, Asked(Roles(chunks={"table": "passages"})))
+    assert init.draft(connection, Asked(create=True)).makes_documents
 
 
 def test_a_model_ends_at_once_and_its_vectors_go_after_a_window(connection: Connection) -> None:
@@ -216,17 +216,17 @@ def test_a_model_ends_at_once_and_its_vectors_go_after_a_window(connection: Conn
         "INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_4) SELECT id, 2, '[1,2,3,4]' FROM document_chunks"
     )
     with pytest.raises(UsageError, match="hashing/8 is active: make another one the default first"):
-        model_retire.retire(connection, tables, "8")
-    model_retire.retire(connection, tables, "4")
+        retire.retire(connection, tables, "8")
+    retire.retire(connection, tables, "4")
     with pytest.raises(UsageError, match="hashing/4 is retired from search"):
         registry.may_be_searched(registry.named(connection, tables, "4"))
     with pytest.raises(UsageError, match=r"hashing/4 can be brought back until .* -p rollback_days=0"):
-        model_retire.retire(connection, tables, "4")
-    model_switch.activate(connection, tables, "4")
-    model_switch.activate(connection, tables, "8", force=True)
-    model_retire.retire(connection, tables, "4")
+        retire.retire(connection, tables, "4")
+    switch.activate(connection, tables, "4")
+    switch.activate(connection, tables, "8", force=True)
+    retire.retire(connection, tables, "4")
     with only_files_of_sql():
-        done = model_retire.retire(connection, tables, "4", 0)
+        done = retire.retire(connection, tables, "4", 0)
     assert done == [
         "3 vectors of hashing/4 dropped",
         "counters of public.chunk_embeddings",
@@ -234,7 +234,7 @@ def test_a_model_ends_at_once_and_its_vectors_go_after_a_window(connection: Conn
     ]
     assert connection.execute("SELECT count(*) FROM chunk_embeddings").fetchone() == (0,)
     assert [m.name for m in registry.listed(connection, tables)] == ["hashing/8"]
-    model_setup.set_up(connection, tables, wanted(4))
+    setup.set_up(connection, tables, wanted(4))
     assert [c.with_vector for c in coverage.covered(connection, tables).values()] == [0, 0]
 
 
@@ -269,16 +269,16 @@ def test_a_table_of_models_is_adopted(connection: Connection, kind: str, key: st
     before = connection.execute(DEBUG).fetchall()
     ids = connection.execute("SELECT id FROM embedding_models ORDER BY id").fetchall()
     with pytest.raises(UsageError, match=r"public.embedding_models is a table of 2 models.* -p adopt=true"):
-        model_init.initialise(connection, Asked())
+        init.initialise(connection, Asked())
     with only_files_of_sql():
-        tables, _ = model_init.initialise(connection, Asked(adopt=True))
+        tables, _ = init.initialise(connection, Asked(adopt=True))
     assert connection.execute("SELECT id FROM embedding_models ORDER BY id").fetchall() == ids
     assert connection.execute(DEBUG).fetchall() == before
     small = registry.named(connection, tables, "all-MiniLM-L6-v2")
     assert (small.name, small.column) == ("sentence-transformers/all-MiniLM-L6-v2", "embedding_4")
     assert registry.default(connection, tables).name == "hashing/8"
     assert [c.with_vector for c in coverage.covered(connection, tables).values()] in ([3, 0], [0, 3])
-    model_setup.set_up(connection, tables, wanted(6))
+    setup.set_up(connection, tables, wanted(6))
     new = registry.named(connection, tables, "hashing/6")
     connection.execute(
         "INSERT INTO chunk_embeddings (chunk_id, model_id, embedding_6) SELECT id, %s, '[1,2,3,4,5,6]' FROM document_chunks",
@@ -293,7 +293,7 @@ def test_a_table_of_models_that_tells_too_little_is_refused(connection: Connecti
     connection.execute(GUIDES.format(id="serial PRIMARY KEY", type="integer"))
     connection.execute("ALTER TABLE embedding_models RENAME COLUMN dimension TO size")
     with pytest.raises(UsageError, match=r"public.embedding_models has no column dimension"):
-        model_init.initialise(connection, Asked(adopt=True))
+        init.initialise(connection, Asked(adopt=True))
 
 
 def test_one_row_a_chunk_gives_way_by_name(connection: Connection) -> None:
@@ -305,9 +305,9 @@ def test_one_row_a_chunk_gives_way_by_name(connection: Connection) -> None:
     )
     source = Source("hashing/8", HashingEmbedder(8).space)
     with pytest.raises(UsageError, match=r"one allows public.chunk_embeddings one row a chunk.*-p replace_unique=true"):
-        model_init.initialise(connection, Asked(source=source))
+        init.initialise(connection, Asked(source=source))
     with only_files_of_sql():
-        _, done = model_init.initialise(connection, Asked(source=source, replace_unique=True))
+        _, done = init.initialise(connection, Asked(source=source, replace_unique=True))
     assert "key chunk_embeddings_chunk_model_key of public.chunk_embeddings in place of one" in done
     connection.execute(
         "INSERT INTO documents VALUES (1); INSERT INTO document_chunks VALUES (1, 1, 'a');"
@@ -325,8 +325,8 @@ def test_the_column_may_stand_in_the_table_of_chunks(connection: Connection) -> 
     )
     node = "SELECT relfilenode FROM pg_class WHERE relname = 'document_chunks'"
     before = connection.execute(node).fetchone()
-    tables, _ = model_init.initialise(connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space)))
-    model_setup.set_up(connection, tables, [Wanted("hashing/other", HashingEmbedder(8).space)])
+    tables, _ = init.initialise(connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space)))
+    setup.set_up(connection, tables, [Wanted("hashing/other", HashingEmbedder(8).space)])
     assert connection.execute(node).fetchone() == before
     own, other = registry.listed(connection, tables)
     assert (own.place_table, own.column, other.place_table, other.column) == (
@@ -351,20 +351,20 @@ def test_the_column_is_renamed_and_called_back(connection: Connection) -> None:
         "CREATE FUNCTION near(query vector) RETURNS SETOF int LANGUAGE sql AS "
         "'SELECT chunk_id FROM chunk_embeddings ORDER BY embedding <=> query'; CREATE VIEW seen AS SELECT embedding FROM chunk_embeddings"
     )
-    noted = model_init.notes(connection, model_init.draft(connection, Asked()))
+    noted = init.notes(connection, init.draft(connection, Asked()))
     assert [line.partition(" reads ")[0] for line in noted[:-1]] == ["function near(vector)", "view seen"]
-    tables, _ = model_init.initialise(connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space)))
+    tables, _ = init.initialise(connection, Asked(source=Source("hashing/8", HashingEmbedder(8).space)))
     with pytest.raises(UsageError, match=r"near\(vector\) would fail, for embedding is named there"):
-        model_rename.rename(connection, tables, by_dimensions=True)
+        rename.rename(connection, tables, by_dimensions=True)
     with only_files_of_sql():
-        model_rename.rename(connection, tables, by_dimensions=True, force=True)
-    assert model_rename.rename(connection, tables, by_dimensions=True) == []
+        rename.rename(connection, tables, by_dimensions=True, force=True)
+    assert rename.rename(connection, tables, by_dimensions=True) == []
     connection.execute(
         "INSERT INTO documents VALUES (1); INSERT INTO document_chunks VALUES (1, 1, 'a');"
         "INSERT INTO chunk_embeddings (chunk_id, embedding_8) VALUES (1, '[1,2,3,4,5,6,7,8]')"
     )
     assert registry.default(connection, tables).column == "embedding_8"
-    model_rename.rename(connection, tables, by_dimensions=False)
+    rename.rename(connection, tables, by_dimensions=False)
     assert registry.default(connection, tables).column == "embedding"
     connection.execute("UPDATE chunk_embeddings SET embedding = NULL")
     assert coverage.covered(connection, tables)[1].with_vector == 0
@@ -401,8 +401,8 @@ def test_the_way_back_leaves_what_was_there(connection: Connection, database: st
     connection.execute(shape)  # type: ignore[arg-type]
     before = tables_of(database)
     source = Source("hashing/8", HashingEmbedder(8).space) if shape == FIXED else None
-    tables, _ = model_init.initialise(connection, Asked(source=source, adopt=True, replace_unique=True))
-    model_setup.set_up(connection, tables, wanted(6))
+    tables, _ = init.initialise(connection, Asked(source=source, adopt=True, replace_unique=True))
+    setup.set_up(connection, tables, wanted(6))
     if shape:
         new = registry.named(connection, tables, "hashing/6")
         connection.execute(
@@ -410,13 +410,13 @@ def test_the_way_back_leaves_what_was_there(connection: Connection, database: st
             (new.id,),
         )
         with pytest.raises(UsageError, match="3 vectors of hashing/6 would be lost"):
-            model_rollback.roll_back(connection, tables)
-        model_retire.retire(connection, tables, "hashing/6")
-        model_retire.retire(connection, tables, "hashing/6", 0)
+            rollback.roll_back(connection, tables)
+        retire.retire(connection, tables, "hashing/6")
+        retire.retire(connection, tables, "hashing/6", 0)
     if shape == FIXED:
-        model_rename.rename(connection, tables, by_dimensions=True)
+        rename.rename(connection, tables, by_dimensions=True)
     with only_files_of_sql():
-        model_rollback.roll_back(connection, tables)
+        rollback.roll_back(connection, tables)
     assert tables_of(database) == before
     assert model_tables.every(connection) == []
 
@@ -454,6 +454,6 @@ def test_a_chunk_may_be_its_own_document(connection: Connection) -> None:
     """One table plays both parts: its key names the document."""
     connection.execute("CREATE TABLE notes (nr int PRIMARY KEY, title text, body text, v vector(8))")
     roles = Roles(documents={"table": "notes"}, chunks={"table": "notes"})
-    tables, _ = model_init.initialise(connection, Asked(roles, Source("hashing/8", HashingEmbedder(8).space)))
+    tables, _ = init.initialise(connection, Asked(roles, Source("hashing/8", HashingEmbedder(8).space)))
     assert (tables.documents.table, tables.documents.title, tables.chunks.document) == ("notes", "title", "nr")
     assert str(tables.embeddings) == "public.chunk_embeddings"

@@ -8,7 +8,7 @@ from tasks.begin import ready_to_catch_up
 from tasks.cutover import cutover, rollback
 from tasks.runs import checkpoints, ledger, registry
 from tasks.runs.run import Run
-from tasks.shadows.postgres import model_switch
+from tasks.shadows.postgres.models import switch
 from tests.helpers.pipeline import build, finish
 from tests.helpers.served_tables import Served
 from tests.shadows.test_model_column import served as served
@@ -37,7 +37,7 @@ def migrated(**parameters: object) -> Run:
 def test_a_model_gets_what_the_threshold_before_it_becomes(served: Served) -> None:
     """With the cutover, in its transaction, and told with the interval; the rollback takes it away, and a second cutover gives it
     again."""
-    model_switch.set_threshold(served.connection, served.tables, [OLD], 0.5)
+    switch.set_threshold(served.connection, served.tables, [OLD], 0.5)
     run = migrated()
     [report] = finish(run, min_recall=0.95)
     translated = checkpoints.verified(served.connection, "one", 0).threshold
@@ -71,14 +71,14 @@ def test_what_a_person_has_set_stays(served: Served, before: bool) -> None:
     """Before the cutover or after it, to whatever value: neither the cutover nor a rollback touches it."""
     run = migrated(similarity_threshold=0.5)
     if before:
-        model_switch.set_threshold(served.connection, served.tables, [NEW], 0.9)
+        switch.set_threshold(served.connection, served.tables, [NEW], 0.9)
         finish(run, min_recall=0.95)
         assert threshold(served) == 0.9
     else:
         finish(run, min_recall=0.95)
         given = threshold(served)
         assert given
-        model_switch.set_threshold(served.connection, served.tables, [NEW], given)
+        switch.set_threshold(served.connection, served.tables, [NEW], given)
     kept = threshold(served)
     rollback(run)
     assert threshold(served) == kept is not None
@@ -86,15 +86,15 @@ def test_what_a_person_has_set_stays(served: Served, before: bool) -> None:
 
 def test_activate_tells_where_a_threshold_is_missing(served: Served) -> None:
     """One line with the command, and none where neither has one or both have."""
-    activate = lambda name: model_switch.activate(served.connection, served.tables, name, force=True)  # noqa: E731
+    activate = lambda name: switch.activate(served.connection, served.tables, name, force=True)  # noqa: E731
     assert len(activate(NEW)) == 1
-    model_switch.set_threshold(served.connection, served.tables, [OLD], 0.5)
+    switch.set_threshold(served.connection, served.tables, [OLD], 0.5)
     assert len(activate(OLD)) == 1
     _, line = activate(NEW)
     assert line.startswith(f"{NEW} has no similarity threshold, and {OLD} has 0.5")
     assert line.endswith(f"vecferry models setup {NEW} -p similarity_threshold=0.5")
     activate(OLD)
-    model_switch.set_threshold(served.connection, served.tables, [NEW], 0.4)
+    switch.set_threshold(served.connection, served.tables, [NEW], 0.4)
     assert len(activate(NEW)) == 1
 
 

@@ -22,8 +22,8 @@ from tasks.runs import checkpoints, registry
 from tasks.runs.registry import RegisteredModel
 from tasks.runs.run import Run
 from tasks.serving import documents
-from tasks.shadows.postgres import model_retire
-from tasks.shadows.postgres.live_rows import LiveRows
+from tasks.shadows.postgres.live.rows import LiveRows
+from tasks.shadows.postgres.models import retire
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.live_table import rounded, text_vector
 from tests.helpers.pipeline import finish
@@ -267,9 +267,9 @@ def test_a_filter_that_a_document_leaves_takes_no_vector_of_others(served: Serve
 def test_a_model_whose_vectors_are_dropped_while_a_run_follows_it(served: Served) -> None:
     """A catch-up says so, whether anything has changed or not; the application goes on writing, and a rollback ends the run."""
     run = migrated("gone")
-    model_retire.retire(served.connection, served.tables, NEW, force=True)
+    retire.retire(served.connection, served.tables, NEW, force=True)
     followed(run)
-    model_retire.retire(served.connection, served.tables, NEW, rollback_days=0, force=True)
+    retire.retire(served.connection, served.tables, NEW, rollback_days=0, force=True)
     for _ in range(2):
         with pytest.raises(
             UsageError, match="the vectors of hashing/768 were dropped: `vecferry models setup` makes room"

@@ -12,8 +12,8 @@ from tasks.cutover import cutover
 from tasks.index import index
 from tasks.runs import ledger, status, waiting
 from tasks.runs.run import Run
-from tasks.shadows.postgres.live_column import LiveColumn
-from tasks.shadows.postgres.live_rows import LiveRows
+from tasks.shadows.postgres.live.column import LiveColumn
+from tasks.shadows.postgres.live.rows import LiveRows
 from tasks.stores.postgres.connection import Connection, connect
 from tests.helpers.live import faults
 from tests.helpers.live_table import LAYOUTS

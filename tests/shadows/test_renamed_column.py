@@ -15,8 +15,9 @@ from tasks.embedders.hashing import HashingEmbedder
 from tasks.runs.checkpoints import Mark
 from tasks.runs.owners import owner_of, take_up
 from tasks.runs.run import open_run
-from tasks.shadows.postgres import live_place, live_queue, rehearsal, superseded, unit
-from tasks.shadows.postgres.live_column import LiveColumn
+from tasks.shadows.postgres import rehearsal, superseded, unit
+from tasks.shadows.postgres.live import place, queue as live_queue
+from tasks.shadows.postgres.live.column import LiveColumn
 from tasks.shadows.registry import shadow_of, units_of
 from tasks.stores.postgres import locking
 from tasks.stores.postgres.connection import Connection
@@ -163,7 +164,7 @@ def test_vectors_of_others_are_seen_and_put_right(connection: Connection) -> Non
     shadow = shadow_of(run, run.plan.targets[0])
     assert reports.stored() == reports.expected(new)
     queued = "SELECT count(*) FROM {}"
-    queue = live_place.queue(run.plan.targets[0].place)
+    queue = place.queue(run.plan.targets[0].place)
     assert connection.execute(sql.SQL(queued).format(queue)).fetchone() == (0,)
     reports.write(7, reports.vector(text_of(7), OLD))
     reports.write(8, reports.vector(text_of(8), new))
@@ -187,7 +188,7 @@ def test_old_vectors_go_to_the_old_column_and_queue_their_row(connection: Connec
     reports.write(7, reports.vector("as it was", OLD))
     assert reports.stored("embedding_hashing_16")["7"] == rounded(OLD.embed(["as it was"]).whole[0])
     assert reports.stored()["7"] == reports.expected()["7"]
-    waiting = sql.SQL("SELECT id FROM {}").format(live_place.queue(run.plan.targets[0].place))
+    waiting = sql.SQL("SELECT id FROM {}").format(place.queue(run.plan.targets[0].place))
     assert connection.execute(waiting).fetchall() == [("7",)]
     with pytest.raises(errors.DataException, match="expected 24 dimensions, not 16"):
         connection.execute("UPDATE reports SET embedding = %s WHERE id = 7", (reports.vector("x", OLD),))

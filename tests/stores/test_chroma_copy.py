@@ -19,8 +19,7 @@ import pytest
 from tasks.base.errors import UsageError
 from tasks.planning.planned import Planned
 from tasks.planning.registry import make_plan
-from tasks.stores.chroma import copy_folders, private_copy
-from tasks.stores.chroma import store as chroma
+from tasks.stores.chroma import copy_folders, private_copy, store as chroma
 from tasks.stores.interface import vectors
 from tasks.stores.postgres.connection import Connection
 from tests.helpers.chroma_directories import VERSIONS, Old, fingerprint, unpacked

@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 from tasks.base.errors import UsageError
-from tasks.stores.chroma import private_copy
-from tasks.stores.chroma import segment as chroma_segment
-from tasks.stores.chroma import store as chroma
+from tasks.stores.chroma import private_copy, segment as chroma_segment, store as chroma
 from tasks.stores.interface import vectors
 from tests.helpers.chroma_directories import VERSIONS, Old, unpacked
 

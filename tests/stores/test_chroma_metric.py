@@ -18,8 +18,7 @@ from tasks.planning.registry import make_plan
 from tasks.runs.database import database_url
 from tasks.runs.plan import from_json
 from tasks.runs.run import open_run
-from tasks.stores.chroma import configuration as chroma_settings
-from tasks.stores.chroma import store as chroma
+from tasks.stores.chroma import configuration as chroma_settings, store as chroma
 from tasks.stores.interface import Metric, records
 from tasks.stores.postgres.connection import Connection, connect
 from tests.helpers.chroma_directories import VERSIONS, Old, unpacked

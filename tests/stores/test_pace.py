@@ -9,8 +9,8 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from tasks.shadows.postgres import live_rows
-from tasks.shadows.postgres.live_rows import LiveRows
+from tasks.shadows.postgres.live import rows as live_rows
+from tasks.shadows.postgres.live.rows import LiveRows
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection, connect
 from tasks.stores.postgres.wire import copy_records

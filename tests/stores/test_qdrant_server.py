@@ -12,8 +12,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from qdrant_client import QdrantClient
-from qdrant_client import models as m
+from qdrant_client import QdrantClient, models as m
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from tests.helpers.qdrant import Qdrant, client

@@ -20,8 +20,7 @@ from tasks.runs.run import Run, open_run
 from tasks.stores import canonical
 from tasks.stores.interface import records
 from tasks.stores.postgres.connection import Connection
-from tasks.stores.qdrant import client, configuration, indexing, writing
-from tasks.stores.qdrant import records as qdrant_records
+from tasks.stores.qdrant import client, configuration, indexing, records as qdrant_records, writing
 from tasks.stores.qdrant.places import NewCollection
 from tasks.stores.qdrant.store import source
 from tests.helpers.qdrant import Qdrant

@@ -20,8 +20,7 @@ from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection, records, vector_column
 from tasks.stores.postgres.connection import connect
 from tasks.stores.postgres.pgvector import Layout
-from tasks.stores.postgres.table import Table as PostgresTable
-from tasks.stores.postgres.table import search
+from tasks.stores.postgres.table import Table as PostgresTable, search
 
 COLLECTION = "python_docs"
 EMBEDDER = HashingEmbedder(384)

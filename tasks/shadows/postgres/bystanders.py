@@ -18,7 +18,7 @@ from tasks.base.words import counted
 from tasks.runs.commands import command
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
-from tasks.shadows.postgres.live_statements import statements_of
+from tasks.shadows.postgres.live.statements import statements_of
 from tasks.stores.postgres.connection import Connection, classified_error
 from tasks.stores.postgres.places import LivePlace
 

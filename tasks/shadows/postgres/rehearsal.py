@@ -10,9 +10,10 @@ from psycopg import errors
 
 from tasks.base.words import listed
 from tasks.runs.plan import Target
-from tasks.shadows.postgres import answers, live_place, probe
+from tasks.shadows.postgres import answers, probe
 from tasks.shadows.postgres.answers import Answer, Answers
 from tasks.shadows.postgres.asking import EACH, LONGEST, QUICK, Asked, Asking, Key, timed
+from tasks.shadows.postgres.live import place
 from tasks.shadows.postgres.probe import Probe
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
@@ -117,7 +118,7 @@ def _uses_index(connection: Connection, target: Target[LivePlace], tried: Probe,
 
 def _scans(connection: Connection, target: Target[LivePlace]) -> Mapping[int, int]:
     """How often each index of vectors was looked into in this transaction."""
-    places = [target.place.live.identifier.as_string(), live_place.side_table(target.place).as_string()]
+    places = [target.place.live.identifier.as_string(), place.side_table(target.place).as_string()]
     rows = connection.execute(
         "SELECT i.indexrelid::int8, pg_stat_get_xact_numscans(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
         "JOIN pg_am a ON a.oid = c.relam WHERE a.amname IN ('hnsw', 'ivfflat') "

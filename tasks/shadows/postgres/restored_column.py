@@ -24,8 +24,8 @@ from tasks.runs.run import Run
 from tasks.shadows.difference import Refilled, named
 from tasks.shadows.postgres import one_more_column
 from tasks.shadows.postgres.bystanders import watched
-from tasks.shadows.postgres.live_rows import PIECE_ROWS
-from tasks.shadows.postgres.live_statements import firing, restoring
+from tasks.shadows.postgres.live.rows import PIECE_ROWS
+from tasks.shadows.postgres.live.statements import firing, restoring
 from tasks.stores.postgres import pace, relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import LiveTable, quoted

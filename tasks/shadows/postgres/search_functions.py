@@ -12,7 +12,7 @@ from tasks.runs import search_bodies
 from tasks.runs.plan import Target
 from tasks.shadows.postgres import handing_over
 from tasks.shadows.postgres.derive import derive, hands_out_rows, parsed, query_of, rename, respelled, searches
-from tasks.shadows.postgres.live_place import joined
+from tasks.shadows.postgres.live.place import joined
 from tasks.shadows.postgres.mentions import Table
 from tasks.shadows.postgres.scopes import Relation
 from tasks.shadows.postgres.underivable import KINDS, Routine, Underivable, Vectors

@@ -10,7 +10,7 @@ from tasks.base.words import counted
 from tasks.runs import ledger, models
 from tasks.runs.commands import command
 from tasks.runs.plan import Target
-from tasks.shadows.postgres.live_place import queue, side_table
+from tasks.shadows.postgres.live.place import queue, side_table
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.counting import count

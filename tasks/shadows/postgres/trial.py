@@ -13,7 +13,7 @@ from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.postgres import arguments, dispatcher, probe, search_functions, search_times
 from tasks.shadows.postgres.answers import Answer
-from tasks.shadows.postgres.live_place import side_table
+from tasks.shadows.postgres.live.place import side_table
 from tasks.shadows.postgres.search_functions import Origin
 from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection

@@ -4,7 +4,7 @@ from psycopg import sql
 
 from sql import statement
 from tasks.runs.plan import Target
-from tasks.shadows.postgres.live_place import joined
+from tasks.shadows.postgres.live.place import joined
 from tasks.stores.postgres import pgvector
 from tasks.stores.postgres.catalogue import MADE, Function, dollars, functions
 from tasks.stores.postgres.connection import Connection, pgvector_schema

@@ -18,9 +18,7 @@ from tasks.base import settings
 from tasks.base.errors import FatalError, UsageError
 from tasks.base.words import counted
 from tasks.stores import canonical
-from tasks.stores.chroma import client as chroma_client
-from tasks.stores.chroma import configuration, private_copy
-from tasks.stores.chroma import server as chroma_server
+from tasks.stores.chroma import client as chroma_client, configuration, private_copy, server as chroma_server
 from tasks.stores.chroma.client import classified
 from tasks.stores.chroma.private_copy import Copy, Wanted
 from tasks.stores.chroma.records import ChromaRecords

@@ -1,8 +1,7 @@
 """The records of a collection: its points, with one of their vectors as the embedding."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Collection as Names
+from collections.abc import Callable, Collection as Names, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,6 @@
 """Qdrant, as a server or a directory of local mode, to read from and (for restore) to write to."""
 
-from collections.abc import Collection as Names
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection as Names, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,8 +11,7 @@ from tasks.base.errors import UsageError
 from tasks.base.words import counted, listed
 from tasks.stores.interface import Collection, Connect, Metric, Selected
 from tasks.stores.postgres.lookup import Lookup
-from tasks.stores.qdrant import client as clients
-from tasks.stores.qdrant import configuration, records, shapes, writing
+from tasks.stores.qdrant import client as clients, configuration, records, shapes, writing
 from tasks.stores.qdrant.client import Qdrant
 from tasks.stores.qdrant.errors import AbsentError
 from tasks.stores.qdrant.points import (

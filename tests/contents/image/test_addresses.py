@@ -1,8 +1,7 @@
 """Which addresses may be asked for pictures."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tasks.base.errors import UsageError
 from tasks.contents.image.addresses import Allowed, resolve

@@ -14,8 +14,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from flows.forms.form import parse
 from flows.forms.text_384_to_1536 import Text384To1536

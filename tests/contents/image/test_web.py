@@ -8,8 +8,7 @@ from urllib.parse import unquote
 
 import httpx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tasks.base.errors import TransientError
 from tasks.contents.image.addresses import Allowed, resolve

@@ -8,13 +8,14 @@ from typing import Any
 from tasks.base.errors import UsageError
 from tasks.runs import coverage, ledger_versions, model_sets, models, registry, served
 from tasks.runs.registry import RegisteredModel
-from tasks.shadows.postgres import extension, model_adoption, model_pieces
-from tasks.shadows.postgres.model_changes import Change, registry_changed, send, send_one_by_one
-from tasks.shadows.postgres.model_draft import Asked, Draft, Source, draft
-from tasks.shadows.postgres.model_indexes import indexes
-from tasks.shadows.postgres.model_obstacles import obstacles
-from tasks.shadows.postgres.model_readers import readers
-from tasks.shadows.postgres.model_setup import missing_columns
+from tasks.shadows.postgres import extension
+from tasks.shadows.postgres.models import adoption, pieces
+from tasks.shadows.postgres.models.changes import Change, registry_changed, send, send_one_by_one
+from tasks.shadows.postgres.models.draft import Asked, Draft, Source, draft
+from tasks.shadows.postgres.models.indexes import indexes
+from tasks.shadows.postgres.models.obstacles import obstacles
+from tasks.shadows.postgres.models.readers import readers
+from tasks.shadows.postgres.models.setup import missing_columns
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
@@ -46,8 +47,8 @@ def changes(connection: Connection, drafted: Draft, asked: Asked) -> list[Change
         return list(_later(connection, drafted, registry.listed(connection, drafted.tables)))
     tables = replace(drafted.tables, set_id=model_sets.next_number(connection, "model_tables", "set_id"))
     expected = _expected(drafted, asked, model_sets.next_number(connection, "model", "model"))
-    known = model_sets.with_default(expected, model_adoption.searched_id(connection, drafted))
-    searches = model_pieces.functions(connection, tables, known)
+    known = model_sets.with_default(expected, adoption.searched_id(connection, drafted))
+    searches = pieces.functions(connection, tables, known)
     later = _later(connection, replace(drafted, tables=tables), known)
     return [*_first(connection, drafted, tables, known), searches, *later]
 
@@ -84,7 +85,7 @@ def _begin(connection: Connection, drafted: Draft, asked: Asked) -> tuple[ModelT
         place = registry.Place(fixed.schema, fixed.table, fixed.name, fixed.type)
         registry.register(connection, tables, asked.source.name, space, place, fixed.metric)
     if drafted.known:
-        model_adoption.register(connection, tables, drafted)
+        adoption.register(connection, tables, drafted)
     known = registry.listed(connection, tables)
     done = [f"model {m.id}: {m.name}, in {m.place_schema}.{m.place_table}.{m.column}" for m in known]
     done += send(connection, _first(connection, drafted, tables, known))
@@ -106,7 +107,7 @@ def _before(connection: Connection, drafted: Draft, asked: Asked) -> dict[str, A
         "source": asked.source.name if fixed and asked.source else None,
         "indexes": [index.name for index in served.indexes(connection, drafted.tables)],
         "columns": [column.name for column in drafted.columns],
-        "adopted": [model_adoption.name_of(model) for model in drafted.known.models] if drafted.known else None,
+        "adopted": [adoption.name_of(model) for model in drafted.known.models] if drafted.known else None,
         "never_null": bool(in_vectors and fixed and fixed.never_null),
         "narrow": narrow
         and {
@@ -115,7 +116,7 @@ def _before(connection: Connection, drafted: Draft, asked: Asked) -> dict[str, A
             "constraint": narrow.constraint is not None,
         },
         "keyed": drafted.keyed,
-        "foreign_keys": model_adoption.foreign_keys(connection, drafted),
+        "foreign_keys": adoption.foreign_keys(connection, drafted),
     }
 
 
@@ -123,27 +124,27 @@ def _first(
     connection: Connection, drafted: Draft, tables: ModelTables, known: list[RegisteredModel]
 ) -> Iterator[Change]:
     if drafted.makes_documents:
-        yield model_pieces.documents(tables)
+        yield pieces.documents(tables)
     if drafted.makes_embeddings:
-        yield from model_pieces.embeddings(connection, tables)
+        yield from pieces.embeddings(connection, tables)
     elif _lacks_model(connection, drafted):
-        yield model_pieces.model_column(tables, known[0].number if drafted.fixed and known else None)
+        yield pieces.model_column(tables, known[0].number if drafted.fixed and known else None)
     if drafted.fixed and drafted.fixed.never_null and known and not coverage.lies_with_chunks(tables, known[0]):
-        yield model_pieces.may_be_null(tables.embeddings, drafted.fixed.name)
+        yield pieces.may_be_null(tables.embeddings, drafted.fixed.name)
     if drafted.known:
-        yield from model_adoption.changes(drafted)
+        yield from adoption.changes(drafted)
         yield from missing_columns(connection, tables, known)
-    yield model_pieces.count_chunks(tables, known)
-    yield model_pieces.count_embeddings(tables, known)
-    yield model_pieces.view(connection, tables)
+    yield pieces.count_chunks(tables, known)
+    yield pieces.count_embeddings(tables, known)
+    yield pieces.view(connection, tables)
 
 
 def _later(connection: Connection, drafted: Draft, known: list[RegisteredModel]) -> Iterator[Change]:
     """What takes long, or must be alone."""
     if not drafted.keyed:
-        yield from model_pieces.unique_key(drafted.tables, drafted.narrow)
+        yield from pieces.unique_key(drafted.tables, drafted.narrow)
     elif drafted.narrow:
-        yield model_pieces.no_narrow_key(drafted.tables, drafted.narrow)
+        yield pieces.no_narrow_key(drafted.tables, drafted.narrow)
     yield from indexes(connection, drafted.tables, known)
 
 
@@ -159,4 +160,4 @@ def _expected(drafted: Draft, asked: Asked, number: int) -> list[RegisteredModel
         place = registry.Place(fixed.schema, fixed.table, fixed.name, fixed.type)
         space = asked.source.space or fixed.dimensions or 0
         expected.append(model_sets.expected(number, asked.source.name, space, place, fixed.metric))
-    return [*expected, *model_adoption.expected(drafted, number + len(expected))]
+    return [*expected, *adoption.expected(drafted, number + len(expected))]

@@ -14,9 +14,10 @@ from tasks.base.progress import Tell, quiet
 from tasks.runs import models
 from tasks.runs.commands import command, resumption
 from tasks.shadows.difference import Coverage, Difference, Named
-from tasks.shadows.postgres import columns, live_comparison, live_place, live_queue
-from tasks.shadows.postgres.live_access import share, shut_out
-from tasks.shadows.postgres.live_rows import LiveRows
+from tasks.shadows.postgres import columns
+from tasks.shadows.postgres.live import comparison, place, queue
+from tasks.shadows.postgres.live.access import share, shut_out
+from tasks.shadows.postgres.live.rows import LiveRows
 from tasks.stores.interface import Records
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
@@ -38,7 +39,7 @@ class LiveShadow(LiveRows):
 
     @property
     def side(self) -> sql.Identifier:
-        return live_place.side_table(self.target.place)
+        return place.side_table(self.target.place)
 
     def now(self, connection: Connection) -> Self:
         """The same with the columns as they are called now."""
@@ -51,7 +52,7 @@ class LiveShadow(LiveRows):
 
     def settled(self) -> str:
         """SQL condition: a row that waits in the queue may say something else by now than its vector does."""
-        waiting = f"SELECT q.id FROM {live_place.queue(self.target.place).as_string()} AS q WHERE q.id IS NOT NULL"
+        waiting = f"SELECT q.id FROM {place.queue(self.target.place).as_string()} AS q WHERE q.id IS NOT NULL"
         return f"{self.live.document()} IS NOT NULL AND {self.live.id()} NOT IN ({waiting})"
 
     def old(self) -> AbstractContextManager[Records] | None:
@@ -72,12 +73,12 @@ class LiveShadow(LiveRows):
         with self.run.connection() as connection:  # with those who were let in since
             if shut_out(connection, shadow.target):
                 locked(connection, lambda: share(connection, shadow.target))
-        return live_queue.follow(shadow, only)
+        return queue.follow(shadow, only)
 
     def gone_back(self) -> None:
         """Of the rows that wait: by the old model alone, since the new one may be the reason to go back. They go on waiting."""
         try:
-            live_queue.renew_old(self.named())
+            queue.renew_old(self.named())
         except VecferryError as error:
             repeated = command("rollback", self.run.run_id, self.run.plan.request.database)
             logger.warning(
@@ -89,14 +90,14 @@ class LiveShadow(LiveRows):
 
     def reread(self) -> None:
         self._refuse_retired()
-        live_queue.note_all(self.named())
+        queue.note_all(self.named())
 
     def compare(self, tell: Tell = quiet, only: list[str] | None = None) -> Difference:
         self._refuse_retired()
         shadow = self.named()
-        difference = live_comparison.compare(self.run, shadow.target, only)
+        difference = comparison.compare(self.run, shadow.target, only)
         if shadow.target.place.shared:
-            difference += Difference(stale=live_queue.overwritten(shadow, only))
+            difference += Difference(stale=queue.overwritten(shadow, only))
         return difference
 
     def _refuse_retired(self) -> None:
@@ -113,8 +114,8 @@ class LiveShadow(LiveRows):
 
     def coverage(self) -> Coverage | None:
         self._refuse_retired()
-        return None if self.target.limit else live_comparison.coverage(self.run, self.named().target)
+        return None if self.target.limit else comparison.coverage(self.run, self.named().target)
 
     def stuck(self) -> Named:
         self._refuse_retired()
-        return live_queue.stuck(self.named())
+        return queue.stuck(self.named())

@@ -9,10 +9,10 @@ from sql import statement
 from tasks.base.errors import UsageError
 from tasks.base.words import counted, typed
 from tasks.runs import coverage, model_sets, models, registry, served
-from tasks.shadows.postgres import model_pieces, model_runs
-from tasks.shadows.postgres.model_changes import Change, change, registry_gone, send, send_one_by_one
-from tasks.shadows.postgres.model_draft import key_name
-from tasks.shadows.postgres.model_rename import rename
+from tasks.shadows.postgres.models import pieces, runs
+from tasks.shadows.postgres.models.changes import Change, change, registry_gone, send, send_one_by_one
+from tasks.shadows.postgres.models.draft import key_name
+from tasks.shadows.postgres.models.rename import rename
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.fixed_column import one_row_a_chunk, unique_keys
@@ -45,8 +45,8 @@ def _refuse_loss(connection: Connection, tables: ModelTables, before: dict[str, 
 
 
 def _refuse_runs(connection: Connection, tables: ModelTables) -> None:
-    model_runs.refuse_moving(connection, tables, None, "")
-    model_runs.refuse_way_back(connection, tables, None, "")
+    runs.refuse_moving(connection, tables, None, "")
+    runs.refuse_way_back(connection, tables, None, "")
 
 
 def _came_with(before: dict[str, Any], name: str) -> bool:
@@ -73,14 +73,14 @@ def _undo(connection: Connection, tables: ModelTables, before: dict[str, Any]) -
     registry_gone(connection, tables)
     done = send(connection, _uncounted(tables))
     _refuse_loss(connection, tables, before)  # by now nobody else writes to the tables
-    model_runs.unfollow(connection, tables, None)
+    runs.unfollow(connection, tables, None)
     changes = list(_changes(connection, tables, before))
     model_sets.forget_tables(connection, tables)
     return [*done, *send(connection, changes)]
 
 
 def _uncounted(tables: ModelTables) -> Iterator[Change]:
-    names = model_pieces.trigger_names(tables.set_id)
+    names = pieces.trigger_names(tables.set_id)
     for table in (tables.chunks, tables.embeddings):
         dropped = statement("rollback_coverage", schema=table.schema, table=table.table, **names)
         yield change(f"no counters of {table}", dropped)
@@ -89,8 +89,8 @@ def _uncounted(tables: ModelTables) -> Iterator[Change]:
 def _changes(connection: Connection, tables: ModelTables, before: dict[str, Any]) -> Iterator[Change]:
     vectors = tables.embeddings
     where = {"schema": vectors.schema, "table": vectors.table}
-    view = statement("rollback_models_view", schema=tables.schema, view=model_pieces.VIEW)
-    yield change(f"no view {tables.schema}.{model_pieces.VIEW}", view)
+    view = statement("rollback_models_view", schema=tables.schema, view=pieces.VIEW)
+    yield change(f"no view {tables.schema}.{pieces.VIEW}", view)
     if before["adopted"] is not None:
         renamed = statement("cutover_models_table", schema=tables.schema, table=f"{NAME}_before", renamed=NAME)
         yield change(f"table {tables.schema}.{NAME} again", renamed)

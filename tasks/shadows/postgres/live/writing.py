@@ -7,7 +7,7 @@ from typing import Any
 from psycopg import sql
 
 from sql import statement
-from tasks.shadows.postgres.live_place import numbered_id
+from tasks.shadows.postgres.live.place import numbered_id
 from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.vectors import Vectors

@@ -5,9 +5,9 @@ from tasks.base.errors import UsageError
 from tasks.base.words import some
 from tasks.runs import coverage, model_sets, models, registry
 from tasks.runs.registry import RegisteredModel
-from tasks.shadows.postgres.model_changes import change, registry_changed, send
-from tasks.shadows.postgres.model_readers import named_in_functions
-from tasks.shadows.postgres.model_runs import refuse_at_work
+from tasks.shadows.postgres.models.changes import change, registry_changed, send
+from tasks.shadows.postgres.models.readers import named_in_functions
+from tasks.shadows.postgres.models.runs import refuse_at_work
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked

@@ -8,7 +8,7 @@ from sql import statement
 from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.difference import Coverage, Difference, Named, named
-from tasks.shadows.postgres.live_place import numbered_id, side_table
+from tasks.shadows.postgres.live.place import numbered_id, side_table
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.live_table import quoted
 from tasks.stores.postgres.places import LivePlace

@@ -7,7 +7,7 @@ from tasks.runs import checkpoints, ledger, status
 from tasks.runs.commands import command
 from tasks.runs.ledger import RunRecord
 from tasks.runs.registry import RegisteredModel
-from tasks.shadows.postgres import live_place
+from tasks.shadows.postgres.live import place as live_place
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.model_tables import ModelTables
 

@@ -8,8 +8,8 @@ from tasks.embedders.bare_names import USUAL, whole_name
 from tasks.embedders.registry import PROVIDERS
 from tasks.runs import model_sets, registry
 from tasks.runs.registry import UNKNOWN, Place, RegisteredModel
-from tasks.shadows.postgres.model_changes import Change, change
-from tasks.shadows.postgres.model_draft import Draft
+from tasks.shadows.postgres.models.changes import Change, change
+from tasks.shadows.postgres.models.draft import Draft
 from tasks.stores.interface import Metric
 from tasks.stores.postgres import models_table, relations
 from tasks.stores.postgres.connection import Connection

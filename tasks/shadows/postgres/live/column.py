@@ -36,11 +36,11 @@ from tasks.shadows.postgres import (
     generated,
     handing_over,
     in_use,
-    live_place,
     renaming,
 )
-from tasks.shadows.postgres.live_access import share, shut_out, view_name
-from tasks.shadows.postgres.live_shadow import LiveShadow
+from tasks.shadows.postgres.live import place as live_place
+from tasks.shadows.postgres.live.access import share, shut_out, view_name
+from tasks.shadows.postgres.live.shadow import LiveShadow
 from tasks.shadows.postgres.proof import Change, Proof, proofs
 from tasks.shadows.postgres.strangers import refuse_strangers
 from tasks.shadows.postgres.superseded import drop_superseded

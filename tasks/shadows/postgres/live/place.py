@@ -15,7 +15,7 @@ from tasks.runs.names import index_names, short
 from tasks.runs.plan import Target
 from tasks.shadows.postgres import handing_over, making_room
 from tasks.shadows.postgres.columns import current
-from tasks.shadows.postgres.live_access import share, share_statements, view_name, view_statement
+from tasks.shadows.postgres.live.access import share, share_statements, view_name, view_statement
 from tasks.stores.postgres import hnsw, relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_table import quoted

@@ -6,8 +6,8 @@ from tasks.base.errors import VerificationRefused
 from tasks.base.words import counted, typed
 from tasks.runs import coverage, registry
 from tasks.runs.registry import RegisteredModel
-from tasks.shadows.postgres import model_threshold
-from tasks.shadows.postgres.model_changes import registry_changed
+from tasks.shadows.postgres.models import threshold as model_threshold
+from tasks.shadows.postgres.models.changes import registry_changed
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
 from tasks.stores.postgres.model_tables import ModelTables

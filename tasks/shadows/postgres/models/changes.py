@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from tasks.shadows.postgres import model_functions
+from tasks.shadows.postgres.models import functions
 from tasks.stores.interface import Collection
 from tasks.stores.postgres import hnsw
 from tasks.stores.postgres.connection import Connection
@@ -59,9 +59,9 @@ def send_one_by_one(connection: Connection, changes: Iterable[Change]) -> Iterat
 def registry_changed(connection: Connection, tables: ModelTables, following: bool = False) -> None:
     """Brings what is made from the registry in line with it, in the caller's transaction; ``following``: so that columns may get other
     names next."""
-    model_functions.remake(connection, tables, following)
+    functions.remake(connection, tables, following)
 
 
 def registry_gone(connection: Connection, tables: ModelTables) -> None:
     """Takes away what is made from the registry, in the caller's transaction."""
-    model_functions.remove(connection, tables)
+    functions.remove(connection, tables)

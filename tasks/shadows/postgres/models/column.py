@@ -23,10 +23,12 @@ from tasks.runs.checkpoints import Mark
 from tasks.runs.plan import Target
 from tasks.runs.registry import RegisteredModel
 from tasks.shadows.difference import Difference
-from tasks.shadows.postgres import in_use, live_place, model_threshold
-from tasks.shadows.postgres.live_shadow import LiveShadow
-from tasks.shadows.postgres.model_changes import registry_changed, send_one_by_one
-from tasks.shadows.postgres.model_indexes import indexes
+from tasks.shadows.postgres import in_use
+from tasks.shadows.postgres.live import place as live_place
+from tasks.shadows.postgres.live.shadow import LiveShadow
+from tasks.shadows.postgres.models import threshold as model_threshold
+from tasks.shadows.postgres.models.changes import registry_changed, send_one_by_one
+from tasks.shadows.postgres.models.indexes import indexes
 from tasks.stores.interface import Built
 from tasks.stores.postgres import pace, relations
 from tasks.stores.postgres.connection import Connection

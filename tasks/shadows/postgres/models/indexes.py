@@ -7,7 +7,7 @@ from psycopg import sql
 from tasks.base.errors import UsageError
 from tasks.runs.names import short
 from tasks.runs.registry import RegisteredModel
-from tasks.shadows.postgres.model_changes import Change
+from tasks.shadows.postgres.models.changes import Change
 from tasks.stores.interface import Collection
 from tasks.stores.postgres import hnsw, relations
 from tasks.stores.postgres.connection import Connection

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from psycopg import sql
 
 from tasks.base.words import counted, some
-from tasks.shadows.postgres import model_pieces
-from tasks.shadows.postgres.model_draft import Asked, Draft
+from tasks.shadows.postgres.models import pieces
+from tasks.shadows.postgres.models.draft import Asked, Draft
 from tasks.stores.postgres import model_tables, models_table, relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.fixed_column import UniqueKey
@@ -38,9 +38,9 @@ def _of_model(draft: Draft, asked: Asked) -> Iterator[str]:
 
 
 def _of_models_table(connection: Connection, draft: Draft, asked: Asked) -> Iterator[str]:
-    known, view = draft.known, f"{draft.tables.schema}.{model_pieces.VIEW}"
+    known, view = draft.known, f"{draft.tables.schema}.{pieces.VIEW}"
     if known is None:
-        if relations.exists(connection, sql.Identifier(draft.tables.schema, model_pieces.VIEW)):
+        if relations.exists(connection, sql.Identifier(draft.tables.schema, pieces.VIEW)):
             standing = model_tables.standing(connection)
             of_view = [one for one in model_tables.every(connection) if one.schema == draft.tables.schema]
             if of_view and not any(one in standing for one in of_view):
@@ -48,7 +48,7 @@ def _of_models_table(connection: Connection, draft: Draft, asked: Asked) -> Iter
             else:
                 yield f"{view} is there already, and the view of the registry is called that: rename it first"
         return
-    aside = f"ALTER TABLE {view} RENAME TO {model_pieces.VIEW}_before"
+    aside = f"ALTER TABLE {view} RENAME TO {pieces.VIEW}_before"
     if missing := models_table.lacks(known):
         yield f"{view} has no column {missing}, so what it says of models cannot be taken over: rename it, {aside}"
     elif twice := _twice([model.name for model in known.models]):
@@ -58,7 +58,7 @@ def _of_models_table(connection: Connection, draft: Draft, asked: Asked) -> Iter
             f"{view} is a table of {counted(len(known.models), 'model')}, and the view of the registry is called that: add "
             f"-p adopt=true, which takes its rows over and keeps it as {view}_before"
         )
-    elif relations.exists(connection, sql.Identifier(draft.tables.schema, f"{model_pieces.VIEW}_before")):
+    elif relations.exists(connection, sql.Identifier(draft.tables.schema, f"{pieces.VIEW}_before")):
         yield f"{view} would be kept as {view}_before, and there is such a table already: rename or drop that"
 
 
@@ -69,7 +69,7 @@ def _of_rows(connection: Connection, draft: Draft) -> Iterator[str]:
     if relations.has_column(connection, vectors.identifier, vectors.model):
         if draft.known is None:
             yield (
-                f"{vectors} has a column {vectors.model}, and no table {draft.tables.schema}.{model_pieces.VIEW} says what it "
+                f"{vectors} has a column {vectors.model}, and no table {draft.tables.schema}.{pieces.VIEW} says what it "
                 "names: name another column for the model with -p roles.embeddings.model=COLUMN"
             )
         elif stranger := _stranger(connection, draft):

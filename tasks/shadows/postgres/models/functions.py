@@ -18,8 +18,8 @@ from tasks.base.errors import UsageError
 from tasks.runs import registry
 from tasks.runs.models import hold
 from tasks.runs.registry import RegisteredModel
-from tasks.shadows.postgres import model_bodies
-from tasks.shadows.postgres.model_bodies import NAME, name_of
+from tasks.shadows.postgres.models import bodies
+from tasks.shadows.postgres.models.bodies import NAME, name_of
 from tasks.shadows.postgres.superseded import supersede
 from tasks.stores.postgres.catalogue import MADE, Function, dollars, drop, functions, give
 from tasks.stores.postgres.connection import Connection, pgvector_schema
@@ -99,7 +99,7 @@ def written(
         statement(
             "expand_model_search",
             function=name_of(model),
-            body=_body(model_bodies.of_model(tables, model, extension), parsed),
+            body=_body(bodies.of_model(tables, model, extension), parsed),
             comment=f"{MADE}: the chunks of {tables.chunks} nearest by {model.name}",
             **whole,
         )
@@ -108,14 +108,14 @@ def written(
     choosing = statement(
         "expand_models_search",
         function=NAME,
-        body=sql.SQL(dollars(model_bodies.choice(tables, models, extension).as_string())),
+        body=sql.SQL(dollars(bodies.choice(tables, models, extension).as_string())),
         comment=f"{MADE}: the chunks of {tables.chunks} nearest by one of its models",
         **whole,
     )
     fused = statement(
         "expand_fused_search",
         function=f"{NAME}_multi",
-        body=sql.SQL(dollars(model_bodies.fusion(tables).as_string())),
+        body=sql.SQL(dollars(bodies.fusion(tables).as_string())),
         comment=f"{MADE}: the chunks of {tables.chunks} nearest by several of its models",
         **whole,
     )

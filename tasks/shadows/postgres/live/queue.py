@@ -14,10 +14,10 @@ from tasks.runs.run import Run
 from tasks.runs.vectors import embedded
 from tasks.shadows.difference import Difference, Named, named
 from tasks.shadows.postgres import in_use
-from tasks.shadows.postgres.live_comparison import compare
-from tasks.shadows.postgres.live_place import bring_forward, queue, side_table
-from tasks.shadows.postgres.live_rows import LiveRows
-from tasks.shadows.postgres.live_statements import statements_of
+from tasks.shadows.postgres.live.comparison import compare
+from tasks.shadows.postgres.live.place import bring_forward, queue, side_table
+from tasks.shadows.postgres.live.rows import LiveRows
+from tasks.shadows.postgres.live.statements import statements_of
 from tasks.stores.postgres import pace, relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.live_records import LiveRecords

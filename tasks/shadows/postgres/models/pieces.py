@@ -9,9 +9,9 @@ from sql import statement
 from tasks.base.words import listed
 from tasks.runs import coverage
 from tasks.runs.registry import RegisteredModel
-from tasks.shadows.postgres import model_bodies, model_functions
-from tasks.shadows.postgres.model_changes import Change, change
-from tasks.shadows.postgres.model_draft import key_name
+from tasks.shadows.postgres.models import bodies, functions as model_functions
+from tasks.shadows.postgres.models.changes import Change, change
+from tasks.shadows.postgres.models.draft import key_name
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection, pgvector_schema
 from tasks.stores.postgres.fixed_column import UniqueKey
@@ -168,5 +168,5 @@ def view(connection: Connection, tables: ModelTables) -> Change:
 def functions(connection: Connection, tables: ModelTables, known: Sequence[RegisteredModel]) -> Change:
     """What searches by the models, as it is made from the registry once they are in it."""
     made = model_functions.written(tables, known, pgvector_schema(connection) or "public")
-    names = ["search_chunks", "search_chunks_multi", *(model_bodies.name_of(m) for m in known if m.searched)]
+    names = ["search_chunks", "search_chunks_multi", *(bodies.name_of(m) for m in known if m.searched)]
     return change(f"functions {listed(names)} in {tables.schema}", *made)

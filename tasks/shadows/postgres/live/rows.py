@@ -18,7 +18,7 @@ from psycopg import Cursor, sql
 from tasks.base.errors import TransientError
 from tasks.runs.plan import Target
 from tasks.shadows.postgres.bystanders import watched
-from tasks.shadows.postgres.live_statements import statements_of
+from tasks.shadows.postgres.live.statements import statements_of
 from tasks.shadows.postgres.shadow import PostgresShadow
 from tasks.stores.interface import AT_ONCE, Turn
 from tasks.stores.postgres import relations

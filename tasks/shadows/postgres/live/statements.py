@@ -13,8 +13,8 @@ from psycopg import sql
 from sql import statement
 from tasks.shadows.postgres.columns import called
 from tasks.shadows.postgres.handing_over import WRITING
-from tasks.shadows.postgres.live_place import numbered_id, side_table
-from tasks.shadows.postgres.live_writing import FAR, page, writing
+from tasks.shadows.postgres.live.place import numbered_id, side_table
+from tasks.shadows.postgres.live.writing import FAR, page, writing
 from tasks.stores.postgres.live_table import LiveTable
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.vectors import Vectors

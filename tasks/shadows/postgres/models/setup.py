@@ -8,9 +8,9 @@ from tasks.base.words import counted
 from tasks.embedders.interface import Space
 from tasks.runs import coverage, model_sets, models, registry
 from tasks.runs.registry import Place, RegisteredModel
-from tasks.shadows.postgres import model_pieces
-from tasks.shadows.postgres.model_changes import Change, registry_changed, send, send_one_by_one
-from tasks.shadows.postgres.model_indexes import indexes, partial_indexes
+from tasks.shadows.postgres.models import pieces
+from tasks.shadows.postgres.models.changes import Change, registry_changed, send, send_one_by_one
+from tasks.shadows.postgres.models.indexes import indexes, partial_indexes
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.fixed_column import vector_columns
@@ -57,9 +57,9 @@ def changes(
     ]
     known = model_sets.with_default(known)
     columns = [*missing_columns(connection, tables, known)]
-    counters = [model_pieces.count_embeddings(tables, known)] if columns else []
+    counters = [pieces.count_embeddings(tables, known)] if columns else []
     new = columns or len(known) > len(names) or back
-    searches = [model_pieces.functions(connection, tables, known)] if new else []
+    searches = [pieces.functions(connection, tables, known)] if new else []
     alone = partial_indexes(connection, tables, _alone(known, wanted, partial))
     return [*columns, *counters, *searches, *indexes(connection, tables, known), *alone]
 
@@ -78,7 +78,7 @@ def _register(connection: Connection, tables: ModelTables, wanted: Sequence[Want
     columns = [*missing_columns(connection, tables, known)]
     done += send(connection, columns)
     if columns:
-        done += send(connection, [model_pieces.count_embeddings(tables, known)])
+        done += send(connection, [pieces.count_embeddings(tables, known)])
     if columns or len(known) > len(before):
         coverage.note_counts(connection, tables)
     if columns or len(known) > len(before) or back:
@@ -106,7 +106,7 @@ def missing_columns(connection: Connection, tables: ModelTables, known: Sequence
         and not relations.has_column(connection, tables.embeddings.identifier, m.column)
     )
     for column, dimensions in missing:
-        yield model_pieces.vector_column(tables.embeddings, column, dimensions)
+        yield pieces.vector_column(tables.embeddings, column, dimensions)
 
 
 def _place(connection: Connection, tables: ModelTables, wanted: Wanted) -> Place:

@@ -8,10 +8,10 @@ from tasks.base.errors import UsageError
 from tasks.base.words import counted, typed
 from tasks.runs import coverage, ledger, model_sets, models, registry
 from tasks.runs.registry import RegisteredModel
-from tasks.shadows.postgres import model_pieces, model_runs
-from tasks.shadows.postgres.model_changes import Change, change, registry_changed, send
-from tasks.shadows.postgres.model_indexes import own_index
-from tasks.shadows.postgres.model_rename import fixed
+from tasks.shadows.postgres.models import pieces, runs
+from tasks.shadows.postgres.models.changes import Change, change, registry_changed, send
+from tasks.shadows.postgres.models.indexes import own_index
+from tasks.shadows.postgres.models.rename import fixed
 from tasks.shadows.postgres.superseded import drop_superseded
 from tasks.stores.postgres import pace, relations
 from tasks.stores.postgres.connection import Connection
@@ -63,7 +63,7 @@ def drop(connection: Connection, tables: ModelTables, model: RegisteredModel, fo
 def _end(connection: Connection, tables: ModelTables, model: RegisteredModel, force: bool) -> None:
     registry.end(connection, tables, model)
     if not force:
-        model_runs.refuse_moving(connection, tables, model, ALL_THE_SAME)
+        runs.refuse_moving(connection, tables, model, ALL_THE_SAME)
     registry_changed(connection, tables)
 
 
@@ -95,9 +95,9 @@ def _forget(
     models.hold(connection)
     model_sets.stays_ended(connection, model)
     if not force:
-        model_runs.refuse_moving(connection, tables, model, ALL_THE_SAME)
-        model_runs.refuse_way_back(connection, tables, model, ALL_THE_SAME)
-    model_runs.unfollow(connection, tables, model)
+        runs.refuse_moving(connection, tables, model, ALL_THE_SAME)
+        runs.refuse_way_back(connection, tables, model, ALL_THE_SAME)
+    runs.unfollow(connection, tables, model)
     late = _delete(connection, tables, model) if last and not coverage.lies_with_chunks(tables, model) else 0
     changes = list(_changes(connection, tables, model))
     model_sets.forget(connection, model)
@@ -114,7 +114,7 @@ def _changes(connection: Connection, tables: ModelTables, model: RegisteredModel
     vectors, beside = tables.embeddings, not coverage.lies_with_chunks(tables, model)
     if not alike:
         where = {"schema": model.place_schema, "table": model.place_table}
-        yield model_pieces.count_embeddings(tables, others) if beside else model_pieces.count_chunks(tables, others)
+        yield pieces.count_embeddings(tables, others) if beside else pieces.count_chunks(tables, others)
         if fixed(connection, tables) == model:
             model_sets.note_before(connection, tables, fixed=None, renamed=None)
         dropped = statement("contract_column", **where, column=model.column)
