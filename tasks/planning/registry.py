@@ -14,10 +14,10 @@ from tasks.runs.plan import Request
 
 PLANNERS: dict[str, Planner] = {
     "chroma-to-pgvector": Later("tasks.planning.collections", InPostgres),
-    "text-384-to-1536": Later("tasks.planning.live_tables", InPostgres),
-    "clip-to-megadescriptor": Later("tasks.planning.live_images", InPostgres),
-    "siglip-to-clip": Later("tasks.planning.qdrant_collections"),
-    "multi-model": Later("tasks.planning.model_columns", InPostgres),
+    "text-384-to-1536": Later("tasks.planning.live.tables", InPostgres),
+    "clip-to-megadescriptor": Later("tasks.planning.live.images", InPostgres),
+    "siglip-to-clip": Later("tasks.planning.qdrant.collections"),
+    "multi-model": Later("tasks.planning.models.columns", InPostgres),
 }
 
 

@@ -1,7 +1,7 @@
 """Plans live tables whose new column takes the old one's name at the switch: what the layout ``column`` stands for here. In the layout
 ``side_table`` no name changes.
 
-Beside what live_tables reads, the request's own parameters are ``write_function``, the name of the function by which the application
+Beside what tables reads, the request's own parameters are ``write_function``, the name of the function by which the application
 writes vectors, "" for none and None for the usual one, and ``allow_dependents``.
 """
 
@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from tasks.base.errors import UsageError
 from tasks.embedders.naming import parse_model
-from tasks.planning import live_tables
-from tasks.planning.live_tables import estimate, examine
+from tasks.planning.live import tables
+from tasks.planning.live.tables import estimate, examine
 from tasks.planning.planned import Draft
 from tasks.runs import models
 from tasks.runs.plan import Request
@@ -24,7 +24,7 @@ __all__ = ["draft", "estimate", "examine"]
 
 def draft(connection: Connection, request: Request, run_id: str) -> Draft:
     """The plan of a new run, its rows not counted yet. Raises UsageError when a table, a column or a function is not there."""
-    return live_tables.draft(connection, request, run_id, refined)
+    return tables.draft(connection, request, run_id, refined)
 
 
 def refined(connection: Connection, request: Request, place: LivePlace) -> LivePlace:

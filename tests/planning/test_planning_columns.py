@@ -14,7 +14,7 @@ from tasks.embedders.interface import Allowed
 from tasks.embedders.openai.limits import least_seconds
 from tasks.planning.account import ask_account
 from tasks.planning.layouts import LayoutCost
-from tasks.planning.live_estimate import texts
+from tasks.planning.live.estimate import texts
 from tasks.planning.planned import Planned
 from tasks.planning.registry import make_plan
 from tasks.stores.postgres import pace

@@ -11,7 +11,7 @@ from flows.forms.form import parse
 from flows.forms.siglip_to_clip import SiglipToClip
 from tasks.base.errors import UsageError
 from tasks.planning.planned import Draft
-from tasks.planning.qdrant_places import slug
+from tasks.planning.qdrant.places import slug
 from tasks.planning.registry import draft, make_plan
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.qdrant import client as clients

@@ -1,18 +1,18 @@
 """Vectors of another space for a table that people go on using: in a column of it, or in a table beside it.
 
-    live_place        what is made for it: column or table, queue, triggers
-    live_rows         how rows are written, and guarded against changes meanwhile
-    live_writing      by which statements, wherever the vectors lie
-    live_queue        how changes are followed
-    live_comparison   how it is held against the table
-    live_shadow       what goes for any place of new vectors of such a table
+    place             what is made for it: column or table, queue, triggers
+    rows              how rows are written, and guarded against changes meanwhile
+    writing           by which statements, wherever the vectors lie
+    queue             how changes are followed
+    comparison        how it is held against the table
+    shadow            what goes for any place of new vectors of such a table
     bystanders        what else of a row changes when it is written
     strangers         what keeps two spaces out of one column
     search_functions  how it is searched
     columns           what its columns are called by now
     renaming          how the column takes the name of the old one
     dispatcher        how it is switched, and which run may be taken back, or contracted, when
-    live_access       who may read it
+    access            who may read it
     handing_over      how an application writes it, where it lies beside the table
 
 The queue is made before the first row is listed, so a row is right, or it is in the queue.

@@ -1,4 +1,4 @@
-"""The statements of live_statements that differ by where the vectors lie: in the table, in the table of what is known of each row,
+"""The statements of statements.py that differ by where the vectors lie: in the table, in the table of what is known of each row,
 or in one of the application's, a row for each row and model."""
 
 from dataclasses import dataclass

@@ -13,9 +13,9 @@ from tasks.contents.interface import Content
 from tasks.contents.text import Text
 from tasks.embedders.interface import Embedder, Kind
 from tasks.embedders.registry import open_embedder
-from tasks.planning import qdrant_estimate
 from tasks.planning.planned import Draft, Planned
-from tasks.planning.qdrant_places import Asked, Setting, choose
+from tasks.planning.qdrant import estimate as qdrant_estimate
+from tasks.planning.qdrant.places import Asked, Setting, choose
 from tasks.runs.database import Database
 from tasks.runs.names import check_run_id
 from tasks.runs.plan import Plan, Request, Target

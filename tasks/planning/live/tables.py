@@ -12,7 +12,8 @@ from tasks.checks.query_file import read_queries
 from tasks.contents.interface import Content
 from tasks.contents.text import Text
 from tasks.embedders.registry import open_embedder
-from tasks.planning import dependents, live_estimate, live_requirements, live_sql, named_functions, rights, server
+from tasks.planning import dependents, named_functions, rights, server
+from tasks.planning.live import estimate as live_estimate, requirements, sql as live_sql
 from tasks.planning.planned import Draft, Planned
 from tasks.runs import models
 from tasks.runs.names import check_run_id, shadow_name
@@ -257,7 +258,7 @@ def _problems(connection: Connection, run_id: str, target: Target[LivePlace]) ->
     yield from dispatcher.problems(connection, target)
     yield from renaming.problems(connection, target)
     yield from column_dependents.problems(connection, target)
-    yield from live_requirements.problems(connection, target)
+    yield from requirements.problems(connection, target)
     yield from dependents.problems(connection, target)
     for statement in rights.missing(connection, target):
         yield f"this role lacks a right that {target.collection.name} needs: {statement}"
@@ -267,5 +268,5 @@ def _warnings(connection: Connection, target: Target[LivePlace]) -> Iterator[str
     yield from dispatcher.warnings(connection, target)
     yield from column_dependents.told(connection, target) if target.place.allow_dependents else ()
     yield from column_dependents.left(connection, target)
-    yield from live_requirements.warnings(connection, target)
+    yield from requirements.warnings(connection, target)
     yield from dependents.warnings(connection, target)

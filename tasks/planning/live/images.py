@@ -13,8 +13,9 @@ from psycopg import sql
 from tasks.base import stored
 from tasks.base.errors import UsageError
 from tasks.contents.image.content import Image
-from tasks.planning import image_estimate, live_sql, live_tables, renamed_columns
-from tasks.planning.live_tables import examine
+from tasks.planning import image_estimate, renamed_columns
+from tasks.planning.live import sql as live_sql, tables
+from tasks.planning.live.tables import examine
 from tasks.planning.planned import Draft, Planned
 from tasks.runs.plan import Request
 from tasks.stores.postgres import row_expressions
@@ -59,11 +60,11 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
     for column in (*(asked.crop or {}).values(), *([asked.version] if asked.version else [])):
         if column not in columns:
             raise UsageError(f"{name} has no column {column!r}; its columns: {', '.join(columns)}")
-    key = asked.id or live_tables.primary_key(connection, schema, table)
+    key = asked.id or tables.primary_key(connection, schema, table)
     image = asked.image if asked.image is not None else _only_image(name, columns)
     expression = row_expressions.read(connection, image, name, columns)
     kind = _type(connection, sql.Identifier(schema, table), expression, image)
-    wanted = live_tables.Asked(
+    wanted = tables.Asked(
         table=asked.table,
         id=asked.id,
         text=expression.template + _cropped(asked),
@@ -94,12 +95,12 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
         content = Image(**{"root": ANYWHERE, **options})
         document = _document(expression, None, asked)
     wanted = replace(wanted, expression=document, content=content)
-    return live_tables.drafted(connection, request, run_id, [wanted], renamed_columns.refined)
+    return tables.drafted(connection, request, run_id, [wanted], renamed_columns.refined)
 
 
 def estimate(connection: Connection, draft: Draft) -> Planned:
     """What it will do, take and cost."""
-    plan, draft = draft.plan, live_tables.timed(connection, draft)
+    plan, draft = draft.plan, tables.timed(connection, draft)
     statements = [line for t in plan.targets for line in live_sql.statements(connection, plan.run_id, t, plan.limited)]
     return image_estimate.estimate(connection, draft, statements)
 

@@ -15,10 +15,12 @@ from tasks.base.words import typed
 from tasks.checks.query_file import read_queries
 from tasks.embedders.naming import shown
 from tasks.embedders.registry import space_of
-from tasks.planning import dependents, live_estimate, live_requirements, live_sql, model_readers, rights, server
+from tasks.planning import dependents, rights, server
 from tasks.planning.account import cost_of, over_budget, unopened
 from tasks.planning.document_choice import Choice, condition
-from tasks.planning.live_tables import examine
+from tasks.planning.live import estimate as live_estimate, requirements, sql as live_sql
+from tasks.planning.live.tables import examine
+from tasks.planning.models import readers
 from tasks.planning.planned import Draft, Listing, Planned
 from tasks.planning.shown_sql import group, lines, note
 from tasks.runs import registry
@@ -55,14 +57,14 @@ def draft(connection: Connection, request: Request, run_id: str) -> Draft:
     problems = [*server.problems(connection), *_between(tables, old, new), *unopened(new.name)]
     target = _target(connection, request, run_id, tables, old, new)
     problems += [
-        *live_requirements.problems(connection, target),
+        *requirements.problems(connection, target),
         *_rights(connection, target),
         *_unfilled(connection, tables),
     ]
-    warnings = [*server.warnings(connection), *live_requirements.warnings(connection, target)]
+    warnings = [*server.warnings(connection), *requirements.warnings(connection, target)]
     warnings += [
         *dependents.warnings(connection, target),
-        *model_readers.warnings(connection, tables),
+        *readers.warnings(connection, tables),
         *_others(connection, target),
     ]
     if request.queries:

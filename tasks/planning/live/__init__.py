@@ -1,0 +1,1 @@
+"""Plans of live tables: texts and images."""

@@ -1,0 +1,1 @@
+"""Plans between models of one set of tables."""
