@@ -55,7 +55,7 @@ def test_a_run_of_collections(
     good = part.read_bytes()
     part.write_bytes(b"x" + good[1:])
     assert named(lambda: chroma_to_pgvector(**at), BatchesFailed) == [f"vecferry rerun r{option}"]
-    assert named(lambda: catch_up(**at), UsageError) == [f"vecferry run chroma-to-pgvector --run-id r{option}"]
+    assert named(lambda: catch_up(**at), UsageError) == [f"vecferry rerun r{option}"]
     part.write_bytes(good)
     with holding.sole_runner(os.environ[OTHER], "r"):
         assert named(lambda: chroma_to_pgvector(**at), UsageError) == [f"vecferry status r{option}"]
