@@ -69,17 +69,21 @@ def search_checks(
     own, measured_hits = searched(ef_search, GATED.until(spent), GATED.probes)
     our_recall = measures.recall(measured_hits, exact[: len(measured_hits)])
     sweep = [Tried(ef_search, our_recall, own.latency)]
-    others, until = sorted({*SWEEP} - {ef_search}), SHOWN.until(spent)
+    others, over = sorted({*SWEEP} - {ef_search}), SHOWN.until(spent)
+
+    def share(parts: int) -> float:
+        """When one of the parts that are left is to end."""
+        return (now := time.monotonic()) + (over - now) / parts
+
     for number, effort in enumerate(others):
         tell((1 + len(sweep)) / (len(SWEEP) + 3))
-        now = time.monotonic()
-        tried, hits = searched(effort, now + (until - now) / (len(others) - number), SHOWN.probes)
+        tried, hits = searched(effort, share(len(others) + 1 - number), SHOWN.probes)
         sweep.append(Tried(effort, measures.recall(hits, exact[: len(hits)]), tried.latency))
     exactly = None
     if measured.rows <= READ_AT_ONCE:
         ask_all = partial(made.search, k=k, effort=0)
         # One will do where each takes a second, and the rest after it four.
-        exactly = timed(ask_all, probes, SHOWN.until(spent), 1, made.turns()).latency
+        exactly = timed(ask_all, probes, share(1), 1, made.turns()).latency
     sweep.sort(key=lambda tried: tried.ef_search)
     benchmark = Benchmark(k, ef_search, tuple(sweep), own.latency, len(probes), made.size(), measured, exactly)
     checks = [

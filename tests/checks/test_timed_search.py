@@ -87,6 +87,8 @@ def test_what_is_only_shown_is_cut_and_the_gates_are_not(
     reports = tmp_path / "home" / "runs"
     monkeypatch.setattr(search_checks, "GATED", Allowance(share=0, seconds=600.0, probes=200))
     monkeypatch.setattr(search_checks, "SHOWN", Allowance(share=0, seconds=0.0, probes=10))
+    asked, until = list[int](), Allowance.until
+    monkeypatch.setattr(Allowance, "until", lambda self, worked: asked.append(self.probes) or until(self, worked))
     path = chroma_dir(count=300, dimensions=16)
     assert chroma_to_pgvector(chroma={"path": path}, run_id="short")["state"] == "verified"
     (target,) = json.loads((reports / "short" / "report.json").read_text())["targets"]
@@ -97,6 +99,7 @@ def test_what_is_only_shown_is_cut_and_the_gates_are_not(
     own = target["benchmark"]["ef_search"]
     assert searches == {ef: 200 if ef == own else 10 for ef in (40, 100, 200, 400)}
     assert target["benchmark"]["exact"]["searches"] == 1
+    assert asked == [200, 10, 200], "what is only shown has one time for all of it"
     assert "only 430 of 1,000 timed searches were made, so that" in " ".join(target["notes"])
     assert "(10 of 200 searches)" in (reports / "short" / "report.html").read_text()
 
