@@ -14,6 +14,8 @@ import pytest
 from flows.chroma_to_pgvector import chroma_to_pgvector
 from tasks.checks import searches as search_checks
 from tasks.checks.timed_search import Allowance, timed
+from tasks.runs.figures import worked
+from tasks.runs.run import open_run
 from tasks.stores.interface import Hits
 from tasks.stores.postgres import pace
 from tasks.stores.postgres.connection import Connection
@@ -61,8 +63,8 @@ def test_the_least_number_is_searched_whatever_it_takes() -> None:
 def test_an_allowance_grows_with_the_run() -> None:
     """A share of what the rest of the run took, and its seconds at least."""
     allowed = Allowance(share=0.1, seconds=5.0, probes=10)
-    for worked, seconds in ((0, 5), (40, 5), (600, 60)):
-        assert allowed.until(worked) - time.monotonic() == pytest.approx(seconds, abs=1)
+    for spent, seconds in ((0, 5), (40, 5), (600, 60)):
+        assert allowed.until(spent) - time.monotonic() == pytest.approx(seconds, abs=1)
 
 
 def test_rests_beside_others_count(database: str, connection: Connection) -> None:
@@ -71,6 +73,14 @@ def test_rests_beside_others_count(database: str, connection: Connection) -> Non
         time.sleep(0.3)  # until somebody else has been seen
         result = timed(slow, PROBES, time.monotonic() + 1.5, 2, pace.turns(connection))
     assert 2 <= len(result.hits) <= 8, "of 20 that take 1 s alone"
+
+
+@pytest.mark.usefixtures("prefect")
+def test_workers_beside_each_other_worked_once(connection: Connection, chroma_dir: Callable[..., str]) -> None:
+    """Three batches of half a minute at the same time took half a minute of the run."""
+    chroma_to_pgvector(chroma={"path": chroma_dir(count=60)}, batch_rows=20, run_id="beside", gates={"min_recall": 0.5})
+    connection.execute("UPDATE vecferry.batch SET seconds = 30, updated_at = now() WHERE stage = 'load'")
+    assert 30 <= worked(open_run("beside", "DATABASE_URL")) < 60
 
 
 @pytest.fixture
