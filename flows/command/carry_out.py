@@ -28,7 +28,7 @@ CHECKS = ("run", "cutover", "verify")
 WATCHED = (*CHECKS, "catch-up", "snapshot")
 """Verbs whose stages are shown as they move."""
 CALLED_OFF = (asyncio.CancelledError, concurrent.futures.CancelledError)
-"""What a flow ends with whose calls Prefect has given up; the former is no Exception."""
+"""What a flow ends with whose calls Prefect has given up; the former is not an Exception."""
 
 
 def start(flow: str, verb: ledger.Verb, parameters: Migration, as_json: bool) -> Outcome:

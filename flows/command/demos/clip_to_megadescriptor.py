@@ -195,7 +195,7 @@ class Scene:
         return ", ".join(column for (column,) in rows)
 
     def _search(self, which: str, model: Embedder) -> None:
-        """Photographs, cut and compressed anew, through the function that the application calls."""
+        """Photographs, cut and compressed again, through the function that the application calls."""
         shown = Table(
             box=None, pad_edge=False, title=f"   by the {which} model", title_justify="left", title_style="italic"
         )

@@ -114,7 +114,7 @@ def every(connection: Connection) -> list[ModelTables]:
 
 
 def standing(connection: Connection) -> list[ModelTables]:
-    """Those whose vectors are there as they were prepared: tables can be dropped, and made anew, by hand."""
+    """Those whose vectors are there as they were prepared: tables can be dropped, and made again, by hand."""
     return [one for one in every(connection) if _stands(connection, one.embeddings)]
 
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 PATIENCE = 2.0
 """Seconds that a connection is waited for: while all are in use, or the database is gone."""
 RECONNECTING = 5.0
-"""Seconds that one connection is tried for. Then the next who asks has it tried anew, rather than when a growing pause ends."""
+"""Seconds that one connection is tried for. Then the next who asks has it tried again, rather than when a growing pause ends."""
 
 
 class Pool:
