@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from tasks.base.words import listed
 from tasks.runs.plan import Target
+from tasks.shadows.postgres.called import origin_of
 from tasks.shadows.postgres.column_readers import readers
-from tasks.shadows.postgres.search_functions import origin_of
 from tasks.stores.postgres.catalogue import functions
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.function_names import of_table, shown, told

@@ -99,6 +99,7 @@ def batches(connection: Connection, run_id: str, stage: str | None = None) -> li
         "SELECT stage, batch, status, attempts, rows, quarantined, error, seconds, updated_at, detail FROM vecferry.batch "
         "WHERE run_id = %(run_id)s AND (%(stage)s::text IS NULL OR stage = %(stage)s) ORDER BY stage, batch",
         {"run_id": run_id, "stage": stage},
+        prepare=True,
     ).fetchall()
     return [Batch(*(*line[:-1], _detail(line[0], line[-1]))) for line in lines]
 

@@ -102,6 +102,7 @@ def find(connection: Connection, run_id: str) -> RunRecord | None:
         f"EXISTS (SELECT 1 FROM pg_locks WHERE {locks.IN_THIS_DATABASE} AND objid = hashtext(run_id)::oid) "
         "FROM vecferry.run WHERE run_id = %s",
         (run_id,),
+        prepare=True,
     ).fetchone()
     return RunRecord(plans.from_json(json.loads(row[0])), *row[1:]) if row else None
 

@@ -47,15 +47,8 @@ def latest() -> int:
 
 def read(connection: Connection) -> Ledger:
     """The ledger as it is. Raises UsageError when it is newer than this program."""
-    row = connection.execute(
-        "SELECT to_regclass('vecferry.batch') IS NOT NULL, to_regclass('vecferry.version') IS NOT NULL, "
-        "(SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('vecferry.run') AND attname = ANY(%s))",
-        (list(WORK),),
-    ).fetchone()
-    assert row
-    there, noted, columns = row
-    if not noted:
-        return Ledger(0 if not there else 2 if columns == len(WORK) else 1, False)
+    if connection.execute("SELECT to_regclass('vecferry.version') IS NULL").fetchone() == (True,):
+        return Ledger(_unnoted(connection), False)
     last = connection.execute(
         "SELECT version, applied_by FROM vecferry.version ORDER BY version DESC LIMIT 1"
     ).fetchone()
@@ -66,6 +59,18 @@ def read(connection: Connection) -> Ledger:
             f"versions up to {latest()}: install vecferry {by or 'of a later version'}, which upgraded it"
         )
     return Ledger(version, True)
+
+
+def _unnoted(connection: Connection) -> int:
+    """The version of a ledger that does not say it."""
+    row = connection.execute(
+        "SELECT to_regclass('vecferry.batch') IS NOT NULL, "
+        "(SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('vecferry.run') AND attname = ANY(%s))",
+        (list(WORK),),
+    ).fetchone()
+    assert row
+    there, columns = row
+    return 0 if not there else 2 if columns == len(WORK) else 1
 
 
 def notice(connection: Connection) -> str | None:

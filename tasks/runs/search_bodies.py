@@ -35,6 +35,7 @@ def of_function(connection: Connection, schema: str, function: str) -> list[Sear
         f"SELECT body, own, to_jsonb(f) -> 'origin', {COLUMNS} FROM vecferry.search_function f JOIN vecferry.model USING (model) "
         "WHERE (table_schema = %s AND function = %s OR function = %s) AND state <> 'retired' ORDER BY model",
         (where, name, of_table("", where, name)),
+        prepare=True,
     ).fetchall()
     return [Searched(Model(*row[3:]), *row[:3]) for row in rows]
 

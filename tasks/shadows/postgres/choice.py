@@ -9,7 +9,7 @@ from psycopg import sql
 from tasks.base.words import plural
 from tasks.runs.plan import Target
 from tasks.runs.search_bodies import Searched
-from tasks.shadows.postgres.search_functions import argument_of_query, origin_of
+from tasks.shadows.postgres.called import Called
 from tasks.shadows.postgres.underivable import KINDS
 from tasks.stores.postgres.catalogue import MADE, Function, define, find
 from tasks.stores.postgres.connection import Connection, pgvector_schema
@@ -71,20 +71,21 @@ class _Choice:
 
 
 def choose(
-    connection: Connection, target: Target[LivePlace], name: str, function: Function, known: Sequence[Searched]
+    connection: Connection, target: Target[LivePlace], called: Called, function: Function, models: Sequence[Searched]
 ) -> None:
-    """Gives the function a body that calls the function of the model with the query's dimensions; the first of several that
-    have as many, and of all where the query has none: it is NULL, or there is no vector among the arguments."""
+    """Gives the function, what is ``called`` or one like it, a body that calls the function of the model with the query's dimensions;
+    the first of several that have as many, and of all where the query has none: it is NULL, or there is no vector among the
+    arguments."""
     calls: dict[int | None, _Call] = {}
-    for searched in known:
-        called = find(connection, function.schema, searched.body, switched=True)
-        calls.setdefault(searched.model.dimensions, _Call(function, called, searched.body))
-    query, extension, choice = argument_of_query(connection, target, name), pgvector_schema(connection), None
+    for searched in models:
+        body = find(connection, function.schema, searched.body, switched=True)
+        calls.setdefault(searched.model.dimensions, _Call(function, body, searched.body))
+    query, extension, choice = called.query, pgvector_schema(connection), None
     if query is not None:
         cast = "" if function.inputs[query].kind in KINDS else f"::{extension}.vector"
         dims = f"{extension}.vector_dims(${query + 1}{cast})"
         choice = _Choice(function, query, dims, f"{extension}.vector", calls)
-    first, origin = next(iter(calls.values())), origin_of(connection, target, name)
+    first, origin = next(iter(calls.values())), called.origin
     if origin and stays_inlined(origin.function, target.place):
         alike = connection.info.server_version >= ALIKE
         lines, language = _selected(choice, alike) if choice else [f"SELECT * FROM {first()}"], "sql"

@@ -7,9 +7,9 @@ from tasks.base.errors import VerificationRefused
 from tasks.base.words import agreeing
 from tasks.runs import models, search_bodies
 from tasks.runs.plan import Target
+from tasks.shadows.postgres.called import relation_of
 from tasks.shadows.postgres.derive import parsed
 from tasks.shadows.postgres.scopes import read
-from tasks.shadows.postgres.search_functions import relation_of
 from tasks.shadows.postgres.underivable import Routine, Underivable
 from tasks.stores.postgres import relations
 from tasks.stores.postgres.catalogue import MADE

@@ -138,14 +138,22 @@ def names(run_id: str, target: Target[LivePlace], function: str) -> tuple[str, s
 
 def ready(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
     """Makes what searches the run's new vectors, and match_…_v2. No function that people call for old ones is changed."""
+    _make_bodies(connection, run_id, target)
+    for name in target.place.functions:
+        generated.make_second(connection, target, name)
+
+
+def _make_bodies(connection: Connection, run_id: str, target: Target[LivePlace]) -> Model:
+    """Makes what searches the run's new vectors; returns their model."""
     models.hold(connection)
     model = _model(connection, run_id, target)
     models.built(connection, model)
     for name in target.place.functions:
-        _ready(connection, target, model, name)
+        _make_body(connection, target, model, name)
+    return model
 
 
-def _ready(connection: Connection, target: Target[LivePlace], model: Model, name: str) -> None:
+def _make_body(connection: Connection, target: Target[LivePlace], model: Model, name: str) -> None:
     known = search_bodies.of_function(connection, target.place.schema, name)
     function = find(connection, target.place.schema, name)
     if function is None and name == target.place.write_function and not known:
@@ -155,7 +163,6 @@ def _ready(connection: Connection, target: Target[LivePlace], model: Model, name
     made = next((s for s in known if s.model.model == model.model), None)
     if made is None or generated.is_outdated(connection, target, made, name):
         generated.make_body(connection, target, model, name, made.body if made else None)
-    generated.make_second(connection, target, name)
 
 
 def _note_own(
@@ -188,8 +195,7 @@ def stand_back(connection: Connection, target: Target[LivePlace]) -> None:
 
 def switch(connection: Connection, run_id: str, target: Target[LivePlace]) -> None:
     """Makes the run's model the one that is searched."""
-    ready(connection, run_id, target)
-    models.activate(connection, _model(connection, run_id, target))
+    models.activate(connection, _make_bodies(connection, run_id, target))
     for name in target.place.functions:
         generated.keep_own(connection, target, name)
     generated.generate(connection, target, generated.called(connection, target))

@@ -10,8 +10,8 @@ from tasks.runs.names import short, suffix
 from tasks.runs.plan import Target
 from tasks.runs.search_bodies import Searched
 from tasks.shadows.postgres import columns, search_functions
+from tasks.shadows.postgres.called import Called, from_json, look_up, origin_of
 from tasks.shadows.postgres.choice import choose
-from tasks.shadows.postgres.search_functions import Origin, from_json, origin_of
 from tasks.shadows.postgres.superseded import supersede
 from tasks.shadows.postgres.usual_function import make_usual
 from tasks.stores.postgres.catalogue import (
@@ -86,8 +86,8 @@ def _grantee(role: str | None) -> str:
 
 def overwrite(connection: Connection, target: Target[LivePlace], name: str) -> None:
     """Puts the application's own function, to be given a body, in the place of what somebody has put there."""
-    function = find(connection, target.place.schema, name, switched=True)
-    own = next((s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own), None)
+    called = look_up(connection, target, name)
+    function, own = called.function, called.own
     if function and own and own.origin:
         was = from_json(own.origin).function
         remake(connection, [function], lambda: _make_empty(connection, was))
@@ -103,17 +103,17 @@ def generate(
     chain = models.ways_back(connection, target.place.schema, target.place.table)
     for name in called:
         _move_second(connection, target, name)
-        function = find(connection, target.place.schema, name, switched=True)
         _complete(connection, chain, name)
-        by_model = {s.model.model: s for s in search_bodies.of_function(connection, target.place.schema, name)}
+        there = look_up(connection, target, name)
+        function, by_model = there.function, {s.model.model: s for s in there.known}
         serving = [by_model[m.model] for m in chain if m.model in by_model]
-        if function is None and (own := _own(connection, target, name)):  # somebody dropped it since it was switched
+        if function is None and (own := _own(there)):  # somebody dropped it since it was switched
             function = _make_empty(connection, own)
         if function and serving and is_generated(function):
             if len(serving) == 1 and serving[0].own and not standing_in:
-                _restore_own(connection, target, name, function, serving[0])
+                _restore_own(connection, target, there, serving[0])
             else:
-                choose(connection, target, name, function, serving)
+                choose(connection, target, there, function, serving)
         make_second(connection, target, name)
 
 
@@ -134,34 +134,34 @@ def make_second(connection: Connection, target: Target[LivePlace], name: str) ->
     there = find(connection, schema, second, switched=True)
     if there and not there.made:
         return
-    known = search_bodies.of_function(connection, schema, name)
-    if not any(s.model.run_id for s in known):
+    called = look_up(connection, target, name)
+    if not any(s.model.run_id for s in called.known):
         if there:
             drop(connection, there.signature)
         return
-    origin, function = origin_of(connection, target, name), find(connection, schema, name, switched=True)
-    made = remake(connection, [there] if there else [], lambda: _second(connection, target, name, origin, function))
+    made = remake(connection, [there] if there else [], lambda: _second(connection, target, called))
     note(connection, made, f"the vectors of {schema}.{target.place.table} that have the query's dimensions")
-    choose(connection, target, name, made, _for_second(known, function))
+    choose(connection, target, called, made, _for_second(called))
     # PostgREST looks at the catalogue again; elsewhere nobody listens.
     connection.execute("NOTIFY pgrst, 'reload schema'")
 
 
-def _second(
-    connection: Connection, target: Target[LivePlace], name: str, origin: Origin | None, function: Function | None
-) -> Function:
+def _second(connection: Connection, target: Target[LivePlace], called: Called) -> Function:
     """match_…_v2, to be given a body."""
-    if origin is None:
-        return make_usual(connection, target, second_name(name))
-    as_it_is = function or origin.function
-    own = replace(origin.function, owner=as_it_is.owner, grants=as_it_is.grants)
-    return define(connection, own, second_name(name), "BEGIN\nEND", "plpgsql")
+    if called.origin is None:
+        return make_usual(connection, target, second_name(called.name))
+    as_it_is = called.function or called.origin.function
+    own = replace(called.origin.function, owner=as_it_is.owner, grants=as_it_is.grants)
+    return define(connection, own, second_name(called.name), "BEGIN\nEND", "plpgsql")
 
 
-def _for_second(known: Sequence[Searched], function: Function | None) -> list[Searched]:
+def _for_second(called: Called) -> list[Searched]:
     """The models in the order in which match_…_v2 looks for one; what the application's own function searches comes last,
     and that function is asked for it, lest rights of its owner's be open to others."""
-    ordered = sorted(known, key=lambda s: (not (s.model.state == "active" and s.model.run_id), not s.model.run_id))
+    ordered = sorted(
+        called.known, key=lambda s: (not (s.model.state == "active" and s.model.run_id), not s.model.run_id)
+    )
+    function = called.function
     if function is None or is_of_0_1(function):  # which calls match_…_v2
         return ordered
     return [replace(s, body=function.name) if s.own else s for s in ordered]
@@ -169,11 +169,9 @@ def _for_second(known: Sequence[Searched], function: Function | None) -> list[Se
 
 def keep_own(connection: Connection, target: Target[LivePlace], name: str) -> None:
     """Puts the application's own function aside, before it is given another body for the first time."""
-    function = find(connection, target.place.schema, name, switched=True)
-    own = next(
-        (s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own and s.body == name), None
-    )
-    origin = origin_of(connection, target, name)
+    called = look_up(connection, target, name)
+    function, origin = called.function, called.origin
+    own = next((s for s in called.known if s.own and s.body == name), None)
     if function is None or own is None or origin is None:
         return
     kept = name_of(name, own.model)
@@ -187,17 +185,16 @@ def keep_own(connection: Connection, target: Target[LivePlace], name: str) -> No
 def stand_in(connection: Connection, target: Target[LivePlace], name: str) -> None:
     """Puts the application's own function aside, and in its place one that calls it."""
     keep_own(connection, target, name)
-    function = find(connection, target.place.schema, name, switched=True)
-    own = [s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own and s.body != name]
+    called = look_up(connection, target, name)
+    function, own = called.function, [s for s in called.known if s.own and s.body != name]
     if function and own and MADE in function.body and "RETURN" not in function.body:
-        choose(connection, target, name, function, own[:1])
+        choose(connection, target, called, function, own[:1])
 
 
-def _own(connection: Connection, target: Target[LivePlace], name: str) -> Function | None:
+def _own(called: Called) -> Function | None:
     """The application's own function, of those that were put aside."""
-    own = next((s for s in search_bodies.of_function(connection, target.place.schema, name) if s.own), None)
-    origin = origin_of(connection, target, name)
-    return origin.function if origin and own and own.body != name else None
+    own, origin = called.own, called.origin
+    return origin.function if origin and own and own.body != called.name else None
 
 
 def _make_empty(connection: Connection, own: Function) -> Function:
@@ -209,24 +206,23 @@ def _make_empty(connection: Connection, own: Function) -> Function:
     return find(connection, own.schema, own.name, switched=True) or function
 
 
-def _restore_own(
-    connection: Connection, target: Target[LivePlace], name: str, function: Function, own: Searched
-) -> None:
+def _restore_own(connection: Connection, target: Target[LivePlace], called: Called, own: Searched) -> None:
     """The application's function as it was."""
-    was = find(connection, function.schema, own.body)
-    origin = from_json(own.origin) if own.origin else was and origin_of(connection, target, name)
+    was = find(connection, target.place.schema, own.body)
+    origin = from_json(own.origin) if own.origin else was and called.origin
     if origin:
         define(connection, origin.function)
-    if was and own.body != name:
+    if was and own.body != called.name:
         supersede(connection, f"{target.place.schema}.{target.place.table}", was)
-    search_bodies.note(connection, replace(own, body=name, origin=None), name)
+    search_bodies.note(connection, replace(own, body=called.name, origin=None), called.name)
 
 
 def _move_second(connection: Connection, target: Target[LivePlace], name: str) -> None:
     """Gives what a match_…_v2 of 0.1 says a name of its own: that one searched one model."""
-    second = find(connection, target.place.schema, second_name(name), switched=True)
     for searched in search_bodies.of_function(connection, target.place.schema, name):
-        if second and searched.body == second_name(name):
+        if searched.body != second_name(name):
+            continue
+        if second := find(connection, target.place.schema, second_name(name), switched=True):
             made = name_of(name, searched.model)
             copy = define(connection, second, made)
             note(connection, copy, f"the nearest rows by {searched.model.table}.{searched.model.column_name}")

@@ -20,9 +20,9 @@ from tasks.runs.run import Run
 from tasks.shadows.postgres import answers, generated, probe
 from tasks.shadows.postgres.answers import Answers
 from tasks.shadows.postgres.asking import Asking, asked
+from tasks.shadows.postgres.called import look_up
 from tasks.shadows.postgres.probe import Clock, Different, Probe
 from tasks.shadows.postgres.rehearsal import looked_for, rehearsed
-from tasks.shadows.postgres.search_functions import argument_of_query
 from tasks.stores.postgres.catalogue import executors, find, is_generated
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.locking import locked
@@ -135,12 +135,11 @@ def proofs(
     chain = models.ways_back(connection, target.place.schema, target.place.table)
     gone = _gone(connection, change, model)
     for name in dict.fromkeys([*generated.called(connection, target), *target.place.functions]):
-        function = find(connection, target.place.schema, name, switched=True)
-        if function is None:
+        called = look_up(connection, target, name)
+        if (function := called.function) is None:
             continue
-        known = {s.model.model for s in search_bodies.of_function(connection, target.place.schema, name)}
+        known, query = {s.model.model for s in called.known}, called.query
         served = {m.dimensions or 0: m for m in reversed(chain) if m.model in known}
-        query = argument_of_query(connection, target, name)
         new = {model.dimensions or 0: model} if model and change == "switch" else {}
         dropped = gone.column_name if gone and change == "contract" else None
         roles = probe.roles(connection, function)

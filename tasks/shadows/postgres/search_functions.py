@@ -1,82 +1,26 @@
 """The function that searches the vectors of one model, or writes them: derived from the application's own, or, where it has none
 to search by, a usual one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 from psycopg import sql
 
 from tasks.runs import search_bodies
 from tasks.runs.plan import Target
 from tasks.shadows.postgres import handing_over
-from tasks.shadows.postgres.derive import derive, hands_out_rows, parsed, query_of, rename, respelled, searches
+from tasks.shadows.postgres.called import Origin, origin_of, relation_of, routine
+from tasks.shadows.postgres.derive import derive, hands_out_rows, parsed, query_of, rename, respelled
 from tasks.shadows.postgres.live.place import joined
-from tasks.shadows.postgres.mentions import Table
-from tasks.shadows.postgres.scopes import Relation
-from tasks.shadows.postgres.underivable import KINDS, Routine, Underivable, Vectors
+from tasks.shadows.postgres.underivable import KINDS, Underivable, Vectors
 from tasks.shadows.postgres.usual_function import make_usual, usual
 from tasks.stores.postgres import catalogue
-from tasks.stores.postgres.catalogue import Function, define, dollars, find, functions, is_generated
+from tasks.stores.postgres.catalogue import Function, define, dollars, functions
 from tasks.stores.postgres.connection import Connection, pgvector_schema
 from tasks.stores.postgres.function_names import bare, of_table, shown
 from tasks.stores.postgres.places import LivePlace
 from tasks.stores.postgres.remaking import remake
-from tasks.stores.postgres.syntax import tokens
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The application's own function, and which vectors of the live table it searches."""
-
-    function: Function
-    column: str
-    dimensions: int | None
-    returns_row: bool
-    query: int | None = None
-    """The argument that is the query, by number; None where there is none, or it is not known yet."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "function": self.function.to_json()}
-
-    def is_alike(self, other: "Origin") -> bool:
-        """Whether the same is derived from both."""
-        return _compared(self) == _compared(other)
-
-
-def origin_of(connection: Connection, target: Target[LivePlace], name: str) -> Origin | None:
-    """The application's own function of that name, as it is or, once it was switched, as it was; None where it has none."""
-    live, known = target.place.live, search_bodies.of_function(connection, target.place.schema, name)
-    function = find(connection, target.place.schema, name, switched=True)
-    if function is None or is_generated(function):
-        for searched in reversed(known):
-            if searched.origin:
-                return from_json(searched.origin)
-        own = next((s for s in known if s.own), None)
-        function = find(connection, target.place.schema, own.body) if own else None
-        if own is None or function is None:
-            return None
-        function, column, dimensions = replace(function, name=bare(name)), own.model.column_name, own.model.dimensions
-    else:
-        own = next((s for s in known if s.own and s.body == name), None)
-        column, dimensions = live.vectors, live.layout.dimensions
-        if own and not searches(
-            _routine(Origin(function, column, dimensions, False)),
-            column,
-            relation_of(connection, function.config, column, target),
-        ):
-            column, dimensions = own.model.column_name, own.model.dimensions
-    table = connection.execute("SELECT to_regclass(%s)::oid::int8", (live.identifier.as_string(),)).fetchone()
-    return Origin(function, column, dimensions, table == (function.row_of,))
-
-
-def _compared(origin: Origin) -> Origin:
-    return replace(origin, query=None, function=replace(origin.function, oid=0, made=False))
-
-
-def from_json(data: dict[str, Any]) -> Origin:
-    return Origin(**{**data, "function": Function.from_json(data["function"])})
 
 
 def problems(connection: Connection, target: Target[LivePlace]) -> Iterator[str]:
@@ -120,17 +64,6 @@ def _other_way_to_write(place: LivePlace) -> str:
     return f"Let it do what it does by UPDATE … {'SET or INSERT' if place.in_table else beside}"
 
 
-def argument_of_query(connection: Connection, target: Target[LivePlace], name: str) -> int | None:
-    """The argument that says which vectors are meant, by number; None where none does."""
-    for searched in search_bodies.of_function(connection, target.place.schema, name):
-        if searched.origin and not searched.own:
-            number: int | None = searched.origin["query"]
-            return number
-    function = find(connection, target.place.schema, name, switched=True)
-    vectors = [n for n, p in enumerate(function.inputs) if p.kind in KINDS] if function else []
-    return vectors[0] if vectors else None
-
-
 @dataclass(frozen=True)
 class Searching:
     """A function for one model's vectors."""
@@ -150,11 +83,11 @@ def searching(connection: Connection, target: Target[LivePlace], origin: Origin,
     kinds, writes = [p.kind for p in function.inputs], called == target.place.write_function
     if given := target.place.body_of(called):
         body, query = given, _query_of(connection, target, origin)
-        parsed(replace(_routine(origin), body=body, definition=f"{function.head}\nAS {dollars(body)}"))
+        parsed(replace(routine(origin), body=body, definition=f"{function.head}\nAS {dollars(body)}"))
     else:
         new = replace(new, compared_as=new.type) if writes else new
         relation = relation_of(connection, function.config, origin.column, target)
-        derived = derive(_routine(origin), bare(name), _old(target, origin, new), new, relation, writes)
+        derived = derive(routine(origin), bare(name), _old(target, origin, new), new, relation, writes)
         body, query = derived.body, derived.query
     types = {query: f"{new.extension}.{new.compared_as}"} if query is not None and kinds[query] in KINDS else {}
     return Searching(body, query, types)
@@ -164,9 +97,7 @@ def _query_of(connection: Connection, target: Target[LivePlace], origin: Origin)
     """The query among the arguments of a function that nothing can be derived from, perhaps."""
     function = origin.function
     try:
-        return query_of(
-            _routine(origin), origin.column, relation_of(connection, function.config, origin.column, target)
-        )
+        return query_of(routine(origin), origin.column, relation_of(connection, function.config, origin.column, target))
     except Underivable:
         return next((n for n, parameter in enumerate(function.inputs) if parameter.kind in KINDS), None)
 
@@ -186,7 +117,7 @@ def _told(connection: Connection, target: Target[LivePlace], origin: Origin) -> 
                 f"no argument of {name} tells which vectors are meant: from the cutover on it searches "
                 f"{target.place.new_column} alone, and every instance of the application has to move to the new model with it"
             )
-    if target.place.in_table and hands_out_rows(_routine(origin), origin.column, relation):
+    if target.place.in_table and hands_out_rows(routine(origin), origin.column, relation):
         yield (
             f"{name} hands out whole rows, which have {target.place.new_column} too once that is there: name the columns, or "
             "take layout=side_table"
@@ -222,7 +153,7 @@ def body_statement(connection: Connection, target: Target[LivePlace], function: 
 
 def keep(connection: Connection, origin: Origin, name: str, called: bool) -> Function:
     """The application's own function under another name; ``called`` where people call it by that."""
-    own, body = origin.function, rename(_routine(origin), bare(name))
+    own, body = origin.function, rename(routine(origin), bare(name))
     before = [f for f in functions(connection, own.schema, name) if f.made]
     kept = remake(connection, before, lambda: define(connection, own, name, body=body))
     if own.definer and not called:
@@ -237,8 +168,8 @@ def respell(
     them by itself. Raises Underivable."""
     if function.parsed:
         return None
-    routine = _routine(Origin(function, "", None, False))
-    return respelled(routine, names, relation_of(connection, function.config, target.place.new_column, target))
+    as_it_is = routine(Origin(function, "", None, False))
+    return respelled(as_it_is, names, relation_of(connection, function.config, target.place.new_column, target))
 
 
 def _made(connection: Connection, target: Target[LivePlace], name: str) -> list[Function]:
@@ -248,12 +179,6 @@ def _made(connection: Connection, target: Target[LivePlace], name: str) -> list[
         if not function.made:
             raise Underivable(f"{function.signature} is there already, and not vecferry's")
     return there
-
-
-def _routine(origin: Origin) -> Routine:
-    f = origin.function
-    names, kinds = tuple(p.name for p in f.inputs), tuple(p.kind for p in f.inputs)
-    return Routine(f.name, f.language, f.body, f.definition, origin.returns_row, names, kinds)
 
 
 def _vectors(connection: Connection, target: Target[LivePlace], old: str) -> Vectors:
@@ -276,25 +201,3 @@ def _vectors(connection: Connection, target: Target[LivePlace], old: str) -> Vec
 def _old(target: Target[LivePlace], origin: Origin, new: Vectors) -> Vectors:
     layout = target.place.live.layout
     return Vectors(origin.column, layout.type, origin.dimensions, layout.type, new.extension)
-
-
-def relation_of(connection: Connection, config: Sequence[str], column: str, target: Target[LivePlace]) -> Relation:
-    """Tables as a function sees them that has these settings: by its own search_path, where it sets one."""
-    path = next((c.partition("=")[2] for c in config if c.startswith("search_path=")), None)
-    schemas = [None] if path is None else ["pg_catalog", *(t.name for t in tokens(path) if t.name)]
-    live = target.place.live.identifier.as_string()
-
-    def look(schema: str | None, name: str) -> Table | None:
-        places = [sql.Identifier(*filter(None, (s, name))).as_string() for s in ([schema] if schema else schemas)]
-        row = connection.execute(
-            "SELECT c.oid = to_regclass(%s), ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 "
-            "AND NOT attisdropped ORDER BY attnum) FROM unnest(%s::text[]) WITH ORDINALITY AS p(place, n) "
-            "JOIN pg_class c ON c.oid = to_regclass(place) ORDER BY n LIMIT 1",
-            (live, places),
-        ).fetchone()
-        if row is None:
-            return None
-        # A contract has dropped the column since, perhaps.
-        return Table(tuple(dict.fromkeys([*row[1], *([column] if row[0] else [])])), bool(row[0]))
-
-    return look

@@ -15,10 +15,10 @@ from tasks.runs.plan import Request, Target
 from tasks.shadows.postgres import probe, search_functions
 from tasks.shadows.postgres.arguments import Call, calls
 from tasks.shadows.postgres.asking import EACH, LONGEST, SECONDS
+from tasks.shadows.postgres.called import look_up, origin_of
 from tasks.shadows.postgres.choice import stays_inlined
 from tasks.shadows.postgres.underivable import Underivable
 from tasks.stores.postgres import pace
-from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.function_names import shown
 from tasks.stores.postgres.live_table import LiveTable
@@ -143,7 +143,7 @@ def _warnings(target: Target[LivePlace], name: str, times: Sequence[Timed]) -> I
 def _unordered(connection: Connection, target: Target[LivePlace], name: str) -> Iterator[str]:
     """Whether callers may search by index now whom a choice between two models keeps from it: PostgreSQL orders by an index what it takes
     apart, and no longer what stands beside another search."""
-    origin, rows = search_functions.origin_of(connection, target, name), target.collection.count
+    origin, rows = origin_of(connection, target, name), target.collection.count
     if origin is None or rows <= probe.COMPARED or not stays_inlined(origin.function, target.place):
         return
     with suppress(NotParsed):
@@ -160,8 +160,8 @@ def _times(
     connection: Connection, target: Target[LivePlace], name: str, settings: Mapping[str, str]
 ) -> Sequence[Timed]:
     """Calls by the arguments that find rows soonest, and by those that find most; none where nobody whom we may be finds any."""
-    function = find(connection, target.place.schema, name, switched=True)
-    origin = search_functions.origin_of(connection, target, name)
+    called = look_up(connection, target, name)
+    function, origin = called.function, called.origin
     if function is None or origin is None:
         return []
     with suppress(Underivable), pace.turn(connection), connection.transaction(force_rollback=True):

@@ -30,7 +30,8 @@ def _drop(connection: Connection, table: str) -> None:
 
 def _signatures(connection: Connection, table: str) -> list[str]:
     rows = connection.execute(
-        "SELECT oid::regprocedure::text FROM pg_proc WHERE obj_description(oid, 'pg_proc') = %s",
+        "SELECT objoid::regprocedure::text FROM pg_description "
+        "WHERE classoid = 'pg_proc'::regclass AND objsubid = 0 AND description = %s",
         (f"{MADE}: {_comment(table)}",),
     ).fetchall()
     return [signature for (signature,) in rows]

@@ -13,8 +13,8 @@ from tasks.runs.plan import Target
 from tasks.runs.run import Run
 from tasks.shadows.postgres import arguments, dispatcher, probe, search_functions, search_times
 from tasks.shadows.postgres.answers import Answer
+from tasks.shadows.postgres.called import Origin, origin_of
 from tasks.shadows.postgres.live.place import side_table
-from tasks.shadows.postgres.search_functions import Origin
 from tasks.stores.postgres.catalogue import find
 from tasks.stores.postgres.connection import Connection
 from tasks.stores.postgres.function_names import of_table, shown
@@ -31,7 +31,7 @@ def call_once(connection: Connection, run: Run, target: Target[LivePlace]) -> No
     if problems:
         raise UsageError(f"{'; '.join(problems)}. Nothing was paid yet")
     for function in target.place.functions:
-        if origin := search_functions.origin_of(connection, target, function):
+        if origin := origin_of(connection, target, function):
             _call_once(connection, run, target, origin)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from psycopg import sql
@@ -145,7 +145,9 @@ def functions(connection: Connection, schema: str, name: str) -> list[Function]:
     """All functions of that name, whatever they take; ``schema`` is that of a name without one."""
     schema, name = split(schema, name)
     with connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(_FUNCTIONS, {"made": MADE, "schema": schema, "name": name}).fetchall()
+        # Prepared: a switch asks a hundred times, and planning it takes six times as long as the answer.
+        given = {"made": MADE, "schema": schema, "name": name}
+        rows = cursor.execute(_FUNCTIONS, given, prepare=True).fetchall()
     return [_function(schema, name, row) for row in rows]
 
 
@@ -233,7 +235,7 @@ def define(
         return function
     made = max(functions(connection, function.schema, name), key=lambda f: f.oid)
     give(connection, made, function.owner, function.grants)
-    return made
+    return replace(made, owner=function.owner, grants=function.grants)
 
 
 def give(connection: Connection, function: Function, owner: str, grants: tuple[Grant, ...]) -> None:
@@ -241,9 +243,8 @@ def give(connection: Connection, function: Function, owner: str, grants: tuple[G
     privileges say."""
     name = sql.SQL(function.signature)
     connection.execute(statement("cutover_function_owner", function=name, role=owner))
-    now = next(f for f in functions(connection, function.schema, function.name) if f.oid == function.oid)
-    for grant in {*now.grants, Grant(None, False)}:
-        if grant.role != owner:
+    for grant in {*function.grants, Grant(None, False)}:
+        if grant.role not in (function.owner, owner):  # the grants of the one are the other's now
             connection.execute(statement("grant_function_no_more", function=name, role=_role(grant.role)))
     for grant in grants:
         further = sql.SQL(" WITH GRANT OPTION" if grant.grantable and grant.role != owner else "")

@@ -2,6 +2,7 @@
 that process a fault for every page of shared memory that it touches."""
 
 import select
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -43,8 +44,9 @@ class Connections:
 
     def _fresh(self, application: str) -> Connection:
         connection = connect(self.url, application)
-        # Over so long a life plans of many statements would pile up, and outlive the tables that they are for.
-        connection.prepare_threshold = None
+        # Over so long a life plans of many statements would pile up, and outlive the tables that they are for: only what says so
+        # is prepared.
+        connection.prepare_threshold = sys.maxsize
         return connection
 
     def _taken(self, application: str) -> Connection | None:
