@@ -219,14 +219,26 @@ def unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
 UNREAD = ("EVENT_PERSISTER", "TASK_RUN_RECORDER", "TRIGGERS")
 """Services of Prefect's server that write down each event and each task run: nobody reads them where tests share a server, and
 they are four fifths of what a flow costs it."""
+
+
 CERTIFICATE_END = "-----END CERTIFICATE-----\n"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A file with a single authority, named by SSL_CERT_FILE: every client reads all of them before it speaks HTTP, and that is a
+    twentieth of what the tests take. Where something is encrypted here, a test has authorities of its own."""
+    file = tmp_path_factory.mktemp("certificates") / "authority.pem"
+    file.write_text(Path(certifi.where()).read_text().partition(CERTIFICATE_END)[0] + CERTIFICATE_END)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SSL_CERT_FILE", str(file))
+        yield str(file)
+
+
 @pytest.fixture(scope="session")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def prefect(tmp_path_factory: pytest.TempPathFactory, authority: str) -> Iterator[None]:
     """Prefect's test server, over a database whose tables are there, without what is UNREAD, without the heartbeat thread that
-    costs a second a flow, and with a single authority: every client reads all of them before it speaks HTTP. A flow asks it four
-    things less: where results are kept is said here, and of tokens it knows nothing."""
+    costs a second a flow. A flow asks it four things less: where results are kept is said here, and of tokens it knows nothing."""
     from prefect.filesystems import LocalFileSystem
     from prefect.results import get_default_result_storage
     from prefect.settings import (
@@ -243,8 +255,6 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         prefect_database.copy(Path(folder) / "prefect-test.db")
         return folder
 
-    authority = tmp_path_factory.mktemp("prefect") / "authority.pem"
-    authority.write_text(Path(certifi.where()).read_text().partition(CERTIFICATE_END)[0] + CERTIFICATE_END)
     with ExitStack() as stack:
         with pytest.MonkeyPatch.context() as environment:  # of this server alone: those of the deployments have all
             for service in UNREAD:
@@ -252,10 +262,10 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             environment.setattr("prefect.testing.utilities.mkdtemp", seeded)
             stack.enter_context(prefect_test_harness(server_startup_timeout=120))
         commands = stack.enter_context(pytest.MonkeyPatch.context())
-        commands.setenv("PREFECT_API_SSL_CERT_FILE", str(authority))
+        commands.setenv("PREFECT_API_SSL_CERT_FILE", authority)
         settings = {
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-            PREFECT_API_SSL_CERT_FILE: str(authority),
+            PREFECT_API_SSL_CERT_FILE: authority,
             PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False,
         }
         stack.enter_context(temporary_settings(settings))

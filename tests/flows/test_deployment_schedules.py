@@ -35,8 +35,7 @@ def api(postgres: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
 
 def test_a_schedule_fires_by_itself_and_brings_the_difference(api: Api, chroma_server: int) -> None:
     """The sync of collections fires by itself: the first run loads, a later one brings exactly what changed meanwhile, each
-    under a name of its own; one that is due while another is going is cancelled. A schedule that names a run which is
-    finished says so."""
+    under a name of its own; one that is due while another is going is cancelled."""
     collection = Collection("docs", "", 0, 8, "cosine")
     store = chroma.connect(host="127.0.0.1", port=chroma_server)
     store.create(collection)
@@ -58,14 +57,24 @@ def test_a_schedule_fires_by_itself_and_brings_the_difference(api: Api, chroma_s
         brought = status.outcome(connection, names[1]).targets[0].touched
         assert brought == Touched(inserted=2, updated=1, deleted=1)
         assert connection.execute("SELECT count(*) FROM nightly").fetchone() == (61,)
-    same = {"chroma": source, "database": "NIGHTLY_URL", "tables": {"docs": "nightly"}, "run_id": names[0]}
-    with api.every(EVERY, CHROMA, **same) as begun:
-        third = api.fired(CHROMA, begun)
-    assert third["state_type"] == "FAILED", "a night of a run that is finished is not green"
-    assert f"run {names[0]} is cut over, so there is nothing left to do under that name" in third["state"]["message"]
     cancelled = [run for run in api.runs(CHROMA) if run["state_type"] == "CANCELLED" and run["auto_scheduled"]]
     assert cancelled, "none was due while another was going"
     assert {run["state"]["message"] for run in cancelled} == {"Deployment concurrency limit reached."}
+
+
+@pytest.mark.whole
+def test_a_schedule_that_names_a_finished_run_says_so(api: Api, chroma_server: int) -> None:
+    """A night in which nothing was done is not green."""
+    store = chroma.connect(host="127.0.0.1", port=chroma_server)
+    store.create(Collection("docs", "", 0, 8, "cosine"))
+    store.write("docs", records_of(20))
+    asked = {"chroma": {"host": "127.0.0.1", "port": chroma_server}, "tables": {"docs": "once"}, "run_id": "once"}
+    with api.every(EVERY, CHROMA, database="NIGHTLY_URL", **asked) as begun:
+        first = api.fired(CHROMA, begun)
+        assert first["state_type"] == "COMPLETED", first["state"]["message"]
+        second = api.fired(CHROMA, datetime.now(UTC))
+    assert second["state_type"] == "FAILED"
+    assert "run once is cut over, so there is nothing left to do under that name" in second["state"]["message"]
 
 
 @pytest.mark.whole

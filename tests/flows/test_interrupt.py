@@ -186,6 +186,7 @@ def test_while_an_index_is_built(place: Place, api: str) -> None:
         assert not _active(place, "CREATE INDEX%")
 
 
+@pytest.mark.whole
 def test_during_the_switch(place: Place, api: str) -> None:
     """The transaction that gives the tables their names is taken back."""
     _slow(place, "ALTER TABLE", "%SET SCHEMA%public%")

@@ -1,11 +1,13 @@
 """What the command asks a person on a real terminal."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tasks.runs import ledger
 from tasks.stores.postgres.connection import Connection
+from tests.helpers import prefect_database
 from tests.helpers.sampling import sampled
 from tests.helpers.terminal import terminal
 
@@ -15,9 +17,16 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.mark.slow
 @pytest.mark.parametrize(("answer", "state"), sampled([("y", "cut_over"), ("n", "verified")], ("y", "cut_over")))
 def test_ask_shows_the_verification_and_then_asks(
-    connection: Connection, chroma_dir: Callable[..., str], answer: str, state: str
+    connection: Connection,
+    chroma_dir: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    state: str,
 ) -> None:
     """`cutover=ask` without a Prefect server asks on the terminal, below the table of checks."""
+    prefect_database.copy(tmp_path / "prefect/prefect.db")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     command = ["run", "chroma-to-pgvector", "--run-id", "asked", "-p", f"chroma.path={chroma_dir(count=40)}"]
     with terminal(*command, "-p", "cutover=ask", "-p", "gates.max_quarantined=7") as screen:
         screen.wait_for("Switch now?")

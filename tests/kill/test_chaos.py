@@ -39,7 +39,7 @@ SHORT = ("run", "cutover")
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    made = make_source(tmp_path_factory.mktemp("source"), rows=600, dimensions=16)
+    made = make_source(tmp_path_factory.mktemp("source"), rows=300, dimensions=16)
     made.reset()
     return made
 
@@ -104,7 +104,7 @@ def test_the_kill_test_notices_faults(place: Callable[[str], Place], source: Any
             process.kill()
             process.wait()
     assert attempt(chaos, here, run, None)
-    assert chaos.different == ["run: catch up had to repair 660 rows of an unchanged source"]
+    assert chaos.different == ["run: catch up had to repair 360 rows of an unchanged source"]
 
     before = picture(here)
     assert differences(before, before) == []
