@@ -371,6 +371,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)  # seldom: all that is imported makes much that lives as long
     gc.enable()
 
 

@@ -27,6 +27,7 @@ print(json.dumps(done))
 """
 
 
+@pytest.mark.whole
 @pytest.mark.timeout(300)
 def test_a_plain_program(connection: Connection, database: str, tmp_path: Path) -> None:
     """Without a server of Prefect's, in an empty directory: it ends with the vectors in use, says on standard error how far it is and

@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import ClassVar
 
@@ -239,8 +240,18 @@ def test_an_error_that_is_no_rows_own_ends_the_page_at_once(host: ImageHost, mon
     """What waits in the other threads is not waited for, and the error that is raised is the one that was first."""
     monkeypatch.setenv("KEY", "eyJ.x.y")
     door = "/storage/v1/object/authenticated/b"
-    host.put(f"{door}/slow", status(503, retry_after="40"))
-    host.put(f"{door}/bad", status(401))
+    refused = threading.Event()
+
+    def refuse(handler: BaseHTTPRequestHandler) -> None:
+        refused.set()
+        status(401)(handler)
+
+    def put_off(handler: BaseHTTPRequestHandler) -> None:
+        refused.wait(10)  # who is put off first has all who ask this host wait
+        status(503, retry_after="40")(handler)
+
+    host.put(f"{door}/slow", put_off)
+    host.put(f"{door}/bad", refuse)
     content = Image(host.root, "b", "KEY", allow_hosts=("127.0.0.1",))
     began = time.monotonic()
     with pytest.raises(FatalError, match=r"images.service_key: KEY is not accepted"):
