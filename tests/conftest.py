@@ -117,13 +117,12 @@ def copied(request: pytest.FixtureRequest, postgres: Callable[[str], str]) -> It
 
 
 @pytest.fixture
-def database(postgres: Callable[[str], str], copied: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A database with pgvector, named by DATABASE_URL, and an empty VECFERRY_HOME. Returns its URL."""
+def database(postgres: Callable[[str], str], copied: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database with pgvector, named by DATABASE_URL. Returns its URL."""
     name = f"t_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {copied} STRATEGY file_copy")
     monkeypatch.setenv("DATABASE_URL", postgres(name))
-    monkeypatch.setenv("VECFERRY_HOME", str(tmp_path / "home"))
     return postgres(name)
 
 
@@ -188,8 +187,10 @@ def vecferry(
 
 
 @pytest.fixture(autouse=True)
-def one_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """VECFERRY_DATABASE_URL names nothing, whatever the shell or a demo that was played says."""
+def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty VECFERRY_HOME, and no VECFERRY_DATABASE_URL, whatever the shell or a demo that was played says: a second run of
+    the tests finds nothing of the first."""
+    monkeypatch.setenv("VECFERRY_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("VECFERRY_DATABASE_URL", raising=False)
 
 

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -42,9 +43,10 @@ LAZY = re.compile(r"^flows/command/|^flows/client\.py$|^flows/forms/form\.py$|^t
 do without Prefect where it is not asked."""
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(path for folder in ("tasks", "flows", "sql") for path in (ROOT / folder).rglob("*.py")):
-        yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
+@cache
+def modules() -> tuple[tuple[str, ast.Module], ...]:
+    paths = sorted(path for folder in ("tasks", "flows", "sql") for path in (ROOT / folder).rglob("*.py"))
+    return tuple((path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())) for path in paths)
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:

@@ -246,9 +246,7 @@ def test_a_table_of_checks_for_each_target_and_what_contract_asks(
     sampled(
         ("run", "rerun", "cutover", "catch-up", "verify", "rollback", "contract", "restore"),
         "run",
-        "rerun",
         "cutover",
-        "restore",
     ),
 )
 def test_a_prefect_server_that_is_away(

@@ -33,6 +33,21 @@ def api(postgres: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
         yield client
 
 
+def test_a_schedule_fires_by_itself(api: Api, chroma_server: int) -> None:
+    """The sync of collections is run by the worker, under a name of its own."""
+    store = chroma.connect(host="127.0.0.1", port=chroma_server)
+    store.create(Collection("docs", "", 0, 8, "cosine"))
+    store.write("docs", records_of(20))
+    source = {"host": "127.0.0.1", "port": chroma_server}
+    with api.every(AN_HOUR, CHROMA, chroma=source, database="NIGHTLY_URL", tables={"docs": "hourly"}) as begun:
+        run = api.fired(CHROMA, begun)
+    assert run["state_type"] == "COMPLETED", run["state"]["message"]
+    assert re.fullmatch(r"chroma-to-pgvector-\d{8}-\d{6}-" + run["id"][-8:], run["name"])
+    with connect(os.environ["NIGHTLY_URL"], "vecferry test") as connection:
+        assert connection.execute("SELECT count(*) FROM hourly").fetchone() == (20,)
+
+
+@pytest.mark.whole
 def test_a_schedule_fires_by_itself_and_brings_the_difference(api: Api, chroma_server: int) -> None:
     """The sync of collections fires by itself: the first run loads, a later one brings exactly what changed meanwhile, each
     under a name of its own; one that is due while another is going is cancelled."""

@@ -73,7 +73,7 @@ def reached(place: Place, process: Any, stage: str) -> None:
 
 def test_a_killed_run_ends_as_an_undisturbed_one(place: Callable[[str], Place], source: Any) -> None:
     """`kill -9` in several stages, restarted each time: rows, vectors, keys, indexes, ledger and files are the same."""
-    life = [step for step in steps(source.path, batch_rows=20) if step.name in SHORT]
+    life = [step for step in steps(source.path, batch_rows=60) if step.name in SHORT]
     chaos = Chaos(random.Random(5))
     cycle(chaos, place("undisturbed"), life, source, 0, print)
     cycle(chaos, place("killed"), life, source, 3, print)

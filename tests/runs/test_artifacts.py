@@ -33,7 +33,9 @@ def shown(run_id: str, what: str) -> Any:
     return artifact.data  # type: ignore[union-attr]
 
 
-def test_every_stage_has_a_bar_and_what_was_done_a_table(published: None, prefect: None, chroma_dir: Make) -> None:
+def test_every_stage_has_a_bar_and_what_was_done_a_table(
+    published: None, prefect: None, database: str, chroma_dir: Make
+) -> None:
     """All of them full in the end; the batches, the checks, and in words what the flow did."""
     chroma_to_pgvector(chroma={"path": chroma_dir()}, batch_rows=20, run_id="shown", gates={"min_recall": 0.5})
     bars = {stage: shown("shown", stage) for stage in ("snapshot", "load", "index", "catch-up", "verify")}
@@ -44,7 +46,7 @@ def test_every_stage_has_a_bar_and_what_was_done_a_table(published: None, prefec
 
 
 def test_a_server_that_takes_none_stops_nothing(
-    prefect: None, chroma_dir: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    prefect: None, database: str, chroma_dir: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The run ends well, and says which were not written."""
 

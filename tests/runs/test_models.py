@@ -134,7 +134,7 @@ VERBS = {
 """What is tried with a run in each state."""
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.whole) for n in (3, 4, 5))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.whole) for n in (1, 3, 4, 5))])
 def test_every_order_of_runs(docs: Connection, seed: int) -> None:
     """Runs of one table are begun, cut over, rolled back and contracted in any order, in any layouts: each verb is done
     or refused as the table in the dispatcher says, a refusal changes nothing, match_docs answers for what is active and

@@ -101,8 +101,8 @@ SAMPLED: dict[str, dict[str, tuple[str, ...]]] = {
     "ledger_before_versions": {
         "chroma": ("snapshot", "refused", "due"),
         "embedded": ("killed_load",),
-        "column": ("killed_catch_up", "waiting", "killed_cutover", "cut_over"),
-        "side_table": ("planned", "killed_snapshot", "contracted", "due"),
+        "column": ("killed_catch_up", "killed_cutover"),
+        "side_table": ("killed_snapshot", "contracted"),
     },
 }
 """Of each fixture make test takes these on, and `make chaos` the others."""

@@ -26,7 +26,6 @@ SAMPLED = (
     "jsonb filter and defaults, PL/pgSQL",
     "rows of the table",
     "half vectors",
-    "rows like a row, by a key that is a text",
 )
 
 
