@@ -47,6 +47,8 @@ LONGEST = 2.6
 """Seconds from Ctrl-C to the end at most."""
 LEAST = 0.3
 """Seconds more, where those are over, for an embedded server to be told to stop: nothing else would."""
+LONGEST_LINE = 1000
+"""Characters of a command that is shown once more; of a longer one, with hundreds of files, a person finds the beginning no more."""
 SHOW_CURSOR, WIPE_LINE = b"\x1b[?25h", b"\r\x1b[2K"
 
 
@@ -193,9 +195,9 @@ def _listen(ears: socket.socket) -> None:
 def _end_process() -> None:
     out, terminal = _silence()
     until, run, typed = time.monotonic() + LONGEST, _command.run, shlex.join(["vecferry", *sys.argv[1:]])
-    message = Message(f"interrupted; nothing was changed. Start again with: {typed}")
+    message = Message(f"interrupted; nothing was changed. Start again with{_ending(typed)}")
     if _command.unfinished:
-        message = Message(f"interrupted; {_command.unfinished}: {typed}")
+        message = Message(f"interrupted; {_command.unfinished}{_ending(typed)}")
     connection = noted = None
     try:
         if run:
@@ -224,6 +226,11 @@ def _end_process() -> None:
         before = (WIPE_LINE if shown.passing else b"\n") + SHOW_CURSOR if os.isatty(terminal) else b""
         os.write(terminal, before + f"vecferry: {message.line}\n".encode())
         os._exit(EXIT_STATUS)
+
+
+def _ending(typed: str) -> str:
+    """What comes after "go on with": the command, or that it is the same."""
+    return f": {typed}" if len(typed) <= LONGEST_LINE else " the same command"
 
 
 def _silence() -> tuple[int, int]:
@@ -266,9 +273,9 @@ def _note(connection: Connection, run_id: str, typed: str) -> Message:
     if holding.holds(run_id):
         holding.interrupt(connection, run_id)
     if sys.argv[1] == "demo":
-        return Message(f"interrupted; {_command.unfinished}: {typed}")
+        return Message(f"interrupted; {_command.unfinished}{_ending(typed)}")
     if ledger.find(connection, run_id) is None:
-        return Message(f"interrupted; nothing was changed. Start again with: {typed}")
+        return Message(f"interrupted; nothing was changed. Start again with{_ending(typed)}")
     record = replace(ledger.get(connection, run_id), at_work=False)  # it is we who hold it, and not for long
     step = status.next_step(record, checkpoints.batches(connection, run_id))
     command = typed if sys.argv[1] not in ("run", "snapshot", "rerun") else step.now

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from flows.command import interrupt
 from tasks.runs import checkpoints, ledger
 from tasks.runs.checkpoints import Batch
 from tasks.stores.chroma import store as chroma
@@ -322,6 +323,14 @@ def test_no_embedded_postgresql_is_started_again(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=120)
     assert "has stopped, because this command is ending" in done.stderr
     assert not (tmp_path / "postgres" / "postmaster.pid").exists()
+
+
+def test_a_command_of_hundreds_of_files_is_not_shown_once_more() -> None:
+    """Nobody finds its beginning in a screen of names."""
+    files = " ".join(f"{number}.txt" for number in range(300))
+    few, many = (interrupt._ending(f"vecferry ingest {names}") for names in ("1.txt", files))
+    assert few == ": vecferry ingest 1.txt"
+    assert many == " the same command"
 
 
 def _servers(shown: Terminal) -> list[psutil.Process]:
