@@ -47,8 +47,7 @@ LONGEST = 2.6
 """Seconds from Ctrl-C to the end at most."""
 LEAST = 0.3
 """Seconds more, where those are over, for an embedded server to be told to stop: nothing else would."""
-LONGEST_LINE = 1000
-"""Characters of a command that is shown once more; of a longer one, with hundreds of files, a person finds the beginning no more."""
+LONGEST_LINE = 1000  # of a command that is shown once more: nobody finds the beginning of one with hundreds of files
 SHOW_CURSOR, WIPE_LINE = b"\x1b[?25h", b"\r\x1b[2K"
 
 
@@ -229,7 +228,6 @@ def _end_process() -> None:
 
 
 def _ending(typed: str) -> str:
-    """What comes after "go on with": the command, or that it is the same."""
     return f": {typed}" if len(typed) <= LONGEST_LINE else " the same command"
 
 

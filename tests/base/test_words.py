@@ -51,6 +51,7 @@ class Message:
     """What the names of its function were given, where that is a message itself."""
 
 
+@cache
 def _counts() -> frozenset[str]:
     """Names that hold numbers: every name, attribute and function that is annotated as one, or given what is one, and is
     nowhere a text."""

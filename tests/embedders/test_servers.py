@@ -23,6 +23,7 @@ from tasks.embedders.registry import open_embedder
 from tasks.embedders.texts import cut
 from tests.helpers import compatible
 from tests.helpers.openai_server import Asked, OpenAIServer, Reply, openai_server
+from tests.helpers.sampling import sampled
 
 HASTE = 50
 """How many times shorter than they say the waits are."""
@@ -265,7 +266,7 @@ def test_whatever_a_server_says_of_a_text(status: int, body: str, bad: set[int],
         assert set(paid(server).values()) == {1}
 
 
-@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("known", sampled([False, True], False))
 def test_a_server_that_stays_down_is_hardly_asked(server: OpenAIServer, known: bool) -> None:
     """One request waits a minute for all. The next waits, is sent once, and the run stops; a later start waits anew."""
     own, under_way = embedder(server), CONCURRENCY if known else 0
@@ -287,7 +288,7 @@ def test_a_server_that_stays_down_is_hardly_asked(server: OpenAIServer, known: b
 # A server that is slow, or stands behind an impatient gateway
 
 
-@pytest.mark.parametrize("one_by_one", [False, True])
+@pytest.mark.parametrize("one_by_one", sampled([False, True], False))
 def test_requests_grow_by_what_was_measured(server: OpenAIServer, one_by_one: bool) -> None:
     """A slow server gets small requests, none of which runs into the timeout: here 250 texts would, by themselves. A quick one gets
     large ones, soon."""

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ ENTRYPOINTS = sorted(
 DECIMALS = 0.7421
 
 
+@cache
 def schema_of(entrypoint: str) -> dict[str, Any]:
     return load_flow_from_entrypoint(f"{ROOT}/{entrypoint}").parameters.model_dump()
 
