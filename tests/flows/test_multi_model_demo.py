@@ -47,9 +47,9 @@ def test_in_a_database_of_the_users_more_than_once(
     connection.execute("CREATE TABLE documents (id int); CREATE TABLE chunk_embeddings (id int)")
     with monkeypatch.context() as ending:
         ending.setattr(demo.Scene, "_go_back", lambda self: None)
-        ground.play(demo.FLOW, tmp_path / "demo", "MINE_URL")
+        ground.play("multi-model", tmp_path / "demo", "MINE_URL")
     assert steps(capsys.readouterr().out) == STEPS
-    ground.play(demo.FLOW, tmp_path / "demo", "MINE_URL")
+    ground.play("multi-model", tmp_path / "demo", "MINE_URL")
     shown = capsys.readouterr().out
     assert steps(shown) == STEPS
     assert "The tables of an earlier demo are in vecferry_demo" in shown
