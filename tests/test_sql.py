@@ -126,50 +126,39 @@ def test_every_file_says_how_it_is_run(name: str) -> None:
         assert variables == set(re.findall(r"-v (\w+)=", head)), "the command sets what the file uses, and nothing else"
 
 
-@pytest.fixture(scope="module")
-def prepared(postgres: Callable[[str], str]) -> str:
-    """The name of a database with what the files speak of, to be copied."""
-    name = f"prepared_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE with_vector STRATEGY file_copy")
-    with connect(postgres(name), "vecferry test") as connection:
-        ledger_versions.ensure(connection)
-        extension.prepare(connection)
-        connection.execute(statement("expand_note_change"))
-        create_table(connection, Table("public", "docs", Layout("vector", None, "cosine")))
-        connection.execute("ALTER TABLE docs ADD PRIMARY KEY (id)")
-        create_table(connection, Table("vecferry", "docs__1", Layout("vector", 384, "cosine")))
-        connection.execute("DO $$ BEGIN CREATE ROLE reader; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
-        make_beside(connection)
-    return name
+class TestByHand:
+    """Each in a copy of one database, which has what the files speak of."""
 
+    @pytest.fixture(scope="class")
+    def copied(self, postgres: Callable[[str], str]) -> str:
+        name = f"by_hand_{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE with_vector STRATEGY file_copy")
+        with connect(postgres(name), "vecferry test") as connection:
+            ledger_versions.ensure(connection)
+            extension.prepare(connection)
+            connection.execute(statement("expand_note_change"))
+            create_table(connection, Table("public", "docs", Layout("vector", None, "cosine")))
+            connection.execute("ALTER TABLE docs ADD PRIMARY KEY (id)")
+            create_table(connection, Table("vecferry", "docs__1", Layout("vector", 384, "cosine")))
+            connection.execute("DO $$ BEGIN CREATE ROLE reader; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+            make_beside(connection)
+        return name
 
-@pytest.fixture
-def copy(postgres: Callable[[str], str], prepared: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A copy of it, named by DATABASE_URL. Returns its URL."""
-    name = f"t_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {prepared} STRATEGY file_copy")
-    monkeypatch.setenv("DATABASE_URL", postgres(name))
-    return postgres(name)
-
-
-@pytest.mark.parametrize("name", BY_HAND)
-def test_every_file_runs_by_hand(copy: str, name: str) -> None:
-    """The command in the header works as it stands, in psql, on the tables it speaks of."""
-    with connect(copy, "vecferry test") as connection:
+    @pytest.mark.parametrize("name", BY_HAND)
+    def test_every_file_runs(self, database: str, connection: Connection, name: str) -> None:
+        """The command in the header works as it stands, in psql, on the tables it speaks of."""
         _alter(connection, name)
-    psql = find_psql()
-    head = (FOLDER / f"{name}.sql").read_text().splitlines()[0].removeprefix("-- psql ")
-    command = [os.path.expandvars(part) for part in shlex.split(head)]
-    done = subprocess.run(
-        [psql, "--no-psqlrc", "-v", "ON_ERROR_STOP=1", *command],
-        cwd=FOLDER.parent,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, "") or "NOTICE" in done.stderr, done.stderr
+        head = (FOLDER / f"{name}.sql").read_text().splitlines()[0].removeprefix("-- psql ")
+        command = [os.path.expandvars(part) for part in shlex.split(head)]
+        done = subprocess.run(
+            [find_psql(), "--no-psqlrc", "-v", "ON_ERROR_STOP=1", *command],
+            cwd=FOLDER.parent,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "") or "NOTICE" in done.stderr, done.stderr
 
 
 def _alter(connection: Connection, name: str) -> None:

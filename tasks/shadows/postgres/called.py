@@ -68,7 +68,7 @@ class Called:
 
 
 def look_up(connection: Connection, target: Target[LivePlace], name: str) -> Called:
-    """As it is now."""
+    """What is called by the name now."""
     known = search_bodies.of_function(connection, target.place.schema, name)
     function = find(connection, target.place.schema, name, switched=True)
     return Called(name, function, known, _origin(connection, target, name, function, known))

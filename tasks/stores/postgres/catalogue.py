@@ -145,7 +145,7 @@ def functions(connection: Connection, schema: str, name: str) -> list[Function]:
     """All functions of that name, whatever they take; ``schema`` is that of a name without one."""
     schema, name = split(schema, name)
     with connection.cursor(row_factory=dict_row) as cursor:
-        # Prepared: a switch asks a hundred times, and planning it takes six times as long as the answer.
+        # Prepared: a switch asks a hundred times, and planning it takes several times as long as the answer.
         given = {"made": MADE, "schema": schema, "name": name}
         rows = cursor.execute(_FUNCTIONS, given, prepare=True).fetchall()
     return [_function(schema, name, row) for row in rows]
@@ -239,7 +239,7 @@ def define(
 
 
 def give(connection: Connection, function: Function, owner: str, grants: tuple[Grant, ...]) -> None:
-    """Gives the function this owner, and those who may execute it these rights and nobody else any, whatever default
+    """Gives the function, as it is now, this owner, and those who may execute it these rights and nobody else any, whatever default
     privileges say."""
     name = sql.SQL(function.signature)
     connection.execute(statement("cutover_function_owner", function=name, role=owner))
