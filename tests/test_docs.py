@@ -18,6 +18,7 @@ from flows.forms.form import parse
 from flows.forms.registry import FLOWS
 from flows.forms.shared import Base
 from tasks.base.errors import UsageError
+from tests.helpers import sources
 
 ROOT = Path(__file__).parent.parent
 GROUPED = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -71,14 +72,12 @@ def forms() -> dict[str, type[BaseModel]]:
 def settings(*folders: str) -> set[str]:
     """The environment variables that the code, or that of these folders, asks for by a name that it knows, itself or by what asks
     for those it is handed."""
-    trees = {
-        path: ast.parse(path.read_text())
-        for name in folders or ("flows", "tasks")
-        for path in (ROOT / name).rglob("*.py")
-    }
+    trees = dict(sources.modules(*folders or ("flows", "tasks")))
     constants = {path: dict(_constants(tree)) for path, tree in trees.items()}
     anywhere = {name: value for of_module in constants.values() for name, value in of_module.items()}
-    asking = {f.name for tree in trees.values() for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) and _asks(f)}
+    asking = {
+        f.name for tree in trees.values() for f in sources.nodes(tree) if isinstance(f, ast.FunctionDef) and _asks(f)
+    }
     asked = set()
     for path, tree in trees.items():
         for name in _names(tree, asking):
@@ -91,10 +90,8 @@ def settings(*folders: str) -> set[str]:
 @cache
 def options() -> set[str]:
     """What the providers of models allow after the question mark: each says it in a tuple of its own."""
-    trees = [ast.parse(path.read_text()) for path in (ROOT / "tasks/embedders").rglob("*.py")]
-    assigned = [
-        s for tree in trees for s in tree.body if isinstance(s, ast.Assign) and _last(s.targets[0]) == "OPTIONS"
-    ]
+    statements = [statement for _, tree in sources.modules("tasks/embedders") for statement in tree.body]
+    assigned = [s for s in statements if isinstance(s, ast.Assign) and _last(s.targets[0]) == "OPTIONS"]
     return {option for statement in assigned for option in ast.literal_eval(statement.value)}
 
 
@@ -118,7 +115,7 @@ def _asks(function: ast.FunctionDef) -> bool:
 
 def _names(tree: ast.AST, asking: set[str]) -> Iterator[ast.expr]:
     """What the environment is asked for."""
-    for node in ast.walk(tree):
+    for node in sources.nodes(tree):
         if isinstance(node, ast.Call) and node.args:
             called = ast.unparse(node.func)
             if called in ("os.environ.get", "os.getenv") or called.rpartition(".")[2] in asking:

@@ -5,11 +5,12 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers import sources
+
+ROOT = sources.ROOT
 LAYERS = (
     {"sql"},
     {"base"},
@@ -43,15 +44,18 @@ LAZY = re.compile(r"^flows/command/|^flows/client\.py$|^flows/forms/form\.py$|^t
 do without Prefect where it is not asked."""
 
 
+def modules() -> tuple[sources.Module, ...]:
+    return sources.modules("tasks", "flows", "sql")
+
+
 @cache
-def modules() -> tuple[tuple[str, ast.Module], ...]:
-    paths = sorted(path for folder in ("tasks", "flows", "sql") for path in (ROOT / folder).rglob("*.py"))
-    return tuple((path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())) for path in paths)
-
-
-def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def imported(tree: ast.AST) -> tuple[tuple[int, str], ...]:
     """Lines and names of what is imported, be it by a call with its name."""
-    for node in ast.walk(tree):
+    return tuple(_imported(tree))
+
+
+def _imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in sources.nodes(tree):
         match node:
             case ast.Import(names=names):
                 yield from ((node.lineno, alias.name) for alias in names)
@@ -150,7 +154,7 @@ def test_no_import_inside_a_function_hides_a_circle() -> None:
         f"{path}:{line} imports {name}"
         for path, tree in modules()
         if not LAZY.search(path)
-        for function in ast.walk(tree)
+        for function in sources.nodes(tree)
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         for line, name in imported(function)
         if name.split(".")[0] in ("tasks", "flows", "sql")
@@ -165,7 +169,7 @@ def test_facts_are_asked_for_and_no_kinds() -> None:
     kinds = re.compile(r"\b(place|content)\.kind$|\bsource\['store'\]$|\.flow$")
     wrong = []
     for path, tree in modules():
-        for node in ast.walk(tree):
+        for node in sources.nodes(tree):
             match node:
                 case ast.Call(func=ast.Name(id="isinstance")) | ast.Attribute(attr="mode"):
                     asked = bool(classes.search(ast.unparse(node)))
@@ -192,7 +196,7 @@ def test_no_function_takes_more_than_one_can_keep_in_mind() -> None:
     wrong = [
         f"{path}:{function.lineno} {function.name}"
         for path, tree in modules()
-        for function in ast.walk(tree)
+        for function in sources.nodes(tree)
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and len(_parameters(function)) > MOST_PARAMETERS
     ]
     assert wrong == []

@@ -2,9 +2,9 @@
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers import sources
+
 NAME_NOTHING = {"found", "said", "again", "held", "how", "mine", "ours", "these"}
 
 
@@ -25,10 +25,9 @@ def named(tree: ast.AST) -> Iterator[tuple[int, str]]:
 def test_no_name_names_nothing() -> None:
     """In the program, its benchmarks and its tests."""
     wrong = [
-        f"{path.relative_to(ROOT)}:{line}: {name}"
-        for folder in ("tasks", "flows", "sql", "benchmarks", "tests")
-        for path in sorted((ROOT / folder).rglob("*.py"))
-        for line, name in named(ast.parse(path.read_text()))
+        f"{path}:{line}: {name}"
+        for path, tree in sources.modules("tasks", "flows", "sql", "benchmarks", "tests")
+        for line, name in named(tree)
         if name.strip("_") in NAME_NOTHING
     ]
     assert wrong == []

@@ -24,6 +24,7 @@ from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection, connect
 from tasks.stores.postgres.pgvector import Layout
 from tasks.stores.postgres.table import Table, create_table, remove
+from tests.helpers import sources
 from tests.helpers.pipeline import build
 from tests.helpers.postgres_store import PostgresStore
 from tests.helpers.sent import Sent, recorded, unwritten
@@ -251,13 +252,13 @@ CHANGES = re.compile(
 
 def composed(folder: str) -> Iterator[Sent]:
     """The SQL that is written out in calls of execute and SQL in a folder's modules, without what is put into it."""
-    for path in sorted((FOLDER.parent / folder).rglob("*.py")):
-        calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call) and node.args)
+    for path, tree in sources.modules(folder):
+        calls = (node for node in sources.nodes(tree) if isinstance(node, ast.Call) and node.args)
         for call in calls:
             if isinstance(call.func, ast.Attribute) and call.func.attr in ("execute", "executemany", "SQL"):
                 parts = (node.value for node in ast.walk(call.args[0]) if isinstance(node, ast.Constant))
                 text = "".join(part for part in parts if isinstance(part, str))
-                yield Sent(f"{path.relative_to(FOLDER.parent)}:{call.lineno}", text)
+                yield Sent(f"{path}:{call.lineno}", text)
 
 
 def test_code_composes_no_sql_that_changes_more_than_the_ledger() -> None:

@@ -116,13 +116,14 @@ def _apply(connection: Connection) -> None:
     else:
         _create(connection)
     connection.execute(statement("expand_version"))
+    program = installed("vecferry")
     for step in STEPS:
         new = step.version > before.version
         if new:
             connection.execute(statement(step.file))
         connection.execute(
             "INSERT INTO vecferry.version (version, step, applied_by) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-            (step.version, step.file, installed("vecferry") if new else None),
+            (step.version, step.file, program if new else None),
         )
 
 

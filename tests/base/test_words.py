@@ -12,6 +12,7 @@ import pytest
 
 from tasks.base import words
 from tasks.base.words import agreeing, counted, plural
+from tests.helpers import sources
 
 ROOT = Path(__file__).parents[2]
 HELPERS = {"counted": counted, "plural": plural, "agreeing": agreeing}
@@ -56,8 +57,8 @@ def _counts() -> frozenset[str]:
     """Names that hold numbers: every name, attribute and function that is annotated as one, or given what is one, and is
     nowhere a text."""
     kinds: dict[str, set[str]] = {}
-    for tree in (*(tree for _, tree in _modules()), ast.parse(Path(words.__file__).read_text())):
-        for node in ast.walk(tree):
+    for _, tree in sources.modules("tasks", "flows"):
+        for node in sources.nodes(tree):
             match node:
                 case (
                     ast.AnnAssign(target=ast.Name(id=name) | ast.Attribute(attr=name), annotation=ast.expr() as kind)
@@ -71,16 +72,14 @@ def _counts() -> frozenset[str]:
 
 
 @cache
-def _modules() -> tuple[tuple[str, ast.Module], ...]:
-    files = sorted(path for folder in ("tasks", "flows") for path in (ROOT / folder).rglob("*.py"))
-    files.remove(Path(words.__file__))
-    return tuple((str(path.relative_to(ROOT)), ast.parse(path.read_text())) for path in files)
+def _modules() -> list[sources.Module]:
+    return [m for m in sources.modules("tasks", "flows") if ROOT / m.path != Path(words.__file__)]
 
 
 def _messages() -> Iterator[Message]:
     """Every piece of text that is put together from parts."""
     for path, tree in _modules():
-        for function in [tree, *(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef))]:
+        for function in [tree, *(n for n in sources.nodes(tree) if isinstance(n, ast.FunctionDef))]:
             own = list(_own(function))
             names = dict(pair for n in own if isinstance(n, ast.Assign) for pair in _assigned(n) if _is_words(pair[1]))
             inner = {id(part) for n in own if _is_text(n) for part in ast.walk(n) if part is not n}
@@ -195,7 +194,7 @@ def _nouns() -> tuple[frozenset[str], frozenset[str]]:
     phrases = {
         argument.value
         for _, tree in _modules()
-        for call in ast.walk(tree)
+        for call in sources.nodes(tree)
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in ("counted", "plural")
         for argument in call.args[1:2]
         if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
@@ -261,7 +260,7 @@ def test_words_that_go_with_a_number_come_from_the_helper() -> None:
     wrong = [
         f"{path}:{node.lineno}"
         for path, tree in _modules()
-        for node in ast.walk(tree)
+        for node in sources.nodes(tree)
         if isinstance(node, ast.IfExp)
         and (getattr(node.body, "value", None), getattr(node.orelse, "value", None)) in pairs
     ]
@@ -271,8 +270,8 @@ def test_words_that_go_with_a_number_come_from_the_helper() -> None:
 def _constants() -> Iterator[str]:
     """Every text in the code that has words, docstrings aside."""
     for _, tree in _modules():
-        described = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        for node in ast.walk(tree):
+        described = {id(node.value) for node in sources.nodes(tree) if isinstance(node, ast.Expr)}
+        for node in sources.nodes(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in described:
                 yield from [node.value] if re.search(r"[a-z]", node.value) else []
 

@@ -19,8 +19,8 @@ from tasks.stores.qdrant import client as clients
 from tests.helpers.captioned import NAME, NEW, Points, Rows
 from tests.helpers.lifecycle import Migration, drive, tables
 from tests.helpers.local_models import needs_models
+from tests.helpers.memory import memory_folder
 from tests.helpers.qdrant import Qdrant
-from tests.helpers.qdrant_server import memory_folder
 from tests.helpers.sampling import sampled
 from tests.helpers.tiny_models import clip_model
 

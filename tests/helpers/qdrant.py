@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from qdrant_client import QdrantClient
 
-from tests.helpers.qdrant_server import QdrantServer, memory_folder, qdrant_server
+from tests.helpers.memory import memory_folder
+from tests.helpers.qdrant_server import QdrantServer, qdrant_server
 
 URL = "VECFERRY_TEST_QDRANT_URL"
 KEY = "VECFERRY_TEST_QDRANT_API_KEY"

@@ -39,11 +39,9 @@ What a real server does otherwise:
 import atexit
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -174,20 +172,6 @@ def qdrant_server(
         yield server
     finally:
         server.stop()
-
-
-@contextmanager
-def memory_folder(otherwise: Path) -> Iterator[Path]:
-    """A folder in memory, where a disk's own pace does not count; ``otherwise`` where there is too little memory for that."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir() or shutil.disk_usage(memory).free < 4 << 30:
-        yield otherwise
-        return
-    folder = Path(tempfile.mkdtemp(prefix="vecferry-qdrant-", dir=memory))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Template:

@@ -19,9 +19,10 @@ from qdrant_client import models
 
 from tests.helpers.captioned import NAME
 from tests.helpers.counting import counted
+from tests.helpers.memory import memory_folder
 from tests.helpers.qdrant_application import LIVES, Application
 from tests.helpers.qdrant_readers import Readers
-from tests.helpers.qdrant_server import QdrantServer, memory_folder, qdrant_server
+from tests.helpers.qdrant_server import QdrantServer, qdrant_server
 from tests.helpers.qdrant_writers import Writers
 from tests.helpers.servers import prefect_server
 from tests.kill.chaos import BACK, BUILD, ORDER, RUN, SWITCH, Place, Step, hit, new_database, postgres_server

@@ -12,8 +12,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.helpers.memory import memory_folder
 from tests.helpers.qdrant_application import LIVES, Application
-from tests.helpers.qdrant_server import memory_folder, qdrant_server
+from tests.helpers.qdrant_server import qdrant_server
 from tests.helpers.qdrant_writers import KINDS
 from tests.helpers.sampling import sampled
 from tests.kill import chaos_live, chaos_qdrant
@@ -71,8 +72,11 @@ def reached(place: Place, process: Any, stage: str) -> None:
     raise AssertionError(f"it ended before {stage}: {place.log}")
 
 
-def test_a_killed_run_ends_as_an_undisturbed_one(place: Callable[[str], Place], source: Any) -> None:
+def test_a_killed_run_ends_as_an_undisturbed_one(
+    place: Callable[[str], Place], source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`kill -9` in several stages, restarted each time: rows, vectors, keys, indexes, ledger and files are the same."""
+    monkeypatch.setattr("tests.kill.chaos.COLD", 0)  # the installed command is started below
     life = [step for step in steps(source.path, batch_rows=60) if step.name in SHORT]
     chaos = Chaos(random.Random(5))
     cycle(chaos, place("undisturbed"), life, source, 0, print)

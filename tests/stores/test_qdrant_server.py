@@ -15,8 +15,9 @@ import pytest
 from qdrant_client import QdrantClient, models as m
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
+from tests.helpers.memory import memory_folder
 from tests.helpers.qdrant import Qdrant, client
-from tests.helpers.qdrant_server import QdrantServer, memory_folder, qdrant_server
+from tests.helpers.qdrant_server import QdrantServer, qdrant_server
 
 __all__ = ["client"]
 FOUR = m.VectorParams(size=4, distance=m.Distance.COSINE)
