@@ -32,7 +32,7 @@ from tests.helpers.local_models import needs_timm
 from tests.helpers.openai_server import Fault, OpenAIServer
 from tests.helpers.photographs import file_of, photograph
 from tests.helpers.service import Running, read_all, running
-from tests.kill.chaos import new_database, postgres_server
+from tests.kill.processes import new_database, postgres_server
 
 pytestmark = pytest.mark.timeout(120)
 HASHING = "hashing/16"

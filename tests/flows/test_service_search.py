@@ -23,7 +23,7 @@ from tasks.stores.postgres.connection import connect
 from tests.flows.test_service import problem
 from tests.helpers.service import Running, running
 from tests.helpers.several_models import Several, served_by, several, template
-from tests.kill.chaos import new_database, postgres_server
+from tests.kill.processes import new_database, postgres_server
 
 pytestmark = pytest.mark.timeout(120)
 MODELS, ROWS = ("hashing/64", "flipped/64", "hashing/128"), 20

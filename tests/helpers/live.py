@@ -3,15 +3,17 @@
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import psycopg
 
 from tasks.embedders.hashing import HashingEmbedder
+from tests.helpers.crowd import Crowd
 
 KINDS = ("insert", "text", "other", "delete", "reuse", "key")
 OLD, NEW = HashingEmbedder(384), HashingEmbedder(1536)
@@ -58,53 +60,20 @@ class Writers:
     count: int = 4
     pause: float = 0.04
     wrote: Counter[str] = field(default_factory=Counter)
-    errors: list[BaseException] = field(default_factory=list)
-    _go: threading.Event = field(default_factory=threading.Event)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _busy: list[threading.Lock] = field(default_factory=list)
+    crowd: Crowd = field(default_factory=Crowd)
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        self._busy = [threading.Lock() for _ in range(self.count)]
-        threads = [threading.Thread(target=self._until, args=(n,)) for n in range(self.count)]
-        self._go.set()
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            self._go.set()
-            for thread in threads:
-                thread.join()
-            if self.errors:
-                raise self.errors[0]
+    def writing(self) -> AbstractContextManager[None]:
+        return self.crowd.acting(*(partial(self._until, number) for number in range(self.count)))
 
-    @contextmanager
-    def still(self) -> Iterator[None]:
-        """Nobody writes while the body runs."""
-        self._go.clear()
-        for lock in self._busy:
-            lock.acquire()
-        try:
-            yield
-        finally:
-            for lock in self._busy:
-                lock.release()
-            self._go.set()
-
-    def _until(self, number: int) -> None:
-        try:
-            chance, step = random.Random(number), 0
-            with psycopg.connect(self.url, autocommit=True, application_name="writer") as connection:
-                while self._go.wait() and not self._stop.wait(self.pause):
-                    with self._busy[number]:
-                        step += 1
-                        kind = self.kinds[step % len(self.kinds)]
-                        self.write(connection, chance, number, step, kind)
-                        self.wrote[kind] += 1
-        except BaseException as error:  # noqa: BLE001  raised where the writers are stopped
-            self.errors.append(error)
+    def _until(self, number: int, stop: threading.Event) -> None:
+        chance, step = random.Random(number), 0
+        with psycopg.connect(self.url, autocommit=True, application_name="writer") as connection:
+            while not stop.wait(self.pause):
+                with self.crowd.step(number):
+                    step += 1
+                    kind = self.kinds[step % len(self.kinds)]
+                    self.write(connection, chance, number, step, kind)
+                    self.wrote[kind] += 1
 
 
 def write_text(connection: "psycopg.Connection[Any]", chance: random.Random, number: int, step: int, kind: str) -> None:

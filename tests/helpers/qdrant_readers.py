@@ -3,8 +3,8 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, NamedTuple
@@ -14,6 +14,7 @@ from qdrant_client import QdrantClient
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from tests.helpers.captioned import NAME
+from tests.helpers.crowd import Crowd
 from tests.helpers.qdrant_application import ADDED, BESIDE, COPY, Application
 
 Kind = Literal["old", "new"]
@@ -38,29 +39,15 @@ class Readers:
     application: Application
     asked: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
-    errors: list[BaseException] = field(default_factory=list)
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        stop = threading.Event()
-        thread = threading.Thread(target=self._until, args=(stop,))
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-            if self.errors:
-                raise self.errors[0]
+    def reading(self) -> AbstractContextManager[None]:
+        return Crowd().acting(self._until)
 
     def _until(self, stop: threading.Event) -> None:
-        try:
-            client, vectors = QdrantClient(self.application.url, timeout=60), _Vectors(self.application)
-            while not stop.wait(0.08):
-                for question in self._questions():
-                    self._ask(client, question, vectors)
-        except BaseException as error:  # noqa: BLE001  raised where the readers are stopped
-            self.errors.append(error)
+        client, vectors = QdrantClient(self.application.url, timeout=60), _Vectors(self.application)
+        while not stop.wait(0.08):
+            for question in self._questions():
+                self._ask(client, question, vectors)
 
     def _questions(self) -> list[Question]:
         """What can be asked just now."""

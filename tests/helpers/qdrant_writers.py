@@ -4,14 +4,16 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from qdrant_client import QdrantClient, models
 
 from tests.helpers.captioned import NAME
+from tests.helpers.crowd import Crowd
 from tests.helpers.qdrant_application import ADDED, BESIDE, KEPT, Application, Payload
 
 KINDS = ("insert", "upsert", "document", "payload", "overwrite", "silence", "vector", "delete", "reuse")
@@ -25,64 +27,25 @@ class Writers:
     application: Application
     pause: float = 0.08
     wrote: Counter[str] = field(default_factory=Counter)
-    errors: list[BaseException] = field(default_factory=list)
-    _go: threading.Event = field(default_factory=threading.Event)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _busy: list[threading.Lock] = field(default_factory=lambda: [threading.Lock() for _ in range(COUNT)])
+    crowd: Crowd = field(default_factory=Crowd)
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        threads = [threading.Thread(target=self._until, args=(n,)) for n in range(COUNT)]
-        self._go.set()
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            self._go.set()
-            for thread in threads:
-                thread.join()
-            if self.errors:
-                raise self.errors[0]
-
-    @contextmanager
-    def pausing(self, wanted: bool = True) -> Iterator[None]:
-        """Nobody writes while the body runs, where that is wanted."""
-        if not wanted:
-            yield
-            return
-        self._go.clear()
-        for lock in self._busy:
-            lock.acquire()
-        try:
-            yield
-        finally:
-            for lock in self._busy:
-                lock.release()
-            self._go.set()
+    def writing(self) -> AbstractContextManager[None]:
+        return self.crowd.acting(*(partial(self._until, number) for number in range(COUNT)))
 
     def some(self, more: int = 30) -> None:
         """Waits until so many more changes were made."""
         until = self.wrote.total() + more
-        while self.wrote.total() < until and not self.errors:
+        while self.wrote.total() < until and not self.crowd.errors:
             time.sleep(0.01)
 
-    def _until(self, number: int) -> None:
-        try:
-            writer = Writer(self.application, number)
-            for step in range(1 << 30):
-                self._go.wait()
-                if self._stop.wait(self.pause):
-                    return
-                with self._busy[number]:
-                    if self._stop.is_set() or not self._go.is_set():
-                        continue
-                    kind = KINDS[step % len(KINDS)]
-                    if writer.write(kind, step):
-                        self.wrote[kind] += 1
-        except BaseException as error:  # noqa: BLE001  raised where the writers are stopped
-            self.errors.append(error)
+    def _until(self, number: int, stop: threading.Event) -> None:
+        writer, step = Writer(self.application, number), 0
+        while not stop.wait(self.pause):
+            with self.crowd.step(number):
+                kind = KINDS[step % len(KINDS)]
+                if writer.write(kind, step):
+                    self.wrote[kind] += 1
+                step += 1
 
 
 class Writer:

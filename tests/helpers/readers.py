@@ -2,8 +2,8 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import psycopg
 from psycopg import sql
 
+from tests.helpers.crowd import Crowd
 from tests.helpers.live import NEW, OLD, text_of
 
 USER = "user 1"
@@ -123,16 +124,8 @@ class Readers:
     asked: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        stop = threading.Event()
-        thread = threading.Thread(target=self._until, args=(stop,))
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+    def reading(self) -> AbstractContextManager[None]:
+        return Crowd().acting(self._until)
 
     def _until(self, stop: threading.Event) -> None:
         with (

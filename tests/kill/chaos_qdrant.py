@@ -4,16 +4,13 @@ point by point with what they have written.
 ``python -m tests.kill.chaos_qdrant --kills 100`` runs it whole, in all three places in turn, over texts and images.
 """
 
-import argparse
+import itertools
 import random
 import sys
-import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from qdrant_client import models
 
@@ -24,8 +21,9 @@ from tests.helpers.qdrant_application import LIVES, Application
 from tests.helpers.qdrant_readers import Readers
 from tests.helpers.qdrant_server import QdrantServer, qdrant_server
 from tests.helpers.qdrant_writers import Writers
-from tests.helpers.servers import prefect_server
-from tests.kill.chaos import BACK, BUILD, ORDER, RUN, SWITCH, Place, Step, hit, new_database, postgres_server
+from tests.kill.campaign import Chaos, Say, options, servers
+from tests.kill.moments import BACK, BUILD, RUN, SWITCH, Spent, Step, drawn, hit, started
+from tests.kill.processes import Place
 
 DATABASE = ("-p", "database=DATABASE_URL")
 INSIDE = 0.6
@@ -55,23 +53,13 @@ def steps(application: Application, batch_rows: int) -> list[Step]:
 
 
 @dataclass
-class Chaos:
-    """What was done and found."""
+class Disturbed(Chaos):
+    """Runs over a collection that others write to; ``inside`` is between Qdrant and the ledger."""
 
-    random: random.Random
-    spent: dict[tuple[str, str], float] = field(default_factory=dict)
-    """(step, stage) → the most seconds that a start which nobody killed spent there."""
-    kills: Counter[str] = field(default_factory=Counter)
-    inside: int = 0
-    """Kills between Qdrant and the ledger."""
+    spent: Spent = field(default_factory=dict)
+    """The most that a start which nobody killed spent there."""
     gaps: int = 0
-    """Those while a name meant nothing."""
-    compared: int = 0
-    wrote: Counter[str] = field(default_factory=Counter)
-    asked: Counter[str] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
-    """Answers to readers."""
-    different: list[str] = field(default_factory=list)
+    """Kills while a name meant nothing."""
 
 
 @dataclass(frozen=True)
@@ -97,45 +85,31 @@ class Scene:
         return self.application.switched() == (stage == "cutover") or self.application.in_gap()
 
 
-def attempt(chaos: Chaos, scene: Scene, step: Step, stage: str | None = None) -> bool:
+def attempt(chaos: Disturbed, scene: Scene, step: Step, stage: str | None = None) -> bool:
     """Starts the step's command and kills it once it has been in ``stage`` for a random while, or once Qdrant is changed; None lets it
     finish. Whether it finished."""
-    place, command, spent = scene.place, step.name.split()[0], chaos.spent if stage else {}
-    inside = stage in REACHED and chaos.random.random() < INSIDE and not scene.done(command)
-    with place.connection() as connection, _gap(chaos, scene, inside and command == "cutover"):
-        since = connection.execute("SELECT clock_timestamp()").fetchone()
-        assert since
-        process = place.start(*step.arguments, cold=False)
-        try:
+    spent: Spent = chaos.spent if stage else {}
+    inside = stage in REACHED and chaos.random.random() < INSIDE and not scene.done(step.verb)
+    with _gap(chaos, scene, inside and step.verb == "cutover"):
+        with started(scene.place, step) as watched:
             if inside:
                 where = str(stage)
-                while process.poll() is None and not scene.done(command):
+                while watched.process.poll() is None and not scene.done(step.verb):
                     time.sleep(0.001)
                 time.sleep(chaos.random.uniform(0, 0.1))
             else:
-                where = hit(
-                    chaos.random, spent, connection, step, stage, since[0], process, measuring=stage is None, targets=1
-                )
-        finally:
-            process.kill()
-            status = process.wait()
-        if status == -9:
-            chaos.kills[where] += 1
-            chaos.inside += command in REACHED and scene.done(command) and scene.state() != REACHED[command]
+                where = hit(watched, stage, chaos.random, spent, measuring=stage is None)
+        finished = chaos.finished(scene.place, watched, where)
+        if not finished:
+            chaos.inside += step.verb in REACHED and scene.done(step.verb) and scene.state() != REACHED[step.verb]
             chaos.gaps += scene.application.in_gap()
-    if status == -9:
-        return False
-    if status == 2 and step.name == "rollback" and "is rolled_back" in place.log[-400:]:
-        return True
-    if not stage:
+    if finished and not stage:
         chaos.spent |= {which: max(seconds, chaos.spent.get(which, 0)) for which, seconds in spent.items()}
-    if status:
-        raise AssertionError(f"{scene.application.life}: {step.name} ended with {status}:\n{place.log[-3000:]}")
-    return True
+    return finished
 
 
 @contextmanager
-def _gap(chaos: Chaos, scene: Scene, wanted: bool) -> Iterator[None]:
+def _gap(chaos: Disturbed, scene: Scene, wanted: bool) -> Iterator[None]:
     """Now and then the server moves no alias while a collection's name is to change hands, so that a kill hits the gap."""
     if not (
         wanted and scene.application.pauses and NAME in scene.application.collections() and chaos.random.random() < 0.5
@@ -149,7 +123,7 @@ def _gap(chaos: Chaos, scene: Scene, wanted: bool) -> Iterator[None]:
         scene.server.mend()
 
 
-def elsewhere(chaos: Chaos, scene: Scene, step: Step) -> None:
+def elsewhere(chaos: Disturbed, scene: Scene, step: Step) -> None:
     """The step while somebody else has the alias mean a collection of theirs: refused, and the alias left alone."""
     application, was = scene.application, scene.application.aliases().get(scene.application.alias)
     if THEIRS not in application.collections():
@@ -163,23 +137,17 @@ def elsewhere(chaos: Chaos, scene: Scene, step: Step) -> None:
     application.point(application.alias, was)
 
 
-def cycle(
-    chaos: Chaos, scene: Scene, life: list[Step], kills: int, say: Callable[[str], None], *, rows: int = 300
-) -> None:
+def cycle(chaos: Disturbed, scene: Scene, life: list[Step], kills: int, say: Say, *, rows: int = 300) -> None:
     """One run through ``life``, people writing all the while, save where a name changes hands, and searching."""
     application = scene.application
     application.make(rows)
-    planned = [(step.name, stage) for step in life for stage, count in step.kills for _ in range(count)]
-    chosen = sorted(chaos.random.sample(range(len(planned)), min(kills, len(planned))))
-    stages = {step.name: [planned[i][1] for i in chosen if planned[i][0] == step.name] for step in life}
+    stages = drawn(chaos.random, life, kills)
     people, readers = Writers(application), Readers(application)
     catch_up = Step("catch-up", ("catch-up", RUN, *DATABASE), ())
 
     def through(step: Step) -> None:
-        for stage in stages[step.name]:
-            if attempt(chaos, scene, step, stage):
-                return
-        attempt(chaos, scene, step)
+        if not any(attempt(chaos, scene, step, stage) for stage in stages[step.name]):
+            attempt(chaos, scene, step)
 
     def compare(step: Step, new: bool) -> None:
         if new:
@@ -199,13 +167,13 @@ def cycle(
             for step in life:
                 if step.name == LAST:
                     break
-                with people.pausing(application.pauses and step.name.split()[0] in REACHED):
+                with people.crowd.still(application.pauses and step.verb in REACHED):
                     if application.life.strategy == "alias" and step.name in ("cutover", "rollback"):
-                        with people.pausing():
+                        with people.crowd.still():
                             elsewhere(chaos, scene, step)
                     through(step)
                 people.some()
-                with people.pausing():
+                with people.crowd.still():
                     compare(step, new=step.name != "rollback")
                 told(step)
         if life[-1].name == LAST:
@@ -222,59 +190,29 @@ def cycle(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description="Kill vecferry at random moments while others write to its collection."
-    )
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=random.randrange(10_000))
-    parser.add_argument("--rows", type=int, default=300)
+    parser = options("Kill vecferry at random moments while others write to its collection.", rows=300)
     parser.add_argument("--lives", default="", help="those whose name has this in it")
-    options = parser.parse_args()
-    chaos, started = Chaos(random.Random(options.seed)), time.monotonic()
-    lives = [life for life in LIVES if options.lives in str(life)]
-
-    def say(line: str) -> None:
-        print(f"{time.monotonic() - started:7.0f} s  {line}", flush=True)
-
-    with (
-        tempfile.TemporaryDirectory(prefix="vecferry-chaos-") as name,
-        postgres_server(Path(name, "postgres")) as server,
-        prefect_server(Path(name, "prefect")) as api,
-    ):
-        say(f"seed {options.seed}")
-        number = 0
-        while (left := options.kills - chaos.kills.total()) > 0:
-            life = lives[number % len(lives)]
+    asked = parser.parse_args()
+    lives = [life for life in LIVES if asked.lives in str(life)]
+    chaos = Disturbed(random.Random(asked.seed))
+    with servers(asked.seed) as own:
+        for number in itertools.count():
+            left = asked.kills - chaos.kills.total()
+            if left <= 0:
+                break
+            life, name = lives[number % len(lives)], f"points_{number}"
             kills = -(-left // max(1, len(lives) - number))
-            new_database(server.get_uri(), f"points_{number}")
-            place = Place(server.get_uri(database=f"points_{number}"), Path(name, f"points_{number}"), api)
             with (
-                memory_folder(Path(name, f"qdrant_{number}")) as kept,
-                qdrant_server(kept, version=life.version) as qdrant,
+                memory_folder(own.folder / f"qdrant_{number}") as kept,
+                qdrant_server(kept, version=life.version) as server,
             ):
-                application = Application(qdrant.url, life, Path(name, f"files_{number}"))
-                scene = Scene(place, application, qdrant)
-                cycle(chaos, scene, steps(application, max(1, options.rows // 20)), kills, say, rows=options.rows)
-            number += 1
-        show(chaos, time.monotonic() - started)
-    return 1 if chaos.different or chaos.wrong else 0
-
-
-def show(chaos: Chaos, seconds: float) -> None:
-    print("\nstage       kills")
-    for stage in ORDER:
-        print(f"{stage:<10} {chaos.kills[stage]:>6}")
+                application = Application(server.url, life, own.folder / f"files_{number}")
+                scene = Scene(own.place(name), application, server)
+                cycle(chaos, scene, steps(application, max(1, asked.rows // 20)), kills, own.say, rows=asked.rows)
+        own.say("over")
     gaps = f", {chaos.gaps} of those while a name meant nothing" if chaos.gaps else ""
-    print(f"{'all':<10} {chaos.kills.total():>6}, {chaos.inside} of them between Qdrant and the ledger{gaps}")
-    print(f"\n{chaos.wrote.total()} writes by others ({', '.join(f'{k} {n}' for k, n in chaos.wrote.items())})")
-    print(
-        f"{chaos.asked.total()} searches ({', '.join(f'{k} {n}' for k, n in chaos.asked.items())}), {len(chaos.wrong)} wrong"
-    )
-    for line in chaos.wrong[:50]:
-        print(f"WRONG      {line}")
-    for line in chaos.different[:50]:
-        print(f"DIFFERENT  {line}")
-    print(f"{len(chaos.different)} differences in {chaos.compared} comparisons; {seconds:.0f} s")
+    chaos.show(f"between Qdrant and the ledger{gaps}")
+    return 1 if chaos.different or chaos.wrong else 0
 
 
 if __name__ == "__main__":

@@ -18,20 +18,11 @@ from tests.helpers.qdrant_server import qdrant_server
 from tests.helpers.qdrant_writers import KINDS
 from tests.helpers.sampling import sampled
 from tests.kill import chaos_live, chaos_qdrant
-from tests.kill.chaos import (
-    RUN,
-    Chaos,
-    Place,
-    attempt,
-    cycle,
-    differences,
-    make_source,
-    new_database,
-    picture,
-    postgres_server,
-    stage_of,
-    steps,
-)
+from tests.kill.chaos import TARGETS, Disturbed, attempt, cycle, steps
+from tests.kill.chroma_source import make_source
+from tests.kill.moments import RUN, stage_of
+from tests.kill.pictures import differences, picture
+from tests.kill.processes import Place, new_database, postgres_server
 from tests.kill.subjects import SUBJECTS
 
 SHORT = ("run", "cutover")
@@ -64,7 +55,7 @@ def reached(place: Place, process: Any, stage: str) -> None:
         assert row
         while process.poll() is None:
             try:
-                if stage_of(connection, RUN, "run", row[0]) == stage:
+                if stage_of(connection, RUN, "run", row[0], TARGETS) == stage:
                     return
             except psycopg.errors.UndefinedTable:
                 pass  # no ledger yet
@@ -78,11 +69,11 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     """`kill -9` in several stages, restarted each time: rows, vectors, keys, indexes, ledger and files are the same."""
     monkeypatch.setattr("tests.kill.chaos.COLD", 0)  # the installed command is started below
     life = [step for step in steps(source.path, batch_rows=60) if step.name in SHORT]
-    chaos = Chaos(random.Random(5))
+    chaos = Disturbed(random.Random(5))
     cycle(chaos, place("undisturbed"), life, source, 0, print)
     cycle(chaos, place("killed"), life, source, 3, print)
     assert chaos.different == []
-    assert chaos.total >= 2
+    assert chaos.kills.total() >= 2
     assert chaos.compared == len(life)
 
 
@@ -92,7 +83,7 @@ def test_the_kill_test_notices_faults(place: Callable[[str], Place], source: Any
     marked before its rows were written are all reported."""
     here = place("planted")
     run = steps(source.path, batch_rows=20)[0]
-    chaos = Chaos(random.Random(5))
+    chaos = Disturbed(random.Random(5))
     # The mark first and the rows never: what a ledger outside the rows' transaction would leave after a kill.
     early = (
         "import tasks.shadows.postgres.new_table as place; place.copy_records = lambda *a: None; "
@@ -191,7 +182,7 @@ PAIRS = [(flow, layout) for flow, subject in SUBJECTS.items() for layout in subj
 def test_kills_while_people_write(place: Callable[[str], Place], tmp_path: Path, flow: str, layout: str) -> None:
     """Killed a few times while four connections write to the table and one searches it: no vector missing, stale or orphaned in
     the end, no wrong answer, of old vectors or new ones, and of images and documents nothing made twice that was kept."""
-    chaos = chaos_live.Chaos(random.Random(7))
+    chaos = chaos_live.Disturbed(random.Random(7))
     subject = SUBJECTS[flow](tmp_path / "files", SUBJECTS[flow].layouts.index(layout))
     life = [step for step in chaos_live.steps(subject, layout, 15, 1.0) if step.name in SHORT]
     here = place(f"live_{layout.replace(' ', '_')}")
@@ -207,7 +198,7 @@ def test_kills_while_people_write(place: Callable[[str], Place], tmp_path: Path,
 def test_kills_while_people_write_to_qdrant(place: Callable[[str], Place], tmp_path: Path) -> None:
     """Killed twice while two applications write to a collection that is replaced, and somebody searches it: every point is as it was
     written last, with a vector of what it says, in the old place and in the new one, and no answer is wrong."""
-    chaos, life = chaos_qdrant.Chaos(random.Random(7)), next(life for life in LIVES if life.strategy == "replace")
+    chaos, life = chaos_qdrant.Disturbed(random.Random(7)), next(life for life in LIVES if life.strategy == "replace")
     with memory_folder(tmp_path / "qdrant") as kept, qdrant_server(kept, version=life.version) as server:
         application = Application(server.url, life, tmp_path / "files")
         steps = [step for step in chaos_qdrant.steps(application, 10) if step.name in SHORT]

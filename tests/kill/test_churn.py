@@ -4,8 +4,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +17,10 @@ from tasks.runs import ledger
 from tasks.stores.chroma import store as chroma
 from tasks.stores.interface import Collection
 from tasks.stores.postgres.connection import Connection, connect
+from tests.helpers.crowd import Crowd
 from tests.helpers.data import records_of
 from tests.helpers.postgres_store import PostgresStore
-from tests.kill.chaos import stage_of
+from tests.kill.moments import stage_of
 
 ROWS, WIDTH = 3_000, 16
 KINDS = ("insert", "document", "metadata", "vector", "delete", "reuse")
@@ -38,28 +38,9 @@ class Writer:
     command: str = "run"
     stage: str = "begin"
     wrote: Counter[tuple[str, str]] = field(default_factory=Counter)
-    errors: list[BaseException] = field(default_factory=list)
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        stop = threading.Event()
-        threads = [threading.Thread(target=self._until, args=(stop, do)) for do in (self._writes, self._watches)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
-            if self.errors:
-                raise self.errors[0]
-
-    def _until(self, stop: threading.Event, do: Callable[[threading.Event], None]) -> None:
-        try:
-            do(stop)
-        except BaseException as error:  # noqa: BLE001  raised where the writer is stopped
-            self.errors.append(error)
+    def writing(self) -> AbstractContextManager[None]:
+        return Crowd().acting(self._writes, self._watches)
 
     def _watches(self, stop: threading.Event) -> None:
         with connect(self.url, "churn watch") as connection:

@@ -8,7 +8,8 @@ import pytest
 
 from tasks.stores.postgres.connection import Connection, connect
 from tests.helpers.served_tables import Served
-from tests.kill.chaos import RUN, Place, new_database
+from tests.kill.moments import RUN
+from tests.kill.processes import Place, new_database
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.whole]
 

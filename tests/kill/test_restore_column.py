@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 
 from tests.helpers.live import make_table
-from tests.kill.chaos import Place, new_database
+from tests.kill.processes import Place, new_database
 
 TARGETS = '[{"table": "docs", "text": "content"}]'
 
