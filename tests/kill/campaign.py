@@ -50,6 +50,10 @@ class Chaos:
             raise AssertionError(f"{step.name} ended with {status}:\n{place.log[-3000:]}")
         return True
 
+    def status(self, kills: int) -> int:
+        """The exit status of a campaign that was to kill so often."""
+        return 1 if self.different or self.wrong or self.kills.total() < kills else 0
+
     def show(self, switch: str) -> None:
         """Prints it. ``switch`` says where the kills inside of one were."""
         print("\nstage       kills")
@@ -101,7 +105,11 @@ def servers(seed: int) -> Iterator[Servers]:
         prefect_server(Path(name, "prefect")) as prefect,
     ):
         say(f"seed {seed}")
-        yield Servers(Path(name), postgres, prefect, say)
+        try:
+            yield Servers(Path(name), postgres, prefect, say)
+            say("over")
+        except KeyboardInterrupt:  # what was done by then is shown
+            say("interrupted")
 
 
 def options(description: str, rows: int) -> argparse.ArgumentParser:

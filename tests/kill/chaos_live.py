@@ -136,9 +136,8 @@ def main() -> int:
             life = steps(subject, layout, max(1, asked.rows // 20), asked.share)
             size = Size(asked.rows, 0 if number < 2 else left, asked.writers)
             cycle(chaos, own.place(f"live_{number}"), subject, life, layout, size, own.say)
-        own.say("over")
     chaos.show("inside the transaction of a switch or of its rehearsal")
-    return 1 if chaos.different or chaos.wrong else 0
+    return chaos.status(asked.kills)
 
 
 if __name__ == "__main__":

@@ -209,10 +209,9 @@ def main() -> int:
                 application = Application(server.url, life, own.folder / f"files_{number}")
                 scene = Scene(own.place(name), application, server)
                 cycle(chaos, scene, steps(application, max(1, asked.rows // 20)), kills, own.say, rows=asked.rows)
-        own.say("over")
     gaps = f", {chaos.gaps} of those while a name meant nothing" if chaos.gaps else ""
     chaos.show(f"between Qdrant and the ledger{gaps}")
-    return 1 if chaos.different or chaos.wrong else 0
+    return chaos.status(asked.kills)
 
 
 if __name__ == "__main__":
