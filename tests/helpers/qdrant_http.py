@@ -104,6 +104,8 @@ async def listen(served: Served, keys: Keys, port: int) -> asyncio.Server:
                     break
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the client went away
+        except asyncio.CancelledError:
+            pass  # the server ends; of a task that ends so Python 3.11 prints a traceback
         finally:
             writer.close()
 
