@@ -39,7 +39,7 @@ class Crowd:
 
     @contextmanager
     def still(self, wanted: bool = True) -> Iterator[None]:
-        """None is in a step while the body runs, where that is wanted."""
+        """Nobody is in a step while the body runs, where that is wanted."""
         with ExitStack() as stack:
             for lock in self._steps if wanted else ():
                 stack.enter_context(lock)

@@ -1,6 +1,7 @@
 """What all kill tests have: a command that is started and killed in a stage, the count of what came of it, and servers for it."""
 
 import argparse
+import itertools
 import random
 import tempfile
 import time
@@ -49,6 +50,14 @@ class Chaos:
         elif status:
             raise AssertionError(f"{step.name} ended with {status}:\n{place.log[-3000:]}")
         return True
+
+    def cycles(self, kills: int) -> Iterator[tuple[int, int]]:
+        """The number of each cycle and how many kills are left to it, until there were ``kills``."""
+        for number in itertools.count():
+            left = kills - self.kills.total()
+            if left <= 0:
+                return
+            yield number, left
 
     def status(self, kills: int) -> int:
         """The exit status of a campaign that was to kill so often."""

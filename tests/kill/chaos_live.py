@@ -4,7 +4,6 @@
 over documents that two models serve.
 """
 
-import itertools
 import random
 import sys
 from collections import defaultdict
@@ -127,10 +126,7 @@ def main() -> int:
     asked = parser.parse_args()
     chaos = Disturbed(random.Random(asked.seed))
     with servers(asked.seed) as own:
-        for number in itertools.count():
-            left = asked.kills - chaos.kills.total()
-            if left <= 0:
-                break
+        for number, left in chaos.cycles(asked.kills):
             subject = SUBJECTS[asked.flow](own.folder / f"files_{number}", number)
             layout = subject.layouts[number % 2]
             life = steps(subject, layout, max(1, asked.rows // 20), asked.share)

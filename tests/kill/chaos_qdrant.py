@@ -4,7 +4,6 @@ point by point with what they have written.
 ``python -m tests.kill.chaos_qdrant --kills 100`` runs it whole, in all three places in turn, over texts and images.
 """
 
-import itertools
 import random
 import sys
 import time
@@ -196,10 +195,7 @@ def main() -> int:
     lives = [life for life in LIVES if asked.lives in str(life)]
     chaos = Disturbed(random.Random(asked.seed))
     with servers(asked.seed) as own:
-        for number in itertools.count():
-            left = asked.kills - chaos.kills.total()
-            if left <= 0:
-                break
+        for number, left in chaos.cycles(asked.kills):
             life, name = lives[number % len(lives)], f"points_{number}"
             kills = -(-left // max(1, len(lives) - number))
             with (
